@@ -1,0 +1,360 @@
+/**
+ * The port between Rotif and a backend: the state machine of a delivery, and nothing else.
+ *
+ * Everything above it (channels, schemas, retry policies, subscriptions) is the same on every backend; everything
+ * below it (`RedisBroker`, `MemoryBroker`) knows nothing of schemas and policies. `test/BrokerSuite.ts` is its contract.
+ *
+ * ```text
+ *            append                    read                     ack
+ * publisher ───────▶ ready (in the log) ────▶ leased (a member) ───▶ done
+ *                      ▲                        │  │   │
+ *                      │ promote, when due      │  │   └─ bury ────▶ dead letter
+ *                      └────────── waiting ◀────┘  └ lease expires: claim by another member
+ *                                       requeue
+ * ```
+ *
+ * @since 0.1.0
+ */
+import type { Effect, Scope } from "effect"
+import { Context, Data } from "effect"
+
+/**
+ * Why an operation of a broker failed.
+ *
+ * - `Unavailable`: the backend could not be reached in time; the operation did not take effect.
+ * - `Uncertain`: the connection was lost after the request was sent; the operation may have taken effect.
+ * - `Overloaded`: the backend is out of memory or refuses work for now; the operation did not take effect.
+ * - `Refused`: the backend will never accept it as things stand (authentication, permissions, wrong data under a key,
+ *   wrong version, a different number of shards); somebody has to change something.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused"
+
+/**
+ * The backend did not do what was asked. Every operation of the port except `append` may be repeated after it:
+ * settlements are fenced, so that doing them twice changes nothing.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BrokerError extends Data.TaggedError("BrokerError")<{
+  readonly reason: BrokerErrorReason
+  /** The operation of the port, such as `"ack"`. */
+  readonly operation: string
+  /** What was wrong, where, and what to do. */
+  readonly message: string
+}> {
+  /** Whether the same call may succeed later without anybody changing anything. */
+  get isRetryable(): boolean {
+    return this.reason !== "Refused"
+  }
+}
+
+/**
+ * Limits on what a channel keeps, beside the default rule (a message is removed when every group has acknowledged it).
+ * A message removed by a limit is lost for the groups that had not handled it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Limits {
+  /** Keep at most about this many messages. */
+  readonly maxLength?: number | undefined
+  /** Remove messages older than this, in milliseconds of the backend's clock. */
+  readonly maxAgeMillis?: number | undefined
+  /** Remove messages whose position is lower than this (`"1700000000000-0"`). */
+  readonly minId?: string | undefined
+}
+
+/**
+ * A message on its way into the log.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NewMessage {
+  /** The message id; made once per publish call and kept by every repetition of it. */
+  readonly id: string
+  /** The name of the channel, or its template text (`users.:userId.notices`). */
+  readonly channel: string
+  /** The encoded payload. */
+  readonly payload: string
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly params?: Readonly<Record<string, string>> | undefined
+  /** The limits of the channel, if it has any. */
+  readonly limits?: Limits | undefined
+  /** When given, a second message with this id within so many milliseconds is a duplicate and is not stored. */
+  readonly windowMillis?: number | undefined
+}
+
+/**
+ * What became of one appended message.
+ *
+ * - `Stored`: it is in the log, once, at `position`.
+ * - `Duplicate`: a message with the same id is in the log (its deduplication window is open); nothing was added.
+ * - `Failed`: it is not in the log.
+ * - `Uncertain`: it may be in the log; appending a message with the same id again settles it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Appended =
+  | { readonly _tag: "Stored"; readonly position: string }
+  | { readonly _tag: "Duplicate"; readonly position: string }
+  | { readonly _tag: "Failed"; readonly error: BrokerError }
+  | { readonly _tag: "Uncertain"; readonly error: BrokerError }
+
+/**
+ * Which channels a group reads: named ones, or all that match a pattern, now and in future.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Selector =
+  | { readonly _tag: "Channels"; readonly names: ReadonlyArray<string> }
+  | { readonly _tag: "Pattern"; readonly pattern: string }
+
+/**
+ * Where a group that does not exist yet begins on the channels that exist already. Channels created later are always
+ * read from their beginning.
+ *
+ * - `Earliest`: with the oldest message kept. - `Latest`: with the next one published.
+ * - `Position`: after this position. - `Time`: with the first one published at or after this time (epoch milliseconds).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Start =
+  | { readonly _tag: "Earliest" }
+  | { readonly _tag: "Latest" }
+  | { readonly _tag: "Position"; readonly position: string }
+  | { readonly _tag: "Time"; readonly atMillis: number }
+
+/**
+ * One hand-out of one message to one member of a group. Its identity is the token of the lease: a settlement is accepted
+ * only while the member still holds this very hand-out.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Delivery {
+  readonly id: string
+  readonly channel: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  /** When the message was first published, by the backend's clock. */
+  readonly publishedAtMillis: number
+  /** The attempt the policy sees, from 1; crashes, releases and lost leases do not count. */
+  readonly attempt: number
+  /** How often the message was handed out to this group, from 1. */
+  readonly deliveryCount: number
+  /** How many hand-outs ended with an expired lease. */
+  readonly crashes: number
+  /** Set when the stored entry could not be read as a message; `payload` then holds what was found, as JSON. */
+  readonly malformed: string | undefined
+}
+
+/**
+ * Gives a delivery back: at once (`delayMillis` 0) or after a delay, as the given attempt. Only the same group sees it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Requeue {
+  readonly delivery: Delivery
+  readonly delayMillis: number
+  /** The attempt number of the next hand-out: the same one for a release, one more for a retry. */
+  readonly attempt: number
+}
+
+/**
+ * Why a group gave a message up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Failure {
+  /** `exhausted`: no retries left. `term`: the handler said never again. `decode`: not a valid payload. `crashed`: it took too many consumers down. */
+  readonly reason: "exhausted" | "term" | "decode" | "crashed"
+  /** The `_tag` or name of the error, if there was one. */
+  readonly errorTag?: string | undefined
+  /** At most 1 KiB. */
+  readonly message: string
+  /** The pretty-printed cause, at most 4 KiB. */
+  readonly cause?: string | undefined
+}
+
+/**
+ * A delivery that is never to be tried again by this group, with its failure.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Burial {
+  readonly delivery: Delivery
+  readonly failure: Failure
+}
+
+/**
+ * A message a group gave up on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Letter {
+  /** The id of the dead letter (not of the message); ascending in time within a shard. */
+  readonly letterId: string
+  readonly group: string
+  readonly diedAtMillis: number
+  readonly failure: Failure
+  readonly id: string
+  readonly channel: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  readonly publishedAtMillis: number
+  readonly attempt: number
+  readonly deliveryCount: number
+  readonly crashes: number
+}
+
+/**
+ * What a member found when it looked for expired leases.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Claimed {
+  readonly deliveries: ReadonlyArray<Delivery>
+  /** How long no further lease can expire: the next look is due then. At least 1, at most the lease. */
+  readonly nextInMillis: number
+  /** Deliveries whose message had been removed by a limit: they are lost for this group. */
+  readonly vanished: number
+}
+
+/**
+ * Who joins which group.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Membership {
+  readonly shard: number
+  readonly group: string
+  /** Unique among the members that are alive: two members of one name take each other's deliveries. */
+  readonly consumer: string
+  readonly selector: Selector
+  readonly start: Start
+  /** How long a delivery belongs to this member without being renewed. The members of a group use the same. */
+  readonly leaseMillis: number
+}
+
+/**
+ * One consumer of one group in one shard. All settlements are fenced: what they return are the deliveries this member no
+ * longer holds (their lease expired and another member has them); nothing was done for these.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Member {
+  /**
+   * Waits until there are messages, at most `blockMillis`, and leases them to this member: about `count` (at least one per
+   * channel that has any). Empty after the wait or a `wake`. Redeliveries come before new messages. After a lost
+   * connection it also returns what had been handed out to this member in a reply that never arrived.
+   * One call at a time.
+   */
+  readonly read: (count: number, blockMillis: number) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Makes a waiting `read` return now, with what it has. */
+  readonly wake: Effect.Effect<void>
+  readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly requeue: (items: ReadonlyArray<Requeue>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly bury: (items: ReadonlyArray<Burial>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Starts the lease of these deliveries anew. */
+  readonly renew: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Takes over at most `count` deliveries of this group whose lease has expired; each counts as a crash. */
+  readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
+}
+
+/**
+ * Counts of one group on one channel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GroupInfo {
+  readonly group: string
+  readonly channel: string
+  /** Not yet read by the group. `undefined` when the backend cannot tell (after a limit removed unread messages). */
+  readonly lag: number | undefined
+  /** Handed out and not settled. */
+  readonly pending: number
+  /** Ready again after a retry or release, not yet handed out. */
+  readonly ready: number
+}
+
+/**
+ * Counts of one channel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ChannelInfo {
+  readonly channel: string
+  /** Messages in the log. */
+  readonly length: number
+  readonly groups: ReadonlyArray<GroupInfo>
+}
+
+/**
+ * Messages on their way and given up, over all shards.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BrokerInfo {
+  readonly channels: ReadonlyArray<ChannelInfo>
+  /** Waiting for a time. */
+  readonly waiting: number
+  readonly dead: number
+}
+
+/**
+ * The service every backend provides.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Broker extends Context.Service<Broker, {
+  /** How many shards the data is spread over. */
+  readonly shards: number
+  /** The shards a group with this selector has to read. */
+  readonly shardsOf: (selector: Selector) => ReadonlyArray<number>
+  /** Stores messages in order (per channel); one outcome for each, in the order given. */
+  readonly append: (messages: ReadonlyArray<NewMessage>) => Effect.Effect<ReadonlyArray<Appended>>
+  /**
+   * Registers the group, creates it where it is missing, and returns a member. Closing the scope removes the member; what
+   * it still holds stays leased to it and is claimed by others when the lease expires.
+   */
+  readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError, Scope.Scope>
+  /** Makes at most `limit` waiting messages whose time has come ready; how many were moved, and when the next is due. */
+  readonly promote: (shard: number, limit: number) => Effect.Effect<
+    { readonly moved: number; readonly nextInMillis: number | undefined },
+    BrokerError
+  >
+  /** Completes when a message has begun to wait for an earlier time than any other, from the moment it is called. */
+  readonly awaitEarlier: (shard: number) => Effect.Effect<void>
+  /** Removes what every group has acknowledged and what is beyond its channel's limits; how many were removed. */
+  readonly trim: (shard: number) => Effect.Effect<number, BrokerError>
+  /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */
+  readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
+  /** Counts, for the channels of the selector. Bounded by the number of channels and groups, not of messages. */
+  readonly info: (selector: Selector) => Effect.Effect<BrokerInfo, BrokerError>
+  /** Dead letters of one shard in order of their death, after `cursor`; at most `limit`. */
+  readonly letters: (
+    shard: number,
+    options: { readonly cursor?: string | undefined; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<Letter>, BrokerError>
+}>()("rotif/Broker") {}
