@@ -1,0 +1,155 @@
+/**
+ * What a handler receives: the message, and the ways to settle its delivery.
+ *
+ * @since 0.1.0
+ */
+import { Data, DateTime, Duration, Effect } from "effect"
+import type { BrokerError, Delivery } from "./Broker.ts"
+import type * as Channel from "./Channel.ts"
+import type { Consumer, Final, Held, Settled } from "./internal/consumer.ts"
+import { ackSettlement, release } from "./internal/consumer.ts"
+
+/**
+ * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LeaseLost extends Data.TaggedError("LeaseLost")<{
+  readonly channel: string
+  readonly group: string
+  readonly id: string
+}> {
+  override get message() {
+    return `the lease of message ${this.id} on "${this.channel}" ended before group "${this.group}" settled it: ` +
+      `it will be handled again; a longer lease or a handler that does not block the event loop helps`
+  }
+}
+
+/**
+ * What every message has, whatever its channel.
+ *
+ * **Details**: the first settlement counts; a second one is harmless and waits for the first. A settlement succeeds once it is
+ * stored; while the backend is away it waits.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Envelope {
+  readonly id: string
+  readonly headers: Readonly<Record<string, string>>
+  /** When it was first published, by the backend's clock. */
+  readonly publishedAt: DateTime.Utc
+  readonly group: string
+  /** From 1. Only failures count: no crash, release or lost lease. */
+  readonly attempt: number
+  /** How often it was handed out to this group, from 1. */
+  readonly deliveryCount: number
+  /** How often a consumer lost its lease on it. */
+  readonly crashes: number
+  /** Done: never again for this group. */
+  readonly ack: Effect.Effect<void, LeaseLost>
+  /** Again, as the next attempt, at once or after `delay`. */
+  readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
+  /** Never again for this group: it becomes a dead letter with this reason. */
+  readonly term: (reason: string) => Effect.Effect<void, LeaseLost>
+  /** Given back untouched: again at once, to any consumer of the group, as the same attempt. */
+  readonly release: Effect.Effect<void, LeaseLost>
+  /** Starts the lease anew. It is renewed by itself while the message is held; this tells whether it still is. */
+  readonly renew: Effect.Effect<void, LeaseLost | BrokerError>
+}
+
+/**
+ * The message of a channel, pattern or union: for a union one member for each channel, told apart by `channel`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends infer Shape
+  ? Shape extends unknown ? Envelope & Shape : never
+  : never
+
+const limitText = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
+
+class Live implements Envelope {
+  readonly delivery: Delivery
+  readonly payload: unknown
+  readonly group: string
+  readonly #held: Held
+  readonly #consumer: Consumer
+
+  constructor(held: Held, payload: unknown, group: string, consumer: Consumer) {
+    this.delivery = held.delivery
+    this.payload = payload
+    this.group = group
+    this.#held = held
+    this.#consumer = consumer
+  }
+
+  get id() {
+    return this.delivery.id
+  }
+  get channel() {
+    return this.delivery.channel
+  }
+  get headers() {
+    return this.delivery.headers
+  }
+  get params() {
+    return this.delivery.params
+  }
+  get publishedAt() {
+    return DateTime.makeUnsafe(this.delivery.publishedAtMillis)
+  }
+  get attempt() {
+    return this.delivery.attempt
+  }
+  get deliveryCount() {
+    return this.delivery.deliveryCount
+  }
+  get crashes() {
+    return this.delivery.crashes
+  }
+
+  #outcome(settled: Settled): Effect.Effect<void, LeaseLost> {
+    return settled === "done"
+      ? Effect.void
+      : Effect.fail(new LeaseLost({ channel: this.channel, group: this.group, id: this.id }))
+  }
+
+  #settle(settlement: Final): Effect.Effect<void, LeaseLost> {
+    return Effect.flatMap(this.#consumer.settle(this.#held, settlement), (settled) => this.#outcome(settled))
+  }
+
+  get ack() {
+    return this.#settle(ackSettlement)
+  }
+  nack(options?: { readonly delay?: Duration.Input | undefined }) {
+    return this.#settle({
+      _tag: "Requeue",
+      delayMillis: options?.delay === undefined ? 0 : Duration.toMillis(options.delay),
+      attempt: this.attempt + 1,
+      isRetry: true
+    })
+  }
+  term(reason: string) {
+    return this.#settle({ _tag: "Bury", failure: { reason: "term", message: limitText(reason, 1024) } })
+  }
+  get release() {
+    return this.#settle(release(this.delivery))
+  }
+  get renew() {
+    return Effect.flatMap(this.#consumer.renew(this.#held), (settled) => this.#outcome(settled))
+  }
+  toJSON() {
+    return { id: this.id, channel: this.channel, group: this.group, attempt: this.attempt, payload: this.payload }
+  }
+}
+
+/** Makes the message of a delivery; `payload` is what its channel's schema made of it. */
+export const makeUnsafe = <S extends Channel.Source>(
+  held: Held,
+  payload: unknown,
+  group: string,
+  consumer: Consumer
+): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>

@@ -1,0 +1,373 @@
+/**
+ * Publishing messages.
+ *
+ * @since 0.1.0
+ */
+import { Context, Data, Effect, Layer } from "effect"
+import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Channel from "./Channel.ts"
+
+/**
+ * What a publish did. `Published`: the message is stored. `Duplicate`: a message with this id was stored already, at
+ * `position`, within its deduplication window; nothing was added.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Receipt {
+  readonly _tag: "Published" | "Duplicate"
+  /** The message id. */
+  readonly id: string
+  readonly channel: string
+  /** Where the message is in the log of its channel. */
+  readonly position: string
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOptions {
+  /** Strings that travel with the message. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /**
+   * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour stores nothing. Default:
+   * an id of its own.
+   */
+  readonly id?: string | undefined
+}
+
+/**
+ * The options of a publish to this channel: a template channel wants its params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
+  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
+
+/** The options are required exactly when the channel has params. */
+type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: PublishOptions | undefined]
+  : [options: OptionsFor<C>]
+
+/**
+ * Options for all payloads, or made for each.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsForAll<C extends Channel.Any> =
+  | OptionsFor<C>
+  | ((payload: Channel.PayloadOf<C>, index: number) => OptionsFor<C>)
+
+type OptionsForAllArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: OptionsForAll<C> | undefined]
+  : [options: OptionsForAll<C>]
+
+/**
+ * The encoded message is larger than allowed. Nothing was sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PayloadTooLarge extends Data.TaggedError("PayloadTooLarge")<{
+  readonly channel: string
+  /** Size of payload and headers, in bytes. */
+  readonly bytes: number
+  readonly limit: number
+}> {
+  override get message() {
+    return `a message for "${this.channel}" is ${this.bytes} bytes long, the limit is ${this.limit}: ` +
+      `store large data elsewhere and publish a reference, or raise maxPayloadBytes`
+  }
+}
+
+/**
+ * The id or the headers cannot be used. Nothing was sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidPublishOptions extends Data.TaggedError("InvalidPublishOptions")<{
+  readonly channel: string
+  readonly message: string
+}> {}
+
+/**
+ * The backend could not be reached in time. The message is not stored; publishing again is safe.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unavailable extends Data.TaggedError("Unavailable")<{
+  readonly channel: string
+  readonly id: string
+  readonly message: string
+}> {}
+
+/**
+ * The connection was lost after the message was sent, and what became of it could not be found out in time. Publish it again
+ * with `{ id: error.id }` through the same `Publisher`: it is stored once in either case.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
+  readonly channel: string
+  readonly id: string
+  readonly message: string
+}> {}
+
+/**
+ * Why one message was not (surely) stored.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type StoreError = Unavailable | PublishUncertain | BrokerError
+
+/**
+ * Why a message was refused before anything was sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type RequestError =
+  | Channel.InvalidPayload
+  | Channel.InvalidParams
+  | InvalidPublishOptions
+  | PayloadTooLarge
+
+/**
+ * Some messages of a `publishAll` were not (surely) stored. `outcomes` has one entry for each payload, in order: its receipt,
+ * or its error. Publish again those with an error, a `PublishUncertain` with its id.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
+  readonly channel: string
+  readonly outcomes: ReadonlyArray<Receipt | StoreError>
+}> {
+  override get message() {
+    const failed = this.outcomes.filter((outcome) => outcome instanceof Error)
+    return `${failed.length} of ${this.outcomes.length} messages for "${this.channel}" were not stored; the first: ${
+      failed[0]?.message ?? ""
+    }`
+  }
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB, at most 64 MiB. */
+  readonly maxPayloadBytes?: number | undefined
+}
+
+/**
+ * Publishes messages; see the functions of the same names.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Publisher extends Context.Service<Publisher, {
+  readonly publish: <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    ...options: OptionsArgument<C>
+  ) => Effect.Effect<Receipt, RequestError | StoreError, Channel.EncodingServices<C>>
+  readonly publishAll: <C extends Channel.Any>(
+    channel: C,
+    payloads: Iterable<Channel.PayloadOf<C>>,
+    ...options: OptionsForAllArgument<C>
+  ) => Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Channel.EncodingServices<C>>
+}>()("rotif/Publisher") {}
+
+/** How long the id given to a publish is remembered. */
+const windowMillis = 3_600_000
+
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+/**
+ * Ids that are unique among processes (48 random bits a process) and ascending within one: the first digit of the counter tells
+ * how many follow.
+ */
+const makeIds = () => {
+  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(6))
+  const process = Buffer.from(bytes).toString("base64url")
+  let counter = 0
+  return () => {
+    const digits = (counter++).toString(36)
+    return `${process}${digits.length}${digits}`
+  }
+}
+
+const bytesOf = (message: NewMessage): number => {
+  let bytes = Buffer.byteLength(message.payload)
+  for (const strings of [message.headers, message.params]) {
+    for (const key in strings) bytes += Buffer.byteLength(key) + Buffer.byteLength(strings[key]!)
+  }
+  return bytes
+}
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(options?: Options) {
+  const broker = yield* Broker
+  const limit = options?.maxPayloadBytes ?? 1024 * 1024
+  const nextId = makeIds()
+
+  const problemOf = (options: PublishOptions): string | undefined => {
+    if (options.id !== undefined) {
+      if (typeof options.id !== "string" || options.id === "" || Buffer.byteLength(options.id) > 512) {
+        return "the id must be a string of 1 to 512 bytes"
+      }
+      if (control.test(options.id)) return "the id must not contain control characters"
+    }
+    for (const [name, value] of Object.entries(options.headers ?? {})) {
+      if (typeof value !== "string") return `the header "${name}" must be a string`
+    }
+    return undefined
+  }
+
+  const request = <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options: (PublishOptions & { readonly params?: unknown }) | undefined
+  ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
+    Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<NewMessage, RequestError> => {
+      let params: Readonly<Record<string, string>> | undefined
+      if (channel.paramNames.length > 0 || options?.params !== undefined) {
+        const checked = Channel.checkParams(channel, options?.params)
+        if (checked._tag === "Failure") return Effect.fail(checked.failure)
+        params = checked.success
+      }
+      const problem = options === undefined ? undefined : problemOf(options)
+      if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
+      const message: NewMessage = {
+        id: options?.id ?? nextId(),
+        channel: channel.name,
+        payload: text,
+        headers: options?.headers,
+        params,
+        limits: Channel.limits(channel),
+        windowMillis: options?.id === undefined ? undefined : windowMillis
+      }
+      // A character is at most three bytes: most messages need not be measured.
+      const bytes = message.headers === undefined && params === undefined && text.length * 3 <= limit ? 0 : bytesOf(message)
+      return bytes > limit
+        ? Effect.fail(new PayloadTooLarge({ channel: channel.name, bytes, limit }))
+        : Effect.succeed(message)
+    })
+
+  const outcomeOf = (message: NewMessage, appended: Appended): Receipt | StoreError => {
+    const { channel, id } = message
+    switch (appended._tag) {
+      case "Stored":
+        return { _tag: "Published", id, channel, position: appended.position }
+      case "Duplicate":
+        return { _tag: "Duplicate", id, channel, position: appended.position }
+      case "Failed":
+        return appended.error.reason === "Unavailable"
+          ? new Unavailable({ channel, id, message: appended.error.message })
+          : appended.error
+      case "Uncertain":
+        return new PublishUncertain({
+          channel,
+          id,
+          message: `it is not known whether the message ${id} for "${channel}" was stored; publish it again with { id: "${id}" } ` +
+            `(${appended.error.message})`
+        })
+    }
+  }
+
+  return Publisher.of({
+    publish: (channel, payload, ...[options]) =>
+      Effect.flatMap(
+        request(channel, payload, options),
+        (message) =>
+          Effect.flatMap(broker.append([message]), ([appended]) => {
+            const outcome = outcomeOf(message, appended!)
+            return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
+          })
+      ),
+    publishAll: Effect.fnUntraced(function*(channel, payloads, ...[options]) {
+      const messages: Array<NewMessage> = []
+      let index = 0
+      for (const payload of payloads) {
+        messages.push(yield* request(channel, payload, typeof options === "function" ? options(payload, index) : options))
+        index++
+      }
+      if (messages.length === 0) return []
+      const appended = yield* broker.append(messages)
+      const outcomes = messages.map((message, i) => outcomeOf(message, appended[i]!))
+      const receipts = outcomes.filter((outcome): outcome is Receipt => !(outcome instanceof Error))
+      if (receipts.length < outcomes.length) {
+        return yield* new PublishIncomplete({ channel: channel.name, outcomes })
+      }
+      return receipts
+    })
+  })
+})
+
+/**
+ * The publisher as a layer, on any broker.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> => Layer.effect(Publisher, make(options))
+
+/**
+ * Publishes a message.
+ *
+ * **Details**: when it succeeds the message is stored, also when no group exists yet. It is stored once, also when the answer of
+ * the backend was lost. Without an `id` the library makes one.
+ *
+ * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `Unavailable`: not
+ * stored, the backend could not be reached within its command timeout. `PublishUncertain`: perhaps stored; publishing again with
+ * its id is safe. `BrokerError`: refused by the backend (out of memory, permissions); not stored.
+ *
+ * **Example** (Publishing to a template channel)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Channel, Publisher } from "rotif"
+ *
+ * const Notice = Channel.make("users.:userId.notices", { payload: Schema.Struct({ text: Schema.String }) })
+ * const welcome = Publisher.publish(Notice, { text: "hi" }, { params: { userId: "42" }, id: "welcome-42" })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const publish = <C extends Channel.Any>(
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: OptionsArgument<C>
+): Effect.Effect<Receipt, RequestError | StoreError, Publisher | Channel.EncodingServices<C>> =>
+  Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
+
+/**
+ * Publishes many messages to one channel in as few round trips as possible; receipts in the order of the payloads.
+ *
+ * **Details**: all payloads are checked and encoded before the first is sent. The messages are stored in order.
+ *
+ * **Errors**: as `publish`, before anything is sent; `PublishIncomplete` tells for each message what became of it.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const publishAll = <C extends Channel.Any>(
+  channel: C,
+  payloads: Iterable<Channel.PayloadOf<C>>,
+  ...options: OptionsForAllArgument<C>
+): Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Publisher | Channel.EncodingServices<C>> =>
+  Publisher.use((publisher) => publisher.publishAll(channel, payloads, ...options))

@@ -1,0 +1,123 @@
+/**
+ * The layers that wire everything: `Rotif.layer` on Redis, `Rotif.layerMemory` in memory.
+ *
+ * @since 0.1.0
+ */
+import type { Config } from "effect"
+import { Duration, Effect, Layer } from "effect"
+import type { BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Janitor from "./internal/agents/janitor.ts"
+import * as Promoter from "./internal/agents/promoter.ts"
+import * as MemoryBroker from "./MemoryBroker.ts"
+import * as Publisher from "./Publisher.ts"
+import * as Redis from "./Redis.ts"
+import * as RedisBroker from "./RedisBroker.ts"
+import * as Subscription from "./Subscription.ts"
+
+/**
+ * What an application gets: publishing, subscribing, and the backend itself.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Services = Publisher.Publisher | Subscription.Subscriptions | Broker
+
+/**
+ * Options on any backend.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Publisher.Options, Subscription.Defaults {
+  /**
+   * How often waiting messages are looked at when nothing is known to be due. Only a safety net: the wait ends exactly when the next
+   * one is due, and when an earlier one arrives. Default 30 seconds.
+   */
+  readonly checkInterval?: Duration.Input | undefined
+  /** How often acknowledged messages are removed when there is little to remove. Default 20 seconds. */
+  readonly trimInterval?: Duration.Input | undefined
+}
+
+/**
+ * Publisher, subscriptions and background duties on a broker of your own choice.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerBroker = (options?: Options): Layer.Layer<Services, never, Broker> =>
+  Layer.mergeAll(
+    Publisher.layer(options),
+    Subscription.layerRegistry(options),
+    Layer.effect(Broker, Broker),
+    Layer.effectDiscard(Effect.gen(function*() {
+      const broker = yield* Broker
+      const check = Duration.toMillis(options?.checkInterval ?? "30 seconds")
+      const trim = Duration.toMillis(options?.trimInterval ?? "20 seconds")
+      for (let shard = 0; shard < broker.shards; shard++) {
+        yield* Effect.forkScoped(Promoter.run(broker, shard, check))
+        yield* Effect.forkScoped(Janitor.run(broker, shard, trim))
+      }
+    }))
+  )
+
+/**
+ * Everything in memory, for tests and trials: the same behaviour on Effect's `Clock`, so that `TestClock` drives leases, delays and
+ * retries. Nothing survives the layer. Handlers that still run when it closes are interrupted at once (`drainTimeout` 0).
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory: Layer.Layer<Services> = Layer.suspend(() => layerMemoryWith())
+
+/**
+ * `layerMemory` with options.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
+  layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(MemoryBroker.layer))
+
+/**
+ * Options on Redis: how to connect, how to lay out the data, and what is common to all backends.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RedisOptions = Redis.Options & RedisBroker.Options & Options
+
+/**
+ * Everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
+ *
+ * **Errors**: `RedisError` when Redis cannot be reached, refuses the credentials or is too old; `BrokerError` when the namespace is
+ * laid out with another number of shards.
+ *
+ * **Example** (A program that handles orders)
+ *
+ * ```ts check
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Channel, Rotif, Subscription } from "rotif"
+ *
+ * const Orders = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
+ * const Billing = Subscription.layer(Orders, { group: "billing", handler: (message) => Effect.log(message.payload.id) })
+ *
+ * const program = Layer.launch(Billing.pipe(Layer.provide(Rotif.layer({ url: "redis://localhost:6379" }))))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: RedisOptions): Layer.Layer<Services, Redis.RedisError | BrokerError> =>
+  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provide(Redis.layer(options)))
+
+/**
+ * `layer` with the connection read from `Config`; see `Redis.layerConfig` for the names.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options?: RedisBroker.Options & Options
+): Layer.Layer<Services, Redis.RedisError | BrokerError | Config.ConfigError> =>
+  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provide(Redis.layerConfig()))

@@ -1,0 +1,424 @@
+/**
+ * Handling messages: a subscription is a consumer of a group, and runs as long as its scope.
+ *
+ * @since 0.1.0
+ */
+import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
+import { hostname } from "node:os"
+import type { BrokerError, Failure, Start } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Channel from "./Channel.ts"
+import type { Counts, Held, Settlement } from "./internal/consumer.ts"
+import * as Consumer from "./internal/consumer.ts"
+import * as Message from "./Message.ts"
+
+/**
+ * Where a new group begins on channels that exist already: with the oldest message kept, with the next one published, after a
+ * position (as in a receipt), or with the first one published at or after a time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StartFrom =
+  | "earliest"
+  | "latest"
+  | { readonly position: string }
+  | { readonly time: DateTime.DateTime.Input }
+
+/**
+ * What every subscription of a program shares unless it says otherwise.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Defaults {
+  /** The group of a subscription that names none, from its channel name or pattern. Default: that name itself. */
+  readonly groupName?: ((source: string) => string) | undefined
+  /** The first part of a consumer's name; a random part is added. Default `host:pid`. */
+  readonly consumerName?: (() => string) | undefined
+  /** Default 1. */
+  readonly concurrency?: number | undefined
+  /** Default 30 seconds. */
+  readonly lease?: Duration.Input | undefined
+  /** Default 5 seconds. */
+  readonly blockInterval?: Duration.Input | undefined
+  /** Default 30 seconds; with `Rotif.layerMemory` 0. */
+  readonly drainTimeout?: Duration.Input | undefined
+  /** Default 5. */
+  readonly maxRetries?: number | undefined
+  /** Default 1 second. */
+  readonly retryDelay?: Duration.Input | undefined
+  /** Default 3. */
+  readonly maxCrashes?: number | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamOptions {
+  /**
+   * The consumer group. Every group gets every message; the consumers of one group share them. Default: the name of the channel
+   * or the pattern.
+   */
+  readonly group?: string | undefined
+  /** The first part of the consumer's name; a random part is added, because names must be unique among living consumers. */
+  readonly consumer?: string | undefined
+  /** How many handlers run at a time. 1 (the default) keeps the order of each channel, but for redeliveries. */
+  readonly concurrency?: number | undefined
+  /**
+   * How many messages wait in this process beside those being handled; they are leased to it. Default: as many as
+   * `concurrency`. 0 suits handlers that take minutes.
+   */
+  readonly prefetch?: number | undefined
+  /** Where a new group begins. Default `"earliest"`. It has no effect on a group that exists. */
+  readonly startFrom?: StartFrom | undefined
+  /**
+   * How long a message belongs to this consumer without a renewal (it is renewed three times in this time). It decides how long
+   * the messages of a killed process wait; the consumers of one group use the same. Default 30 seconds, at least 100 ms.
+   */
+  readonly lease?: Duration.Input | undefined
+  /** How long one read waits at the server. A message ends the wait at once. Default 5 seconds. */
+  readonly blockInterval?: Duration.Input | undefined
+  /** How long the end of the subscription waits for running handlers before it interrupts them. Default 30 seconds. */
+  readonly drainTimeout?: Duration.Input | undefined
+  /** After this many lost consumers a message becomes a dead letter with reason `crashed`. Default 3. */
+  readonly maxCrashes?: number | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<S extends Channel.Source, E, R> extends StreamOptions {
+  /**
+   * Handles one message. When it succeeds the message is acknowledged, when it fails or dies it is retried. It is interrupted when
+   * the lease is lost, and at the end of the subscription; the message is then handled again, and no attempt is counted.
+   */
+  readonly handler: (message: Message.Message<S>) => Effect.Effect<unknown, E, R>
+  /** How long one attempt may take; longer is a failure (`TimeoutError`). Default: as long as it wants. */
+  readonly timeout?: Duration.Input | undefined
+  /** `"manual"`: the success of the handler settles nothing; the message is held until it is settled. Default `"auto"`. */
+  readonly ackMode?: "auto" | "manual" | undefined
+  /** Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5. */
+  readonly maxRetries?: number | undefined
+  /** How long a failed message waits for its next attempt. Default 1 second. */
+  readonly retryDelay?: Duration.Input | undefined
+}
+
+/**
+ * An option of a subscription cannot be used. Nothing was started.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidSubscription extends Data.TaggedError("InvalidSubscription")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/**
+ * Counts since the subscription started, in this process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats extends Readonly<Counts> {
+  /** Handlers running now. */
+  readonly inFlight: number
+  /** Messages leased to this process now: running, waiting, and settlements not stored yet. */
+  readonly held: number
+}
+
+/**
+ * A running subscription.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subscription {
+  /** The name of the channel, the pattern, or the names of a union joined by `,`. */
+  readonly pattern: string
+  readonly group: string
+  readonly consumer: string
+  readonly stats: Effect.Effect<Stats>
+  readonly isPaused: Effect.Effect<boolean>
+  /** Takes no more messages, lets running handlers finish, and gives back what waited here. */
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+  /** Ends it: takes no more, finishes what runs (until `drainTimeout`), gives the rest back, leaves the group. */
+  readonly drain: Effect.Effect<void>
+  /** `drain`; with `removeGroup` the group is forgotten too, with everything it had not handled. */
+  readonly unsubscribe: (
+    options?: { readonly removeGroup?: boolean | undefined }
+  ) => Effect.Effect<void, BrokerError>
+  /** Completes when the subscription has ended. */
+  readonly ended: Effect.Effect<void>
+}
+
+/**
+ * The subscriptions that run in this program, and what they share.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Subscriptions extends Context.Service<Subscriptions, {
+  readonly defaults: Defaults
+  readonly running: Set<Subscription>
+}>()("rotif/Subscriptions") {}
+
+/**
+ * The registry of running subscriptions as a layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerRegistry = (defaults?: Defaults): Layer.Layer<Subscriptions> =>
+  Layer.sync(Subscriptions, () => ({ defaults: defaults ?? {}, running: new Set<Subscription>() }))
+
+/**
+ * Lists the subscriptions that run in this program.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const running: Effect.Effect<ReadonlyArray<Subscription>, never, Subscriptions> = Subscriptions.useSync((
+  { running }
+) => [...running])
+
+const invalid = (option: string, message: string) => new InvalidSubscription({ option, message })
+
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+const nameOption = (option: string, value: string): Effect.Effect<string, InvalidSubscription> =>
+  typeof value !== "string" || value === "" || Buffer.byteLength(value) > 1024 || control.test(value)
+    ? Effect.fail(invalid(option, `${option} must be a string of 1 to 1,024 bytes without control characters`))
+    : Effect.succeed(value)
+
+const countOption = (
+  option: string,
+  value: number | undefined,
+  fallback: number,
+  least: number
+): Effect.Effect<number, InvalidSubscription> =>
+  value === undefined
+    ? Effect.succeed(fallback)
+    : Number.isInteger(value) && value >= least && value <= 100_000
+    ? Effect.succeed(value)
+    : Effect.fail(invalid(option, `${option} must be a whole number from ${least} to 100,000, it is ${value}`))
+
+const spanOption = (
+  option: string,
+  value: Duration.Input | undefined,
+  fallback: number,
+  least: number
+): Effect.Effect<number, InvalidSubscription> => {
+  if (value === undefined) return Effect.succeed(fallback)
+  const span = Duration.fromInput(value)
+  const millis = span._tag === "Some" ? Duration.toMillis(span.value) : Number.NaN
+  return Number.isFinite(millis) && millis >= least && millis <= 2_000_000_000
+    ? Effect.succeed(millis)
+    : Effect.fail(invalid(option, `${option} must be a duration from ${least} ms to 23 days`))
+}
+
+const startOption = (value: StartFrom | undefined): Effect.Effect<Start, InvalidSubscription> => {
+  if (value === undefined || value === "earliest") return Effect.succeed({ _tag: "Earliest" })
+  if (value === "latest") return Effect.succeed({ _tag: "Latest" })
+  if (typeof value === "object" && "position" in value && /^\d{1,16}(-\d{1,20})?$/.test(value.position)) {
+    return Effect.succeed({ _tag: "Position", position: value.position })
+  }
+  if (typeof value === "object" && "time" in value) {
+    const time = DateTime.make(value.time)
+    if (time._tag === "Some") return Effect.succeed({ _tag: "Time", atMillis: DateTime.toEpochMillis(time.value) })
+  }
+  return Effect.fail(
+    invalid("startFrom", "startFrom must be \"earliest\", \"latest\", { position: \"1700000000000-0\" } or { time }")
+  )
+}
+
+const limitText = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
+
+const tagOf = (error: unknown): string | undefined => {
+  if (typeof error !== "object" || error === null) return undefined
+  if ("_tag" in error && typeof error._tag === "string") return error._tag
+  return error instanceof Error ? error.name : undefined
+}
+
+const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Failure => {
+  const error = Cause.squash(cause)
+  return {
+    reason,
+    errorTag: tagOf(error),
+    message: limitText(error instanceof Error ? error.message : String(error), 1024),
+    cause: limitText(Cause.pretty(cause), 4096)
+  }
+}
+
+let counter = 0
+const uniqueName = (label: string) =>
+  `${label}:${Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("hex")}${(counter++).toString(36)}`
+
+/**
+ * Starts a subscription in the current scope and returns its handle.
+ *
+ * **Details**: it has joined its group when this succeeds: a message published from then on reaches the group whatever happens.
+ * Closing the scope drains it. Each message is handled at least once: when the process is lost its leases expire and others
+ * take over; what was handled and not yet acknowledged is then handled again.
+ *
+ * **Errors**: `InvalidSubscription` for a bad option; `BrokerError` when the group could not be joined. While it runs it reports
+ * failures of the backend to the log and goes on; only its end stops it.
+ *
+ * **Example** (Handling orders)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Channel, Subscription } from "rotif"
+ *
+ * const Orders = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
+ *
+ * const billing = Subscription.make(Orders, {
+ *   group: "billing",
+ *   concurrency: 16,
+ *   handler: (message) => Effect.log(`charging ${message.payload.id}`)
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
+  source: S,
+  options: Options<S, E, R>
+): Effect.fn.Return<
+  Subscription,
+  InvalidSubscription | BrokerError,
+  R | Channel.DecodingServices<S> | Broker | Subscriptions | Scope.Scope
+> {
+  const broker = yield* Broker
+  const { defaults, running } = yield* Subscriptions
+  const pattern = Channel.describe(source)
+  const group = yield* nameOption("group", options.group ?? (defaults.groupName ?? ((name: string) => name))(pattern))
+  const label = options.consumer ?? (defaults.consumerName ?? (() => `${hostname()}:${process.pid}`))()
+  const name = uniqueName(yield* nameOption("consumer", label))
+  const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, 1, 1)
+  const prefetch = yield* countOption("prefetch", options.prefetch, concurrency, 0)
+  const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, 3, 0)
+  const maxRetries = yield* countOption("maxRetries", options.maxRetries ?? defaults.maxRetries, 5, 0)
+  const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, 30_000, 100)
+  const blockMillis = yield* spanOption("blockInterval", options.blockInterval ?? defaults.blockInterval, 5_000, 10)
+  const drainMillis = yield* spanOption("drainTimeout", options.drainTimeout ?? defaults.drainTimeout, 30_000, 0)
+  const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, 1_000, 0)
+  const timeoutMillis = yield* spanOption("timeout", options.timeout, 0, 1)
+  const start = yield* startOption(options.startFrom)
+  const selector = Channel.selector(source)
+  const decoderFor = Channel.decoderFor(source)
+  const done = options.ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
+
+  const retry = (held: Held, consumer: Consumer.Consumer, cause: Cause.Cause<unknown>): Settlement => {
+    const { attempt } = held.delivery
+    // Somebody else interrupted what the handler waited for: that says nothing about the message.
+    if (Cause.hasInterruptsOnly(cause)) return { ...Consumer.release(held.delivery), delayMillis: retryMillis }
+    consumer.counts.failed++
+    return attempt > maxRetries
+      ? { _tag: "Bury", failure: failureOf("exhausted", cause) }
+      : { _tag: "Requeue", delayMillis: retryMillis, attempt: attempt + 1, isRetry: true }
+  }
+
+  const attempt = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
+    const running = Effect.suspend(() => options.handler(message))
+    return timeoutMillis === 0 ? running : Effect.timeout(running, timeoutMillis)
+  }
+
+  const handle = (
+    held: Held,
+    consumer: Consumer.Consumer
+  ): Effect.Effect<Settlement, never, R | Channel.DecodingServices<S>> => {
+    const { channel, payload } = held.delivery
+    const decode = decoderFor(channel)
+    // The selector and the decoders come from the same source; only a broken backend hands out anything else.
+    if (decode === undefined) return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
+    return Effect.matchCauseEffect(decode(payload), {
+      onFailure: (cause) => Effect.succeed<Settlement>({ _tag: "Bury", failure: failureOf("decode", cause) }),
+      onSuccess: (value) =>
+        Effect.matchCause(attempt(Message.makeUnsafe<S>(held, value, group, consumer)), {
+          onFailure: (cause) => retry(held, consumer, cause),
+          onSuccess: () => done
+        })
+    })
+  }
+
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const consumer = yield* Consumer.make({
+    broker,
+    membership: { group, consumer: name, selector, start, leaseMillis },
+    concurrency,
+    prefetch,
+    blockMillis,
+    drainMillis,
+    maxCrashes,
+    handle
+  }).pipe(Scope.provide(scope), Effect.onError(() => Scope.close(scope, Exit.void)))
+
+  const subscription: Subscription = {
+    pattern,
+    group,
+    consumer: name,
+    stats: Effect.sync(() => ({ ...consumer.counts, inFlight: consumer.inFlight(), held: consumer.held() })),
+    isPaused: Effect.sync(consumer.isPaused),
+    pause: consumer.pause,
+    resume: consumer.resume,
+    drain: Effect.suspend(() => Scope.close(scope, Exit.void)),
+    unsubscribe: (options) =>
+      Effect.andThen(
+        Scope.close(scope, Exit.void),
+        options?.removeGroup === true ? broker.removeGroup(group, selector) : Effect.void
+      ),
+    ended: consumer.ended
+  }
+  yield* Scope.addFinalizer(scope, Effect.sync(() => running.delete(subscription)))
+  running.add(subscription)
+  return subscription
+})
+
+/**
+ * A subscription as a layer: it runs as long as the layer, and `Layer.launch` runs it as a program.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <S extends Channel.Source, E, R>(
+  source: S,
+  options: Options<S, E, R>
+): Layer.Layer<
+  never,
+  InvalidSubscription | BrokerError,
+  Exclude<R | Channel.DecodingServices<S> | Broker | Subscriptions, Scope.Scope>
+> => Layer.effectDiscard(make(source, options))
+
+/**
+ * The messages themselves, to be settled by whoever takes them: `ack`, `nack`, `term` or `release` each one. A message that is
+ * not settled is held and renewed, counts against `concurrency` and `prefetch`, and is given back when the stream ends.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const stream = <S extends Channel.Source>(
+  source: S,
+  options?: StreamOptions
+): Stream.Stream<
+  Message.Message<S>,
+  InvalidSubscription | BrokerError,
+  Channel.DecodingServices<S> | Broker | Subscriptions
+> =>
+  Stream.unwrap(Effect.gen(function*() {
+    // What is in the queue is held by the consumer, whose capacity bounds it.
+    const queue = yield* Queue.unbounded<Message.Message<S>, Cause.Done>()
+    const subscription = yield* make(source, {
+      ...options,
+      ackMode: "manual",
+      handler: (message: Message.Message<S>) => Queue.offer(queue, message)
+    })
+    yield* Effect.forkScoped(Effect.andThen(subscription.ended, Queue.end(queue)))
+    return Stream.fromQueue(queue)
+  }))

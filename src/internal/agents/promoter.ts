@@ -1,0 +1,24 @@
+/**
+ * Makes waiting messages ready when their time has come. It sleeps until the next one is due and is woken when an earlier one
+ * arrives; `interval` is only a safety net, for a wake-up that was lost.
+ */
+import { Effect, Fiber } from "effect"
+import type { Broker } from "../../Broker.ts"
+import { supervise } from "../consumer.ts"
+
+/** Messages moved in one step: large enough for throughput, small enough to hold up nobody. */
+const batch = 500
+
+export const run = (broker: Broker["Service"], shard: number, intervalMillis: number): Effect.Effect<never> =>
+  supervise(
+    `promoting in shard ${shard}`,
+    Effect.gen(function*() {
+      // Listening starts before looking: what arrives in between is not missed.
+      const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard), { startImmediately: true })
+      const { moved, nextInMillis } = yield* broker.promote(shard, batch)
+      if (moved === 0) {
+        yield* Effect.raceFirst(Fiber.join(earlier), Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis)))
+      }
+      yield* Fiber.interrupt(earlier)
+    })
+  )

@@ -1,0 +1,495 @@
+/**
+ * The engine of a subscription: takes deliveries from the members of a group, runs a handler for each, settles them.
+ *
+ * Everything here is about one process. Deliveries are held from the moment they are read until their settlement is
+ * confirmed; what is held is renewed, counts against the capacity, and is given back when the consumer ends. On the way of a
+ * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
+ */
+import { Cause, Effect, Exit, Fiber, Latch, Random, Scope } from "effect"
+import type { Broker, BrokerError, Burial, Delivery, Failure, Member, Membership, Requeue } from "../Broker.ts"
+
+/** How a delivery ends. */
+export type Final =
+  | { readonly _tag: "Ack" }
+  | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
+  | { readonly _tag: "Bury"; readonly failure: Failure }
+
+/** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
+export type Settlement = Final | { readonly _tag: "Hold" }
+
+export const ackSettlement: Final = { _tag: "Ack" }
+export const holdSettlement: Settlement = { _tag: "Hold" }
+
+export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
+  _tag: "Requeue",
+  delayMillis: 0,
+  attempt: delivery.attempt,
+  isRetry: false
+})
+
+/** What became of a settlement: `lost` when another member had the delivery by then. */
+export type Settled = "done" | "lost"
+
+type Phase = "waiting" | "running" | "open" | "settling" | "gone"
+
+/** A delivery in the hands of this process. */
+export class Held {
+  readonly delivery: Delivery
+  readonly lane: Lane
+  phase: Phase = "waiting"
+  fiber: Fiber.Fiber<Settlement> | undefined
+  outcome: Settled | undefined
+  waiters: Array<(outcome: Settled) => void> | undefined
+
+  constructor(delivery: Delivery, lane: Lane) {
+    this.delivery = delivery
+    this.lane = lane
+  }
+}
+
+interface Lane {
+  readonly member: Member
+  readonly held: Set<Held>
+  readonly capacity: Latch.Latch
+  readonly settlements: Latch.Latch
+  outbox: Array<Pending>
+}
+
+interface Pending {
+  readonly held: Held
+  readonly settlement: Final
+}
+
+/** Counts since the consumer started, of this process. */
+export interface Counts {
+  /** Deliveries acknowledged. */
+  processed: number
+  /** Attempts that failed. */
+  failed: number
+  /** Attempts that failed and will be repeated. */
+  retried: number
+  /** Deliveries that became dead letters. */
+  dead: number
+  /** Deliveries taken over because another consumer's lease had expired. */
+  crashed: number
+  /** Deliveries this consumer lost because its lease expired. */
+  lostLeases: number
+  /** Deliveries whose message had been removed by a limit before it was handled. */
+  vanished: number
+  /** When the last delivery was settled, by this process's clock; `undefined` before the first. */
+  lastSettledAtMillis: number | undefined
+}
+
+export interface Options<R> {
+  readonly broker: Broker["Service"]
+  readonly membership: Omit<Membership, "shard">
+  readonly concurrency: number
+  readonly prefetch: number
+  readonly blockMillis: number
+  readonly drainMillis: number
+  readonly maxCrashes: number
+  readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R>
+}
+
+export interface Consumer {
+  readonly counts: Counts
+  readonly inFlight: () => number
+  readonly held: () => number
+  readonly isPaused: () => boolean
+  readonly settle: (held: Held, settlement: Final) => Effect.Effect<Settled>
+  readonly renew: (held: Held) => Effect.Effect<Settled, BrokerError>
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+  /** Stops taking work, finishes what runs, gives the rest back, leaves the group. May be called more than once. */
+  readonly drain: Effect.Effect<void>
+  /** Completes when the consumer has ended. */
+  readonly ended: Effect.Effect<void>
+}
+
+/** How long the end of a consumer waits for handlers that were interrupted, and for its last settlements. */
+const endMillis = 5_000
+
+const slowest = 2_000
+
+/** Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. */
+export const supervise = <R>(name: string, body: Effect.Effect<void, BrokerError, R>): Effect.Effect<never, never, R> =>
+  Effect.suspend(() => {
+    let failures = 0
+    return Effect.forever(
+      Effect.matchCauseEffect(body, {
+        onSuccess: () =>
+          Effect.sync(() => {
+            failures = 0
+          }),
+        onFailure: (cause) =>
+          Effect.gen(function*() {
+            failures++
+            // 1, 2, 4, 8, …: a long outage fills no log.
+            if ((failures & (failures - 1)) === 0) {
+              yield* Effect.logWarning(`rotif: ${name} failed ${failures} times in a row, trying again`, Cause.pretty(cause))
+            }
+            const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
+            yield* Effect.sleep(10 + (yield* Random.next) * longest)
+          })
+      })
+    )
+  })
+
+export const make = Effect.fnUntraced(function*<R>(
+  options: Options<R>
+): Effect.fn.Return<Consumer, BrokerError, R | Scope.Scope> {
+  const { broker, concurrency, membership } = options
+  const services = yield* Effect.context<R>()
+  const runFork = Effect.runForkWith(services)
+  const clock = yield* Effect.clockWith(Effect.succeed)
+  const parent = yield* Effect.scope
+  const members = yield* Scope.fork(parent)
+  const shards = broker.shardsOf(membership.selector)
+  const laneCapacity = Math.max(1, Math.ceil((concurrency + options.prefetch) / shards.length))
+  // A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start.
+  const threshold = Math.max(1, Math.min(laneCapacity, Math.ceil(options.prefetch / 2 / shards.length)))
+
+  const counts: Counts = {
+    processed: 0,
+    failed: 0,
+    retried: 0,
+    dead: 0,
+    crashed: 0,
+    lostLeases: 0,
+    vanished: 0,
+    lastSettledAtMillis: undefined
+  }
+  let running = 0
+  let paused = false
+  let closing = false
+  let pumping = false
+  let queue: Array<Held> = []
+  let head = 0
+  const resumed = Latch.makeUnsafe(true)
+  const quiet = Latch.makeUnsafe(true)
+  const ended = Latch.makeUnsafe(false)
+
+  const lanes = yield* Effect.forEach(shards, (shard) =>
+    Effect.map(broker.join({ ...membership, shard }), (member): Lane => ({
+      member,
+      held: new Set(),
+      capacity: Latch.makeUnsafe(true),
+      settlements: Latch.makeUnsafe(false),
+      outbox: []
+    })), { concurrency: 8 }).pipe(Scope.provide(members))
+
+  const drop = (held: Held, outcome: Settled) => {
+    held.phase = "gone"
+    held.outcome = outcome
+    held.lane.held.delete(held)
+    held.lane.capacity.openUnsafe()
+    const waiters = held.waiters
+    held.waiters = undefined
+    if (waiters !== undefined) for (const waiter of waiters) waiter(outcome)
+  }
+
+  const lose = (held: Held) => {
+    if (held.phase === "gone") return
+    counts.lostLeases++
+    drop(held, "lost")
+    // Another consumer has the message by now: what this handler still does is in vain.
+    held.fiber?.interruptUnsafe()
+  }
+
+  const enqueue = (held: Held, settlement: Final) => {
+    held.phase = "settling"
+    held.lane.outbox.push({ held, settlement })
+    held.lane.settlements.openUnsafe()
+  }
+
+  const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
+    running--
+    held.fiber = undefined
+    if (held.phase === "running") {
+      if (Exit.isFailure(exit)) enqueue(held, release(held.delivery))
+      else if (exit.value._tag === "Hold") held.phase = "open"
+      else enqueue(held, exit.value)
+    }
+    if (running === 0) quiet.openUnsafe()
+    pump()
+  }
+
+  const start = (held: Held) => {
+    held.phase = "running"
+    if (running++ === 0) quiet.closeUnsafe()
+    const fiber = runFork(options.handle(held, consumer))
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return finished(held, exit)
+    held.fiber = fiber
+    fiber.addObserver((exit) => finished(held, exit))
+  }
+
+  const pump = () => {
+    if (pumping) return
+    pumping = true
+    while (running < concurrency && head < queue.length && !paused && !closing) {
+      const held = queue[head++]!
+      if (held.phase === "waiting") start(held)
+    }
+    if (head === queue.length) {
+      queue = []
+      head = 0
+    } else if (head > 1024) {
+      queue = queue.slice(head)
+      head = 0
+    }
+    pumping = false
+  }
+
+  const giveBackWaiting = () => {
+    for (const held of queue.slice(head)) {
+      if (held.phase === "waiting") enqueue(held, release(held.delivery))
+    }
+    queue = []
+    head = 0
+  }
+
+  const accept = (lane: Lane, deliveries: ReadonlyArray<Delivery>) => {
+    for (const delivery of deliveries) {
+      const held = new Held(delivery, lane)
+      lane.held.add(held)
+      if (delivery.malformed !== undefined) {
+        enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
+      } else if (delivery.crashes > options.maxCrashes) {
+        const message = `${delivery.crashes} consumers lost their lease on it (a crash, or a handler that blocks); at most ${
+          options.maxCrashes
+        } may`
+        enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
+      } else {
+        queue.push(held)
+      }
+    }
+    if (closing || paused) giveBackWaiting()
+    else pump()
+  }
+
+  const free = (lane: Lane) => laneCapacity - lane.held.size
+
+  const awaitFree = (lane: Lane, wanted: number) =>
+    Effect.whileLoop({
+      while: () => free(lane) < wanted && !closing,
+      body: () => {
+        lane.capacity.closeUnsafe()
+        return lane.capacity.await
+      },
+      step: () => {}
+    })
+
+  const readOnce = Effect.fnUntraced(function*(lane: Lane) {
+    yield* resumed.await
+    yield* awaitFree(lane, threshold)
+    if (closing) return yield* Effect.never
+    if (paused) return
+    // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
+    yield* Effect.uninterruptible(
+      Effect.map(lane.member.read(free(lane), options.blockMillis), (deliveries) => accept(lane, deliveries))
+    )
+  })
+
+  const claimOnce = Effect.fnUntraced(function*(lane: Lane) {
+    yield* resumed.await
+    yield* awaitFree(lane, 1)
+    if (closing) return yield* Effect.never
+    const { nextInMillis, vanished } = yield* Effect.uninterruptible(
+      Effect.tap(lane.member.claim(free(lane)), ({ deliveries }) =>
+        Effect.sync(() => {
+          counts.crashed += deliveries.length
+          accept(lane, deliveries)
+        }))
+    )
+    if (vanished > 0) {
+      counts.vanished += vanished
+      yield* Effect.logWarning(
+        `rotif: group "${membership.group}" lost ${vanished} messages: a limit of their channel removed them before they were handled`
+      )
+    }
+    return nextInMillis
+  })
+
+  const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
+    yield* Effect.sleep(membership.leaseMillis / 3)
+    const held = new Map<Delivery, Held>()
+    for (const one of lane.held) held.set(one.delivery, one)
+    if (held.size === 0) return
+    for (const delivery of yield* lane.member.renew([...held.keys()])) lose(held.get(delivery)!)
+  })
+
+  const settleBatch = Effect.fnUntraced(function*(lane: Lane) {
+    yield* lane.settlements.await
+    lane.settlements.closeUnsafe()
+    // What finishes in this turn of the event loop goes into the same batch.
+    yield* Effect.yieldNow
+    const batch = lane.outbox
+    lane.outbox = []
+    const acks: Array<Pending> = []
+    const requeues: Array<Pending> = []
+    const burials: Array<Pending> = []
+    for (const item of batch) {
+      // A lease that was lost while its settlement waited.
+      if (item.held.phase === "gone") continue
+      if (item.settlement._tag === "Ack") acks.push(item)
+      else if (item.settlement._tag === "Requeue") requeues.push(item)
+      else burials.push(item)
+    }
+    let failure: BrokerError | undefined
+    const send = Effect.fnUntraced(function*(
+      items: ReadonlyArray<Pending>,
+      effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+    ) {
+      if (items.length === 0) return
+      const result = yield* Effect.result(effect())
+      if (result._tag === "Failure") {
+        // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
+        failure = result.failure
+        lane.outbox.push(...items)
+        return
+      }
+      const lost = new Set(result.success)
+      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      for (const { held, settlement } of items) {
+        if (held.phase === "gone") continue
+        if (lost.has(held.delivery)) {
+          lose(held)
+          continue
+        }
+        if (settlement._tag === "Ack") counts.processed++
+        else if (settlement._tag === "Bury") counts.dead++
+        else if (settlement.isRetry) counts.retried++
+        drop(held, "done")
+      }
+    })
+    yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
+    yield* send(requeues, () =>
+      lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
+        const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>
+        return { delivery: held.delivery, delayMillis, attempt }
+      })))
+    yield* send(burials, () =>
+      lane.member.bury(burials.map(({ held, settlement }): Burial => ({
+        delivery: held.delivery,
+        failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
+      }))))
+    if (lane.outbox.length > 0) lane.settlements.openUnsafe()
+    if (failure !== undefined) return yield* Effect.fail(failure)
+  })
+
+  const consumer: Consumer = {
+    counts,
+    inFlight: () => running,
+    held: () => lanes.reduce((sum, lane) => sum + lane.held.size, 0),
+    isPaused: () => paused,
+    settle: (held, settlement) =>
+      Effect.callback<Settled>((resume) => {
+        if (held.outcome !== undefined) return resume(Effect.succeed(held.outcome))
+        const waiter = (outcome: Settled) => resume(Effect.succeed(outcome))
+        if (held.waiters === undefined) held.waiters = [waiter]
+        else held.waiters.push(waiter)
+        // The first settlement counts; a second one waits for it.
+        if (held.phase !== "settling") enqueue(held, settlement)
+      }),
+    renew: (held) =>
+      Effect.suspend(() =>
+        held.phase === "gone"
+          ? Effect.succeed<Settled>(held.outcome ?? "lost")
+          : Effect.map(held.lane.member.renew([held.delivery]), (lost): Settled => {
+            if (lost.length === 0) return "done"
+            lose(held)
+            return "lost"
+          })
+      ),
+    pause: Effect.suspend(() => {
+      paused = true
+      resumed.closeUnsafe()
+      giveBackWaiting()
+      return Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
+    }),
+    resume: Effect.sync(() => {
+      paused = false
+      resumed.openUnsafe()
+      pump()
+    }),
+    drain: Effect.suspend(() => drain),
+    ended: ended.await
+  }
+
+  const label = `group "${membership.group}"`
+
+  // What expired while nobody was there comes before what is new.
+  yield* Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true })
+  const background = yield* Effect.forEach(lanes, (lane) =>
+    Effect.gen(function*() {
+      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane)), parent)
+      const others = yield* Effect.forEach([
+        supervise(
+          `claiming for ${label}`,
+          Effect.flatMap(claimOnce(lane), (millis) => Effect.sleep(millis ?? membership.leaseMillis))
+        ),
+        supervise(`renewing for ${label}`, renewOnce(lane)),
+        supervise(`settling for ${label}`, settleBatch(lane))
+      ], (loop) => Effect.forkIn(loop, parent))
+      return { lane, reader, claimer: others[0]!, rest: others.slice(1) }
+    }))
+
+  const allSettled = Effect.whileLoop({
+    while: () => consumer.held() > 0,
+    body: () => {
+      const lane = lanes.find((lane) => lane.held.size > 0)!
+      lane.capacity.closeUnsafe()
+      return lane.capacity.await
+    },
+    step: () => {}
+  })
+
+  const end = Effect.gen(function*() {
+    closing = true
+    giveBackWaiting()
+    yield* Effect.forEach(background, ({ claimer }) => Fiber.interrupt(claimer), { discard: true })
+    // A read is woken and finished, not cut off: an answer that nobody takes would strand what is in it.
+    yield* Effect.forEach(background, ({ lane, reader }) =>
+      Effect.gen(function*() {
+        yield* lane.member.wake
+        yield* Fiber.interrupt(reader)
+      }), { concurrency: "unbounded", discard: true })
+    if (running > 0) {
+      yield* Effect.timeoutOption(quiet.await, options.drainMillis)
+      for (const { lane } of background) for (const held of lane.held) held.fiber?.interruptUnsafe()
+      const left = yield* Effect.timeoutOption(quiet.await, endMillis)
+      if (left._tag === "None") {
+        yield* Effect.logWarning(
+          `rotif: ${running} handlers of ${label} did not stop when interrupted; their messages come back when their leases expire`
+        )
+      }
+    }
+    for (const lane of lanes) {
+      for (const held of lane.held) {
+        if (held.phase === "open") enqueue(held, release(held.delivery))
+      }
+    }
+    const settled = yield* Effect.timeoutOption(allSettled, endMillis)
+    if (settled._tag === "None") {
+      yield* Effect.logWarning(
+        `rotif: ${consumer.held()} settlements of ${label} could not be stored; these messages come back when their leases expire`
+      )
+    }
+    yield* Effect.forEach(background, ({ rest }) => Fiber.interruptAll(rest), { discard: true })
+    yield* Scope.close(members, Exit.void)
+    ended.openUnsafe()
+  })
+
+  let drained: Effect.Effect<void> | undefined
+  const drain: Effect.Effect<void> = Effect.suspend(() => {
+    if (drained === undefined) {
+      drained = ended.await
+      return Effect.uninterruptible(end)
+    }
+    return drained
+  })
+
+  yield* Scope.addFinalizer(parent, drain)
+  return consumer
+})

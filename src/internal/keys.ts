@@ -1,0 +1,76 @@
+/**
+ * Every key Rotif uses in Redis. All keys of a shard share the hash tag `{prefix:shard}`, so that a script may touch any of
+ * them. Text that users choose never becomes part of the tag and is escaped everywhere else.
+ *
+ * | key            | type        | holds                                                                    |
+ * | -------------- | ----------- | ------------------------------------------------------------------------ |
+ * | `meta`         | hash        | `shards`; `v`: goes up when a channel, a group or a retry stream appears |
+ * | `channels`     | hash        | name of each channel → its limits as JSON                                |
+ * | `groups`       | hash        | group and selector → empty                                               |
+ * | `log:C`        | stream      | the messages of channel C                                                |
+ * | `retry:G:C`    | stream      | messages of C that are ready again for group G only                      |
+ * | `retries:G`    | set         | the channels for which `retry:G:*` exists                                |
+ * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
+ * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
+ * | `bodies`       | hash        | the messages of `waiting`                                                |
+ * | `dead`         | stream      | dead letters                                                             |
+ * | `seen:C:I`     | string, TTL | deduplication window of message I in channel C                           |
+ * | `janitor`      | string, TTL | who trims this shard for now                                             |
+ * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
+ */
+const special = /[%:{}*?[\]\\\u0000-\u001f\u007f]/g
+
+const escape = (text: string) =>
+  text.replace(special, (char) => `%${char.charCodeAt(0).toString(16).padStart(2, "0")}`)
+
+export interface Keys {
+  readonly shard: number
+  readonly meta: string
+  readonly channels: string
+  readonly groups: string
+  readonly waiting: string
+  readonly bodies: string
+  readonly dead: string
+  readonly janitor: string
+  readonly events: string
+  readonly log: (channel: string) => string
+  readonly retry: (group: string, channel: string) => string
+  readonly retries: (group: string) => string
+  readonly floors: (group: string) => string
+  readonly seen: (channel: string, id: string) => string
+}
+
+export const make = (prefix: string, shard: number): Keys => {
+  const tag = `{${prefix}:${shard}}`
+  return {
+    shard,
+    meta: `${tag}:meta`,
+    channels: `${tag}:channels`,
+    groups: `${tag}:groups`,
+    waiting: `${tag}:waiting`,
+    bodies: `${tag}:bodies`,
+    dead: `${tag}:dead`,
+    janitor: `${tag}:janitor`,
+    events: `${tag}:events`,
+    log: (channel) => `${tag}:log:${escape(channel)}`,
+    retry: (group, channel) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
+    retries: (group) => `${tag}:retries:${escape(group)}`,
+    floors: (group) => `${tag}:floors:${escape(group)}`,
+    seen: (channel, id) => `${tag}:seen:${escape(channel)}:${escape(id)}`
+  }
+}
+
+/** The problem with a prefix, if there is one. A brace would break the hash tag, a glob character the ACL pattern. */
+export const prefixProblem = (prefix: string): string | undefined =>
+  /^[A-Za-z0-9._:-]{1,64}$/.test(prefix)
+    ? undefined
+    : "expected 1 to 64 characters out of letters, digits, '.', '_', ':' and '-'"
+
+/** The shard of a channel: FNV-1a over its name, so that every client and version finds the same. */
+export const shardOf = (channel: string, shards: number): number => {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < channel.length; i++) {
+    hash = Math.imul(hash ^ channel.charCodeAt(i), 0x01000193)
+  }
+  return (hash >>> 0) % shards
+}

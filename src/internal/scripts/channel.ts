@@ -1,0 +1,27 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Makes a channel known: registers it with its limits, creates its log, and tells running readers.
+ *
+ * KEYS: meta, channels, log. ARGV: channel, limits as JSON ("": as they are), events channel.
+ * Reply: the last position in the log ("0-0" when it is new), from which a lost publish is searched.
+ */
+export const channel: Script = {
+  name: "channel",
+  lua: `
+local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
+local name, limits, events = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('EXISTS', log) == 0 then
+  redis.call('XGROUP', 'CREATE', log, 'rotif', '0', 'MKSTREAM')
+  redis.call('XGROUP', 'DESTROY', log, 'rotif')
+end
+local known = redis.call('HGET', channels, name)
+if not known or (limits ~= '' and known ~= limits) then redis.call('HSET', channels, name, limits) end
+if not known then
+  redis.call('HINCRBY', meta, 'v', 1)
+  redis.call('PUBLISH', events, 'channel\\n' .. name)
+end
+local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+return last and last[1] or '0-0'
+`
+}

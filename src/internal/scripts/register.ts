@@ -1,0 +1,19 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Registers a group for a selector. From then on nothing that the selector matches is trimmed before the group has
+ * acknowledged it.
+ *
+ * KEYS: meta, groups. ARGV: fields of the group (group and pattern or name). Reply: how many are new.
+ */
+export const register: Script = {
+  name: "register",
+  lua: `
+local meta, groups = KEYS[1], KEYS[2]
+local total = #ARGV
+local new = 0
+for i = 1, total do new = new + redis.call('HSETNX', groups, ARGV[i], '') end
+if new > 0 then redis.call('HINCRBY', meta, 'v', 1) end
+return new
+`
+}

@@ -1,0 +1,63 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
+ *
+ * KEYS: the stream, retry stream, waiting, bodies, dead, retries of the group, meta. ARGV: group, consumer, channel, events
+ * channel, then for each delivery: position, delivery count, action, value, description, payload. The actions:
+ * `ack`; `ready` (again at once); `wait` (again after `value` ms); `dead`.
+ * Reply: the positions that were refused.
+ *
+ * There is no rollback: types are checked before the first write, and XACK is the first write of each, because it passes when
+ * memory is full and lets the rest pass. A crash between two deliveries leaves each either untouched or wholly done.
+ */
+export const settle: Script = {
+  name: "settle",
+  lua: `
+local stream, retry, waiting, bodies, dead, retries, meta = unpack(KEYS)
+local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash'}
+for i = 1, #KEYS do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= expected[i] then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found .. ', expected a ' .. expected[i])
+  end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+local refused, earliest, back = {}, nil, false
+for i = 5, #ARGV, 6 do
+  local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
+  if not lease or lease[2] ~= consumer or lease[4] ~= tonumber(ARGV[i + 1]) then
+    refused[#refused + 1] = position
+  else
+    redis.call('XACK', stream, group, position)
+    if action == 'dead' then
+      redis.call('XADD', dead, '*', 'm', description, 'p', payload)
+    elseif action ~= 'ack' then
+      if not back then
+        back = true
+        if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+        if redis.call('SADD', retries, channel) == 1 then
+          redis.call('HINCRBY', meta, 'v', 1)
+          redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+        end
+      end
+      if action == 'ready' then
+        redis.call('XADD', retry, '*', 'm', description, 'p', payload)
+      else
+        local separator = string.find(value, '\\n', 1, true)
+        local due, member = now + tonumber(string.sub(value, 1, separator - 1)), string.sub(value, separator + 1)
+        redis.call('HSET', bodies, member, description .. '\\n' .. payload)
+        redis.call('ZADD', waiting, due, member)
+        if not earliest or due < earliest then earliest = due end
+      end
+    end
+  end
+end
+if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
+return refused
+`
+}
