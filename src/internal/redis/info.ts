@@ -1,0 +1,46 @@
+/**
+ * What a server says about itself (the reply of INFO), as far as a connection depends on it.
+ */
+
+/** The kind of server the client was told to expect. */
+export type Mode = "standalone" | "sentinel" | "cluster"
+
+/** Fields are empty where the server does not tell (an ACL without INFO). */
+export interface Info {
+  /** Made anew at every start of the server: connection ids of different runs have nothing to do with each other. */
+  readonly runId: string
+  readonly version: string
+  readonly role: string
+  readonly kind: string
+  readonly isLoading: boolean
+}
+
+const field = (text: string, name: string): string =>
+  new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(text)?.[1] ?? ""
+
+export const parse = (text: string): Info => ({
+  runId: field(text, "run_id"),
+  version: field(text, "redis_version"),
+  role: field(text, "role"),
+  kind: field(text, "redis_mode"),
+  isLoading: field(text, "loading") === "1"
+})
+
+/** Why this server cannot be used, now (`isLasting: false`) or ever. */
+export interface Problem {
+  readonly isLasting: boolean
+  readonly message: string
+}
+
+export const problemOf = (info: Info, mode: Mode): Problem | undefined => {
+  const lasting = (message: string): Problem => ({ isLasting: true, message })
+  const major = Number.parseInt(info.version, 10)
+  if (info.kind === "sentinel") return lasting("this is a Sentinel, not a Redis server: use { sentinels, name }")
+  if (major < 7) return lasting(`Redis ${info.version} is too old: 7.0 or later is needed`)
+  if (mode === "cluster" && info.kind === "standalone") return lasting("this server is not part of a Cluster")
+  if (mode !== "cluster" && info.kind === "cluster") return lasting("this server is part of a Cluster: use { cluster }")
+  if (info.isLoading) return { isLasting: false, message: "the server is loading its data" }
+  // After a failover the address may still lead to the old master; a replica would refuse every write.
+  if (info.role === "slave") return { isLasting: false, message: "the server is a replica" }
+  return undefined
+}
