@@ -52,6 +52,9 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
   ? [options?: PublishOptions | undefined]
   : [options: OptionsFor<C>]
 
+/** What the service takes for any channel; the functions below know whether params are required. */
+type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+
 /**
  * Options for all payloads, or made for each.
  *
@@ -178,12 +181,12 @@ export class Publisher extends Context.Service<Publisher, {
   readonly publish: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    ...options: OptionsArgument<C>
+    options?: LooseOptions | undefined
   ) => Effect.Effect<Receipt, RequestError | StoreError, Channel.EncodingServices<C>>
   readonly publishAll: <C extends Channel.Any>(
     channel: C,
     payloads: Iterable<Channel.PayloadOf<C>>,
-    ...options: OptionsForAllArgument<C>
+    options?: LooseOptions | ((payload: Channel.PayloadOf<C>, index: number) => LooseOptions) | undefined
   ) => Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Channel.EncodingServices<C>>
 }>()("rotif/Publisher") {}
 
@@ -240,7 +243,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const request = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options: (PublishOptions & { readonly params?: unknown }) | undefined
+    options: LooseOptions | undefined
   ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
     Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<NewMessage, RequestError> => {
       let params: Readonly<Record<string, string>> | undefined
@@ -289,7 +292,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   }
 
   return Publisher.of({
-    publish: (channel, payload, ...[options]) =>
+    publish: (channel, payload, options) =>
       Effect.flatMap(
         request(channel, payload, options),
         (message) =>
@@ -298,7 +301,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
             return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
           })
       ),
-    publishAll: Effect.fnUntraced(function*(channel, payloads, ...[options]) {
+    publishAll: Effect.fnUntraced(function*(channel, payloads, options) {
       const messages: Array<NewMessage> = []
       let index = 0
       for (const payload of payloads) {
@@ -353,7 +356,7 @@ export const publish = <C extends Channel.Any>(
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
 ): Effect.Effect<Receipt, RequestError | StoreError, Publisher | Channel.EncodingServices<C>> =>
-  Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
+  Publisher.use((publisher) => publisher.publish(channel, payload, options[0]))
 
 /**
  * Publishes many messages to one channel in as few round trips as possible; receipts in the order of the payloads.
@@ -370,4 +373,4 @@ export const publishAll = <C extends Channel.Any>(
   payloads: Iterable<Channel.PayloadOf<C>>,
   ...options: OptionsForAllArgument<C>
 ): Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Publisher | Channel.EncodingServices<C>> =>
-  Publisher.use((publisher) => publisher.publishAll(channel, payloads, ...options))
+  Publisher.use((publisher) => publisher.publishAll(channel, payloads, options[0]))

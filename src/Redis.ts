@@ -8,56 +8,22 @@
  * @since 0.1.0
  */
 import type { Scope } from "effect"
-import { Config, Context, Data, Duration, Effect, Layer, Redacted, Schema } from "effect"
-import type { ClusterNode, NatMap, RedisOptions as IoredisOptions } from "ioredis"
-import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
-import { createHash } from "node:crypto"
+import { Config, Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import type { Cluster, ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
+import { Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
+import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
-import { messageOf } from "./internal/redis/text.ts"
+import type { Address, Settings, Socket } from "./internal/redis/link.ts"
+import type { Command, Script } from "./internal/redis/protocol.ts"
+import { classify, errorOf, messageOf, RedisError } from "./internal/redis/protocol.ts"
+import { makeReader } from "./internal/redis/reader.ts"
+import type { NatMap, Servers } from "./internal/redis/servers.ts"
+import { addressOf, clusterServers, nameOf, oneServer } from "./internal/redis/servers.ts"
+import { makeSubscriber } from "./internal/redis/subscriber.ts"
 
-/**
- * Why a command failed.
- *
- * - `Unavailable`: no connection in time; nothing was sent.
- * - `ConnectionLost`: sent, and the connection went away before the answer; it may have been executed.
- * - `Transient`: the server refused it for now (LOADING, BUSY, TRYAGAIN, CLUSTERDOWN, MASTERDOWN, READONLY, NOREPLICAS,
- *   UNBLOCKED, MISCONF, NOSCRIPT, max clients); not executed.
- * - `OutOfMemory`: refused with OOM; not executed.
- * - `NoGroup`: the stream or the consumer group is gone.
- * - `Refused`: the server will not accept it as things stand (WRONGTYPE, NOPERM, WRONGPASS, NOAUTH, CROSSSLOT, …).
- *
- * @category errors
- * @since 0.1.0
- */
-export type RedisErrorReason = "Unavailable" | "ConnectionLost" | "Transient" | "OutOfMemory" | "NoGroup" | "Refused"
-
-/**
- * A command failed. Its message holds no arguments and no credentials.
- *
- * @category errors
- * @since 0.1.0
- */
-export class RedisError extends Data.TaggedError("RedisError")<{
-  readonly reason: RedisErrorReason
-  /** The name of the command, or of the script. */
-  readonly command: string
-  readonly message: string
-}> {
-  /** Whether the same command may succeed later without anybody changing anything. */
-  get isRetryable(): boolean {
-    return this.reason !== "Refused"
-  }
-}
-
-/** A name in lower case and its arguments. */
-export type Command = readonly [name: string, ...args: ReadonlyArray<string | number>]
-
-/** A Lua script; sent by its hash, and whole where the server does not know it (also after SCRIPT FLUSH or a restart). */
-export interface Script {
-  readonly name: string
-  readonly lua: string
-}
+export { type RedisErrorReason } from "./internal/redis/protocol.ts"
+export { type Address, classify, type Command, type NatMap, RedisError, type Script }
 
 /**
  * A connection that is shared by everybody.
@@ -148,17 +114,6 @@ export interface SecurityOptions {
 }
 
 /**
- * The address of a server or node.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Address {
-  readonly host: string
-  readonly port: number
-}
-
-/**
  * One server, by URL: `redis://user:password@host:6379/0`, with TLS `rediss://`. Other options win over the URL.
  *
  * @category models
@@ -233,33 +188,10 @@ export type Options = UrlOptions | HostOptions | SentinelOptions | ClusterOption
 
 type RawOptions = Omit<IoredisOptions, "replyMapping">
 
-/** Options with defaults applied. */
-interface Settings {
-  readonly mode: Mode
-  readonly commandMillis: number
-  readonly connectMillis: number
-  readonly startMillis: number
-  readonly maxWaiting: number
-  readonly name: string
-  /** What every socket is opened with, except for the address in a Cluster. */
-  readonly base: RawOptions
-  /** The nodes of a Cluster to begin with. */
-  readonly seeds: ReadonlyArray<string>
-  readonly natMap: NatMap | undefined
-}
-
 const reveal = (secret: Redacted.Redacted<string> | string): string =>
   Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
 
 const refused = (message: string) => new RedisError({ reason: "Refused", command: "connect", message })
-
-const nameOf = (address: Address): string => `${address.host}:${address.port}`
-
-/** The host of an IPv6 address contains colons, too. */
-const addressOf = (name: string): Address => {
-  const at = name.lastIndexOf(":")
-  return { host: name.slice(0, at), port: Number(name.slice(at + 1)) }
-}
 
 const tlsOf = (tls: boolean | ConnectionOptions | undefined): ConnectionOptions | undefined =>
   tls === true ? {} : tls === false ? undefined : tls
@@ -292,27 +224,35 @@ const urlOf = (options: UrlOptions): RawOptions => {
   }
 }
 
+/** What the options say about the place, in the words of ioredis. */
 interface Origin {
   readonly mode: Mode
   readonly base: RawOptions
-  readonly seeds?: ReadonlyArray<string>
-  readonly natMap?: NatMap | undefined
+  /** The nodes of a Cluster to begin with. */
+  readonly seeds: ReadonlyArray<string>
+  readonly natMap: NatMap | undefined
 }
 
+const direct = (mode: Mode, base: RawOptions): Origin => ({ mode, base, seeds: [], natMap: undefined })
+
+// Not by `instanceof`: the client may come from another copy of ioredis.
+const isCluster = (client: Client | Cluster): client is Cluster => client.isCluster
+
 const clientOrigin = (client: Client | Cluster): Origin => {
-  const { keyPrefix, replyMapping, ...base }: IoredisOptions = client instanceof Cluster
+  const { keyPrefix, replyMapping, ...base }: IoredisOptions = isCluster(client)
     ? { ...client.options.redisOptions, keyPrefix: client.options.keyPrefix ?? "" }
     : client.options
   if (keyPrefix) throw refused("a client with keyPrefix cannot be used: give rotif a prefix of its own")
   if (replyMapping === "resp3") throw refused(`a client with replyMapping "resp3" cannot be used: use "legacy"`)
-  if (!(client instanceof Cluster)) return { mode: base.sentinels ? "sentinel" : "standalone", base }
+  if (!isCluster(client)) return direct(base.sentinels ? "sentinel" : "standalone", base)
   // Private in its type, and the only place where ioredis keeps what the Cluster was made with.
   const nodes: ReadonlyArray<ClusterNode> = Reflect.get(client, "startupNodes")
-  const options = nodes.map((node) =>
-    (typeof node === "string" ? new Client(node, { lazyConnect: true }) : new Client({
-      ...(typeof node === "number" ? { port: node } : node),
-      lazyConnect: true
-    })).options
+  const options = nodes.map((node): RawOptions =>
+    typeof node === "string"
+      ? new Client(node, { lazyConnect: true }).options
+      : typeof node === "number"
+      ? { port: node }
+      : { ...node, host: node.host ?? "127.0.0.1", port: node.port ?? 6379 }
   )
   const { password, tls, username } = options[0] ?? {}
   return {
@@ -323,12 +263,20 @@ const clientOrigin = (client: Client | Cluster): Origin => {
       ...(tls ? { tls } : {}),
       ...base
     },
-    seeds: options.map(({ host, port }) => nameOf({ host: host ?? "127.0.0.1", port: port ?? 6379 })),
+    seeds: options.map((node) => nameOf(addressIn(node))),
     natMap: client.options.natMap
   }
 }
 
+const addressIn = ({ host = "localhost", port = 6379 }: RawOptions): Address => ({ host, port })
+
 const originOf = (options: Options): Origin => {
+  const origin = placeOf(options)
+  check(origin, options)
+  return origin
+}
+
+const placeOf = (options: Options): Origin => {
   if ("client" in options) return clientOrigin(options.client)
   if ("cluster" in options) {
     return { mode: "cluster", base: securityOf(options), seeds: options.cluster.map(nameOf), natMap: options.natMap }
@@ -346,135 +294,65 @@ const originOf = (options: Options): Origin => {
       ...(sentinelTls === undefined ? {} : { sentinelTLS: sentinelTls }),
       ...(options.natMap === undefined ? {} : { natMap: options.natMap })
     }
-    return { mode: "sentinel", base }
+    return direct("sentinel", base)
   }
-  if ("url" in options) return { mode: "standalone", base: urlOf(options) }
+  if ("url" in options) return direct("standalone", urlOf(options))
   const { db = 0, host, port = 6379 } = options
-  return { mode: "standalone", base: { host, port, db, ...securityOf(options) } }
+  return direct("standalone", { host, port, db, ...securityOf(options) })
 }
 
-const settingsOf = (options: Options): Settings => {
-  const { base, mode, natMap, seeds = [] } = originOf(options)
-  if (mode === "cluster" && seeds.length === 0) throw refused("a Cluster needs at least one node")
-  if (mode === "sentinel" && !base.sentinels?.length) throw refused("at least one Sentinel is needed")
-  for (const tls of [base.tls, base.sentinelTLS]) {
+/** What every socket is opened with: it is used as it is, and thrown away when anything goes wrong. */
+const rawOptionsOf = (origin: Origin, connectMillis: number): RawOptions => ({
+  ...origin.base,
+  lazyConnect: true,
+  enableOfflineQueue: false,
+  // `open` reads the same INFO, and says what is wrong.
+  enableReadyCheck: false,
+  retryStrategy: () => null,
+  maxRetriesPerRequest: null,
+  autoResubscribe: false,
+  reconnectOnError: null,
+  connectTimeout: connectMillis,
+  // A destroyed socket does not wait for the other side.
+  disconnectTimeout: 1,
+  keepAlive: 10_000,
+  disableClientInfo: true,
+  keyPrefix: "",
+  // Plain arrays everywhere.
+  protocol: 2,
+  stringNumbers: false,
+  enableAutoPipelining: false,
+  readOnly: false,
+  commandTimeout: undefined,
+  blockingTimeout: undefined,
+  ...(origin.mode === "sentinel"
+    ? {
+      role: "master",
+      failoverDetector: true,
+      sentinelRetryStrategy: () => null,
+      sentinelCommandTimeout: sentinelMillis
+    }
+    : {})
+})
+
+/** One Sentinel that does not answer must not use up the time of an attempt. */
+const sentinelMillis = 1000
+
+const check = (origin: Origin, options: Options): void => {
+  if (origin.mode === "cluster" && origin.seeds.length === 0) throw refused("a Cluster needs at least one node")
+  if (origin.mode === "sentinel" && !origin.base.sentinels?.length) throw refused("at least one Sentinel is needed")
+  for (const tls of [origin.base.tls, origin.base.sentinelTLS]) {
     if (tls?.rejectUnauthorized === false && options.insecure !== true) {
       throw refused("rejectUnauthorized: false accepts any server: it needs the option insecure: true")
     }
   }
-  const connectMillis = Duration.toMillis(options.connectTimeout ?? "3 seconds")
-  const commandMillis = Duration.toMillis(options.commandTimeout ?? "5 seconds")
-  return {
-    mode,
-    seeds,
-    natMap,
-    commandMillis,
-    connectMillis,
-    startMillis: Duration.toMillis(options.startTimeout ?? "10 seconds"),
-    maxWaiting: options.maxWaiting ?? 10_000,
-    name: options.connectionName ?? "rotif",
-    base: {
-      ...base,
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      // Ours reads the same INFO, and says why.
-      enableReadyCheck: false,
-      retryStrategy: () => null,
-      maxRetriesPerRequest: null,
-      autoResubscribe: false,
-      reconnectOnError: null,
-      connectTimeout: connectMillis,
-      // `destroy` does not wait for the other side.
-      disconnectTimeout: 1,
-      keepAlive: 10_000,
-      disableClientInfo: true,
-      keyPrefix: "",
-      // Plain arrays everywhere.
-      protocol: 2,
-      stringNumbers: false,
-      enableAutoPipelining: false,
-      readOnly: false,
-      commandTimeout: undefined,
-      blockingTimeout: undefined,
-      ...(mode === "sentinel"
-        ? {
-          role: "master",
-          failoverDetector: true,
-          sentinelRetryStrategy: () => null,
-          sentinelCommandTimeout: sentinelMillis
-        }
-        : {})
-    }
-  }
 }
-
-/** One Sentinel that does not answer must not use up the time for an attempt. */
-const sentinelMillis = 1000
 
 // -----------------------------------------------------------------------------
 // Sockets
 // -----------------------------------------------------------------------------
 
-const transientCodes = new Set([
-  "LOADING",
-  "BUSY",
-  "TRYAGAIN",
-  "CLUSTERDOWN",
-  "MASTERDOWN",
-  "READONLY",
-  "NOREPLICAS",
-  "UNBLOCKED",
-  "MISCONF",
-  "NOSCRIPT",
-  "MOVED",
-  "ASK"
-])
-
-/**
- * Tells what an error of ioredis means for the command that failed with it.
- *
- * @category errors
- * @since 0.1.0
- */
-export const classify = (error: unknown): RedisErrorReason => {
-  if (!(error instanceof Error)) return "ConnectionLost"
-  const { message, name } = error
-  if (message.startsWith("Stream isn't writeable")) return "Unavailable"
-  // Whatever does not come from the server: the command was sent, and nobody knows what became of it.
-  if (name !== "ReplyError") return "ConnectionLost"
-  const code = message.split(" ", 1)[0]!
-  if (code === "OOM") return "OutOfMemory"
-  if (code === "NOGROUP" || /^ERR (no such key|The XGROUP subcommand requires the key)/.test(message)) return "NoGroup"
-  return transientCodes.has(code) || message.includes("max number of clients") ? "Transient" : "Refused"
-}
-
-/** The only way from a foreign error to ours. The foreign one carries all arguments: it must not become the cause. */
-const errorOf = (command: string, error: unknown): RedisError =>
-  new RedisError({ reason: classify(error), command, message: messageOf(error) })
-
-/** The same failure, for another command. */
-const refusal = (command: string, failure: RedisError): RedisError =>
-  new RedisError({ reason: failure.reason, command, message: failure.message })
-
-const unavailable = (command: string, message: string): RedisError =>
-  new RedisError({ reason: "Unavailable", command, message })
-
-/** One ioredis client for the life of one socket. */
-interface Socket {
-  readonly client: Client
-  /** Where it leads to. */
-  readonly target: string
-  readonly id: number
-  readonly runId: string
-  /** Commands that were written and not answered. */
-  pending: number
-  isCorked: boolean
-}
-
-interface Target {
-  readonly name: string
-  readonly options: RawOptions
-}
+const utf8 = { replyEncoding: "utf8" } as const
 
 const destroy = (client: Client): void => {
   // Also ends the connections to Sentinels; the socket itself would wait for the other side.
@@ -482,802 +360,112 @@ const destroy = (client: Client): void => {
   client.stream?.destroy()
 }
 
+const socketOf = (client: Client, target: string, id: number, runId: string): Socket => {
+  let isCorked = false
+  let pending = 0
+  return {
+    target,
+    id,
+    runId,
+    // Not writable: its end was asked for (by the failover detector), and has not come yet.
+    isReady: () => client.status === "ready" && client.stream.writable,
+    pending: () => pending,
+    write: (commands, isAsking, done) => {
+      if (!isCorked) {
+        isCorked = true
+        const { stream } = client
+        stream.cork()
+        process.nextTick(() => {
+          isCorked = false
+          stream.uncork()
+        })
+      }
+      const replies = new Array<unknown>(commands.length)
+      let missing = commands.length
+      pending += missing
+      const settle = (index: number, reply: unknown) => {
+        replies[index] = reply
+        pending--
+        if (--missing === 0) done(replies)
+      }
+      for (let index = 0; index < commands.length; index++) {
+        const [name, ...args] = commands[index]!
+        // Its own refusal says nothing that the reply of the command does not say.
+        if (isAsking) client.call("asking").catch(() => {})
+        const command = new ClientCommand(name, args, utf8)
+        client.sendCommand(command)
+        command.promise.then((reply) => settle(index, reply), (error) => settle(index, errorOf(name, error)))
+      }
+    },
+    onMessage: (listener) => void client.on("message", listener),
+    onEnd: (listener) => void client.once("end", listener),
+    destroy: () => destroy(client)
+  }
+}
+
 /**
- * Opens a socket and logs in; fails with `Refused` when trying again makes no sense, else with `Unavailable`.
+ * Opens sockets: connects, logs in, looks at the server.
  *
  * What the lost predecessor wrote may still wait in the buffers of the server. It is killed there before anything else
  * is sent, so that nothing of it can be executed later than what is sent here.
  */
-const open = async (
-  settings: Settings,
-  target: Target,
-  predecessor: Socket | undefined,
-  signal: AbortSignal
-): Promise<Socket> => {
-  const client = new Client({ ...target.options, replyMapping: "legacy" })
-  let failure: unknown
-  client.on("error", (error) => {
-    failure ??= error
-  })
+const opener = (origin: Origin, options: Options, connectMillis: number): Settings["open"] => {
+  const raw = rawOptionsOf(origin, connectMillis)
+  const clientName = options.connectionName ?? "rotif"
   // The connectTimeout of ioredis ends with the TCP connection: a frozen server would never answer.
-  const limit = settings.connectMillis + sentinelMillis * (target.options.sentinels?.length ?? 0)
-  const timer = setTimeout(() => {
-    failure ??= new Error(`no answer within ${limit} ms`)
-    destroy(client)
-  }, limit)
-  const abort = () => destroy(client)
-  signal.addEventListener("abort", abort)
-  try {
-    await client.connect()
-    const [id, text] = await Promise.all([
-      client.call("client", "id"),
-      client.call("info").catch((error: unknown) => {
-        if (messageOf(error).startsWith("NOPERM")) return ""
-        throw error
-      })
-    ])
-    // ioredis reports a refused SELECT as an event and goes on with another database.
-    if (failure !== undefined) throw failure
-    const info = parseInfo(String(text))
-    const problem = problemOf(info, settings.mode)
-    if (problem !== undefined) throw problem.isLasting ? refused(problem.message) : new Error(problem.message)
-    if (predecessor !== undefined && info.runId !== "" && predecessor.runId === info.runId) {
-      await client.call("client", "kill", "id", predecessor.id).catch((error: unknown) => {
-        // Not permitted, or gone already.
-        if (classify(error) !== "Refused") throw error
-      })
+  const limit = connectMillis + sentinelMillis * (raw.sentinels?.length ?? 0)
+
+  return async (target, predecessor, signal) => {
+    const client = new Client({
+      ...raw,
+      ...target.address,
+      connectionName: `${clientName}:${target.role}`,
+      socketTimeout: target.silenceMillis,
+      replyMapping: "legacy"
+    })
+    let failure: unknown
+    client.on("error", (error) => {
+      failure ??= error
+    })
+    const give = (why: string) => {
+      failure ??= new Error(why)
+      destroy(client)
     }
-    return { client, target: target.name, id: Number(id), runId: info.runId, pending: 0, isCorked: false }
-  } catch (error) {
-    destroy(client)
-    const first = failure ?? error
-    if (first instanceof RedisError) throw first
-    throw new RedisError({
-      reason: classify(first) === "Refused" ? "Refused" : "Unavailable",
-      command: "connect",
-      message: `${target.name}: ${messageOf(first)}`
-    })
-  } finally {
-    clearTimeout(timer)
-    signal.removeEventListener("abort", abort)
-  }
-}
-
-const utf8 = { replyEncoding: "utf8" } as const
-
-/** Sends commands in one write, together with all others of this moment, and calls back with their replies and errors. */
-const write = (
-  socket: Socket,
-  commands: ReadonlyArray<Command>,
-  isAsking: boolean,
-  done: (replies: Array<unknown>) => void
-): void => {
-  const { client } = socket
-  if (!socket.isCorked) {
-    socket.isCorked = true
-    const { stream } = client
-    stream.cork()
-    process.nextTick(() => {
-      socket.isCorked = false
-      stream.uncork()
-    })
-  }
-  const replies = new Array<unknown>(commands.length)
-  let missing = commands.length
-  socket.pending += missing
-  const settle = (index: number, reply: unknown) => {
-    replies[index] = reply
-    socket.pending--
-    if (--missing === 0) done(replies)
-  }
-  for (let index = 0; index < commands.length; index++) {
-    const [name, ...args] = commands[index]!
-    if (isAsking) client.call("asking").catch(() => {})
-    const command = new ClientCommand(name, args, utf8)
-    client.sendCommand(command)
-    command.promise.then((reply) => settle(index, reply), (error) => settle(index, errorOf(name, error)))
-  }
-}
-
-// -----------------------------------------------------------------------------
-// Links: a socket at a time, made anew when it is needed
-// -----------------------------------------------------------------------------
-
-interface Link {
-  /** The socket, when it can be used now. */
-  readonly ready: () => Socket | undefined
-  /**
-   * Calls back when it is worth looking again: an attempt to connect has succeeded or failed. With an error when waiting
-   * is of no use. Returns how to stop waiting.
-   */
-  readonly wait: (command: string, resume: (failure?: RedisError) => void) => () => void
-  readonly drop: (socket: Socket) => void
-  /** Why there is no socket. */
-  readonly problem: (command: string) => RedisError
-  readonly generation: () => number
-  readonly close: () => void
-}
-
-const makeLink = (settings: Settings, options: {
-  /** Asked before every attempt. */
-  readonly target: () => Target | undefined
-  /** Done before those who wait look again. */
-  readonly onFailure: () => Promise<unknown>
-}): Link => {
-  const waiting = new Set<() => void>()
-  const closing = new AbortController()
-  let socket: Socket | undefined
-  let lost: Socket | undefined
-  let generation = 0
-  let failure: RedisError | undefined
-  let failures = 0
-  let downSince = Date.now()
-  let retryAt = 0
-  let timer: NodeJS.Timeout | undefined
-  let isOpening = false
-
-  const wakeAll = () => {
-    const entries = [...waiting]
-    waiting.clear()
-    for (const entry of entries) entry()
-  }
-
-  const drop = (gone: Socket) => {
-    destroy(gone.client)
-    if (socket !== gone) return
-    socket = undefined
-    lost = gone
-    downSince = Date.now()
-  }
-
-  const attempt = async () => {
-    isOpening = true
+    const timer = setTimeout(() => give(`no answer within ${limit} ms`), limit)
+    const abort = () => give("closed")
+    signal.addEventListener("abort", abort)
     try {
-      const target = options.target()
-      if (target === undefined) throw unavailable("connect", "no node of the Cluster is known to serve this key")
-      const opened = await open(settings, target, lost, closing.signal)
-      opened.client.once("end", () => drop(opened))
-      if (closing.signal.aborted) return drop(opened)
-      lost = undefined
-      failure = undefined
-      failures = 0
-      generation++
-      socket = opened
-    } catch (error) {
-      failure = error instanceof RedisError ? error : errorOf("connect", error)
-      failures++
-      retryAt = performance.now() + Math.random() * Math.min(2000, 50 * 2 ** failures)
-      await options.onFailure()
-    } finally {
-      isOpening = false
-      wakeAll()
-    }
-  }
-
-  const connect = () => {
-    if (isOpening || timer !== undefined) return
-    const pause = retryAt - performance.now()
-    if (pause <= 0) return void attempt()
-    timer = setTimeout(() => {
-      timer = undefined
-      if (waiting.size > 0) void attempt()
-    }, pause)
-  }
-
-  const ready = () => {
-    // The promises of a lost socket settle before its events are emitted.
-    if (socket !== undefined && socket.client.status !== "ready") drop(socket)
-    return socket
-  }
-
-  const problem = (command: string) =>
-    unavailable(
-      command,
-      `no connection since ${new Date(downSince).toISOString()}` + (failure === undefined ? "" : ` (${failure.message})`)
-    )
-
-  return {
-    ready,
-    drop,
-    problem,
-    generation: () => generation,
-    wait: (command, resume) => {
-      if (closing.signal.aborted) {
-        resume(unavailable(command, "the connection is closed"))
-      } else if (failure?.reason === "Refused" && retryAt > performance.now()) {
-        resume(refusal(command, failure))
-      } else if (waiting.size >= settings.maxWaiting) {
-        resume(unavailable(command, `${waiting.size} callers wait for a connection already`))
-      } else {
-        const entry = () => resume(failure?.reason === "Refused" ? refusal(command, failure) : undefined)
-        waiting.add(entry)
-        connect()
-        return () => void waiting.delete(entry)
-      }
-      return () => {}
-    },
-    close: () => {
-      closing.abort()
-      clearTimeout(timer)
-      if (socket !== undefined) drop(socket)
-      wakeAll()
-    }
-  }
-}
-
-// -----------------------------------------------------------------------------
-// Servers: which link serves a slot
-// -----------------------------------------------------------------------------
-
-interface Servers {
-  /** The shared link of the server that owns the slot; none while nobody is known to. */
-  readonly owner: (slot: number) => Link | undefined
-  /** The shared link of a server by name. */
-  readonly named: (name: string) => Link
-  /** The address for a private connection; without a slot, of any server. */
-  readonly target: (role: string, socketTimeout: number | undefined, slot: number | undefined) => Target | undefined
-  /** Takes note of "MOVED slot host:port"; false when that leads nowhere new. */
-  readonly moved: (message: string, socket: Socket) => boolean
-  /** The link that "ASK slot host:port" names. */
-  readonly asked: (message: string, socket: Socket) => Link
-  /** Asks the Cluster who owns what; the failure, if nobody could tell. */
-  readonly refresh: () => Promise<RedisError | undefined>
-  readonly close: () => void
-}
-
-const withRole = (settings: Settings, role: string, socketTimeout: number | undefined): RawOptions => ({
-  ...settings.base,
-  connectionName: `${settings.name}:${role}`,
-  socketTimeout
-})
-
-const oneServer = (settings: Settings): Servers => {
-  const { host = "localhost", name, path, port = 6379 } = settings.base
-  const target = (role: string, socketTimeout: number | undefined): Target => ({
-    name: settings.mode === "sentinel" ? `master ${name}` : path ?? `${host}:${port}`,
-    options: withRole(settings, role, socketTimeout)
-  })
-  const link = makeLink(settings, {
-    target: () => target("commands", settings.commandMillis),
-    onFailure: () => Promise.resolve()
-  })
-  return {
-    owner: () => link,
-    named: () => link,
-    target,
-    moved: () => false,
-    asked: () => link,
-    refresh: () => Promise.resolve(undefined),
-    close: link.close
-  }
-}
-
-const refreshSpacingMillis = 100
-/** How many nodes are asked at the same time: one of them may be frozen. */
-const refreshWidth = 3
-
-const clusterServers = (settings: Settings): Servers => {
-  const links = new Map<string, Link>()
-  const closing = new AbortController()
-  let owners: ReadonlyArray<string> = []
-  let slots = new Array<string | undefined>(16_384)
-  let refreshing: Promise<RedisError | undefined> | undefined
-  let refreshedAt = -Infinity
-
-  const target = (nodeName: string, role: string, socketTimeout: number | undefined): Target => ({
-    name: nodeName,
-    options: { ...withRole(settings, role, socketTimeout), ...addressOf(nodeName) }
-  })
-
-  const named = (nodeName: string): Link => {
-    let link = links.get(nodeName)
-    if (link === undefined) {
-      link = makeLink(settings, { target: () => target(nodeName, "commands", settings.commandMillis), onFailure: refresh })
-      if (closing.signal.aborted) link.close()
-      links.set(nodeName, link)
-    }
-    return link
-  }
-
-  /** A node that has no host name for itself or for another one leaves it empty: then it is that of the node asked. */
-  const reachable = (host: string | null, port: number, asked: string): string => {
-    const name = nameOf({ host: host || addressOf(asked).host, port })
-    const { natMap } = settings
-    const mapped = typeof natMap === "function" ? natMap(name) : natMap?.[name]
-    return mapped ? nameOf(mapped) : name
-  }
-
-  const ask = async (nodeName: string) => {
-    const socket = await open(settings, target(nodeName, "topology", settings.commandMillis), undefined, closing.signal)
-    try {
-      const ranges = await socket.client.call("cluster", "slots") as ReadonlyArray<
-        readonly [from: number, to: number, master: readonly [host: string | null, port: number]]
-      >
-      return ranges.map(([from, to, [host, port]]) => ({ from, to, owner: reachable(host, port, nodeName) }))
-    } catch (error) {
-      throw errorOf("cluster", error)
-    } finally {
-      destroy(socket.client)
-    }
-  }
-
-  const learn = async (): Promise<RedisError | undefined> => {
-    const candidates = [...new Set([...owners, ...settings.seeds])].sort(() => Math.random() - 0.5)
-    let failure: RedisError | undefined
-    while (candidates.length > 0 && !closing.signal.aborted) {
-      try {
-        const ranges = await Promise.any(candidates.splice(0, refreshWidth).map(ask))
-        slots = new Array(16_384)
-        for (const { from, owner, to } of ranges) slots.fill(owner, from, to + 1)
-        owners = [...new Set(ranges.map((range) => range.owner))]
-        for (const [name, link] of links) {
-          // Whoever still waits for an answer gets it; the link goes at a later refresh.
-          if (owners.includes(name) || (link.ready()?.pending ?? 0) > 0) continue
-          links.delete(name)
-          link.close()
-        }
-        return undefined
-      } catch (error) {
-        const failures: ReadonlyArray<unknown> = error instanceof AggregateError ? error.errors : [error]
-        for (const each of failures) {
-          if (!(each instanceof RedisError)) throw each
-          if (failure === undefined || each.reason === "Refused") failure = each
-        }
-      }
-    }
-    return failure
-  }
-
-  const refresh = (): Promise<RedisError | undefined> => {
-    if (refreshing !== undefined) return refreshing
-    if (performance.now() - refreshedAt < refreshSpacingMillis) return Promise.resolve(undefined)
-    return refreshing = learn().finally(() => {
-      refreshing = undefined
-      refreshedAt = performance.now()
-    })
-  }
-
-  /** "MOVED 3999 127.0.0.1:6381" */
-  const redirection = (message: string, socket: Socket) => {
-    const [, slot, to = ""] = message.split(" ")
-    const { host, port } = addressOf(to)
-    return { slot: Number(slot), name: reachable(host, port, socket.target) }
-  }
-
-  return {
-    owner: (slot) => {
-      const name = slots[slot]
-      return name === undefined ? undefined : named(name)
-    },
-    named,
-    target: (role, socketTimeout, slot) => {
-      const name = slot === undefined ? owners[Math.floor(Math.random() * owners.length)] : slots[slot]
-      return name === undefined ? undefined : target(name, role, socketTimeout)
-    },
-    moved: (message, socket) => {
-      const { name, slot } = redirection(message, socket)
-      void refresh()
-      if (!(slot >= 0 && slot < slots.length)) return false
-      slots[slot] = name
-      return name !== socket.target
-    },
-    asked: (message, socket) => named(redirection(message, socket).name),
-    refresh,
-    close: () => {
-      closing.abort()
-      for (const link of links.values()) link.close()
-    }
-  }
-}
-
-// -----------------------------------------------------------------------------
-// The shared connection
-// -----------------------------------------------------------------------------
-
-const pauseMillis = () => 20 + Math.random() * 180
-
-/** So many redirections in a row are followed at once. */
-const maxHops = 5
-
-const isRetryable = (reply: unknown, idempotent: boolean): reply is RedisError =>
-  reply instanceof RedisError &&
-  (reply.reason === "Transient" || reply.reason === "Unavailable" || (idempotent && reply.reason === "ConnectionLost"))
-
-/**
- * Sends commands to the owner of a slot and gives their replies, refusals in their places.
- *
- * The refusals at the end of the replies are repeated until `timeoutMillis` after the beginning: with them everything in
- * front of them keeps its place before them. `instead` is sent when the server does not know the script.
- */
-const exchange = (servers: Servers, slot: number, timeoutMillis: number, request: {
-  readonly commands: ReadonlyArray<Command>
-  readonly idempotent: boolean
-  readonly instead?: Command
-}): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
-  Effect.callback((resume) => {
-    const startedAt = performance.now()
-    const [name] = request.commands[0]!
-    let commands = request.commands
-    let replies: Array<unknown> = []
-    let asked: Link | undefined
-    let hops = 0
-    let expiry: NodeJS.Timeout | undefined
-    let pausing: NodeJS.Timeout | undefined
-    let stopWaiting = () => {}
-    let isOver = false
-
-    const stop = () => {
-      isOver = true
-      clearTimeout(expiry)
-      clearTimeout(pausing)
-      stopWaiting()
-    }
-    const finish = (failure?: RedisError) => {
-      stop()
-      // What was executed is told, whatever became of the rest.
-      if (failure === undefined) resume(Effect.succeed(replies))
-      else if (replies.length === 0) resume(Effect.fail(failure))
-      else resume(Effect.succeed([...replies, ...commands.map(() => failure)]))
-    }
-    const pause = (failure: RedisError) => {
-      const millis = pauseMillis()
-      if (performance.now() + millis - startedAt > timeoutMillis) finish(failure)
-      else pausing = setTimeout(run, millis)
-    }
-    const waitFor = (link: Link) => {
-      // Only those who wait have a timer; a sent command ends with its socket at the latest.
-      clearTimeout(expiry)
-      expiry = setTimeout(() => finish(link.problem(name)), timeoutMillis - (performance.now() - startedAt))
-      stopWaiting = link.wait(name, (failure) => failure === undefined ? run() : finish(failure))
-    }
-    const run = () => {
-      if (isOver) return
-      const link = asked ?? servers.owner(slot)
-      if (link === undefined) {
-        void servers.refresh().then((failure) =>
-          isOver
-            ? undefined
-            : failure?.reason === "Refused"
-            ? finish(refusal(name, failure))
-            : servers.owner(slot) !== undefined
-            ? run()
-            : pause(unavailable(name, failure?.message ?? `no node of the Cluster serves slot ${slot}`))
-        )
-        return
-      }
-      const socket = link.ready()
-      if (socket === undefined) return waitFor(link)
-      clearTimeout(expiry)
-      const isAsking = asked !== undefined
-      asked = undefined
-      write(socket, commands, isAsking, (answers) => judge(link, socket, answers))
-    }
-    const judge = (link: Link, socket: Socket, answers: Array<unknown>) => {
-      // Interrupted: nobody waits for a repetition.
-      if (isOver) return
-      let end = answers.length
-      while (end > 0 && isRetryable(answers[end - 1], request.idempotent)) end--
-      const refused = answers[end]
-      if (!(refused instanceof RedisError)) {
-        replies = replies.length === 0 ? answers : [...replies, ...answers]
-        const [first] = replies
-        const allLost = replies.every((reply) => reply instanceof RedisError && reply.reason === "ConnectionLost")
-        if (allLost && first instanceof RedisError) resume(Effect.fail(first))
-        else finish()
-        return
-      }
-      replies.push(...answers.slice(0, end))
-      commands = commands.slice(end)
-      const code = refused.message.split(" ", 1)[0]!
-      if (code === "NOSCRIPT" && request.instead !== undefined) {
-        commands = [request.instead]
-        return run()
-      }
-      if (code === "MOVED" && servers.moved(refused.message, socket) && hops++ < maxHops) return run()
-      if (code === "ASK" && hops++ < maxHops) {
-        asked = servers.asked(refused.message, socket)
-        return run()
-      }
-      // The server was demoted: the address may lead to its successor.
-      if (code === "READONLY") link.drop(socket)
-      if (code === "CLUSTERDOWN") void servers.refresh()
-      pause(refused)
-    }
-
-    run()
-    return Effect.sync(stop)
-  })
-
-const hashes = new WeakMap<Script, string>()
-
-const hashOf = (script: Script): string => {
-  let hash = hashes.get(script)
-  if (hash === undefined) {
-    hash = createHash("sha1").update(script.lua).digest("hex")
-    hashes.set(script, hash)
-  }
-  return hash
-}
-
-const firstReply = (replies: ReadonlyArray<unknown>): Effect.Effect<unknown, RedisError> => {
-  const [reply] = replies
-  return reply instanceof RedisError ? Effect.fail(reply) : Effect.succeed(reply)
-}
-
-const makeConnection = (settings: Settings, servers: Servers, slot: number): Connection => ({
-  send: (command, { idempotent }) =>
-    Effect.flatMap(exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent }), firstReply),
-  pipeline: (commands) =>
-    commands.length === 0
-      ? Effect.succeed([])
-      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false }),
-  evaluate: (script, keys, args, { idempotent }) => {
-    const rest = [keys.length, ...keys, ...args]
-    return exchange(servers, slot, settings.commandMillis, {
-      commands: [["evalsha", hashOf(script), ...rest]],
-      instead: ["eval", script.lua, ...rest],
-      idempotent
-    }).pipe(
-      Effect.flatMap(firstReply),
-      Effect.mapError((error) => new RedisError({ reason: error.reason, command: script.name, message: error.message }))
-    )
-  }
-})
-
-// -----------------------------------------------------------------------------
-// The connection of one reader
-// -----------------------------------------------------------------------------
-
-const sleep = (millis: number): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const timer = setTimeout(() => resume(Effect.void), millis)
-    return Effect.sync(() => clearTimeout(timer))
-  })
-
-const unblockSpacingMillis = 5
-
-/** How long closing waits for a blocked command to return. */
-const farewellMillis = 1000
-
-const makeBlocking = Effect.fnUntraced(function*(settings: Settings, servers: Servers, slot: number) {
-  const link = makeLink(settings, {
-    // A socket timeout would have to know how long each command blocks: `send` does.
-    target: () => servers.target("reader", undefined, slot),
-    onFailure: servers.refresh
-  })
-  let blocked: { readonly socket: Socket; onEnd: () => void } | undefined
-
-  const send = (command: Command, deadlineMillis: number): Effect.Effect<unknown, RedisError> =>
-    Effect.callback((resume) => {
-      const [name] = command
-      let stopWaiting = () => {}
-      const expiry = setTimeout(() => {
-        stopWaiting()
-        resume(Effect.fail(link.problem(name)))
-      }, settings.commandMillis)
-      const run = () => {
-        const socket = link.ready()
-        if (socket === undefined) {
-          stopWaiting = link.wait(name, (failure) => {
-            if (failure === undefined) return run()
-            clearTimeout(expiry)
-            resume(Effect.fail(failure))
-          })
-          return
-        }
-        clearTimeout(expiry)
-        const mine = { socket, onEnd: () => {} }
-        blocked = mine
-        const watchdog = setTimeout(() => link.drop(socket), deadlineMillis)
-        stopWaiting = () => {
-          // Nobody takes the answer any more. On a new socket the next command neither queues behind this one nor gets
-          // less than it was sent: the change of generation tells that an answer was lost.
-          clearTimeout(watchdog)
-          link.drop(socket)
-        }
-        write(socket, [command], false, ([reply]) => {
-          clearTimeout(watchdog)
-          if (blocked === mine) blocked = undefined
-          mine.onEnd()
-          if (!(reply instanceof RedisError)) return resume(Effect.succeed(reply))
-          if (reply.message.startsWith("MOVED ")) {
-            servers.moved(reply.message, socket)
-            link.drop(socket)
-          } else if (reply.message.startsWith("READONLY ")) {
-            link.drop(socket)
-          }
-          resume(Effect.fail(reply))
+      await client.connect()
+      const [id, text] = await Promise.all([
+        client.call("client", "id"),
+        client.call("info").catch((error: unknown) => {
+          if (messageOf(error).startsWith("NOPERM")) return ""
+          throw error
+        })
+      ])
+      // ioredis tells a refused SELECT by an event, and goes on with another database.
+      if (failure !== undefined) throw failure
+      const info = parseInfo(String(text))
+      const problem = problemOf(info, origin.mode)
+      if (problem !== undefined) throw problem.isLasting ? refused(problem.message) : new Error(problem.message)
+      if (predecessor !== undefined && info.runId !== "" && predecessor.runId === info.runId) {
+        await client.call("client", "kill", "id", predecessor.id).catch((error: unknown) => {
+          // Not permitted, or gone already.
+          if (classify(error) !== "Refused") throw error
         })
       }
-      run()
-      return Effect.sync(() => {
-        clearTimeout(expiry)
-        stopWaiting()
+      return socketOf(client, target.name, Number(id), info.runId)
+    } catch (error) {
+      destroy(client)
+      const first = failure ?? error
+      throw new RedisError({
+        reason: first instanceof RedisError ? first.reason : classify(first) === "Refused" ? "Refused" : "Unavailable",
+        command: "connect",
+        message: `${target.name}: ${messageOf(first)}`
       })
-    })
-
-  const unblock: Effect.Effect<void> = Effect.suspend(() => {
-    const mine = blocked
-    if (mine === undefined) return Effect.void
-    const shared = servers.named(mine.socket.target)
-    const toShared = (command: Command) =>
-      exchange({ ...servers, owner: () => shared }, slot, settings.commandMillis, { commands: [command], idempotent: true })
-    const again: Effect.Effect<void, RedisError> = Effect.suspend(() => {
-      if (blocked !== mine) return Effect.void
-      const socket = shared.ready()
-      if (socket === undefined) return Effect.andThen(toShared(["ping"]), again)
-      // The reader was left at a server that is not the master any more; here its id may be that of somebody else.
-      if (socket.runId !== mine.socket.runId) return Effect.sync(() => link.drop(mine.socket))
-      return Effect.flatMap(toShared(["client", "unblock", mine.socket.id]), ([reply]) =>
-        // 0: its command has not arrived yet, or its answer is on the way.
-        reply === 0 ? Effect.andThen(sleep(unblockSpacingMillis), again) : Effect.void)
-    })
-    // Where nothing can be sent, the time of the command ends it.
-    return Effect.catch(again, () => Effect.void)
-  })
-
-  yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => {
-      const mine = blocked
-      const close = Effect.sync(link.close)
-      if (mine === undefined) return close
-      // Taken while it still has a reader: what is lost with the socket stays leased for nothing.
-      const answered = new Promise<void>((resolve) => {
-        mine.onEnd = resolve
-      })
-      const farewell = Effect.andThen(unblock, Effect.promise(() => answered))
-      return Effect.ensuring(Effect.raceFirst(farewell, sleep(farewellMillis)), close)
-    })
-  )
-  return { send, unblock, generation: link.generation }
-})
-
-// -----------------------------------------------------------------------------
-// Pub/Sub
-// -----------------------------------------------------------------------------
-
-interface Listener {
-  readonly channels: ReadonlyArray<string>
-  readonly handler: Parameters<Redis["Service"]["listen"]>[1]
-  /** Not confirmed on the present socket. */
-  missing: Set<string>
-  isEstablished: boolean
-  readonly resume: (exit: Effect.Effect<void, RedisError>) => void
-}
-
-const makeSubscriber = (settings: Settings, servers: Servers) => {
-  const link = makeLink(settings, {
-    target: () => servers.target("subscriber", settings.commandMillis, undefined),
-    onFailure: servers.refresh
-  })
-  const listeners = new Map<string, Set<Listener>>()
-  const confirmed = new Set<string>()
-  let current: Socket | undefined
-  let heartbeat: NodeJS.Timeout | undefined
-  let retry: NodeJS.Timeout | undefined
-  let stopWaiting: (() => void) | undefined
-
-  const all = () => new Set([...listeners.values()].flatMap((set) => [...set]))
-
-  const confirm = (channel: string) => {
-    confirmed.add(channel)
-    for (const listener of listeners.get(channel) ?? []) {
-      if (!listener.missing.delete(channel) || listener.missing.size > 0) continue
-      if (listener.isEstablished) listener.handler.onGap()
-      listener.isEstablished = true
-      listener.resume(Effect.void)
-    }
-  }
-
-  const subscribe = (socket: Socket) => {
-    for (const channel of listeners.keys()) {
-      if (confirmed.has(channel)) continue
-      write(socket, [["subscribe", channel]], false, ([reply]) => {
-        if (current !== socket) return
-        if (!(reply instanceof RedisError)) return confirm(channel)
-        for (const listener of listeners.get(channel) ?? []) listener.resume(Effect.fail(reply))
-      })
-    }
-  }
-
-  const detach = () => {
-    clearInterval(heartbeat)
-    clearTimeout(retry)
-    stopWaiting?.()
-    stopWaiting = undefined
-    confirmed.clear()
-    const socket = current
-    current = undefined
-    if (socket !== undefined) link.drop(socket)
-  }
-
-  const attach = () => {
-    const socket = link.ready()
-    if (socket === undefined) {
-      clearTimeout(retry)
-      stopWaiting?.()
-      stopWaiting = link.wait("subscribe", (failure) => {
-        if (failure === undefined) return attach()
-        for (const listener of all()) {
-          if (!listener.isEstablished) listener.resume(Effect.fail(failure))
-        }
-        // Whoever listens already goes on trying, also while the server refuses: passwords get changed.
-        retry = setTimeout(attach, settings.connectMillis)
-      })
-      return
-    }
-    stopWaiting = undefined
-    current = socket
-    for (const listener of all()) listener.missing = new Set(listener.channels)
-    socket.client.on("message", (channel, message) => {
-      for (const { handler } of listeners.get(channel) ?? []) handler.onMessage(channel, message)
-    })
-    socket.client.once("end", () => {
-      if (current !== socket) return
-      detach()
-      attach()
-    })
-    // A subscriber only hears: without a question it would never notice that the other side is gone.
-    heartbeat = setInterval(() => {
-      write(socket, [["ping"]], false, () => {})
-      subscribe(socket)
-    }, settings.commandMillis)
-    subscribe(socket)
-  }
-
-  const remove = (listener: Listener) => {
-    for (const channel of listener.channels) {
-      const others = listeners.get(channel)
-      if (others === undefined || !others.delete(listener) || others.size > 0) continue
-      listeners.delete(channel)
-      if (confirmed.delete(channel) && current !== undefined) write(current, [["unsubscribe", channel]], false, () => {})
-    }
-    if (listeners.size === 0) detach()
-  }
-
-  const add = (channels: ReadonlyArray<string>, handler: Listener["handler"]) => {
-    let listener: Listener | undefined
-    const established = Effect.callback<void, RedisError>((resume) => {
-      const timer = setTimeout(() => resume(Effect.fail(link.problem("subscribe"))), settings.commandMillis)
-      const added: Listener = {
-        channels,
-        handler,
-        missing: new Set(channels.filter((channel) => !confirmed.has(channel))),
-        isEstablished: false,
-        resume: (exit) => {
-          clearTimeout(timer)
-          resume(exit)
-        }
-      }
-      listener = added
-      for (const channel of channels) {
-        const others = listeners.get(channel)
-        if (others === undefined) listeners.set(channel, new Set([added]))
-        else others.add(added)
-      }
-      if (added.missing.size === 0) {
-        added.isEstablished = true
-        added.resume(Effect.void)
-      } else if (current !== undefined) {
-        subscribe(current)
-      } else if (stopWaiting === undefined) {
-        attach()
-      }
-      return Effect.sync(() => clearTimeout(timer))
-    })
-    return Effect.acquireRelease(
-      established.pipe(Effect.onError(() => Effect.sync(() => listener && remove(listener)))),
-      () => Effect.sync(() => listener && remove(listener)),
-      { interruptible: true }
-    )
-  }
-
-  return {
-    listen: add,
-    close: () => {
-      detach()
-      listeners.clear()
-      link.close()
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener("abort", abort)
     }
   }
 }
@@ -1289,12 +477,12 @@ const makeSubscriber = (settings: Settings, servers: Servers) => {
 const isLoopback = (host: string) => host === "localhost" || host === "::1" || host.startsWith("127.")
 
 /** Warns of what would lose messages or show the password. */
-const inspect = Effect.fnUntraced(function*(settings: Settings, servers: Servers) {
-  const replies = yield* exchange(servers, 0, settings.startMillis, {
+const inspect = Effect.fnUntraced(function*(origin: Origin, servers: Servers, startMillis: number) {
+  const replies = yield* exchange(servers, 0, startMillis, {
     commands: ["maxmemory-policy", "appendonly", "save"].map((name): Command => ["config", "get", name]),
     idempotent: true
   })
-  // Empty where CONFIG is not permitted: then nothing is known, and nothing said.
+  // Where CONFIG is not permitted nothing is known, and nothing said.
   const [policy, appendOnly, save] = replies.map((reply) => Array.isArray(reply) ? String(reply[1]) : undefined)
   if (policy !== undefined && policy !== "noeviction") {
     yield* Effect.logWarning(`Redis may evict messages: maxmemory-policy is ${policy}, set it to noeviction`)
@@ -1302,9 +490,9 @@ const inspect = Effect.fnUntraced(function*(settings: Settings, servers: Servers
   if (appendOnly === "no" && save === "") {
     yield* Effect.logWarning("Redis keeps nothing over a restart: neither appendonly nor save is set")
   }
-  const { base, seeds } = settings
+  const { base, seeds } = origin
   const hosts = [
-    ...(settings.mode === "standalone" && !base.path ? [base.host ?? "localhost"] : []),
+    ...(origin.mode === "standalone" && !base.path ? [base.host ?? "localhost"] : []),
     ...(base.sentinels ?? []).map((sentinel) => sentinel.host ?? "localhost"),
     ...seeds.map((seed) => addressOf(seed).host)
   ]
@@ -1323,12 +511,22 @@ const inspect = Effect.fnUntraced(function*(settings: Settings, servers: Servers
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(options: Options) {
-  const settings = yield* Effect.try({
-    try: () => settingsOf(options),
+  const origin = yield* Effect.try({
+    try: () => originOf(options),
     // What ioredis or Node say about options may quote them.
     catch: (error) => error instanceof RedisError ? error : refused("these options are not valid")
   })
-  const servers = settings.mode === "cluster" ? clusterServers(settings) : oneServer(settings)
+  const connectMillis = Duration.toMillis(options.connectTimeout ?? "3 seconds")
+  const settings: Settings = {
+    connectMillis,
+    commandMillis: Duration.toMillis(options.commandTimeout ?? "5 seconds"),
+    maxWaiting: options.maxWaiting ?? 10_000,
+    open: opener(origin, options, connectMillis)
+  }
+  const { base, mode } = origin
+  const servers = mode === "cluster"
+    ? clusterServers(settings, origin)
+    : oneServer(settings, mode === "sentinel" ? `master ${base.name}` : base.path ?? nameOf(addressIn(base)))
   const subscriber = makeSubscriber(settings, servers)
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -1336,11 +534,11 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       servers.close()
     })
   )
-  const slotOf = (key: string) => settings.mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
+  const slotOf = (key: string) => mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
   const connections = new Map<number, Connection>()
-  yield* inspect(settings, servers)
+  yield* inspect(origin, servers, Duration.toMillis(options.startTimeout ?? "10 seconds"))
   return Redis.of({
-    mode: settings.mode,
+    mode,
     connection: (key) => {
       const slot = slotOf(key)
       let connection = connections.get(slot)
@@ -1350,7 +548,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       }
       return connection
     },
-    blocking: (key) => makeBlocking(settings, servers, slotOf(key)),
+    blocking: (key) => makeReader(settings, servers, slotOf(key)),
     listen: subscriber.listen
   })
 })
@@ -1373,8 +571,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
  */
 export const layer = (options: Options): Layer.Layer<Redis, RedisError> => Layer.effect(Redis, make(options))
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.withDefault(config, undefined)
+const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
 
 const addresses = (name: string): Config.Config<ReadonlyArray<Address> | undefined> =>
   optional(
@@ -1413,13 +610,15 @@ export const config: Config.Config<Options> = Config.all({
   commandTimeout: optional(Config.Duration("REDIS_COMMAND_TIMEOUT")),
   connectTimeout: optional(Config.Duration("REDIS_CONNECT_TIMEOUT")),
   startTimeout: optional(Config.Duration("REDIS_START_TIMEOUT"))
-}).pipe(Config.map(({ cluster, name, sentinelPassword, sentinelUsername, sentinels, url, ...common }): Options =>
-  cluster !== undefined
-    ? { cluster, ...common }
-    : sentinels !== undefined
-    ? { sentinels, name, sentinelUsername, sentinelPassword, ...common }
-    : { url, ...common }
-))
+}).pipe(
+  Config.map(({ cluster, name, sentinelPassword, sentinelUsername, sentinels, url, ...common }): Options =>
+    cluster !== undefined
+      ? { cluster, ...common }
+      : sentinels !== undefined
+      ? { sentinels, name, sentinelUsername, sentinelPassword, ...common }
+      : { url, ...common }
+  )
+)
 
 /**
  * Provides `Redis` with options from `Config`: those of `config`, or others.
@@ -1429,5 +628,4 @@ export const config: Config.Config<Options> = Config.all({
  */
 export const layerConfig = (
   options: Config.Config<Options> = config
-): Layer.Layer<Redis, RedisError | Config.ConfigError> =>
-  Layer.effect(Redis, Effect.flatMap(options, make))
+): Layer.Layer<Redis, RedisError | Config.ConfigError> => Layer.effect(Redis, Effect.flatMap(options, make))

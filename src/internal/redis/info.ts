@@ -15,8 +15,7 @@ export interface Info {
   readonly isLoading: boolean
 }
 
-const field = (text: string, name: string): string =>
-  new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(text)?.[1] ?? ""
+const field = (text: string, name: string): string => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(text)?.[1] ?? ""
 
 export const parse = (text: string): Info => ({
   runId: field(text, "run_id"),

@@ -1,0 +1,481 @@
+/**
+ * Channels: named, typed places that messages are published to.
+ *
+ * A name is a row of segments separated by dots. A segment that starts with `:` is a parameter; such a channel is one stream for
+ * all values, which travel with each message. Names and patterns are checked when they are defined.
+ *
+ * @since 0.1.0
+ */
+import { Data, Duration, Effect, Result, Schema } from "effect"
+import type { Limits, Selector } from "./Broker.ts"
+
+/**
+ * A name or pattern cannot be used. Thrown by `make`, `pattern` and `union`, because they are mistakes in a program; `checkName`
+ * returns it, for names that users choose.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidChannelName extends Data.TaggedError("InvalidChannelName")<{
+  readonly name: string
+  readonly message: string
+}> {}
+
+/**
+ * The payload does not fit the schema of the channel. The message names the place, never the value.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidPayload extends Data.TaggedError("InvalidPayload")<{
+  readonly channel: string
+  readonly operation: "encode" | "decode"
+  readonly message: string
+}> {}
+
+/**
+ * The params do not fit the template of the channel.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidParams extends Data.TaggedError("InvalidParams")<{
+  readonly channel: string
+  readonly message: string
+}> {}
+
+/**
+ * The names of the params in a template: `"userId"` of `"users.:userId.notices"`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ParamNames<Name extends string> = string extends Name ? never
+  : Name extends `${infer Segment}.${infer Rest}` ? ParamName<Segment> | ParamNames<Rest>
+  : ParamName<Name>
+
+type ParamName<Segment extends string> = Segment extends `:${infer Param}` ? Param extends "" ? never : Param : never
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface ChannelOptions<S extends Schema.Constraint> {
+  /** What the messages carry. It travels as JSON, by the JSON codec of the schema. */
+  readonly payload: S
+  /**
+   * Limits on what the channel keeps, beside the rule that a message is removed when every group has acknowledged it. What a limit
+   * removes is lost for the groups that had not handled it.
+   */
+  readonly limits?: {
+    /** Keep at most about this many messages. */
+    readonly maxLength?: number | undefined
+    /** Remove messages older than this. */
+    readonly maxAge?: Duration.Input | undefined
+    /** Remove messages below this position. */
+    readonly minId?: string | undefined
+  } | undefined
+}
+
+const TypeId = "~rotif/Channel"
+
+// Methods, so that a channel of any payload is an `Any`.
+interface Codec<S extends Schema.Constraint> {
+  encode(payload: S["Type"]): Effect.Effect<string, InvalidPayload, S["EncodingServices"]>
+  decode(text: string): Effect.Effect<S["Type"], InvalidPayload, S["DecodingServices"]>
+}
+
+/**
+ * A channel: its name, or template, and the schema of its payloads.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Channel<Name extends string, S extends Schema.Constraint> {
+  readonly [TypeId]: "Channel"
+  readonly name: Name
+  readonly payload: S
+  readonly paramNames: ReadonlyArray<string>
+  readonly limits: Limits | undefined
+  readonly codec: Codec<S>
+}
+
+/**
+ * All channels that match a pattern, now and in future; for subscribing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Pattern<S extends Schema.Constraint> {
+  readonly [TypeId]: "Pattern"
+  readonly pattern: string
+  readonly payload: S
+  readonly codec: Codec<S>
+}
+
+/**
+ * Several channels read as one; for subscribing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Union<Members extends ReadonlyArray<Any>> {
+  readonly [TypeId]: "Union"
+  readonly members: Members
+}
+
+/**
+ * Any channel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Any = Channel<string, Schema.Constraint>
+
+/**
+ * What can be subscribed to.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Source = Any | Pattern<Schema.Constraint> | Union<ReadonlyArray<Any>>
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type PayloadOf<C extends Any> = C["payload"]["Type"]
+
+/**
+ * The params of a channel: an empty record when it has none.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ParamsOf<C extends Any> = C extends Channel<infer Name, infer _>
+  ? { readonly [Param in ParamNames<Name>]: string }
+  : never
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type EncodingServices<C extends Any> = C["payload"]["EncodingServices"]
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type DecodingServices<S extends Source> = S extends Union<infer Members> ? Members[number]["payload"]["DecodingServices"]
+  : S extends { readonly payload: infer P extends Schema.Constraint } ? P["DecodingServices"]
+  : never
+
+/**
+ * What a source contributes to its messages: one member for each channel of a union, told apart by `channel`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type MessageShape<S extends Source> = S extends Union<infer Members> ? ChannelShape<Members[number]>
+  : S extends Any ? ChannelShape<S>
+  : S extends Pattern<infer P>
+    ? { readonly channel: string; readonly payload: P["Type"]; readonly params: Readonly<Record<string, string>> }
+  : never
+
+type ChannelShape<C extends Any> = C extends Any
+  ? { readonly channel: C["name"]; readonly payload: C["payload"]["Type"]; readonly params: ParamsOf<C> }
+  : never
+
+/** Names. */
+
+const maxNameBytes = 1024
+const maxWildcards = 64
+
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+const problemOf = (name: string, kind: "name" | "pattern"): string | undefined => {
+  if (typeof name !== "string") return `a ${kind} must be a string`
+  if (name === "") return `a ${kind} must not be empty`
+  if (Buffer.byteLength(name) > maxNameBytes) return `a ${kind} is at most 1,024 bytes long, this one has ${Buffer.byteLength(name)}`
+  if (!name.isWellFormed()) return `a ${kind} must be well-formed Unicode: half of a surrogate pair is missing`
+  const segments = name.split(".")
+  let wildcards = 0
+  const params = new Set<string>()
+  for (const [i, segment] of segments.entries()) {
+    const where = `segment ${i + 1} of ${segments.length}`
+    if (segment === "") return `${where} is empty: write segments with single dots between them, none at the ends`
+    if (control.test(segment)) return `${where} has a control character: remove it`
+    if (segment.includes("*")) {
+      if (kind === "name") return `${where} has a "*": only Channel.pattern takes wildcards`
+      if (segment !== "*" && segment !== "**") {
+        return `${where} mixes "*" with text: a wildcard is a whole segment, "*" for one or "**" for one or more`
+      }
+      if (++wildcards > maxWildcards) return `it has more than ${maxWildcards} wildcards`
+    }
+    if (kind === "name" && segment.length > 1 && segment.startsWith(":")) {
+      if (params.has(segment)) return `${where} repeats the param "${segment}": give each param a name of its own`
+      params.add(segment)
+    }
+  }
+  return undefined
+}
+
+/**
+ * Checks a name or pattern, for names that users choose.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const checkName = (name: string, kind: "name" | "pattern"): Result.Result<void, InvalidChannelName> => {
+  const problem = problemOf(name, kind)
+  return problem === undefined
+    ? Result.succeed(undefined)
+    : Result.fail(
+      new InvalidChannelName({
+        name,
+        message: `invalid channel ${kind} ${JSON.stringify(String(name).slice(0, 80))}: ${problem}`
+      })
+    )
+}
+
+const checked = (name: string, kind: "name" | "pattern") => {
+  const result = checkName(name, kind)
+  if (Result.isFailure(result)) throw result.failure
+}
+
+/** Codecs. */
+
+const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
+
+const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S> => {
+  const json = Schema.toCodecJson(schema)
+  const encode = Schema.encodeUnknownEffect(json)
+  const decode = Schema.decodeUnknownEffect(json)
+  const fail = (operation: "encode" | "decode", message: string) =>
+    Effect.fail(new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` }))
+  // A value that refers to itself or is nested too deep makes the codec itself throw.
+  const guard = <A, R>(operation: "encode" | "decode", effect: Effect.Effect<A, Schema.SchemaError, R>) =>
+    Effect.catchCause(effect, (cause): Effect.Effect<A, InvalidPayload> => {
+      for (const reason of cause.reasons) {
+        if (reason._tag === "Interrupt") return Effect.interrupt
+        return fail(operation, messageOf(reason._tag === "Fail" ? reason.error : reason.defect))
+      }
+      return fail(operation, "it failed without a reason")
+    })
+  return {
+    encode: (payload) =>
+      Effect.flatMap(guard("encode", Effect.suspend(() => encode(payload))), (encoded): Effect.Effect<string, InvalidPayload> => {
+        let text: string | undefined
+        try {
+          text = JSON.stringify(encoded)
+        } catch (error) {
+          return fail("encode", messageOf(error))
+        }
+        return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
+      }),
+    decode: (text) => {
+      let value: unknown
+      try {
+        value = JSON.parse(text)
+      } catch {
+        // What JSON.parse says quotes the text.
+        return fail("decode", "it is not JSON")
+      }
+      return guard("decode", Effect.suspend(() => decode(value)))
+    }
+  }
+}
+
+/** Constructors. */
+
+const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limits"]): Limits | undefined => {
+  if (limits === undefined) return undefined
+  const invalid = (message: string) => new InvalidChannelName({ name, message: `invalid limits of channel "${name}": ${message}` })
+  const { maxAge, maxLength, minId } = limits
+  if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength >= 0)) {
+    throw invalid("maxLength must be a whole number, 0 or more")
+  }
+  if (minId !== undefined && !/^\d{1,16}(-\d{1,20})?$/.test(minId)) throw invalid("minId must look like \"1700000000000-0\"")
+  const age = maxAge === undefined ? undefined : Duration.fromInput(maxAge)
+  if (age !== undefined && (age._tag === "None" || !(Duration.toMillis(age.value) > 0))) {
+    throw invalid("maxAge must be a duration above 0")
+  }
+  return { maxLength, minId, maxAgeMillis: age === undefined ? undefined : Duration.toMillis(age.value) }
+}
+
+/**
+ * Defines a channel.
+ *
+ * **Details**: segments of the name that start with `:` are params; `publish` wants their values and the handler gets them. For a
+ * name that is not a literal the params are not known to the compiler.
+ *
+ * **Errors**: throws `InvalidChannelName`.
+ *
+ * **Example** (A channel, and a template)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Channel } from "rotif"
+ *
+ * const OrderPlaced = Channel.make("orders.placed", {
+ *   payload: Schema.Struct({ id: Schema.String, at: Schema.Date })
+ * })
+ * const Notice = Channel.make("users.:userId.notices", { payload: Schema.Struct({ text: Schema.String }) })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <const Name extends string, S extends Schema.Constraint>(
+  name: Name,
+  options: ChannelOptions<S>
+): Channel<Name, S> => {
+  checked(name, "name")
+  return {
+    [TypeId]: "Channel",
+    name,
+    payload: options.payload,
+    paramNames: name.split(".").filter((segment) => segment.length > 1 && segment.startsWith(":")).map((segment) => segment.slice(1)),
+    limits: limitsOf(name, options.limits),
+    codec: codecOf(name, options.payload)
+  }
+}
+
+/**
+ * Defines what to subscribe to by a pattern: `*` is exactly one segment, `**` one or more.
+ *
+ * **Errors**: throws `InvalidChannelName`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const pattern = <S extends Schema.Constraint>(
+  pattern: string,
+  options: { readonly payload: S }
+): Pattern<S> => {
+  checked(pattern, "pattern")
+  return { [TypeId]: "Pattern", pattern, payload: options.payload, codec: codecOf(pattern, options.payload) }
+}
+
+/**
+ * Joins channels into one source; its messages are told apart by `channel`.
+ *
+ * **Errors**: throws `InvalidChannelName` when there is none, or two have the same name.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const union = <const Members extends ReadonlyArray<Any>>(members: Members): Union<Members> => {
+  const names = members.map((member) => member.name)
+  if (names.length === 0) throw new InvalidChannelName({ name: "", message: "a union needs at least one channel" })
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined) {
+    throw new InvalidChannelName({ name: twice, message: `the channel "${twice}" is in the union twice: name it once` })
+  }
+  return { [TypeId]: "Union", members }
+}
+
+/** Operations. */
+
+/**
+ * Encodes a payload as it is stored.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const encode = <C extends Any>(
+  channel: C,
+  payload: PayloadOf<C>
+): Effect.Effect<string, InvalidPayload, EncodingServices<C>> => channel.codec.encode(payload)
+
+/**
+ * Decodes a stored payload.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const decode = <C extends Any>(
+  channel: C,
+  text: string
+): Effect.Effect<PayloadOf<C>, InvalidPayload, C["payload"]["DecodingServices"]> => channel.codec.decode(text)
+
+/**
+ * Checks the params of a publish: each one a string that is not empty, none missing, none unknown.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const checkParams = (
+  channel: Any,
+  params: unknown
+): Result.Result<Readonly<Record<string, string>>, InvalidParams> => {
+  const fail = (message: string) => Result.fail(new InvalidParams({ channel: channel.name, message: `"${channel.name}": ${message}` }))
+  if (params !== undefined && (typeof params !== "object" || params === null)) return fail("params must be a record")
+  const given = new Map<string, unknown>(Object.entries(params ?? {}))
+  const out: Record<string, string> = {}
+  for (const name of channel.paramNames) {
+    const value = given.get(name)
+    if (typeof value !== "string" || value === "") return fail(`the param "${name}" must be a string that is not empty`)
+    Object.defineProperty(out, name, { value, enumerable: true })
+    given.delete(name)
+  }
+  const [unknown] = given.keys()
+  return unknown === undefined
+    ? Result.succeed(out)
+    : fail(`it has no param "${unknown}"; it has ${channel.paramNames.join(", ") || "none"}`)
+}
+
+/**
+ * What a source is called: its name, its pattern, or the names of a union.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const describe = (source: Source): string =>
+  source[TypeId] === "Channel"
+    ? source.name
+    : source[TypeId] === "Pattern"
+    ? source.pattern
+    : source.members.map((member) => member.name).join(",")
+
+/**
+ * What a backend has to read for a source.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const selector = (source: Source): Selector =>
+  source[TypeId] === "Channel"
+    ? { _tag: "Channels", names: [source.name] }
+    : source[TypeId] === "Pattern"
+    ? { _tag: "Pattern", pattern: source.pattern }
+    : { _tag: "Channels", names: source.members.map((member) => member.name) }
+
+/**
+ * Finds how the payloads of a channel of this source are decoded.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const decoderFor = <S extends Source>(
+  source: S
+): (channel: string) => ((text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>) | undefined => {
+  // The services of each codec are those of its schema, which the union of all sources has forgotten.
+  type Decode = (text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>
+  const any: Source = source
+  if (any[TypeId] !== "Union") {
+    const decode = any.codec.decode as Decode
+    return () => decode
+  }
+  const decoders = new Map(any.members.map((member) => [member.name, member.codec.decode as Decode]))
+  return (channel) => decoders.get(channel)
+}
+
+/**
+ * The limits of a channel as the backend wants them.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const limits = (channel: Any): Limits | undefined => channel.limits

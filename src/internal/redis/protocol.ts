@@ -1,0 +1,110 @@
+/**
+ * What is sent, and why it fails.
+ */
+import { Data } from "effect"
+
+/**
+ * Why a command failed.
+ *
+ * - `Unavailable`: no connection in time; nothing was sent.
+ * - `ConnectionLost`: sent, and the connection went away before the answer; it may have been executed.
+ * - `Transient`: the server refused it for now (LOADING, BUSY, TRYAGAIN, CLUSTERDOWN, MASTERDOWN, READONLY, NOREPLICAS,
+ *   UNBLOCKED, MISCONF, NOSCRIPT, max clients); not executed.
+ * - `OutOfMemory`: refused with OOM; not executed.
+ * - `NoGroup`: the stream or the consumer group is gone.
+ * - `Refused`: the server will not accept it as things stand (WRONGTYPE, NOPERM, WRONGPASS, NOAUTH, CROSSSLOT, …).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type RedisErrorReason = "Unavailable" | "ConnectionLost" | "Transient" | "OutOfMemory" | "NoGroup" | "Refused"
+
+/**
+ * A command failed. Its message holds no arguments and no credentials.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RedisError extends Data.TaggedError("RedisError")<{
+  readonly reason: RedisErrorReason
+  /** The name of the command, or of the script. */
+  readonly command: string
+  readonly message: string
+}> {
+  /** Whether the same command may succeed later without anybody changing anything. */
+  get isRetryable(): boolean {
+    return this.reason !== "Refused"
+  }
+}
+
+/** A name in lower case and its arguments. */
+export type Command = readonly [name: string, ...args: ReadonlyArray<string | number>]
+
+/** A Lua script; sent by its hash, and whole where the server does not know it (also after SCRIPT FLUSH or a restart). */
+export interface Script {
+  readonly name: string
+  readonly lua: string
+}
+
+const textLimit = 300
+
+/** The message of an error of ioredis, Node or the server; no arguments of commands, no user info of URLs. */
+export const messageOf = (error: unknown): string => {
+  const text = error instanceof AggregateError
+    // Node tries every address of a host name; the summary itself has no message.
+    ? error.errors.map((inner) => inner instanceof Error ? inner.message : "").filter((inner) => inner !== "").join(
+      ", "
+    )
+    : error instanceof Error
+    ? error.message
+    : String(error)
+  return text
+    // "ERR unknown command 'x', with args beginning with: 'secret' …"
+    .replace(/,? ?with args beginning with.*$/s, "")
+    .replace(/\/\/[^\s/@]*@/g, "//")
+    .slice(0, textLimit)
+}
+
+const transientCodes = new Set([
+  "LOADING",
+  "BUSY",
+  "TRYAGAIN",
+  "CLUSTERDOWN",
+  "MASTERDOWN",
+  "READONLY",
+  "NOREPLICAS",
+  "UNBLOCKED",
+  "MISCONF",
+  "NOSCRIPT",
+  "MOVED",
+  "ASK"
+])
+
+/**
+ * Tells what an error of ioredis means for the command that failed with it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const classify = (error: unknown): RedisErrorReason => {
+  if (!(error instanceof Error)) return "ConnectionLost"
+  const { message, name } = error
+  if (message.startsWith("Stream isn't writeable")) return "Unavailable"
+  // Whatever does not come from the server: the command was sent, and nobody knows what became of it.
+  if (name !== "ReplyError") return "ConnectionLost"
+  const code = message.split(" ", 1)[0]!
+  if (code === "OOM") return "OutOfMemory"
+  if (code === "NOGROUP" || /^ERR (no such key|The XGROUP subcommand requires the key)/.test(message)) return "NoGroup"
+  return transientCodes.has(code) || message.includes("max number of clients") ? "Transient" : "Refused"
+}
+
+/** The only way from a foreign error to ours. The foreign one carries all arguments: it must not become the cause. */
+export const errorOf = (command: string, error: unknown): RedisError =>
+  new RedisError({ reason: classify(error), command, message: messageOf(error) })
+
+/** The same failure, for another command. */
+export const refusal = (command: string, failure: RedisError): RedisError =>
+  new RedisError({ reason: failure.reason, command, message: failure.message })
+
+export const unavailable = (command: string, message: string): RedisError =>
+  new RedisError({ reason: "Unavailable", command, message })
