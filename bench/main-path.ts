@@ -132,7 +132,12 @@ const report = (name: string, samples: ReadonlyArray<Sample>) => {
   )
 }
 
-const samples: Record<string, Array<Sample>> = { "raw publish": [], "rotif publish": [], "raw drain": [], "rotif drain": [] }
+const samples: Record<string, Array<Sample>> = {
+  "raw publish": [],
+  "rotif publish": [],
+  "raw drain": [],
+  "rotif drain": []
+}
 
 const round = Effect.fnUntraced(function*(port: number, client: Client, reader: Client, index: number) {
   yield* Effect.promise(() => client.flushall())
@@ -160,7 +165,7 @@ const program = Effect.scoped(Effect.gen(function*() {
   for (let i = 0; i <= rounds; i++) {
     yield* round(port, client, reader, i)
     // The first round warms up and does not count.
-    if (i === 0) for (const list of Object.values(samples)) list.length = 0
+    if (i === 0) { for (const list of Object.values(samples)) list.length = 0 }
   }
   console.log(`${total.toLocaleString("en")} messages of about 200 bytes, medians of ${rounds} rounds`)
   for (const [name, list] of Object.entries(samples)) report(name, list)

@@ -166,7 +166,8 @@ export type EncodingServices<C extends Any> = C["payload"]["EncodingServices"]
  * @category models
  * @since 0.1.0
  */
-export type DecodingServices<S extends Source> = S extends Union<infer Members> ? Members[number]["payload"]["DecodingServices"]
+export type DecodingServices<S extends Source> = S extends Union<infer Members> ?
+  Members[number]["payload"]["DecodingServices"]
   : S extends { readonly payload: infer P extends Schema.Constraint } ? P["DecodingServices"]
   : never
 
@@ -197,7 +198,9 @@ const control = /[\u0000-\u001f\u007f-\u009f]/
 const problemOf = (name: string, kind: "name" | "pattern"): string | undefined => {
   if (typeof name !== "string") return `a ${kind} must be a string`
   if (name === "") return `a ${kind} must not be empty`
-  if (Buffer.byteLength(name) > maxNameBytes) return `a ${kind} is at most 1,024 bytes long, this one has ${Buffer.byteLength(name)}`
+  if (Buffer.byteLength(name) > maxNameBytes) {
+    return `a ${kind} is at most 1,024 bytes long, this one has ${Buffer.byteLength(name)}`
+  }
   if (!name.isWellFormed()) return `a ${kind} must be well-formed Unicode: half of a surrogate pair is missing`
   const segments = name.split(".")
   let wildcards = 0
@@ -253,7 +256,9 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
   const encode = Schema.encodeUnknownEffect(json)
   const decode = Schema.decodeUnknownEffect(json)
   const fail = (operation: "encode" | "decode", message: string) =>
-    Effect.fail(new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` }))
+    Effect.fail(
+      new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` })
+    )
   // A value that refers to itself or is nested too deep makes the codec itself throw.
   const guard = <A, R>(operation: "encode" | "decode", effect: Effect.Effect<A, Schema.SchemaError, R>) =>
     Effect.catchCause(effect, (cause): Effect.Effect<A, InvalidPayload> => {
@@ -265,15 +270,18 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
     })
   return {
     encode: (payload) =>
-      Effect.flatMap(guard("encode", Effect.suspend(() => encode(payload))), (encoded): Effect.Effect<string, InvalidPayload> => {
-        let text: string | undefined
-        try {
-          text = JSON.stringify(encoded)
-        } catch (error) {
-          return fail("encode", messageOf(error))
+      Effect.flatMap(
+        guard("encode", Effect.suspend(() => encode(payload))),
+        (encoded): Effect.Effect<string, InvalidPayload> => {
+          let text: string | undefined
+          try {
+            text = JSON.stringify(encoded)
+          } catch (error) {
+            return fail("encode", messageOf(error))
+          }
+          return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
         }
-        return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
-      }),
+      ),
     decode: (text) => {
       let value: unknown
       try {
@@ -291,12 +299,15 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
 
 const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limits"]): Limits | undefined => {
   if (limits === undefined) return undefined
-  const invalid = (message: string) => new InvalidChannelName({ name, message: `invalid limits of channel "${name}": ${message}` })
+  const invalid = (message: string) =>
+    new InvalidChannelName({ name, message: `invalid limits of channel "${name}": ${message}` })
   const { maxAge, maxLength, minId } = limits
   if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength >= 0)) {
     throw invalid("maxLength must be a whole number, 0 or more")
   }
-  if (minId !== undefined && !/^\d{1,16}(-\d{1,20})?$/.test(minId)) throw invalid("minId must look like \"1700000000000-0\"")
+  if (minId !== undefined && !/^\d{1,16}(-\d{1,20})?$/.test(minId)) {
+    throw invalid("minId must look like \"1700000000000-0\"")
+  }
   const age = maxAge === undefined ? undefined : Duration.fromInput(maxAge)
   if (age !== undefined && (age._tag === "None" || !(Duration.toMillis(age.value) > 0))) {
     throw invalid("maxAge must be a duration above 0")
@@ -336,7 +347,9 @@ export const make = <const Name extends string, S extends Schema.Constraint>(
     [TypeId]: "Channel",
     name,
     payload: options.payload,
-    paramNames: name.split(".").filter((segment) => segment.length > 1 && segment.startsWith(":")).map((segment) => segment.slice(1)),
+    paramNames: name.split(".").filter((segment) => segment.length > 1 && segment.startsWith(":")).map((segment) =>
+      segment.slice(1)
+    ),
     limits: limitsOf(name, options.limits),
     codec: codecOf(name, options.payload)
   }
@@ -410,7 +423,8 @@ export const checkParams = (
   channel: Any,
   params: unknown
 ): Result.Result<Readonly<Record<string, string>>, InvalidParams> => {
-  const fail = (message: string) => Result.fail(new InvalidParams({ channel: channel.name, message: `"${channel.name}": ${message}` }))
+  const fail = (message: string) =>
+    Result.fail(new InvalidParams({ channel: channel.name, message: `"${channel.name}": ${message}` }))
   if (params !== undefined && (typeof params !== "object" || params === null)) return fail("params must be a record")
   const given = new Map<string, unknown>(Object.entries(params ?? {}))
   const out: Record<string, string> = {}
@@ -463,12 +477,14 @@ export const decoderFor = <S extends Source>(
 ): (channel: string) => ((text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>) | undefined => {
   // The services of each codec are those of its schema, which the union of all sources has forgotten.
   type Decode = (text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>
+  const decoderOf = ({ codec }: { readonly codec: Codec<Schema.Constraint> }): Decode =>
+    ((text: string) => codec.decode(text)) as Decode
   const any: Source = source
   if (any[TypeId] !== "Union") {
-    const decode = any.codec.decode as Decode
+    const decode = decoderOf(any)
     return () => decode
   }
-  const decoders = new Map(any.members.map((member) => [member.name, member.codec.decode as Decode]))
+  const decoders = new Map(any.members.map((member) => [member.name, decoderOf(member)]))
   return (channel) => decoders.get(channel)
 }
 

@@ -3,11 +3,12 @@
  *
  * @since 0.1.0
  */
-import { Data, DateTime, Duration, Effect } from "effect"
+import type { Duration } from "effect"
+import { Data, DateTime, Effect } from "effect"
 import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { Consumer, Final, Held, Settled } from "./internal/consumer.ts"
-import { ackSettlement, release } from "./internal/consumer.ts"
+import { ackSettlement, delayMillisOf, release } from "./internal/consumer.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
@@ -127,7 +128,7 @@ class Live implements Envelope {
   nack(options?: { readonly delay?: Duration.Input | undefined }) {
     return this.#settle({
       _tag: "Requeue",
-      delayMillis: options?.delay === undefined ? 0 : Duration.toMillis(options.delay),
+      delayMillis: options?.delay === undefined ? 0 : delayMillisOf(options.delay),
       attempt: this.attempt + 1,
       isRetry: true
     })

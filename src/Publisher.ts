@@ -181,12 +181,12 @@ export class Publisher extends Context.Service<Publisher, {
   readonly publish: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options?: LooseOptions | undefined
+    options?: LooseOptions
   ) => Effect.Effect<Receipt, RequestError | StoreError, Channel.EncodingServices<C>>
   readonly publishAll: <C extends Channel.Any>(
     channel: C,
     payloads: Iterable<Channel.PayloadOf<C>>,
-    options?: LooseOptions | ((payload: Channel.PayloadOf<C>, index: number) => LooseOptions) | undefined
+    options?: LooseOptions | ((payload: Channel.PayloadOf<C>, index: number) => LooseOptions)
   ) => Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Channel.EncodingServices<C>>
 }>()("rotif/Publisher") {}
 
@@ -253,7 +253,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         params = checked.success
       }
       const problem = options === undefined ? undefined : problemOf(options)
-      if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
+      if (problem !== undefined) {
+        return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
+      }
       const message: NewMessage = {
         id: options?.id ?? nextId(),
         channel: channel.name,
@@ -264,7 +266,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         windowMillis: options?.id === undefined ? undefined : windowMillis
       }
       // A character is at most three bytes: most messages need not be measured.
-      const bytes = message.headers === undefined && params === undefined && text.length * 3 <= limit ? 0 : bytesOf(message)
+      const bytes = message.headers === undefined && params === undefined && text.length * 3 <= limit
+        ? 0
+        : bytesOf(message)
       return bytes > limit
         ? Effect.fail(new PayloadTooLarge({ channel: channel.name, bytes, limit }))
         : Effect.succeed(message)
@@ -285,7 +289,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         return new PublishUncertain({
           channel,
           id,
-          message: `it is not known whether the message ${id} for "${channel}" was stored; publish it again with { id: "${id}" } ` +
+          message:
+            `it is not known whether the message ${id} for "${channel}" was stored; publish it again with { id: "${id}" } ` +
             `(${appended.error.message})`
         })
     }
@@ -305,7 +310,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const messages: Array<NewMessage> = []
       let index = 0
       for (const payload of payloads) {
-        messages.push(yield* request(channel, payload, typeof options === "function" ? options(payload, index) : options))
+        messages.push(
+          yield* request(channel, payload, typeof options === "function" ? options(payload, index) : options)
+        )
         index++
       }
       if (messages.length === 0) return []
@@ -326,7 +333,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> => Layer.effect(Publisher, make(options))
+export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> =>
+  Layer.effect(Publisher, make(options))
 
 /**
  * Publishes a message.

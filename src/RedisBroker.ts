@@ -151,8 +151,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (shard === undefined) return
       const [kind, first = "", second] = message.split("\n")
       if (kind === "due") wakeSleepers(shard)
-      if (kind === "channel") for (const member of members[shard]!) member.notify(first, undefined)
-      if (kind === "retry" && second !== undefined) for (const member of members[shard]!) member.notify(second, first)
+      if (kind === "channel") { for (const member of members[shard]!) member.notify(first, undefined) }
+      if (kind === "retry" && second !== undefined) {
+        for (const member of members[shard]!) member.notify(second, first)
+      }
     },
     onGap: () => {
       for (const keys of allKeys) {
@@ -272,9 +274,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     entries: ReadonlyArray<Known>
   ) {
     const before = new Map(entries.map((entry) => [entry, entry.position]))
-    const replies = yield* connectionOf(shard).pipeline(messages.map((message, i) => addCommand(entries[i]!, message))).pipe(
-      Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
-    )
+    const replies = yield* connectionOf(shard).pipeline(messages.map((message, i) => addCommand(entries[i]!, message)))
+      .pipe(
+        Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
+      )
     const out: Array<Appended> = []
     for (const [i, message] of messages.entries()) {
       const reply = replies[i]
@@ -363,7 +366,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       fail
     })
     yield* Effect.acquireRelease(
-      Effect.sync(() => members[membership.shard]!.add(member)),
+      Effect.sync(() => {
+        members[membership.shard]!.add(member)
+        // What was announced between its first look and now it has not heard.
+        member.notifyGap()
+      }),
       () => Effect.andThen(Effect.sync(() => members[membership.shard]!.delete(member)), member.close)
     )
     return member
@@ -374,8 +381,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number) {
     const keys = keysOf(shard)
     const connection = connectionOf(shard)
-    const [names, nextInMillis] = (yield* connection.evaluate(due, [keys.waiting], [limit], { idempotent: true })) as
-      readonly [ReadonlyArray<string>, number]
+    const [names, nextInMillis] =
+      (yield* connection.evaluate(due, [keys.waiting], [limit], { idempotent: true })) as readonly [
+        ReadonlyArray<string>,
+        number
+      ]
     if (names.length === 0) return { moved: 0, nextInMillis: nextInMillis < 0 ? undefined : nextInMillis }
     const targets = new Map<string, number>()
     const args: Array<string | number> = []
@@ -392,7 +402,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       { idempotent: true }
     )) as readonly [number, number]
     if (broken > 0) {
-      yield* Effect.logError(`rotif: ${broken} waiting messages had no readable body in ${keys.bodies} and were removed`)
+      yield* Effect.logError(
+        `rotif: ${broken} waiting messages had no readable body in ${keys.bodies} and were removed`
+      )
     }
     return { moved, nextInMillis: 0 }
   })
@@ -405,7 +417,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const trimShard = Effect.fnUntraced(function*(shard: number) {
     const keys = keysOf(shard)
     const connection = connectionOf(shard)
-    const owner = yield* connection.send(["set", keys.janitor, me, "PX", janitorMillis, "NX", "GET"], { idempotent: true })
+    const owner = yield* connection.send(["set", keys.janitor, me, "PX", janitorMillis, "NX", "GET"], {
+      idempotent: true
+    })
     if (owner !== null && owner !== me) return 0
     const [version, limits, fields] = (yield* connection.pipeline([
       ["hget", keys.meta, "v"],

@@ -164,7 +164,9 @@ const replay = Effect.fnUntraced(function*(
 
 /** The tag a policy looks for. */
 export const tagOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string" ? error._tag : "Error"
+  typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
+    ? error._tag
+    : "Error"
 
 /**
  * Asks a policy about a failure. `undefined`: the policy does not know this error.

@@ -11,6 +11,7 @@ import * as Channel from "./Channel.ts"
 import type { Counts, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
 import * as Message from "./Message.ts"
+import * as Retry from "./Retry.ts"
 
 /**
  * Where a new group begins on channels that exist already: with the oldest message kept, with the next one published, after a
@@ -100,9 +101,17 @@ export interface Options<S extends Channel.Source, E, R> extends StreamOptions {
   readonly timeout?: Duration.Input | undefined
   /** `"manual"`: the success of the handler settles nothing; the message is held until it is settled. Default `"auto"`. */
   readonly ackMode?: "auto" | "manual" | undefined
-  /** Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5. */
+  /**
+   * What happens after a failure: a `Schedule`, a delay, a function to a delay, or a decision for each error tag (`Retry.make`).
+   * Default: again after `retryDelay`.
+   */
+  readonly retry?: Retry.Policy<NoInfer<E>> | undefined
+  /**
+   * Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5, or as many as the
+   * schedules of `retry` allow.
+   */
   readonly maxRetries?: number | undefined
-  /** How long a failed message waits for its next attempt. Default 1 second. */
+  /** How long a failed message waits for its next attempt where `retry` does not decide. Default 1 second. */
   readonly retryDelay?: Duration.Input | undefined
 }
 
@@ -257,7 +266,9 @@ const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Fail
 
 let counter = 0
 const uniqueName = (label: string) =>
-  `${label}:${Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("hex")}${(counter++).toString(36)}`
+  `${label}:${Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("hex")}${
+    (counter++).toString(36)
+  }`
 
 /**
  * Starts a subscription in the current scope and returns its handle.
@@ -304,7 +315,10 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
   const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, 1, 1)
   const prefetch = yield* countOption("prefetch", options.prefetch, concurrency, 0)
   const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, 3, 0)
-  const maxRetries = yield* countOption("maxRetries", options.maxRetries ?? defaults.maxRetries, 5, 0)
+  const policy = options.retry
+  const endless = policy !== undefined && Retry.decidesItself(policy)
+  const limit = options.maxRetries ?? defaults.maxRetries
+  const maxRetries = limit === undefined && endless ? Infinity : yield* countOption("maxRetries", limit, 5, 0)
   const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, 30_000, 100)
   const blockMillis = yield* spanOption("blockInterval", options.blockInterval ?? defaults.blockInterval, 5_000, 10)
   const drainMillis = yield* spanOption("drainTimeout", options.drainTimeout ?? defaults.drainTimeout, 30_000, 0)
@@ -313,16 +327,60 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
   const start = yield* startOption(options.startFrom)
   const selector = Channel.selector(source)
   const decoderFor = Channel.decoderFor(source)
-  const done = options.ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
+  const settled = Effect.succeed<Settlement>(
+    options.ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
+  )
 
-  const retry = (held: Held, consumer: Consumer.Consumer, cause: Cause.Cause<unknown>): Settlement => {
-    const { attempt } = held.delivery
+  const delayed = (held: Held, delayMillis: number): Settlement => ({ ...Consumer.release(held.delivery), delayMillis })
+
+  /** What the policy says of a failure; a defect, a timeout or an error that it does not know is left to the default. */
+  const ask = (held: Held, cause: Cause.Cause<E | Cause.TimeoutError>): Effect.Effect<Retry.Verdict> => {
+    const fallback: Retry.Verdict = { _tag: "Retry", delay: Duration.millis(retryMillis) }
+    const error = Cause.findErrorOption(cause)
+    if (error._tag === "None" || Cause.hasDies(cause) || Cause.isTimeoutError(error.value)) {
+      return Effect.succeed(fallback)
+    }
+    return Effect.map(
+      // Without a policy a typed wish of the handler still counts.
+      Retry.decide<E>(policy ?? retryMillis, {
+        attempt: held.delivery.attempt,
+        error: error.value,
+        message: held.delivery
+      }),
+      (verdict) => verdict ?? fallback
+    )
+  }
+
+  const retry = (
+    held: Held,
+    consumer: Consumer.Consumer,
+    cause: Cause.Cause<E | Cause.TimeoutError>
+  ): Effect.Effect<Settlement> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
-    if (Cause.hasInterruptsOnly(cause)) return { ...Consumer.release(held.delivery), delayMillis: retryMillis }
-    consumer.counts.failed++
-    return attempt > maxRetries
-      ? { _tag: "Bury", failure: failureOf("exhausted", cause) }
-      : { _tag: "Requeue", delayMillis: retryMillis, attempt: attempt + 1, isRetry: true }
+    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(held, retryMillis))
+    const { attempt } = held.delivery
+    return Effect.map(
+      // A policy that dies must not take the message with it.
+      Effect.catchCause(ask(held, cause), (defect) =>
+        Effect.as(
+          Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, Cause.pretty(defect)),
+          { _tag: "Retry", delay: Duration.millis(retryMillis) } satisfies Retry.Verdict
+        )),
+      (verdict): Settlement => {
+        consumer.counts.failed++
+        if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
+        if (verdict._tag === "Release") return delayed(held, 0)
+        if (verdict._tag === "Exhausted" || attempt > maxRetries) {
+          return { _tag: "Bury", failure: failureOf("exhausted", cause) }
+        }
+        return {
+          _tag: "Requeue",
+          delayMillis: Consumer.delayMillisOf(verdict.delay),
+          attempt: attempt + 1,
+          isRetry: true
+        }
+      }
+    )
   }
 
   const attempt = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
@@ -337,13 +395,15 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     const { channel, payload } = held.delivery
     const decode = decoderFor(channel)
     // The selector and the decoders come from the same source; only a broken backend hands out anything else.
-    if (decode === undefined) return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
+    if (decode === undefined) {
+      return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
+    }
     return Effect.matchCauseEffect(decode(payload), {
       onFailure: (cause) => Effect.succeed<Settlement>({ _tag: "Bury", failure: failureOf("decode", cause) }),
       onSuccess: (value) =>
-        Effect.matchCause(attempt(Message.makeUnsafe<S>(held, value, group, consumer)), {
+        Effect.matchCauseEffect(attempt(Message.makeUnsafe<S>(held, value, group, consumer)), {
           onFailure: (cause) => retry(held, consumer, cause),
-          onSuccess: () => done
+          onSuccess: () => settled
         })
     })
   }

@@ -5,7 +5,7 @@
  * confirmed; what is held is renewed, counts against the capacity, and is given back when the consumer ends. On the way of a
  * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
  */
-import { Cause, Effect, Exit, Fiber, Latch, Random, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Latch, Random, Scope } from "effect"
 import type { Broker, BrokerError, Burial, Delivery, Failure, Member, Membership, Requeue } from "../Broker.ts"
 
 /** How a delivery ends. */
@@ -26,6 +26,15 @@ export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Re
   attempt: delivery.attempt,
   isRetry: false
 })
+
+/** The longest a message may wait for its next attempt: ten years. */
+const longestDelayMillis = 315_576_000_000
+
+/** A delay as the backend wants it, whatever a policy answers. */
+export const delayMillisOf = (delay: Duration.Input): number => {
+  const millis = Duration.toMillis(delay)
+  return millis > 0 ? Math.min(millis, longestDelayMillis) : 0
+}
 
 /** What became of a settlement: `lost` when another member had the delivery by then. */
 export type Settled = "done" | "lost"
@@ -126,7 +135,10 @@ export const supervise = <R>(name: string, body: Effect.Effect<void, BrokerError
             failures++
             // 1, 2, 4, 8, …: a long outage fills no log.
             if ((failures & (failures - 1)) === 0) {
-              yield* Effect.logWarning(`rotif: ${name} failed ${failures} times in a row, trying again`, Cause.pretty(cause))
+              yield* Effect.logWarning(
+                `rotif: ${name} failed ${failures} times in a row, trying again`,
+                Cause.pretty(cause)
+              )
             }
             const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
             yield* Effect.sleep(10 + (yield* Random.next) * longest)
@@ -169,14 +181,18 @@ export const make = Effect.fnUntraced(function*<R>(
   const quiet = Latch.makeUnsafe(true)
   const ended = Latch.makeUnsafe(false)
 
-  const lanes = yield* Effect.forEach(shards, (shard) =>
-    Effect.map(broker.join({ ...membership, shard }), (member): Lane => ({
-      member,
-      held: new Set(),
-      capacity: Latch.makeUnsafe(true),
-      settlements: Latch.makeUnsafe(false),
-      outbox: []
-    })), { concurrency: 8 }).pipe(Scope.provide(members))
+  const lanes = yield* Effect.forEach(
+    shards,
+    (shard) =>
+      Effect.map(broker.join({ ...membership, shard }), (member): Lane => ({
+        member,
+        held: new Set(),
+        capacity: Latch.makeUnsafe(true),
+        settlements: Latch.makeUnsafe(false),
+        outbox: []
+      })),
+    { concurrency: 8 }
+  ).pipe(Scope.provide(members))
 
   const drop = (held: Held, outcome: Settled) => {
     held.phase = "gone"
@@ -185,7 +201,7 @@ export const make = Effect.fnUntraced(function*<R>(
     held.lane.capacity.openUnsafe()
     const waiters = held.waiters
     held.waiters = undefined
-    if (waiters !== undefined) for (const waiter of waiters) waiter(outcome)
+    if (waiters !== undefined) { for (const waiter of waiters) waiter(outcome) }
   }
 
   const lose = (held: Held) => {
@@ -256,9 +272,8 @@ export const make = Effect.fnUntraced(function*<R>(
       if (delivery.malformed !== undefined) {
         enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
       } else if (delivery.crashes > options.maxCrashes) {
-        const message = `${delivery.crashes} consumers lost their lease on it (a crash, or a handler that blocks); at most ${
-          options.maxCrashes
-        } may`
+        const message =
+          `${delivery.crashes} consumers lost their lease on it (a crash, or a handler that blocks); at most ${options.maxCrashes} may`
         enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
       } else {
         queue.push(held)

@@ -20,8 +20,7 @@
  */
 const special = /[%:{}*?[\]\\\u0000-\u001f\u007f]/g
 
-const escape = (text: string) =>
-  text.replace(special, (char) => `%${char.charCodeAt(0).toString(16).padStart(2, "0")}`)
+const escape = (text: string) => text.replace(special, (char) => `%${char.charCodeAt(0).toString(16).padStart(2, "0")}`)
 
 export interface Keys {
   readonly shard: number

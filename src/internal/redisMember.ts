@@ -213,7 +213,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       }
     }
     const isKnown = (key: string) => !heal && sources.has(key)
-    const attaching = (wanted: boolean) => matching.filter((name) => fresh.has(name) === wanted && !isKnown(keys.log(name)))
+    const attaching = (wanted: boolean) =>
+      matching.filter((name) => fresh.has(name) === wanted && !isKnown(keys.log(name)))
     const starting = attaching(true)
     const following = attaching(false)
     if (starting.length > 0) yield* attachTo(starting, starting.map(keys.log), startPosition())
@@ -384,7 +385,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     let pause = 1
     return Effect.whileLoop({
       while: () => reading && waking,
-      body: () => Effect.andThen(reader.unblock, Effect.suspend(() => reading && waking ? Effect.sleep(pause) : Effect.void)),
+      body: () =>
+        Effect.andThen(reader.unblock, Effect.suspend(() => reading && waking ? Effect.sleep(pause) : Effect.void)),
       step: () => {
         pause = Math.min(pause * 2, 100)
       }
@@ -432,10 +434,13 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         { idempotent: false }
       ).pipe(
         // The group is gone and with it every delivery of it; there is nothing left to settle.
-        Effect.catchIf((error) => error.reason === "NoGroup", () => Effect.succeed(chunk.map((lease) => lease.position))),
+        Effect.catchIf(
+          (error) => error.reason === "NoGroup",
+          () => Effect.succeed(chunk.map((lease) => lease.position))
+        ),
         Effect.tapError((error) =>
           Effect.sync(() => {
-            if (error.reason === "ConnectionLost") for (const lease of chunk) lease.uncertain = true
+            if (error.reason === "ConnectionLost") { for (const lease of chunk) lease.uncertain = true }
           })
         ),
         Effect.mapError(fail(operation))
@@ -546,7 +551,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           [group, consumer, ...mine.flatMap((lease) => [lease.position, lease.count])],
           { idempotent: true }
         ).pipe(
-          Effect.catchIf((error) => error.reason === "NoGroup", () => Effect.succeed(mine.map((lease) => lease.position))),
+          Effect.catchIf(
+            (error) => error.reason === "NoGroup",
+            () => Effect.succeed(mine.map((lease) => lease.position))
+          ),
           Effect.mapError(fail("renew"))
         )) as ReadonlyArray<string>
         const positions = new Set(reply)

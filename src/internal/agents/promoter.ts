@@ -17,7 +17,10 @@ export const run = (broker: Broker["Service"], shard: number, intervalMillis: nu
       const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard), { startImmediately: true })
       const { moved, nextInMillis } = yield* broker.promote(shard, batch)
       if (moved === 0) {
-        yield* Effect.raceFirst(Fiber.join(earlier), Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis)))
+        yield* Effect.raceFirst(
+          Fiber.join(earlier),
+          Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis))
+        )
       }
       yield* Fiber.interrupt(earlier)
     })

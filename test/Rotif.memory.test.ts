@@ -1,0 +1,8 @@
+import { Rotif } from "rotif"
+import { memoryBackend, runSuites } from "./suite/kit.ts"
+import { lifecycleSuite } from "./suite/lifecycle.ts"
+import { publisherSuite } from "./suite/publisher.ts"
+import { settlementSuite } from "./suite/settlement.ts"
+import { sourcesSuite } from "./suite/sources.ts"
+
+runSuites(memoryBackend(Rotif.layerMemoryWith), [publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite])

@@ -1,0 +1,14 @@
+import { Rotif } from "rotif"
+import { inject } from "vitest"
+import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
+import { lifecycleSuite } from "./suite/lifecycle.ts"
+import { publisherSuite } from "./suite/publisher.ts"
+import { settlementSuite } from "./suite/settlement.ts"
+import { sourcesSuite } from "./suite/sources.ts"
+
+const url = `redis://127.0.0.1:${inject("redisPort")}`
+
+runSuites(
+  liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options })),
+  [publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite]
+)

@@ -1,0 +1,105 @@
+/**
+ * What the feature suites share: the backends they run on, and the ways a test looks at a subscription.
+ */
+import { describe, it } from "@effect/vitest"
+import { Duration, Effect, Layer, Queue, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Message, Rotif } from "rotif"
+import { Broker, Channel, Subscription } from "rotif"
+
+/** A backend, and how time passes on it. */
+export interface Backend {
+  readonly name: string
+  readonly clock: "effect" | "live"
+  /** The services on a namespace of their own, each time it is called. */
+  readonly layer: (options?: Rotif.Options) => Layer.Layer<Rotif.Services, unknown>
+  /** Lets time pass: what is due in it happens. */
+  readonly advance: (span: Duration.Input) => Effect.Effect<void>
+  /** Waits for something that takes its time: the clock goes on meanwhile. */
+  readonly soon: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+}
+
+/** In memory the clock moves in small steps for as long as the test waits, so that nothing is early and nothing is missed. */
+export const memoryBackend = (layer: Backend["layer"]): Backend => ({
+  name: "memory",
+  clock: "effect",
+  layer,
+  advance: TestClock.adjust,
+  soon: (effect) =>
+    Effect.raceFirst(effect, Effect.forever(Effect.andThen(TestClock.adjust("5 millis"), Effect.yieldNow)))
+})
+
+export const liveBackend = (name: string, layer: Backend["layer"]): Backend => ({
+  name,
+  clock: "live",
+  layer,
+  advance: Effect.sleep,
+  soon: (effect) =>
+    Effect.timeoutOrElse(effect, {
+      duration: "10 seconds",
+      orElse: () => Effect.die(new Error("nothing happened within 10 seconds"))
+    })
+})
+
+let prefixes = 0
+
+/** A namespace that no other test of this run has. */
+export const freshPrefix = (): string => `t${process.pid.toString(36)}-${(prefixes++).toString(36)}`
+
+export type Body = Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>
+
+/**
+ * Declares tests on a backend. The subscriptions of a test end before its layer does; a test that fails with handlers running
+ * must not wait for them long.
+ */
+export const promises = (backend: Backend) => (name: string, body: Body, options?: Rotif.Options) =>
+  it[backend.clock](
+    name,
+    () => body.pipe(Effect.scoped, Effect.provide(backend.layer({ drainTimeout: "5 seconds", ...options })))
+  )
+
+/** Runs feature suites on a backend. */
+export const runSuites = (backend: Backend, suites: ReadonlyArray<(backend: Backend) => void>): void => {
+  describe(backend.name, () => {
+    for (const suite of suites) suite(backend)
+  })
+}
+
+/**
+ * Subscribes, and hands every message to the test before `handler` has it.
+ */
+export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = never, R = never>(
+  source: S,
+  options?: Partial<Subscription.Options<S, E, R>>
+) {
+  const seen = yield* Queue.unbounded<Message.Message<S>>()
+  const { handler = () => Effect.void, ...rest } = options ?? {}
+  const subscription = yield* Subscription.make(source, {
+    ...rest,
+    handler: (message: Message.Message<S>) => Effect.andThen(Queue.offer(seen, message), handler(message))
+  })
+  return { subscription, seen }
+})
+
+/** What is not done yet, on all channels of the source and for all its groups. */
+export const leftover = Effect.fnUntraced(function*(source: Channel.Source) {
+  const broker = yield* Broker.Broker
+  const info = yield* broker.info(Channel.selector(source))
+  const groups = info.channels.flatMap((channel) => channel.groups)
+  const sum = (count: (group: Broker.GroupInfo) => number) => groups.reduce((total, group) => total + count(group), 0)
+  return {
+    unread: sum((group) => group.lag ?? Number.NaN),
+    pending: sum((group) => group.pending),
+    ready: sum((group) => group.ready),
+    waiting: info.waiting
+  }
+})
+
+export const nothingLeft = { unread: 0, pending: 0, ready: 0, waiting: 0 }
+
+/** The dead letters of all shards. */
+export const letters = Effect.gen(function*() {
+  const broker = yield* Broker.Broker
+  const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
+  return (yield* Effect.forEach(shards, (shard) => broker.letters(shard, { limit: 1000 }))).flat()
+})
