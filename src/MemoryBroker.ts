@@ -1,6 +1,67 @@
-import { Effect, Layer } from "effect"
+/**
+ * The `Broker` in memory, for tests and trials: the same state machine as on Redis, on Effect's `Clock`.
+ *
+ * Under `TestClock` nothing happens but by the test: leases expire, retries become due and windows close exactly when the clock
+ * is moved there, in the same order in every run.
+ *
+ * @since 0.1.0
+ */
+import { Clock, Effect, Layer } from "effect"
+import type { Appended } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
-export const layer: Layer.Layer<Broker> = Layer.effect(
-  Broker,
-  Effect.die("placeholder while the memory broker is being written")
+import * as Member from "./internal/memory/member.ts"
+import { Store } from "./internal/memory/store.ts"
+import { matcherOf, patternsOf } from "./internal/pattern.ts"
+
+/**
+ * Makes a broker with nothing in it.
+ *
+ * **Details**: it has one shard, keeps everything in this process and loses it with the last reference. It reads the `Clock` it
+ * was made with. Its operations never fail. As on Redis, a consumer that ends leaves what it holds leased until the lease expires.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: Clock.Clock) =>
+  Effect.sync(() => {
+    const store = new Store()
+    const now = () => clock.currentTimeMillisUnsafe()
+
+    return Broker.of({
+      shards: 1,
+      shardsOf: () => [0],
+      append: (messages) =>
+        Effect.sync(() => {
+          const nowMillis = now()
+          return messages.map((message): Appended => {
+            const { isDuplicate, position } = store.append(message, nowMillis)
+            return { _tag: isDuplicate ? "Duplicate" : "Stored", position }
+          })
+        }),
+      join: (membership) =>
+        Effect.acquireRelease(
+          Effect.sync(() => Member.make(store, clock, membership, matcherOf(membership.selector))),
+          (member) => Effect.sync(member.close)
+        ),
+      promote: (_, limit) => Effect.sync(() => store.promote(limit, now())),
+      awaitEarlier: () =>
+        Effect.callback<void>((resume) => {
+          const wake = () => resume(Effect.void)
+          store.sleepers.add(wake)
+          return Effect.sync(() => store.sleepers.delete(wake))
+        }),
+      trim: () => Effect.sync(() => store.trim(now())),
+      removeGroup: (group, selector) => Effect.sync(() => store.removeGroup(group, patternsOf(selector))),
+      info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
+      letters: (_, { cursor, limit }) => Effect.sync(() => store.listLetters(cursor, limit))
+    })
+  })
 )
+
+/**
+ * The broker as a layer. Each time it is built it is another one, with nothing in it.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Broker> = Layer.effect(Broker, make)

@@ -10,7 +10,7 @@ import type { Appended, BrokerErrorReason, ChannelInfo, Letter, Limits, NewMessa
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Entry from "./internal/entry.ts"
 import * as Keys from "./internal/keys.ts"
-import { compile } from "./internal/pattern.ts"
+import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import { append } from "./internal/scripts/append.ts"
 import { channel as channelScript } from "./internal/scripts/channel.ts"
@@ -80,15 +80,6 @@ interface Known {
   readonly trims: ReadonlyArray<string | number>
   /** The last position confirmed to this process: a lost publish can only be after it. */
   position: string
-}
-
-const patternsOf = (selector: Selector): ReadonlyArray<string> =>
-  selector._tag === "Pattern" ? [selector.pattern] : selector.names
-
-const matcherOf = (selector: Selector): (name: string) => boolean => {
-  if (selector._tag === "Pattern") return compile(selector.pattern)
-  const names = new Set(selector.names)
-  return (name) => names.has(name)
 }
 
 /**

@@ -77,7 +77,8 @@ export const layerMemory: Layer.Layer<Services> = Layer.suspend(() => layerMemor
  * @since 0.1.0
  */
 export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
-  layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(MemoryBroker.layer))
+  // Fresh: two of these in one program would otherwise be given the same broker.
+  layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(Layer.fresh(MemoryBroker.layer)))
 
 /**
  * Options on Redis: how to connect, how to lay out the data, and what is common to all backends.

@@ -1,5 +1,6 @@
 import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { brokerSuite } from "./suite/broker.ts"
 import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
 import { lifecycleSuite } from "./suite/lifecycle.ts"
 import { publisherSuite } from "./suite/publisher.ts"
@@ -10,5 +11,5 @@ const cluster = inject("clusterPorts").map((port) => ({ host: "127.0.0.1", port 
 
 runSuites(
   liveBackend("Cluster", (options) => Rotif.layer({ cluster, prefix: freshPrefix(), shards: 8, ...options })),
-  [publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite]
+  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite]
 )

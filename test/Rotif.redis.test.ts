@@ -1,5 +1,6 @@
 import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { brokerSuite } from "./suite/broker.ts"
 import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
 import { lifecycleSuite } from "./suite/lifecycle.ts"
 import { publisherSuite } from "./suite/publisher.ts"
@@ -10,5 +11,5 @@ const url = `redis://127.0.0.1:${inject("redisPort")}`
 
 runSuites(
   liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options })),
-  [publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite]
+  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite]
 )

@@ -4,6 +4,8 @@
  * Matching compares whole segments and, after a mismatch, goes back only to the last `**`; nothing of the text becomes a
  * regular expression.
  */
+import type { Selector } from "../Broker.ts"
+
 export const compile = (pattern: string): (name: string) => boolean => {
   if (!pattern.includes("*")) return (name) => name === pattern
   const wanted = pattern.split(".")
@@ -11,6 +13,16 @@ export const compile = (pattern: string): (name: string) => boolean => {
 }
 
 export const matches = (pattern: string, name: string): boolean => compile(pattern)(name)
+
+/** The patterns a group with this selector is registered for; a name is a pattern too. */
+export const patternsOf = (selector: Selector): ReadonlyArray<string> =>
+  selector._tag === "Pattern" ? [selector.pattern] : selector.names
+
+export const matcherOf = (selector: Selector): (name: string) => boolean => {
+  if (selector._tag === "Pattern") return compile(selector.pattern)
+  const names = new Set(selector.names)
+  return (name) => names.has(name)
+}
 
 const matchSegments = (wanted: ReadonlyArray<string>, segments: ReadonlyArray<string>): boolean => {
   let w = 0

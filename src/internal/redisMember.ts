@@ -123,8 +123,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const { connection, fail, keys, matches, membership, names, patterns, reader } = setup
   const { consumer, group, leaseMillis } = membership
   const clock = yield* Clock.Clock
-  // The live clock is monotonic here; it measures how old a lease is, never what time it is.
-  const monotonic = () => Number(clock.currentTimeNanosUnsafe() / 1_000_000n)
+  // It measures how old a lease is, never what time it is: a wall clock that is set back must not make a lease last longer.
+  const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
 
   const sources = new Map<string, Source>()
   let retryKeys: Array<string> = []

@@ -1,0 +1,212 @@
+/**
+ * A consumer group: how far it is on each channel, what it has handed out, what is ready again, and who waits for messages.
+ */
+import type { Latch } from "effect"
+import { MutableList } from "effect"
+import type { Delivery } from "../../Broker.ts"
+import type { Log, Stored } from "./log.ts"
+import type { Position } from "./position.ts"
+import { isAfter } from "./position.ts"
+
+/** A message that was handed out before and comes again. */
+export interface Redelivery {
+  readonly reading: Reading
+  readonly stored: Stored
+  readonly attempt: number
+  readonly deliveryCount: number
+  readonly crashes: number
+}
+
+/** A hand-out. The object itself is the token of the lease: another hand-out of the same message is another one. */
+export class Lease implements Delivery {
+  readonly id: string
+  readonly channel: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  readonly publishedAtMillis: number
+  readonly attempt: number
+  readonly deliveryCount: number
+  readonly crashes: number
+  readonly malformed = undefined
+  readonly reading: Reading
+  readonly stored: Stored
+  /** The number of the message in the log; a redelivery has left the log behind. */
+  readonly number: number | undefined
+  readonly owner: object
+  /** When it was handed out or renewed. */
+  sinceMillis: number
+
+  constructor(
+    { attempt, crashes, deliveryCount, reading, stored }: Redelivery,
+    number: number | undefined,
+    owner: object,
+    nowMillis: number
+  ) {
+    this.id = stored.id
+    this.channel = reading.channel
+    this.payload = stored.payload
+    this.headers = stored.headers
+    this.params = stored.params
+    this.publishedAtMillis = stored.position.millis
+    this.attempt = attempt
+    this.deliveryCount = deliveryCount + 1
+    this.crashes = crashes
+    this.reading = reading
+    this.stored = stored
+    this.number = number
+    this.owner = owner
+    this.sinceMillis = nowMillis
+  }
+
+  /** Whether a limit has removed the message from the log. */
+  get isVanished(): boolean {
+    return this.number !== undefined && this.number < this.reading.log.first
+  }
+}
+
+/** A group on one channel. */
+export class Reading {
+  readonly group: Group
+  readonly channel: string
+  readonly log: Log
+  /** The number of the next message to hand out. */
+  private next: number
+  /** Messages up to this position are not for this group; it may lie ahead. */
+  private begin: Position | undefined
+  private readonly ready = MutableList.make<Redelivery>()
+  /** Handed out and not settled; in the order of the hand-outs. */
+  readonly leases = new Set<Lease>()
+
+  constructor(group: Group, channel: string, log: Log, begin: Position) {
+    this.group = group
+    this.channel = channel
+    this.log = log
+    this.next = log.after(begin)
+    this.begin = begin
+  }
+
+  get readyCount(): number {
+    return this.ready.length
+  }
+
+  get unreadCount(): number {
+    return this.log.end - Math.max(this.next, this.log.first)
+  }
+
+  /** The lowest number that this group has not acknowledged. */
+  get needs(): number {
+    let lowest = this.next
+    for (const { number } of this.leases) if (number !== undefined && number < lowest) lowest = number
+    return lowest
+  }
+
+  /** Told of every message stored. */
+  stored({ position }: Stored): void {
+    if (this.begin !== undefined && !isAfter(position, this.begin)) {
+      this.next = this.log.end
+      return
+    }
+    this.begin = undefined
+    this.group.announce(this)
+  }
+
+  /** Makes a message ready that was handed out before. */
+  giveBack(redelivery: Redelivery): void {
+    MutableList.append(this.ready, redelivery)
+    this.group.announce(this)
+  }
+
+  /** Hands out at most `count` redeliveries. */
+  takeReady(count: number, owner: object, nowMillis: number, out: Array<Lease>): void {
+    for (let left = Math.min(count, this.ready.length); left > 0; left--) {
+      this.hold(new Lease(MutableList.take(this.ready) as Redelivery, undefined, owner, nowMillis), out)
+    }
+    this.group.tidy(this)
+  }
+
+  /** Hands out at most `count` messages that the group has not read. */
+  takeUnread(count: number, owner: object, nowMillis: number, out: Array<Lease>): void {
+    this.next = Math.max(this.next, this.log.first)
+    for (let left = Math.min(count, this.unreadCount); left > 0; left--) {
+      const number = this.next++
+      const stored = this.log.at(number)
+      this.hold(
+        new Lease({ reading: this, stored, attempt: 1, deliveryCount: 0, crashes: 0 }, number, owner, nowMillis),
+        out
+      )
+    }
+    this.group.tidy(this)
+  }
+
+  /** Hands out to `owner` what somebody else's lease has expired on. */
+  takeOver(lease: Lease, owner: object, nowMillis: number, out: Array<Lease>): void {
+    this.leases.delete(lease)
+    this.hold(
+      new Lease({ ...again(lease, lease.attempt), crashes: lease.crashes + 1 }, lease.number, owner, nowMillis),
+      out
+    )
+  }
+
+  private hold(lease: Lease, out: Array<Lease>): void {
+    this.leases.add(lease)
+    out.push(lease)
+  }
+}
+
+/** The message of this hand-out once more. */
+export const again = (lease: Lease, attempt: number): Redelivery => ({
+  reading: lease.reading,
+  stored: lease.stored,
+  attempt,
+  deliveryCount: lease.deliveryCount,
+  crashes: lease.crashes
+})
+
+/** A member that waits for messages. */
+export interface Waiter {
+  readonly reads: (channel: string) => boolean
+  readonly latch: Latch.Latch
+}
+
+export class Group {
+  readonly name: string
+  /** The patterns it is registered for: nothing they match is removed before it has acknowledged it. */
+  readonly registered = new Map<string, (channel: string) => boolean>()
+  readonly readings = new Map<string, Reading>()
+  /** Those with something to hand out. */
+  readonly active = new Set<Reading>()
+  /** In the order they began to wait: the first one to wait is the first one served. */
+  readonly waiters = new Set<Waiter>()
+  members = 0
+  /** How often something was taken from it by `removeGroup`. */
+  removals = 0
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  reads(channel: string): boolean {
+    for (const matches of this.registered.values()) if (matches(channel)) return true
+    return false
+  }
+
+  /** There is something to hand out on this channel. */
+  announce(reading: Reading): void {
+    this.active.add(reading)
+    for (const waiter of this.waiters) if (waiter.reads(reading.channel)) waiter.latch.openUnsafe()
+  }
+
+  tidy(reading: Reading): void {
+    if (reading.readyCount === 0 && reading.unreadCount === 0) this.active.delete(reading)
+  }
+
+  /** Forgets a channel, with what was handed out. */
+  leave(channel: string): void {
+    const reading = this.readings.get(channel)
+    if (reading === undefined) return
+    reading.leases.clear()
+    this.readings.delete(channel)
+    this.active.delete(reading)
+  }
+}

@@ -1,0 +1,175 @@
+/** One consumer of one group in memory. */
+import type { Clock } from "effect"
+import { Duration, Effect, Latch } from "effect"
+import type { Delivery, Member, Membership } from "../../Broker.ts"
+import type { Group, Reading, Waiter } from "./group.ts"
+import { Lease } from "./group.ts"
+import type { Store } from "./store.ts"
+
+export interface MemoryMember extends Member {
+  readonly close: () => void
+}
+
+export const make = (
+  store: Store,
+  clock: Clock.Clock,
+  membership: Membership,
+  reads: (channel: string) => boolean
+): MemoryMember => {
+  const { group: name, leaseMillis, selector } = membership
+  const isPattern = selector._tag === "Pattern"
+  const patterns = isPattern ? [selector.pattern] : selector.names
+  const names = isPattern ? [] : selector.names
+  const owner = {}
+  const now = () => clock.currentTimeMillisUnsafe()
+  const group: Group = store.register(name, patterns, names, membership.start)
+  group.members++
+  let removals = group.removals
+  let onlyReady = true
+  let reading = false
+  let waking = false
+  let waiting: Latch.Latch | undefined
+
+  /** A group that was removed while this member goes on begins again, with the oldest message kept. */
+  const heal = () => {
+    if (group.removals === removals) return
+    removals = group.removals
+    store.register(name, patterns, names, { _tag: "Earliest" })
+  }
+
+  const share = (count: number, among: number) => Math.max(1, Math.ceil(count / among))
+
+  const take = (count: number): ReadonlyArray<Lease> => {
+    heal()
+    const out: Array<Lease> = []
+    const ready: Array<Reading> = []
+    const unread: Array<Reading> = []
+    for (const one of group.active) {
+      if (!reads(one.channel)) continue
+      if (one.readyCount > 0) ready.push(one)
+      if (one.unreadCount > 0) unread.push(one)
+      // A limit may have removed what there was.
+      group.tidy(one)
+    }
+    const nowMillis = now()
+    for (const one of ready) one.takeReady(share(count, ready.length), owner, nowMillis, out)
+    if (onlyReady) {
+      // What another member gave back when it left comes before what it had not read yet.
+      if (out.length > 0) return out
+      onlyReady = false
+    }
+    // One of each channel even now: endless redeliveries must not keep new messages away.
+    const left = share(count - out.length, unread.length)
+    for (const one of unread) one.takeUnread(left, owner, nowMillis, out)
+    return out
+  }
+
+  const wait = (millis: number) => {
+    // Waits from now on, before any fiber is started for it.
+    const latch = Latch.makeUnsafe(false)
+    const waiter: Waiter = { reads, latch }
+    waiting = latch
+    group.waiters.add(waiter)
+    return Effect.ensuring(
+      Effect.raceFirst(clock.sleep(Duration.millis(millis)), latch.await),
+      Effect.sync(() => group.waiters.delete(waiter))
+    )
+  }
+
+  const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>> =>
+    Effect.suspend(() => {
+      reading = true
+      waking = false
+      const endMillis = now() + blockMillis
+      const attempt: Effect.Effect<ReadonlyArray<Delivery>> = Effect.suspend(() => {
+        const deliveries = take(count)
+        const leftMillis = endMillis - now()
+        return deliveries.length > 0 || waking || leftMillis <= 0
+          ? Effect.succeed(deliveries)
+          : Effect.andThen(wait(leftMillis), attempt)
+      })
+      return Effect.ensuring(
+        attempt,
+        Effect.sync(() => {
+          reading = false
+          waiting = undefined
+        })
+      )
+    })
+
+  /** Does to each what is asked for, if this member holds this very hand-out; gives back those it does not. */
+  const settle = <A>(
+    items: ReadonlyArray<A>,
+    deliveryOf: (item: A) => Delivery,
+    action: (lease: Lease, item: A, nowMillis: number) => void
+  ) =>
+    Effect.sync(() => {
+      const refused: Array<Delivery> = []
+      const nowMillis = now()
+      for (const item of items) {
+        const lease = deliveryOf(item)
+        if (lease instanceof Lease && store.release(lease, owner)) action(lease, item, nowMillis)
+        else refused.push(lease)
+      }
+      return refused
+    })
+
+  return {
+    read,
+    wake: Effect.sync(() => {
+      if (!reading) return
+      waking = true
+      waiting?.openUnsafe()
+    }),
+    ack: (deliveries) => settle(deliveries, (delivery) => delivery, () => {}),
+    requeue: (items) =>
+      settle(
+        items,
+        ({ delivery }) => delivery,
+        (lease, { attempt, delayMillis }, nowMillis) => store.requeue(lease, attempt, delayMillis, nowMillis)
+      ),
+    bury: (items) =>
+      settle(
+        items,
+        ({ delivery }) => delivery,
+        (lease, { failure }, nowMillis) => store.bury(lease, failure, nowMillis)
+      ),
+    renew: (deliveries) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease) || lease.owner !== owner || !lease.reading.leases.has(lease)) return true
+          lease.sinceMillis = nowMillis
+          return false
+        })
+      }),
+    claim: (count) =>
+      Effect.sync(() => {
+        heal()
+        const nowMillis = now()
+        const deliveries: Array<Lease> = []
+        let nextInMillis = leaseMillis
+        let vanished = 0
+        search: for (const one of group.readings.values()) {
+          if (!reads(one.channel)) continue
+          for (const lease of one.leases) {
+            if (lease.owner === owner) continue
+            const ageMillis = nowMillis - lease.sinceMillis
+            if (ageMillis < leaseMillis) {
+              nextInMillis = Math.min(nextInMillis, leaseMillis - ageMillis)
+            } else if (lease.isVanished) {
+              one.leases.delete(lease)
+              vanished++
+            } else if (deliveries.length < count) {
+              one.takeOver(lease, owner, nowMillis, deliveries)
+            } else {
+              nextInMillis = 1
+              break search
+            }
+          }
+        }
+        return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
+      }),
+    close: () => store.leave(group)
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * Positions: `"<ms>-<sequence>"`, ascending, as Redis makes them. The first part is the clock's time, and stays where it was
+ * while the clock is set back.
+ */
+export interface Position {
+  readonly millis: number
+  readonly sequence: number
+}
+
+export const format = ({ millis, sequence }: Position): string => `${millis}-${sequence}`
+
+/** A position without its second part is the lowest of its millisecond. */
+export const parse = (text: string): Position => {
+  const dash = text.indexOf("-")
+  return dash < 0
+    ? { millis: Number(text), sequence: 0 }
+    : { millis: Number(text.slice(0, dash)), sequence: Number(text.slice(dash + 1)) }
+}
+
+export const isAfter = (one: Position, other: Position): boolean =>
+  one.millis > other.millis || (one.millis === other.millis && one.sequence > other.sequence)
+
+/** The index of the first item for which `holds` is true; it is true for all that follow. */
+export const firstIndex = <A>(items: ReadonlyArray<A>, from: number, holds: (item: A) => boolean): number => {
+  let low = from
+  let high = items.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (holds(items[middle]!)) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/** Makes positions, each after the one before. `0-0` is never made: it stands for "before everything". */
+export class Positions {
+  last: Position = { millis: 0, sequence: 0 }
+
+  next(nowMillis: number): Position {
+    const millis = Math.floor(nowMillis)
+    this.last = millis > this.last.millis
+      ? { millis, sequence: 0 }
+      : { millis: this.last.millis, sequence: this.last.sequence + 1 }
+    return this.last
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * Everything a broker in memory knows. Each operation happens at once, at a time it is told: there is no state between two of
+ * them, so a fiber that is interrupted leaves nothing half done.
+ */
+import type { BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
+import { compile } from "../pattern.ts"
+import { DueQueue } from "./dueQueue.ts"
+import type { Lease, Redelivery } from "./group.ts"
+import { again, Group, Reading } from "./group.ts"
+import { Letters } from "./letters.ts"
+import { Log } from "./log.ts"
+import type { Position } from "./position.ts"
+import { format, parse } from "./position.ts"
+import { Windows } from "./windows.ts"
+
+interface Channel {
+  readonly name: string
+  readonly log: Log
+  limits: Limits
+  /** The groups that read it, by their names. */
+  readonly readings: Map<string, Reading>
+}
+
+const beginning: Position = { millis: 0, sequence: 0 }
+
+export class Store {
+  private readonly channels = new Map<string, Channel>()
+  private readonly groups = new Map<string, Group>()
+  private readonly waiting = new DueQueue<Redelivery>()
+  private readonly windows = new Windows()
+  private readonly letters = new Letters()
+  /** Told when something has begun to wait for an earlier time than all else. */
+  readonly sleepers = new Set<() => void>()
+
+  // Messages ---------------------------------------------------------------------------------------------------------
+
+  append(message: NewMessage, nowMillis: number): { readonly position: string; readonly isDuplicate: boolean } {
+    const { id, limits, windowMillis = 0 } = message
+    const channel = this.channel(message.channel)
+    if (limits !== undefined) channel.limits = limits
+    const first = windowMillis > 0 ? this.windows.find(channel.name, id, nowMillis) : undefined
+    if (first !== undefined) return { position: first, isDuplicate: true }
+    const stored = channel.log.add(message, nowMillis)
+    if (limits?.maxLength !== undefined || limits?.minId !== undefined) this.limit(channel, nowMillis)
+    const position = format(stored.position)
+    if (windowMillis > 0) this.windows.open(channel.name, id, position, nowMillis + windowMillis)
+    for (const reading of channel.readings.values()) reading.stored(stored)
+    return { position, isDuplicate: false }
+  }
+
+  /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
+  trim(nowMillis: number): number {
+    this.windows.close(nowMillis)
+    let removed = 0
+    for (const channel of this.channels.values()) {
+      if (channel.readings.size > 0) {
+        let needed = channel.log.end
+        for (const reading of channel.readings.values()) needed = Math.min(needed, reading.needs)
+        removed += channel.log.removeBefore(needed)
+      }
+      removed += this.limit(channel, nowMillis)
+    }
+    return removed
+  }
+
+  private limit({ limits, log }: Channel, nowMillis: number): number {
+    let removed = 0
+    if (limits.maxAgeMillis !== undefined) {
+      removed += log.removeBefore(log.from({ millis: nowMillis - limits.maxAgeMillis, sequence: 0 }))
+    }
+    if (limits.minId !== undefined) removed += log.removeBefore(log.from(parse(limits.minId)))
+    if (limits.maxLength !== undefined) removed += log.removeBefore(log.end - limits.maxLength)
+    return removed
+  }
+
+  // Channels and groups ----------------------------------------------------------------------------------------------
+
+  /** The channel of this name; a new one is read from its beginning by every group whose patterns match it. */
+  private channel(name: string): Channel {
+    const known = this.channels.get(name)
+    if (known !== undefined) return known
+    const channel: Channel = { name, log: new Log(), limits: {}, readings: new Map() }
+    this.channels.set(name, channel)
+    for (const group of this.groups.values()) if (group.reads(name)) this.attach(group, channel, beginning)
+    return channel
+  }
+
+  /** A group that reads the channel already keeps its place. */
+  private attach(group: Group, channel: Channel, begin: Position): void {
+    if (channel.readings.has(group.name)) return
+    const reading = new Reading(group, channel.name, channel.log, begin)
+    channel.readings.set(group.name, reading)
+    group.readings.set(channel.name, reading)
+    if (reading.unreadCount > 0) group.announce(reading)
+  }
+
+  /** Registers a group, creates it where it is missing, and makes the channels it names known. */
+  register(name: string, patterns: ReadonlyArray<string>, names: ReadonlyArray<string>, start: Start): Group {
+    const group = this.groups.get(name) ?? new Group(name)
+    this.groups.set(name, group)
+    const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(compile)
+    for (const pattern of patterns) group.registered.set(pattern, compile(pattern))
+    for (const channel of this.channels.values()) {
+      if (added.some((matches) => matches(channel.name))) this.attach(group, channel, beginOf(start, channel.log))
+    }
+    for (const channel of names) this.channel(channel)
+    return group
+  }
+
+  removeGroup(name: string, patterns: ReadonlyArray<string>): void {
+    const group = this.groups.get(name)
+    if (group === undefined) return
+    for (const pattern of patterns) group.registered.delete(pattern)
+    const gone = patterns.map(compile)
+    const ended = new Set<Reading>()
+    for (const [channel, reading] of group.readings) {
+      if (!gone.some((matches) => matches(channel)) || group.reads(channel)) continue
+      ended.add(reading)
+      group.leave(channel)
+      this.channels.get(channel)!.readings.delete(name)
+    }
+    this.waiting.removeWhere(({ reading }) => ended.has(reading))
+    group.removals++
+    // A member that goes on joins again with its next read.
+    for (const waiter of group.waiters) waiter.latch.openUnsafe()
+    this.forget(group)
+  }
+
+  leave(group: Group): void {
+    group.members--
+    this.forget(group)
+  }
+
+  private forget(group: Group): void {
+    if (group.members === 0 && group.readings.size === 0 && group.registered.size === 0) this.groups.delete(group.name)
+  }
+
+  // Settlements ------------------------------------------------------------------------------------------------------
+
+  /** Ends the lease if `owner` holds this very hand-out; whether it did. */
+  release(lease: Lease, owner: object): boolean {
+    return lease.owner === owner && lease.reading.leases.delete(lease)
+  }
+
+  requeue(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
+    const redelivery = again(lease, attempt)
+    if (delayMillis > 0) this.wait(redelivery, nowMillis + Math.ceil(delayMillis))
+    else lease.reading.giveBack(redelivery)
+  }
+
+  bury(lease: Lease, failure: Failure, nowMillis: number): void {
+    this.letters.add(lease, failure, nowMillis)
+  }
+
+  // Time -------------------------------------------------------------------------------------------------------------
+
+  private wait(redelivery: Redelivery, dueAtMillis: number): void {
+    const first = this.waiting.first
+    this.waiting.add(dueAtMillis, redelivery)
+    if (first !== undefined && first.dueAtMillis <= dueAtMillis) return
+    const sleepers = [...this.sleepers]
+    this.sleepers.clear()
+    for (const wake of sleepers) wake()
+  }
+
+  promote(
+    limit: number,
+    nowMillis: number
+  ): { readonly moved: number; readonly nextInMillis: number | undefined } {
+    let moved = 0
+    while (moved < limit) {
+      const due = this.waiting.takeDue(nowMillis)
+      if (due === undefined) break
+      due.value.reading.giveBack(due.value)
+      moved++
+    }
+    if (moved > 0) return { moved, nextInMillis: 0 }
+    const next = this.waiting.first
+    return {
+      moved,
+      nextInMillis: next === undefined ? undefined : Math.max(1, Math.ceil(next.dueAtMillis - nowMillis))
+    }
+  }
+
+  // Looking ----------------------------------------------------------------------------------------------------------
+
+  info(matches: (channel: string) => boolean): BrokerInfo {
+    const names = [...this.channels.keys()].filter(matches).sort()
+    return {
+      channels: names.map((channel) => {
+        const { log, readings } = this.channels.get(channel)!
+        return {
+          channel,
+          length: log.length,
+          groups: [...readings.keys()].sort().map((group) => {
+            const reading = readings.get(group)!
+            return {
+              group,
+              channel,
+              lag: reading.unreadCount,
+              pending: reading.leases.size,
+              ready: reading.readyCount
+            }
+          })
+        }
+      }),
+      waiting: this.waiting.size,
+      dead: this.letters.size
+    }
+  }
+
+  listLetters(cursor: string | undefined, limit: number) {
+    return this.letters.list(cursor, limit)
+  }
+}
+
+const beginOf = (start: Start, log: Log): Position => {
+  switch (start._tag) {
+    case "Earliest":
+      return beginning
+    case "Latest":
+      return log.last
+    case "Position":
+      return parse(start.position)
+    case "Time":
+      return { millis: Math.ceil(start.atMillis) - 1, sequence: Infinity }
+  }
+}

@@ -1,0 +1,250 @@
+/** The port itself: leases, fences, waiting reads. What subscriptions do with it is in the other suites. */
+import { assert, describe } from "@effect/vitest"
+import { Clock, Effect, Fiber, Scope } from "effect"
+import { Broker } from "rotif"
+import { type Backend, letters, promises } from "./kit.ts"
+
+const leaseMillis = 400
+
+const texts: Broker.Selector = { _tag: "Channels", names: ["texts"] }
+
+const join = Effect.fnUntraced(function*(consumer: string, options?: Partial<Broker.Membership>) {
+  const broker = yield* Broker.Broker
+  const selector = options?.selector ?? texts
+  const shard = broker.shardsOf(selector)[0]!
+  return yield* broker.join({
+    shard,
+    group: "g",
+    consumer,
+    selector,
+    start: { _tag: "Earliest" },
+    leaseMillis,
+    ...options
+  })
+})
+
+const append = (payloads: ReadonlyArray<string>, channel = "texts") =>
+  Broker.Broker.use((broker) => broker.append(payloads.map((payload) => ({ id: payload, channel, payload }))))
+
+const counts = Broker.Broker.use((broker) => broker.info(texts)).pipe(
+  Effect.map(({ channels, waiting }) => {
+    const { lag, pending, ready } = channels[0]!.groups[0]!
+    return { lag, pending, ready, waiting }
+  })
+)
+
+const payloads = (deliveries: ReadonlyArray<Broker.Delivery>) => deliveries.map(({ payload }) => payload)
+
+/** Reads until there is something. */
+const readSome = (member: Broker.Member, count: number) =>
+  Effect.repeat(member.read(count, 5_000), { until: (deliveries) => deliveries.length > 0 })
+
+export const brokerSuite = (backend: Backend): void => {
+  const test = promises(backend)
+  const { soon } = backend
+
+  describe("Broker.join: leases", () => {
+    test(
+      "gives an expired hand-out to the member that claims it, counts a crash, and refuses its first owner",
+      Effect.gen(function*() {
+        const first = yield* join("first")
+        const second = yield* join("second")
+        yield* append(["x"])
+        const [mine] = yield* soon(readSome(first, 10))
+        const early = yield* second.claim(10)
+        assert.deepStrictEqual(early.deliveries, [])
+        assert.isAtMost(early.nextInMillis, leaseMillis)
+        yield* backend.advance(leaseMillis + 50)
+        const { deliveries: [theirs] } = yield* second.claim(10)
+        assert.deepInclude(mine, { payload: "x", attempt: 1, deliveryCount: 1, crashes: 0 })
+        assert.deepInclude(theirs, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 1 })
+
+        assert.deepStrictEqual(yield* first.renew([mine!]), [mine!])
+        assert.deepStrictEqual(yield* first.requeue([{ delivery: mine!, delayMillis: 0, attempt: 2 }]), [mine!])
+        assert.deepStrictEqual(
+          yield* first.bury([{ delivery: mine!, failure: { reason: "term", message: "late" } }]),
+          [mine!]
+        )
+        assert.deepStrictEqual(yield* first.ack([mine!]), [mine!])
+        assert.deepStrictEqual(yield* counts, { lag: 0, pending: 1, ready: 0, waiting: 0 })
+        assert.deepStrictEqual(yield* second.ack([theirs!]), [])
+        assert.deepStrictEqual(yield* counts, { lag: 0, pending: 0, ready: 0, waiting: 0 })
+        assert.deepStrictEqual(yield* letters, [])
+      })
+    )
+
+    test(
+      "leaves a hand-out to its owner while nobody has claimed it",
+      Effect.gen(function*() {
+        const member = yield* join("first")
+        yield* append(["x"])
+        const deliveries = yield* soon(readSome(member, 10))
+        yield* backend.advance(leaseMillis + 50)
+        assert.deepStrictEqual(yield* member.ack(deliveries), [])
+        assert.deepStrictEqual(yield* counts, { lag: 0, pending: 0, ready: 0, waiting: 0 })
+      })
+    )
+
+    test(
+      "starts a lease anew when it is renewed",
+      Effect.gen(function*() {
+        const first = yield* join("first", { leaseMillis: 1_500 })
+        const second = yield* join("second", { leaseMillis: 1_500 })
+        yield* append(["kept", "lost"])
+        const [kept] = yield* soon(readSome(first, 2))
+        yield* backend.advance(1_000)
+        assert.deepStrictEqual(yield* first.renew([kept!]), [])
+        yield* backend.advance(700)
+        const { deliveries } = yield* second.claim(10)
+        assert.deepStrictEqual(payloads(deliveries), ["lost"])
+      })
+    )
+
+    test(
+      "claims no more than it is asked to, and says that there is more",
+      Effect.gen(function*() {
+        const second = yield* join("second")
+        yield* append(["a", "b", "c"])
+        yield* soon(readSome(yield* join("first"), 10))
+        yield* backend.advance(leaseMillis + 50)
+        const some = yield* second.claim(2)
+        const rest = yield* second.claim(2)
+        assert.deepStrictEqual([payloads(some.deliveries), some.nextInMillis], [["a", "b"], 1])
+        assert.deepStrictEqual(payloads(rest.deliveries), ["c"])
+      })
+    )
+
+    test(
+      "keeps what a member held when it left, until the lease expires",
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const first = yield* Scope.provide(join("first"), scope)
+        yield* append(["x"])
+        yield* soon(readSome(first, 10))
+        yield* Scope.close(scope, yield* Effect.exit(Effect.void))
+        const second = yield* join("second")
+        assert.deepStrictEqual((yield* second.claim(10)).deliveries, [])
+        yield* backend.advance(leaseMillis + 50)
+        assert.deepStrictEqual(payloads((yield* second.claim(10)).deliveries), ["x"])
+      })
+    )
+  })
+
+  describe("Broker.join: read", () => {
+    test(
+      "hands out redeliveries before new messages",
+      Effect.gen(function*() {
+        const member = yield* join("first")
+        yield* append(["old"])
+        const [old] = yield* soon(readSome(member, 10))
+        yield* append(["new"])
+        yield* member.requeue([{ delivery: old!, delayMillis: 0, attempt: 1 }])
+        // A member that runs hears of its first redelivery a moment later on Redis; a new one knows.
+        const fresh = yield* join("second")
+        assert.deepStrictEqual(payloads(yield* soon(readSome(fresh, 10))).slice(0, 1), ["old"])
+      })
+    )
+
+    test(
+      "waits until it is woken",
+      Effect.gen(function*() {
+        const member = yield* join("first")
+        const since = yield* Clock.currentTimeMillis
+        const reading = yield* Effect.forkChild(member.read(10, 60_000), { startImmediately: true })
+        yield* member.wake
+        assert.deepStrictEqual(yield* soon(Fiber.join(reading)), [])
+        assert.isBelow((yield* Clock.currentTimeMillis) - since, 5_000)
+      })
+    )
+
+    test(
+      "waits no longer than it is told to",
+      Effect.gen(function*() {
+        const member = yield* join("first")
+        const since = yield* Clock.currentTimeMillis
+        assert.deepStrictEqual(yield* soon(member.read(10, 100)), [])
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - since, 99)
+      })
+    )
+
+    test(
+      "waits for a message, also on a channel that is not there yet",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const [shard] = broker.shardsOf({ _tag: "Channels", names: ["texts.new"] })
+        const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
+        const first = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
+        yield* append(["a"], "texts.new")
+        const [a] = yield* soon(Fiber.join(first))
+        assert.deepInclude(a, { channel: "texts.new", payload: "a" })
+        const second = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
+        yield* append(["b"], "texts.new")
+        assert.deepStrictEqual(payloads(yield* soon(Fiber.join(second))), ["b"])
+      })
+    )
+  })
+
+  describe("Broker.join: requeue with a delay", () => {
+    test(
+      "wakes whoever waits for an earlier time, and brings the message back to the same group only",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const [shard] = broker.shardsOf(texts)
+        const member = yield* join("first")
+        const other = yield* join("other", { group: "other" })
+        yield* append(["x"])
+        const [x] = yield* soon(readSome(member, 10))
+        yield* other.ack(yield* soon(readSome(other, 10)))
+        const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard!), { startImmediately: true })
+        const since = yield* Clock.currentTimeMillis
+        yield* member.requeue([{ delivery: x!, delayMillis: 150, attempt: 2 }])
+        yield* soon(Fiber.join(earlier))
+        const [again] = yield* soon(readSome(member, 10))
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - since, 149)
+        assert.deepInclude(again, { payload: "x", attempt: 2, deliveryCount: 2, crashes: 0 })
+        assert.deepStrictEqual(yield* soon(other.read(10, 20)), [])
+      })
+    )
+  })
+
+  describe("Broker.removeGroup", () => {
+    test(
+      "forgets what the group had; a member that goes on joins it again",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const member = yield* join("first")
+        yield* append(["x"])
+        const [x] = yield* soon(readSome(member, 10))
+        yield* broker.removeGroup("g", texts)
+        assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
+        assert.deepStrictEqual(yield* member.requeue([{ delivery: x!, delayMillis: 0, attempt: 2 }]), [x!])
+        const again = yield* soon(Effect.retry(readSome(member, 10), { times: 3 }))
+        assert.deepStrictEqual(again.map(({ deliveryCount, payload }) => [payload, deliveryCount]), [["x", 1]])
+      })
+    )
+  })
+
+  describe("Broker.letters", () => {
+    test(
+      "gives pages in order",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const [shard] = broker.shardsOf(texts)
+        const member = yield* join("first")
+        yield* append(["a", "b", "c"])
+        const deliveries = yield* soon(readSome(member, 10))
+        yield* member.bury(
+          deliveries.map((delivery) => ({ delivery, failure: { reason: "term", message: delivery.payload } }))
+        )
+        const first = yield* broker.letters(shard!, { limit: 2 })
+        const rest = yield* broker.letters(shard!, { limit: 2, cursor: first[1]!.letterId })
+        assert.deepStrictEqual([...first, ...rest].map(({ failure, payload }) => [payload, failure.message]), [
+          ["a", "a"],
+          ["b", "b"],
+          ["c", "c"]
+        ])
+        assert.strictEqual(rest.length, 1)
+      })
+    )
+  })
+}
