@@ -31,7 +31,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       shards: 1,
       shardsOf: () => [0],
       append: (messages) =>
-        Effect.sync(() => {
+        store.run(() => {
           const nowMillis = now()
           return messages.map((message): Appended => {
             const { isDuplicate, position } = store.append(message, nowMillis)
@@ -40,10 +40,10 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         }),
       join: (membership) =>
         Effect.acquireRelease(
-          Effect.sync(() => Member.make(store, clock, membership, matcherOf(membership.selector))),
+          store.run(() => Member.make(store, clock, membership, matcherOf(membership.selector))),
           (member) => Effect.sync(member.close)
         ),
-      promote: (_, limit) => Effect.sync(() => store.promote(limit, now())),
+      promote: (_, limit) => store.run(() => store.promote(limit, now())),
       awaitEarlier: () =>
         Effect.callback<void>((resume) => {
           const wake = () => resume(Effect.void)
@@ -51,7 +51,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           return Effect.sync(() => store.sleepers.delete(wake))
         }),
       trim: () => Effect.sync(() => store.trim(now())),
-      removeGroup: (group, selector) => Effect.sync(() => store.removeGroup(group, patternsOf(selector))),
+      removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
       letters: (_, { cursor, limit }) => Effect.sync(() => store.listLetters(cursor, limit))
     })

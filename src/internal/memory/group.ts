@@ -17,7 +17,10 @@ export interface Redelivery {
   readonly crashes: number
 }
 
-/** A hand-out. The object itself is the token of the lease: another hand-out of the same message is another one. */
+/**
+ * A hand-out. The object itself is the token of the lease: another hand-out of the same message is another one. What leads into
+ * the broker is private: whoever prints or compares a delivery must not walk through all of it.
+ */
 export class Lease implements Delivery {
   readonly id: string
   readonly channel: string
@@ -29,13 +32,11 @@ export class Lease implements Delivery {
   readonly deliveryCount: number
   readonly crashes: number
   readonly malformed = undefined
-  readonly reading: Reading
-  readonly stored: Stored
-  /** The number of the message in the log; a redelivery has left the log behind. */
-  readonly number: number | undefined
-  readonly owner: object
-  /** When it was handed out or renewed. */
-  sinceMillis: number
+  readonly #reading: Reading
+  readonly #stored: Stored
+  readonly #number: number | undefined
+  readonly #owner: object
+  #sinceMillis: number
 
   constructor(
     { attempt, crashes, deliveryCount, reading, stored }: Redelivery,
@@ -52,16 +53,44 @@ export class Lease implements Delivery {
     this.attempt = attempt
     this.deliveryCount = deliveryCount + 1
     this.crashes = crashes
-    this.reading = reading
-    this.stored = stored
-    this.number = number
-    this.owner = owner
-    this.sinceMillis = nowMillis
+    this.#reading = reading
+    this.#stored = stored
+    this.#number = number
+    this.#owner = owner
+    this.#sinceMillis = nowMillis
+  }
+
+  get reading(): Reading {
+    return this.#reading
+  }
+
+  /** The number of the message in the log; a redelivery has left the log behind. */
+  get number(): number | undefined {
+    return this.#number
+  }
+
+  /** When it was handed out or renewed. */
+  get sinceMillis(): number {
+    return this.#sinceMillis
+  }
+
+  isHeldBy(owner: object): boolean {
+    return this.#owner === owner && this.#reading.leases.has(this)
+  }
+
+  renew(nowMillis: number): void {
+    this.#sinceMillis = nowMillis
+  }
+
+  /** The message once more. */
+  again(attempt: number): Redelivery {
+    const { crashes, deliveryCount } = this
+    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes }
   }
 
   /** Whether a limit has removed the message from the log. */
   get isVanished(): boolean {
-    return this.number !== undefined && this.number < this.reading.log.first
+    return this.#number !== undefined && this.#number < this.#reading.log.first
   }
 }
 
@@ -143,7 +172,7 @@ export class Reading {
   takeOver(lease: Lease, owner: object, nowMillis: number, out: Array<Lease>): void {
     this.leases.delete(lease)
     this.hold(
-      new Lease({ ...again(lease, lease.attempt), crashes: lease.crashes + 1 }, lease.number, owner, nowMillis),
+      new Lease({ ...lease.again(lease.attempt), crashes: lease.crashes + 1 }, lease.number, owner, nowMillis),
       out
     )
   }
@@ -153,15 +182,6 @@ export class Reading {
     out.push(lease)
   }
 }
-
-/** The message of this hand-out once more. */
-export const again = (lease: Lease, attempt: number): Redelivery => ({
-  reading: lease.reading,
-  stored: lease.stored,
-  attempt,
-  deliveryCount: lease.deliveryCount,
-  crashes: lease.crashes
-})
 
 /** A member that waits for messages. */
 export interface Waiter {
@@ -182,8 +202,12 @@ export class Group {
   /** How often something was taken from it by `removeGroup`. */
   removals = 0
 
-  constructor(name: string) {
+  /** Whose wait has ended; they are resumed after the operation. */
+  private readonly woken: Array<() => void>
+
+  constructor(name: string, woken: Array<() => void>) {
     this.name = name
+    this.woken = woken
   }
 
   reads(channel: string): boolean {
@@ -194,7 +218,16 @@ export class Group {
   /** There is something to hand out on this channel. */
   announce(reading: Reading): void {
     this.active.add(reading)
-    for (const waiter of this.waiters) if (waiter.reads(reading.channel)) waiter.latch.openUnsafe()
+    this.wake((waiter) => waiter.reads(reading.channel))
+  }
+
+  /** Ends the waits for which `holds` is true. */
+  wake(holds: (waiter: Waiter) => boolean): void {
+    for (const waiter of this.waiters) {
+      if (!holds(waiter)) continue
+      this.waiters.delete(waiter)
+      this.woken.push(() => waiter.latch.openUnsafe())
+    }
   }
 
   tidy(reading: Reading): void {

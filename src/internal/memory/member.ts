@@ -81,13 +81,15 @@ export const make = (
       reading = true
       waking = false
       const endMillis = now() + blockMillis
-      const attempt: Effect.Effect<ReadonlyArray<Delivery>> = Effect.suspend(() => {
-        const deliveries = take(count)
-        const leftMillis = endMillis - now()
-        return deliveries.length > 0 || waking || leftMillis <= 0
-          ? Effect.succeed(deliveries)
-          : Effect.andThen(wait(leftMillis), attempt)
-      })
+      const attempt: Effect.Effect<ReadonlyArray<Delivery>> = Effect.flatMap(
+        store.run(() => take(count)),
+        (deliveries) => {
+          const leftMillis = endMillis - now()
+          return deliveries.length > 0 || waking || leftMillis <= 0
+            ? Effect.succeed(deliveries)
+            : Effect.andThen(wait(leftMillis), attempt)
+        }
+      )
       return Effect.ensuring(
         attempt,
         Effect.sync(() => {
@@ -103,7 +105,7 @@ export const make = (
     deliveryOf: (item: A) => Delivery,
     action: (lease: Lease, item: A, nowMillis: number) => void
   ) =>
-    Effect.sync(() => {
+    store.run(() => {
       const refused: Array<Delivery> = []
       const nowMillis = now()
       for (const item of items) {
@@ -138,13 +140,13 @@ export const make = (
       Effect.sync(() => {
         const nowMillis = now()
         return deliveries.filter((lease) => {
-          if (!(lease instanceof Lease) || lease.owner !== owner || !lease.reading.leases.has(lease)) return true
-          lease.sinceMillis = nowMillis
+          if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
+          lease.renew(nowMillis)
           return false
         })
       }),
     claim: (count) =>
-      Effect.sync(() => {
+      store.run(() => {
         heal()
         const nowMillis = now()
         const deliveries: Array<Lease> = []
@@ -153,7 +155,7 @@ export const make = (
         search: for (const one of group.readings.values()) {
           if (!reads(one.channel)) continue
           for (const lease of one.leases) {
-            if (lease.owner === owner) continue
+            if (lease.isHeldBy(owner)) continue
             const ageMillis = nowMillis - lease.sinceMillis
             if (ageMillis < leaseMillis) {
               nextInMillis = Math.min(nextInMillis, leaseMillis - ageMillis)

@@ -2,11 +2,12 @@
  * Everything a broker in memory knows. Each operation happens at once, at a time it is told: there is no state between two of
  * them, so a fiber that is interrupted leaves nothing half done.
  */
+import { Effect } from "effect"
 import type { BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
 import { compile } from "../pattern.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Redelivery } from "./group.ts"
-import { again, Group, Reading } from "./group.ts"
+import { Group, Reading } from "./group.ts"
 import { Letters } from "./letters.ts"
 import { Log } from "./log.ts"
 import type { Position } from "./position.ts"
@@ -29,8 +30,26 @@ export class Store {
   private readonly waiting = new DueQueue<Redelivery>()
   private readonly windows = new Windows()
   private readonly letters = new Letters()
+  private readonly woken: Array<() => void> = []
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
+
+  /**
+   * Does one operation. Who waits for what it did goes on in a turn of its own: resuming a fiber runs it at
+   * once, up to the handlers of users, and these must find the operation done.
+   */
+  run<A>(operation: () => A): Effect.Effect<A> {
+    return Effect.withFiber((fiber) => {
+      const result = operation()
+      if (this.woken.length > 0) {
+        const woken = this.woken.splice(0)
+        fiber.currentDispatcher.scheduleTask(() => {
+          for (const resume of woken) resume()
+        }, 0)
+      }
+      return Effect.succeed(result)
+    })
+  }
 
   // Messages ---------------------------------------------------------------------------------------------------------
 
@@ -96,7 +115,7 @@ export class Store {
 
   /** Registers a group, creates it where it is missing, and makes the channels it names known. */
   register(name: string, patterns: ReadonlyArray<string>, names: ReadonlyArray<string>, start: Start): Group {
-    const group = this.groups.get(name) ?? new Group(name)
+    const group = this.groups.get(name) ?? new Group(name, this.woken)
     this.groups.set(name, group)
     const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(compile)
     for (const pattern of patterns) group.registered.set(pattern, compile(pattern))
@@ -122,7 +141,7 @@ export class Store {
     this.waiting.removeWhere(({ reading }) => ended.has(reading))
     group.removals++
     // A member that goes on joins again with its next read.
-    for (const waiter of group.waiters) waiter.latch.openUnsafe()
+    group.wake(() => true)
     this.forget(group)
   }
 
@@ -139,11 +158,11 @@ export class Store {
 
   /** Ends the lease if `owner` holds this very hand-out; whether it did. */
   release(lease: Lease, owner: object): boolean {
-    return lease.owner === owner && lease.reading.leases.delete(lease)
+    return lease.isHeldBy(owner) && lease.reading.leases.delete(lease)
   }
 
   requeue(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
-    const redelivery = again(lease, attempt)
+    const redelivery = lease.again(attempt)
     if (delayMillis > 0) this.wait(redelivery, nowMillis + Math.ceil(delayMillis))
     else lease.reading.giveBack(redelivery)
   }
@@ -158,9 +177,8 @@ export class Store {
     const first = this.waiting.first
     this.waiting.add(dueAtMillis, redelivery)
     if (first !== undefined && first.dueAtMillis <= dueAtMillis) return
-    const sleepers = [...this.sleepers]
+    this.woken.push(...this.sleepers)
     this.sleepers.clear()
-    for (const wake of sleepers) wake()
   }
 
   promote(
