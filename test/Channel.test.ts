@@ -211,7 +211,7 @@ describe("Channel.encode and decode", () => {
     ["a value that does not fit", Channel.make("amounts", { payload: Schema.Int }), 1.5]
   ] as ReadonlyArray<readonly [string, Channel.Any, unknown]>)(
     "fail typed for %s",
-    ([_, channel, value]) =>
+    ([, channel, value]) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(
           Channel.encode(channel, value) as Effect.Effect<string, Channel.InvalidPayload>

@@ -53,10 +53,10 @@ interface Spec {
   readonly cap: number | undefined
   readonly times: number | undefined
   readonly total: number | undefined
-  readonly then: number | undefined
+  readonly after: number | undefined
 }
 
-const build = ({ cap, shape, then, times, total }: Spec): Schedule.Schedule<unknown, unknown> => {
+const build = ({ after, cap, shape, times, total }: Spec): Schedule.Schedule<unknown, unknown> => {
   const base = Duration.millis(shape.base)
   const shapes = {
     exponential: () => Schedule.exponential(base),
@@ -69,8 +69,8 @@ const build = ({ cap, shape, then, times, total }: Spec): Schedule.Schedule<unkn
   if (cap !== undefined) schedule = Schedule.min([schedule, Schedule.spaced(Duration.millis(cap))])
   if (times !== undefined) schedule = Schedule.upTo(schedule, { times })
   if (total !== undefined) schedule = Schedule.upTo(schedule, { duration: Duration.millis(total) })
-  if (then !== undefined) {
-    schedule = Schedule.concat(schedule, Schedule.spaced(Duration.millis(then)).pipe(Schedule.upTo({ times: 3 })))
+  if (after !== undefined) {
+    schedule = Schedule.concat(schedule, Schedule.spaced(Duration.millis(after)).pipe(Schedule.upTo({ times: 3 })))
   }
   return schedule
 }
@@ -85,7 +85,7 @@ const specs: Arbitrary.Arbitrary<Spec> = Arbitrary.schema(Schema.Struct({
   cap: Schema.UndefinedOr(millis(1, 20_000)),
   times: Schema.UndefinedOr(millis(0, 12)),
   total: Schema.UndefinedOr(millis(1, 200_000)),
-  then: Schema.UndefinedOr(millis(1, 1_000))
+  after: Schema.UndefinedOr(millis(1, 1_000))
 }))
 
 describe("Retry.decide: a Schedule", () => {
