@@ -68,7 +68,10 @@ export interface ByTag<in Tags extends string> {
  * @category models
  * @since 0.1.0
  */
-export type TagOf<E> = E extends { readonly _tag: infer Tag extends string } ? Tag : E extends never ? never : "Error"
+export type TagOf<E> = unknown extends E ? never
+  : E extends { readonly _tag: infer Tag extends string } ? Tag :
+  E extends never ? never
+  : "Error"
 
 /**
  * How failures are retried: a `Schedule` (its input is the error), a fixed delay, a function to a delay, or a decision for each
@@ -78,10 +81,14 @@ export type TagOf<E> = E extends { readonly _tag: infer Tag extends string } ? T
  * @since 0.1.0
  */
 export type Policy<E> =
-  | Schedule.Schedule<unknown, E>
+  | Schedule.Schedule<unknown, Known<E>>
   | Duration.Input
   | ((failure: Attempt<E>) => Duration.Input)
   | ByTag<Exclude<TagOf<E>, "RetryAfter">>
+
+// The compiler looks at a policy before it looks at a handler written in place. Until then the errors are `unknown`, and a policy
+// that would not fit these would be refused without a look at the handler.
+type Known<E> = unknown extends E ? never : E
 
 /**
  * Never again: the message becomes a dead letter with reason `term`.

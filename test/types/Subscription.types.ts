@@ -124,6 +124,41 @@ Subscription.layer(Order, {
   }
 })
 
+// The same for handlers that are written in place, before or after the policy.
+const InPlace = Subscription.layer(Order, {
+  retry: Retry.make({ CardDeclined: Retry.term, GatewayDown: Retry.release }),
+  handler: (message) =>
+    Effect.gen(function*() {
+      if (message.payload.total > 100) return yield* new CardDeclined()
+      yield* charge()
+    })
+})
+expectTypeOf<Layer.Services<typeof InPlace>>().toEqualTypeOf<Gateway | Broker.Broker | Subscription.Subscriptions>()
+Subscription.layer(Order, {
+  handler: Effect.fn("charge")(function*(message) {
+    expectTypeOf(message.payload.id).toBeString()
+    yield* charge()
+  }),
+  // @ts-expect-error nothing is decided about GatewayDown
+  retry: Retry.make({ CardDeclined: Retry.term })
+})
+Subscription.layer(Order, {
+  handler: (message) => Effect.andThen(Effect.log(message.id), charge()),
+  retry: ({ error }) => {
+    expectTypeOf(error).toEqualTypeOf<CardDeclined | GatewayDown>()
+    return "1 second"
+  }
+})
+Subscription.layer(Order, {
+  handler: (message) => Effect.andThen(Effect.log(message.id), charge()),
+  retry: Schedule.spaced("1 second").pipe(Schedule.setInputType<CardDeclined | GatewayDown>())
+})
+Subscription.layer(Order, {
+  handler: (message) => Effect.andThen(Effect.log(message.id), charge()),
+  // @ts-expect-error the schedule knows only one of the errors
+  retry: Schedule.spaced("1 second").pipe(Schedule.setInputType<CardDeclined>())
+})
+
 // What a subscription needs, and how it fails.
 const Billing = Subscription.layer(Order, { handler: charge })
 expectTypeOf<Layer.Success<typeof Billing>>().toBeNever()
