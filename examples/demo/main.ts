@@ -1,0 +1,160 @@
+/**
+ * The demo: a few hundred orders, two groups and a wildcard subscription, a consumer that is lost on the way, and an account of
+ * every message at the end. It ends with code 1 when the account does not add up.
+ *
+ *     npm run demo                                     in memory
+ *     REDIS_URL=redis://localhost:6379 npm run demo    on Redis; the lost consumer is a process that is killed
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Console, Data, Effect, Option, Schedule } from "effect"
+import { join } from "node:path"
+import { Broker, Channel, Publisher, Retry, Subscription } from "rotif"
+import { backend, redisUrl, runPrefix } from "../backend.ts"
+import * as Account from "./account.ts"
+import * as Crash from "./crash.ts"
+import * as Orders from "./orders.ts"
+
+class CardDeclined extends Data.TaggedError("CardDeclined")<{ readonly message: string }> {}
+class GatewayDown extends Data.TaggedError("GatewayDown")<{ readonly message: string }> {}
+class NoCarrier extends Data.TaggedError("NoCarrier")<{ readonly message: string }> {}
+class DoesNotAddUp extends Data.TaggedError("DoesNotAddUp")<{ readonly message: string }> {}
+class StillWorking extends Data.TaggedError("StillWorking")<{ readonly message: string }> {}
+
+const file = join(import.meta.dirname, "../data/orders.ndjson")
+
+const startedAt = performance.now()
+const say = (text: string) =>
+  Console.log(`${((performance.now() - startedAt) / 1000).toFixed(2).padStart(6)} s  ${text}`)
+
+/** Whether all groups have settled everything on all channels. */
+const isDone = Effect.gen(function*() {
+  const broker = yield* Broker.Broker
+  const info = yield* broker.info(Channel.selector(Orders.AnyOrder))
+  const groups = info.channels.flatMap((channel) => channel.groups)
+  return info.waiting === 0 && groups.every(({ lag, pending, ready }) => lag === 0 && pending === 0 && ready === 0)
+})
+
+const untilDone = Effect.gen(function*() {
+  if (!(yield* isDone)) return yield* new StillWorking({ message: "some orders are not settled after 30 seconds" })
+}).pipe(Effect.retry({
+  schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: "30 seconds" })),
+  while: (error) => error._tag === "StillWorking"
+}))
+
+const deadLetters = Effect.gen(function*() {
+  const broker = yield* Broker.Broker
+  const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
+  return (yield* Effect.forEach(shards, (shard) => broker.letters(shard, { limit: 1_000 }))).flat()
+})
+
+const program = Effect.gen(function*() {
+  const input = yield* Orders.read(file)
+  const { placed, refunded } = input
+  const url = yield* redisUrl
+  yield* say(`read ${input.lines} lines, working ${Option.isSome(url) ? "on Redis" : "in memory"}`)
+
+  const placedIds = new Set(placed.map(({ id }) => id))
+  const refundIds = refunded.map(({ order }, index) => `refund-${index + 1}-of-${order}`)
+  const billing = Account.makeGroup("billing", placedIds)
+  const shipping = Account.makeGroup(Crash.group, placedIds)
+  const audit = Account.makeGroup("audit", new Set([...placedIds, ...refundIds]))
+
+  /** Keeps the books of a group around its work. */
+  const booked = Effect.fnUntraced(function*<E>(
+    group: Account.Group,
+    message: { readonly id: string; readonly attempt: number; readonly crashes: number },
+    work: Effect.Effect<void, E>
+  ) {
+    if (message.attempt > 1) group.retried.add(message.id)
+    if (message.crashes > 0) {
+      group.recovered.add(message.id)
+      if (group.recovered.size === Crash.held) yield* say(`${group.name} has taken over all ${Crash.held} lost orders`)
+    }
+    yield* work
+    group.handled.add(message.id)
+    if (group.handled.size % 100 === 0) yield* say(`${group.name} has handled ${group.handled.size}`)
+  })
+
+  yield* Subscription.make(Orders.OrderPlaced, {
+    group: billing.name,
+    concurrency: 8,
+    handler: (message) =>
+      booked(
+        billing,
+        message,
+        Effect.gen(function*() {
+          yield* Effect.sleep("5 millis")
+          const { card } = message.payload
+          if (card === "0002") return yield* new CardDeclined({ message: "insufficient funds" })
+          if (card === "0119" && message.attempt < 3) return yield* new GatewayDown({ message: "no answer" })
+        })
+      ),
+    retry: Retry.make({
+      CardDeclined: Retry.term,
+      GatewayDown: Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 5 }))
+    })
+  })
+
+  yield* Subscription.make(Orders.AnyOrder, {
+    group: audit.name,
+    concurrency: 4,
+    handler: (message) => booked(audit, message, Effect.sleep("1 millis"))
+  })
+
+  // The first consumer of "shipping" takes some orders and is lost with them.
+  const doomed = yield* Option.isSome(url) ? Crash.killedProcess(url.value, runPrefix) : Crash.silentMember
+  yield* doomed.joined
+
+  const early = placed.slice(0, 60)
+  yield* Publisher.publishAll(Orders.OrderPlaced, early, ({ id }) => ({ id }))
+  yield* say(`published ${early.length} orders`)
+  yield* say(yield* doomed.end)
+
+  yield* Subscription.make(Orders.OrderPlaced, {
+    group: shipping.name,
+    concurrency: 8,
+    lease: Crash.leaseMillis,
+    handler: (message) =>
+      booked(
+        shipping,
+        message,
+        Effect.gen(function*() {
+          yield* Effect.sleep("5 millis")
+          if (message.payload.customer.country === "AQ") {
+            return yield* new NoCarrier({ message: "nobody ships to Antarctica" })
+          }
+        })
+      ),
+    retry: Retry.make({ NoCarrier: Retry.term })
+  })
+  yield* say(`another consumer of "${shipping.name}" is there; the leases end after ${Crash.leaseMillis} ms`)
+
+  yield* Publisher.publishAll(Orders.OrderPlaced, placed.slice(early.length), ({ id }) => ({ id }))
+  yield* Publisher.publishAll(Orders.OrderRefunded, refunded, (_, index) => ({ id: refundIds[index]! }))
+  yield* say(`published ${placed.length - early.length} more orders and ${refunded.length} refunds`)
+
+  yield* untilDone
+  const letters = yield* deadLetters
+  yield* say("everything is settled")
+
+  const rows = [billing, shipping, audit].map((group) => Account.rowOf(group, letters))
+  const published = placed.length + refunded.length
+  const isRead = published + input.malformed + input.invalid === input.lines
+  yield* Console.log(`
+Lines of ${file.slice(file.lastIndexOf("/") + 1)}
+  published ${published} (${placed.length} orders, ${refunded.length} refunds), not JSON ${input.malformed}, \
+not an order ${input.invalid}; together ${published + input.malformed + input.invalid} of ${input.lines}
+
+Groups
+${Account.table(rows).join("\n")}
+
+Dead letters
+${Account.causes(letters).join("\n")}
+`)
+  if (!isRead || !rows.every(({ addsUp }) => addsUp)) {
+    return yield* new DoesNotAddUp({ message: "the account does not add up" })
+  }
+  yield* Console.log("The account adds up: every message was handled or is a dead letter, in every group.")
+})
+
+program.pipe(Effect.scoped, Effect.provide(backend()), Effect.provide(NodeServices.layer), NodeRuntime.runMain)

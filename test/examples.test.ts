@@ -1,0 +1,81 @@
+/** Every example runs as its first lines say, in memory and on Redis, prints what it should, and ends by itself. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { globSync } from "node:fs"
+import { join } from "node:path"
+import { inject } from "vitest"
+import * as Program from "./fixtures/Program.ts"
+import * as RedisServer from "./fixtures/RedisServer.ts"
+
+const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "examples/01-publish-subscribe.ts": [
+    "Published: order-o-1 on orders.placed",
+    "Duplicate: order-o-1 on orders.placed",
+    "charged 42 for o-1 of 2026",
+    "told user 42: your order is on its way",
+    "published 3 more",
+    "charged 10 for o-2 of 2026",
+    "charged 10 for o-3 of 2026",
+    "charged 10 for o-4 of 2026"
+  ],
+  "examples/02-groups.ts": [
+    "mail handled o-1 o-2 o-3 o-4 o-5 o-6",
+    "billing handled o-1 o-2 o-4 o-5 o-6 with 2 consumers",
+    "attempts at o-1: 1, at o-5: 3",
+    "given up by mail: 0, by billing: 1"
+  ],
+  "examples/03-wildcard.ts": [
+    "audit: orders.eu.placed",
+    "audit: orders.eu.refunded",
+    "audit: orders.us.placed",
+    "europe: o-1 came back, damaged",
+    "europe: o-1 costs 42",
+    "totals: 42 on orders.eu.placed",
+    "totals: 7 on orders.us.placed"
+  ],
+  "examples/04-testing.ts": [
+    "after 59 minutes: 1 attempt",
+    "after 1 hour: 2 attempts",
+    "after 3 hours: 3 attempts, and the mail is sent",
+    "after 1 day: a dead letter of \"mail\", exhausted after 3 attempts"
+  ]
+}
+
+const files = Object.keys(expected)
+// It is about the memory broker.
+const onRedis = files.filter((file) => !file.includes("testing"))
+
+const url = `redis://127.0.0.1:${inject("redisPort")}`
+
+/** What it printed, but for what the log says about the server of the tests. */
+const printed = (stdout: string) => stdout.trimEnd().split("\n").filter((line) => !line.includes("Redis keeps nothing"))
+
+describe("examples", () => {
+  it("are all listed here", () => {
+    const found = globSync("examples/[0-9]*.ts", { cwd: join(import.meta.dirname, "..") })
+    assert.deepStrictEqual(found.toSorted(), files)
+  })
+
+  it.live.each(files)("%s runs in memory", (file) =>
+    Effect.gen(function*() {
+      const { code, stderr, stdout } = yield* Program.run(file)
+      assert.deepStrictEqual({ code, stderr, lines: stdout.trimEnd().split("\n") }, {
+        code: 0,
+        stderr: "",
+        lines: expected[file]
+      })
+    }), 60_000)
+
+  it.live.each(onRedis)("%s runs on Redis", (file) =>
+    Effect.gen(function*() {
+      const { code, stderr, stdout } = yield* Program.run(file, { redisUrl: url })
+      assert.deepStrictEqual({ code, stderr, lines: printed(stdout) }, { code: 0, stderr: "", lines: expected[file] })
+    }), 60_000)
+
+  it.live("leave nothing behind on Redis", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      assert.strictEqual((yield* Program.run("examples/02-groups.ts", { redisUrl: server.url })).code, 0)
+      assert.strictEqual(yield* server.command("dbsize"), 0)
+    }), 60_000)
+})
