@@ -1,0 +1,82 @@
+/** What docs/operations.md says about permissions: its user can do all that Rotif does. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule, Schema } from "effect"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
+import * as RedisServer from "./fixtures/RedisServer.ts"
+
+const page = readFileSync(join(import.meta.dirname, "../docs/operations.md"), "utf8")
+
+/** The ACL command as the page shows it. */
+const documented = () => {
+  const command = /```text\n(ACL SETUSER [^`]+)```/.exec(page)![1]!
+  return command.trim().split(/\s+/)
+}
+
+const Text = Channel.make("texts", { payload: Schema.String })
+const Latest = Channel.make("prices.latest", { payload: Schema.String, limits: { maxLength: 1 } })
+const AnyText = Channel.pattern("*", { payload: Schema.String })
+const selector = Channel.selector(Text)
+
+/** Each operation of the main path that talks to Redis in a way of its own. */
+const everything = Effect.gen(function*() {
+  const broker = yield* Broker.Broker
+  // A lease that expires is claimed by somebody else.
+  const member = yield* broker.join({
+    shard: 0,
+    group: "g",
+    consumer: "lost",
+    selector,
+    start: { _tag: "Earliest" },
+    leaseMillis: 200
+  })
+  yield* Publisher.publish(Text, "claimed", { id: "once" })
+  yield* Publisher.publish(Text, "claimed", { id: "once" })
+  assert.lengthOf(yield* member.read(1, 5_000), 1)
+  const seen = new Map<string, number>()
+  const subscription = yield* Subscription.make(AnyText, {
+    group: "g",
+    lease: "200 millis",
+    handler: Effect.fnUntraced(function*(message) {
+      seen.set(message.payload, message.attempt)
+      yield* message.renew
+      if (message.payload === "claimed") assert.strictEqual(message.crashes, 1)
+      if (message.payload === "released" && message.deliveryCount === 1) return yield* message.release
+      if (message.payload === "retried" && message.attempt < 2) return yield* Effect.fail("again" as const)
+      if (message.payload === "slow") yield* Effect.sleep("300 millis")
+      if (message.payload === "dead") return yield* message.term("test")
+    }),
+    retry: Schedule.spaced("10 millis")
+  })
+  yield* Publisher.publishAll(Text, ["retried", "released", "slow", "dead", "last"])
+  yield* Effect.gen(function*() {
+    const info = yield* broker.info(selector)
+    const groups = info.channels.flatMap((channel) => channel.groups)
+    if (info.waiting > 0 || !groups.every(({ lag, pending, ready }) => lag === 0 && pending + ready === 0)) {
+      return yield* Effect.fail("busy")
+    }
+  }).pipe(Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 }))))
+  assert.deepStrictEqual([...seen.keys()].sort(), ["claimed", "dead", "last", "released", "retried", "slow"])
+  assert.lengthOf(yield* broker.letters(0, { limit: 10 }), 1)
+  yield* Publisher.publishAll(Latest, ["a", "b", "c"])
+  assert.strictEqual(yield* broker.trim(0), 2)
+  yield* subscription.pause
+  yield* subscription.resume
+  yield* subscription.unsubscribe({ removeGroup: true })
+})
+
+describe("docs/operations.md: permissions", () => {
+  it.live("the user can do all that Rotif does", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const [name, ...args] = documented()
+      yield* server.command(name!, ...args)
+      yield* server.command("acl", "log", "reset")
+      const url = `redis://rotif:secret@127.0.0.1:${server.port}`
+      yield* everything.pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
+      // The look at the settings is optional, and the page says so.
+      const log = (yield* server.command("acl", "log")) as ReadonlyArray<ReadonlyArray<unknown>>
+      assert.deepStrictEqual(log.map((entry) => entry[entry.indexOf("object") + 1]), ["config|get"])
+    }), 60_000)
+})
