@@ -167,7 +167,7 @@ export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
  * @since 0.1.0
  */
 export interface Options {
-  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB, at most 64 MiB. */
+  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
   readonly maxPayloadBytes?: number | undefined
 }
 
@@ -189,6 +189,9 @@ export class Publisher extends Context.Service<Publisher, {
     options?: LooseOptions | ((payload: Channel.PayloadOf<C>, index: number) => LooseOptions)
   ) => Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Channel.EncodingServices<C>>
 }>()("rotif/Publisher") {}
+
+/** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
+const largestMessage = 64 * 1024 * 1024
 
 /** How long the id given to a publish is remembered. */
 const windowMillis = 3_600_000
@@ -224,7 +227,7 @@ const bytesOf = (message: NewMessage): number => {
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
-  const limit = options?.maxPayloadBytes ?? 1024 * 1024
+  const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
   const nextId = makeIds()
 
   const problemOf = (options: PublishOptions): string | undefined => {

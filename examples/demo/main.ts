@@ -35,7 +35,10 @@ const isDone = Effect.gen(function*() {
 })
 
 const untilDone = Effect.gen(function*() {
-  if (!(yield* isDone)) return yield* new StillWorking({ message: "some orders are not settled after 30 seconds" })
+  // Counts of different things are not taken at one instant: a message that moves meanwhile is seen by the second look.
+  if (!(yield* isDone) || !(yield* isDone)) {
+    return yield* new StillWorking({ message: "some orders are not settled after 30 seconds" })
+  }
 }).pipe(Effect.retry({
   schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: "30 seconds" })),
   while: (error) => error._tag === "StillWorking"
