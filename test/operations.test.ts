@@ -17,7 +17,7 @@ const documented = () => {
 const Text = Channel.make("texts", { payload: Schema.String })
 const Latest = Channel.make("prices.latest", { payload: Schema.String, limits: { maxLength: 1 } })
 const AnyText = Channel.pattern("*", { payload: Schema.String })
-const selector = Channel.selector(Text)
+const selector = Channel.selector(AnyText)
 
 /** Each operation of the main path that talks to Redis in a way of its own. */
 const everything = Effect.gen(function*() {
