@@ -12,8 +12,6 @@ export const compile = (pattern: string): (name: string) => boolean => {
   return (name) => matchSegments(wanted, name.split("."))
 }
 
-export const matches = (pattern: string, name: string): boolean => compile(pattern)(name)
-
 /** The patterns a group with this selector is registered for; a name is a pattern too. */
 export const patternsOf = (selector: Selector): ReadonlyArray<string> =>
   selector._tag === "Pattern" ? [selector.pattern] : selector.names
