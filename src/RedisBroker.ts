@@ -466,6 +466,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     return removed.reduce((sum: number, some) => sum + Math.max(0, some as number), 0)
   })
 
+  /** Each of these has to pass; what is gone already is as good as removed. */
+  const removeAll = Effect.fnUntraced(function*(connection: Connection, commands: ReadonlyArray<Command>) {
+    for (const reply of yield* connection.pipeline(commands)) {
+      if (reply instanceof RedisError && reply.reason !== "NoGroup") return yield* reply
+    }
+  })
+
   const removeGroup = Effect.fnUntraced(function*(group: string, selector: Selector) {
     for (const shard of shardsOf(selector)) {
       const keys = keysOf(shard)
@@ -482,7 +489,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const matches = matcherOf(selector)
       const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
       for (const channel of removed) {
-        yield* connection.pipeline([
+        yield* removeAll(connection, [
           ["xgroup", "DESTROY", keys.log(channel), group],
           ["del", keys.retry(group, channel)],
           ["srem", keys.retries(group), channel],
@@ -502,7 +509,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
           return i % 2 === 0 && owner === group && ended.has(channel)
         })
         if (waiting.length > 0) {
-          yield* connection.pipeline([["zrem", keys.waiting, ...waiting], ["hdel", keys.bodies, ...waiting]])
+          yield* removeAll(connection, [["zrem", keys.waiting, ...waiting], ["hdel", keys.bodies, ...waiting]])
         }
       } while (cursor !== "0")
     }

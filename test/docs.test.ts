@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import { existsSync, globSync, readFileSync } from "node:fs"
 import { dirname, join, relative } from "node:path"
 import { inject } from "vitest"
+import * as Keys from "../src/internal/keys.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as Snippets from "./fixtures/Snippets.ts"
 
@@ -66,6 +67,29 @@ describe("links in the documentation", () => {
       ),
       ["gone.md", "page.md#gone"]
     )
+  })
+})
+
+describe("facts in the documentation", () => {
+  it("docs/redis-keys.md names every key", () => {
+    const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
+    const { floors, log, retries, retry, seen, shard: _, ...fixed } = Keys.make("rotif", 0)
+    const keys: ReadonlyArray<string> = [
+      ...Object.values(fixed),
+      log("C"),
+      retry("G", "C"),
+      retries("G"),
+      floors("G"),
+      seen("C", "I")
+    ]
+    const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
+    assert.deepStrictEqual(named.toSorted(), parts.toSorted())
+  })
+
+  it("docs/connections.md names everything that is read from the environment", () => {
+    const source = new Set(Array.from(read("src/Redis.ts").matchAll(/"(REDIS_[A-Z_]+)"/g), ([, name]) => name!))
+    const named = new Set(Array.from(read("docs/connections.md").matchAll(/`(REDIS_[A-Z_]+)`/g), ([, name]) => name!))
+    assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
   })
 })
 

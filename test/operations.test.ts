@@ -1,4 +1,4 @@
-/** What docs/operations.md says about permissions: its user can do all that Rotif does. */
+/** Permissions at the server: the user of docs/operations.md can do all that Rotif does, and a refusal is told. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule, Schema } from "effect"
 import { readFileSync } from "node:fs"
@@ -64,6 +64,36 @@ const everything = Effect.gen(function*() {
   yield* subscription.pause
   yield* subscription.resume
   yield* subscription.unsubscribe({ removeGroup: true })
+})
+
+describe("Subscription.unsubscribe", () => {
+  it.live(
+    "fails when the server does not permit to remove the group, and can be repeated",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* RedisServer.make()
+        const [name, ...args] = documented()
+        yield* server.command(name!, ...args.filter((arg) => arg !== "+del"))
+        const url = `redis://rotif:secret@127.0.0.1:${server.port}`
+        yield* Effect.gen(function*() {
+          const broker = yield* Broker.Broker
+          yield* Publisher.publish(Text, "kept")
+          const subscription = yield* Subscription.make(Text, { group: "g", handler: () => Effect.void })
+          const error = yield* Effect.flip(subscription.unsubscribe({ removeGroup: true }))
+          assert.deepInclude(error, {
+            _tag: "BrokerError",
+            reason: "Refused",
+            operation: "removeGroup",
+            isRetryable: false
+          })
+          yield* server.command("acl", "setuser", "rotif", "+del")
+          yield* broker.removeGroup("g", Channel.selector(Text))
+          const { channels } = yield* broker.info(Channel.selector(Text))
+          assert.deepStrictEqual(channels.flatMap(({ groups }) => groups), [])
+        }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
+      }),
+    60_000
+  )
 })
 
 describe("docs/operations.md: permissions", () => {
