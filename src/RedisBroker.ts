@@ -5,18 +5,18 @@
  *
  * @since 0.1.0
  */
-import { Clock, Effect, Layer } from "effect"
+import { Effect, Layer } from "effect"
 import type { Appended, BrokerErrorReason, ChannelInfo, Letter, Limits, NewMessage, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Entry from "./internal/entry.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
+import * as RedisJanitor from "./internal/redisJanitor.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import { append } from "./internal/scripts/append.ts"
 import { channel as channelScript } from "./internal/scripts/channel.ts"
 import { due } from "./internal/scripts/due.ts"
 import { promote } from "./internal/scripts/promote.ts"
-import { trim } from "./internal/scripts/trim.ts"
 import type { Command, Connection, RedisErrorReason } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
 
@@ -46,14 +46,6 @@ const charsPerWrite = 1024 * 1024
 /** How many entries one search for a lost publish looks at. */
 const searchPage = 1000
 
-/** Streams trimmed in one pass; the next pass goes on with the next ones. */
-const streamsPerPass = 200
-
-/** A consumer with nothing pending that has not been heard of for so long is removed. */
-const abandonedMillis = 600_000
-
-const janitorMillis = 30_000
-
 const reasons: Record<RedisErrorReason, BrokerErrorReason> = {
   Unavailable: "Unavailable",
   ConnectionLost: "Uncertain",
@@ -77,6 +69,8 @@ const trimArguments = (limits: Limits | undefined): ReadonlyArray<string | numbe
 interface Known {
   readonly log: string
   readonly limits: string
+  /** The definition they were taken from last. */
+  definition: Limits | undefined
   readonly trims: ReadonlyArray<string | number>
   /** The last position confirmed to this process: a lost publish can only be after it. */
   position: string
@@ -92,7 +86,6 @@ interface Known {
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
-  const clock = yield* Clock.Clock
   const prefix = options?.prefix ?? "rotif"
   const shards = options?.shards ?? 1
   const graceMillis = options?.graceMillis ?? 10_000
@@ -125,6 +118,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       }, or another prefix`
     )
   }
+
+  const janitors = yield* Effect.forEach(
+    allKeys,
+    (keys) => RedisJanitor.make({ keys, connection: connectionOf(keys.shard), graceMillis })
+  )
 
   // Events -----------------------------------------------------------------------------------------------------------
 
@@ -172,13 +170,30 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       [message.channel, limits, keys.events],
       { idempotent: true }
     )
-    const entry: Known = { log, limits, trims: trimArguments(message.limits), position: position as string }
+    const entry: Known = {
+      log,
+      limits,
+      definition: message.limits,
+      trims: trimArguments(message.limits),
+      position: position as string
+    }
     known.set(message.channel, entry)
+    // Age passes by itself: somebody has to come and look.
+    if (message.limits?.maxAgeMillis !== undefined) janitors[keys.shard]!.touch(log)
     return entry
   })
 
-  const knownFor = (message: NewMessage): Effect.Effect<Known, RedisError> => {
+  /** What is known of the channel of a message, unless its limits have changed. */
+  const lookUp = (message: NewMessage): Known | undefined => {
     const entry = known.get(message.channel)
+    if (entry === undefined || message.limits === undefined || message.limits === entry.definition) return entry
+    if (JSON.stringify(message.limits) !== entry.limits) return undefined
+    entry.definition = message.limits
+    return entry
+  }
+
+  const knownFor = (message: NewMessage): Effect.Effect<Known, RedisError> => {
+    const entry = lookUp(message)
     return entry !== undefined ? Effect.succeed(entry) : introduce(message)
   }
 
@@ -314,7 +329,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         outcomes[index] = yield* appendOne(message)
         continue
       }
-      let entry = known.get(message.channel)
+      let entry = lookUp(message)
       if (entry === undefined) {
         const introduced = yield* Effect.result(introduce(message))
         if (introduced._tag === "Failure") {
@@ -354,6 +369,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       patterns: typeof mine === "string" ? [mine] : mine,
       names: typeof mine === "string" ? [] : mine,
       matches: matcherOf(typeof mine === "string" ? selector : { _tag: "Channels", names: mine }),
+      onSettled: janitors[membership.shard]!.touch,
       fail
     })
     yield* Effect.acquireRelease(
@@ -401,70 +417,6 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   })
 
   // Housekeeping -----------------------------------------------------------------------------------------------------
-
-  const me = `${clock.currentTimeNanosUnsafe().toString(36)}${Math.trunc(performance.timeOrigin).toString(36)}`
-  const cursors = new Map<number, number>()
-
-  const trimShard = Effect.fnUntraced(function*(shard: number) {
-    const keys = keysOf(shard)
-    const connection = connectionOf(shard)
-    const owner = yield* connection.send(["set", keys.janitor, me, "PX", janitorMillis, "NX", "GET"], {
-      idempotent: true
-    })
-    if (owner !== null && owner !== me) return 0
-    const [version, limits, fields] = (yield* connection.pipeline([
-      ["hget", keys.meta, "v"],
-      ["hgetall", keys.channels],
-      ["hkeys", keys.groups]
-    ])) as ReadonlyArray<unknown>
-    for (const reply of [version, limits, fields]) if (reply instanceof RedisError) return yield* reply
-    const groups = (fields as Array<string>).map((field) => {
-      const at = field.indexOf("\n")
-      return { group: field.slice(0, at), matches: compile(field.slice(at + 1)) }
-    })
-    const names = [...new Set(groups.map(({ group }) => group))]
-    const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
-    const work: Array<{ stream: string; channel: string; groups: Array<string>; limits: Limits; isRetry: boolean }> = []
-    const flat = limits as Array<string>
-    for (let i = 0; i < flat.length; i += 2) {
-      const channel = flat[i]!
-      work.push({
-        stream: keys.log(channel),
-        channel,
-        groups: [...new Set(groups.filter(({ matches }) => matches(channel)).map(({ group }) => group))],
-        limits: flat[i + 1] === "" ? {} : JSON.parse(flat[i + 1]!) as Limits,
-        isRetry: false
-      })
-    }
-    for (const [i, group] of names.entries()) {
-      const channels = retries[i]
-      if (!Array.isArray(channels)) continue
-      for (const channel of channels as Array<string>) {
-        work.push({ stream: keys.retry(group, channel), channel, groups: [group], limits: {}, isRetry: true })
-      }
-    }
-    const first = (cursors.get(shard) ?? 0) % Math.max(1, work.length)
-    const pass = [...work.slice(first), ...work.slice(0, first)].slice(0, streamsPerPass)
-    cursors.set(shard, first + pass.length)
-    const removed = yield* Effect.forEach(pass, (item) =>
-      connection.evaluate(
-        trim,
-        // A retry stream belongs to one group, which reads it from its beginning whatever happens: no floor to keep.
-        [keys.meta, item.stream, ...(item.isRetry ? [] : item.groups.map(keys.floors))],
-        [
-          (version as string | null) ?? "0",
-          item.isRetry ? 0 : graceMillis,
-          item.limits.maxAgeMillis ?? 0,
-          item.limits.minId ?? "",
-          item.limits.maxLength ?? -1,
-          abandonedMillis,
-          item.channel,
-          ...(item.isRetry ? [] : item.groups)
-        ],
-        { idempotent: true }
-      ), { concurrency: 16 })
-    return removed.reduce((sum: number, some) => sum + Math.max(0, some as number), 0)
-  })
 
   /** Each of these has to pass; what is gone already is as good as removed. */
   const removeAll = Effect.fnUntraced(function*(connection: Connection, commands: ReadonlyArray<Command>) {
@@ -606,7 +558,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         sleepers[shard]!.add(wake)
         return Effect.sync(() => sleepers[shard]!.delete(wake))
       }),
-    trim: (shard) => Effect.mapError(trimShard(shard), fail("trim")),
+    trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => {
       const matches = matcherOf(selector)

@@ -61,6 +61,7 @@ interface Lane {
   readonly held: Set<Held>
   readonly capacity: Latch.Latch
   readonly settlements: Latch.Latch
+  isRenewalDue: boolean
   outbox: Array<Pending>
 }
 
@@ -189,6 +190,7 @@ export const make = Effect.fnUntraced(function*<R>(
         held: new Set(),
         capacity: Latch.makeUnsafe(true),
         settlements: Latch.makeUnsafe(false),
+        isRenewalDue: false,
         outbox: []
       })),
     { concurrency: 8 }
@@ -327,11 +329,14 @@ export const make = Effect.fnUntraced(function*<R>(
   })
 
   const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
-    yield* Effect.sleep(membership.leaseMillis / 3)
+    // One that failed is tried again soon: the lease goes on passing.
+    if (!lane.isRenewalDue) yield* Effect.sleep(membership.leaseMillis / 3)
+    lane.isRenewalDue = true
     const held = new Map<Delivery, Held>()
     for (const one of lane.held) held.set(one.delivery, one)
-    if (held.size === 0) return
-    for (const delivery of yield* lane.member.renew([...held.keys()])) lose(held.get(delivery)!)
+    const lost = held.size === 0 ? [] : yield* lane.member.renew([...held.keys()])
+    lane.isRenewalDue = false
+    for (const delivery of lost) lose(held.get(delivery)!)
   })
 
   const settleBatch = Effect.fnUntraced(function*(lane: Lane) {

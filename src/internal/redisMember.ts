@@ -13,6 +13,7 @@ import type { Keys } from "./keys.ts"
 import { attach } from "./scripts/attach.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
 import { leave } from "./scripts/leave.ts"
+import { recover as recoverScript } from "./scripts/recover.ts"
 import { register } from "./scripts/register.ts"
 import { renew } from "./scripts/renew.ts"
 import { settle } from "./scripts/settle.ts"
@@ -28,8 +29,9 @@ const surelyHeld = 0.5
 const streamsPerCall = 100
 const deliveriesPerCall = 200
 
-/** How many pending entries of a stream are looked at for an expired lease in one go. */
+/** How many pending entries of a stream are looked at in one go: for an expired lease, and for a lost answer. */
 const pendingPage = 200
+const recoveryPage = 1_000
 
 type RawEntries = ReadonlyArray<readonly [position: string, fields: ReadonlyArray<string> | null]>
 type RawPending = ReadonlyArray<readonly [position: string, consumer: string, idle: number, count: number]>
@@ -108,6 +110,8 @@ export interface Setup {
   /** The names among them: these channels are created when they do not exist. */
   readonly names: ReadonlyArray<string>
   readonly matches: (channel: string) => boolean
+  /** Something was settled in this stream. */
+  readonly onSettled: (stream: string) => void
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
 }
 
@@ -120,7 +124,7 @@ export interface RedisMember extends Member {
 }
 
 export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<RedisMember, BrokerError> {
-  const { connection, fail, keys, matches, membership, names, patterns, reader } = setup
+  const { connection, fail, keys, matches, membership, names, onSettled, patterns, reader } = setup
   const { consumer, group, leaseMillis } = membership
   const clock = yield* Clock.Clock
   // It measures how old a lease is, never what time it is: a wall clock that is set back must not make a lease last longer.
@@ -178,17 +182,26 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
    * Brings the list of streams up to date and creates the group where it is missing. `heal`: also where it was there before.
    * The group is attached before it is registered: a crash in between leaves it unregistered, and the next start repeats both.
    */
-  const sync = Effect.fnUntraced(function*(heal: boolean) {
-    stale = false
+  const sync = (heal: boolean): Effect.Effect<void, RedisError> =>
+    Effect.suspend(() => {
+      // What is announced while this looks makes it look again.
+      stale = false
+      return Effect.onError(look(heal), () =>
+        Effect.sync(() => {
+          stale = true
+        }))
+    })
+
+  const look = Effect.fnUntraced(function*(heal: boolean) {
     const fields = patterns.map((pattern) => `${group}\n${pattern}`)
-    const look = (known: string) =>
+    const ask = (known: string) =>
       Effect.map(
         evaluate(sourcesScript, [keys.meta, keys.channels, keys.groups, keys.retries(group)], [known, ...fields], {
           idempotent: true
         }),
         (reply) => reply as readonly [string, Array<string>?, Array<string>?, Array<number>?]
       )
-    let reply = yield* look(heal ? "" : version)
+    let reply = yield* ask(heal ? "" : version)
     if (reply[1] === undefined) return
     const missing = names.filter((name) => !reply[1]!.includes(name))
     if (missing.length > 0) {
@@ -197,7 +210,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           idempotent: true
         })
       }
-      reply = yield* look("")
+      reply = yield* ask("")
     }
     const [seen, channels = [], retries = [], registered = []] = reply
     const matching = channels.filter(matches)
@@ -223,7 +236,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const retryStreams = waiting.map((channel) => keys.retry(group, channel))
     const missingRetries = retryStreams.filter((key) => !isKnown(key))
     if (missingRetries.length > 0) yield* attachTo(missingRetries.map(() => ""), missingRetries, "0")
-    if (!established || heal) yield* evaluate(register, [keys.meta, keys.groups], fields, { idempotent: true })
+    // A registration that is gone went with a flush of the namespace.
+    if (!established || heal || registered.includes(0)) {
+      yield* evaluate(register, [keys.meta, keys.groups], fields, { idempotent: true })
+    }
     established = true
     for (const [i, key] of retryStreams.entries()) addSource(key, waiting[i]!, true)
     for (const [i, key] of logs.entries()) addSource(key, matching[i]!, false)
@@ -257,37 +273,37 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   /**
    * Takes what was handed out to this member in answers that never arrived: pending for it, and not held. Nothing may be
-   * being read meanwhile. RETRYCOUNT keeps the delivery count: nobody has seen these.
+   * being read meanwhile.
    */
   const recover = Effect.fnUntraced(function*() {
-    const list = [...sources.values()]
-    const from = monotonic()
-    const found = yield* connection.pipeline(
-      list.map((source): Command => ["xpending", source.key, group, "-", "+", 1000, consumer])
-    )
     const out: Array<Lease> = []
-    let more = false
-    for (const [i, source] of list.entries()) {
-      const pending = found[i]
-      if (!Array.isArray(pending)) continue
-      more = more || pending.length === 1000
-      const byCount = new Map<number, Array<string>>()
-      for (const [position, , , count] of pending as RawPending) {
-        if (source.held.has(position)) continue
-        const same = byCount.get(Math.max(1, count))
-        if (same === undefined) byCount.set(Math.max(1, count), [position])
-        else same.push(position)
+    let pages = [...sources.values()].map((source) => ({ source, from: "-" }))
+    while (pages.length > 0) {
+      const from = monotonic()
+      const found = yield* connection.pipeline(
+        pages.map((page): Command => ["xpending", page.source.key, group, page.from, "+", recoveryPage, consumer])
+      )
+      const next: typeof pages = []
+      for (const [i, { source }] of pages.entries()) {
+        const pending = found[i]
+        if (!Array.isArray(pending)) {
+          // Without the group nothing is pending; with any other answer it is not known, and asked again.
+          if ((pending as RedisError).reason === "NoGroup") continue
+          return yield* Effect.fail(pending as RedisError)
+        }
+        const positions = (pending as RawPending).map(([position]) => position)
+        if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
+        const missing = positions.filter((position) => !source.held.has(position))
+        if (missing.length === 0) continue
+        const entries = (yield* evaluate(recoverScript, [source.key], [group, consumer, ...missing], {
+          idempotent: true
+        })) as ReadonlyArray<readonly [string, ReadonlyArray<string>, number]>
+        const counts = new Map(entries.map(([position, , count]) => [position, count]))
+        out.push(...take(source, entries.map(([position, fields]) => [position, fields] as const), counts, from))
       }
-      for (const [count, positions] of byCount) {
-        const entries = yield* connection.send(
-          ["xclaim", source.key, group, consumer, 0, ...positions, "RETRYCOUNT", count],
-          { idempotent: true }
-        )
-        const counts = new Map(positions.map((position) => [position, count]))
-        out.push(...take(source, entries as RawEntries, counts, from))
-      }
+      pages = next
     }
-    return { out, more }
+    return out
   })
 
   const readStreams = Effect.fnUntraced(function*(streams: Array<string>, count: number, blockMillis: number) {
@@ -322,8 +338,11 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     if (lost) {
       // A new socket first: it ends the old one at the server, so that nothing more is handed out to it.
       yield* reader.send(["ping"], readGraceMillis)
-      const { more, out } = yield* taking.withPermit(recover())
-      lost = more
+      lost = false
+      const out = yield* Effect.onError(taking.withPermit(recover()), () =>
+        Effect.sync(() => {
+          lost = true
+        }))
       if (out.length > 0) return out
     }
     if (stale) yield* sync(false)
@@ -446,6 +465,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         Effect.mapError(fail(operation))
       )) as ReadonlyArray<string>
       const positions = new Set(reply)
+      onSettled(source.key)
       for (const lease of chunk) {
         source.held.delete(lease.position)
         if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
@@ -477,8 +497,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const replies = yield* (plain.length === 1
       ? Effect.map(connection.send(plain[0]!, { idempotent: false }), (reply): ReadonlyArray<unknown> => [reply])
       : connection.pipeline(plain)).pipe(
-        Effect.tapError(() =>
+        Effect.tapError((error) =>
           Effect.sync(() => {
+            if (error.reason !== "ConnectionLost") return
             for (const leases of plainLeases) for (const lease of leases) lease.uncertain = true
           })
         ),
@@ -489,9 +510,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       const reply = replies[i]
       if (typeof reply === "number") {
         for (const lease of leases) lease.source.held.delete(lease.position)
+        onSettled(leases[0]!.source.key)
       } else {
-        for (const lease of leases) lease.uncertain = true
         failure = reply as RedisError
+        if (failure.reason === "ConnectionLost") { for (const lease of leases) lease.uncertain = true }
       }
     }
     if (failure !== undefined) return yield* Effect.fail(fail("ack")(failure))
@@ -542,8 +564,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const renewAll = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
     const refused: Array<Delivery> = []
     for (const [source, leases] of bySource(deliveries)) {
-      for (const chunk of chunked(leases, 1000)) {
-        const mine = chunk.filter((lease) => source.held.get(lease.position) === lease)
+      refused.push(...leases.filter((lease) => source.held.get(lease.position) !== lease))
+      for (const mine of chunked(leases.filter((lease) => source.held.get(lease.position) === lease), 1000)) {
         const from = monotonic()
         const reply = (yield* evaluate(
           renew,
@@ -623,7 +645,12 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           { idempotent: true }
         )) as RawPending
         const still = new Set(left.map(([position]) => position))
-        for (const position of expired) if (!still.has(position) && !source.held.has(position)) vanished++
+        const missing = expired.filter((position) => !still.has(position) && !source.held.has(position))
+        // What is still in the log was acknowledged by its owner meanwhile.
+        const found = yield* connection.pipeline(
+          missing.map((position): Command => ["xrange", source.key, position, position])
+        )
+        for (const reply of found) if (Array.isArray(reply) && reply.length === 0) vanished++
       }
     }
     return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }

@@ -7,12 +7,17 @@ import { TestClock } from "effect/testing"
 import type { Message, Rotif } from "rotif"
 import { Broker, Channel, Subscription } from "rotif"
 
+/** The options of every backend, and how long Redis keeps what all have acknowledged; the memory has no need of that. */
+export interface Options extends Rotif.Options {
+  readonly graceMillis?: number | undefined
+}
+
 /** A backend, and how time passes on it. */
 export interface Backend {
   readonly name: string
   readonly clock: "effect" | "live"
   /** The services on a namespace of their own, each time it is called. */
-  readonly layer: (options?: Rotif.Options) => Layer.Layer<Rotif.Services, unknown>
+  readonly layer: (options?: Options) => Layer.Layer<Rotif.Services, unknown>
   /** Lets time pass: what is due in it happens. */
   readonly advance: (span: Duration.Input) => Effect.Effect<void>
   /** Waits for something that takes its time: the clock goes on meanwhile. */
@@ -52,7 +57,7 @@ export type Body = Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>
  * Declares tests on a backend. The subscriptions of a test end before its layer does; a test that fails with handlers running
  * must not wait for them long.
  */
-export const promises = (backend: Backend) => (name: string, body: Body, options?: Rotif.Options) =>
+export const promises = (backend: Backend) => (name: string, body: Body, options?: Options) =>
   it[backend.clock](
     name,
     () => body.pipe(Effect.scoped, Effect.provide(backend.layer({ drainTimeout: "5 seconds", ...options })))

@@ -1,7 +1,7 @@
 import type { Script } from "../../Redis.ts"
 
 /**
- * Makes a channel known: registers it with its limits, creates its log, and tells running readers.
+ * Makes a channel known: registers it with its limits, creates its log, and tells running readers. The version goes up.
  *
  * KEYS: meta, channels, log. ARGV: channel, limits as JSON ("": as they are), events channel.
  * Reply: the last position in the log ("0-0" when it is new), from which a lost publish is searched.
@@ -16,10 +16,12 @@ if redis.call('EXISTS', log) == 0 then
   redis.call('XGROUP', 'DESTROY', log, 'rotif')
 end
 local known = redis.call('HGET', channels, name)
-if not known or (limits ~= '' and known ~= limits) then redis.call('HSET', channels, name, limits) end
-if not known then
+if not known or (limits ~= '' and known ~= limits) then
+  redis.call('HSET', channels, name, limits)
+  -- A version of an earlier life of the namespace must not come again: after a flush it begins with the time.
+  if redis.call('HEXISTS', meta, 'v') == 0 then redis.call('HSET', meta, 'v', redis.call('TIME')[1] .. '000') end
   redis.call('HINCRBY', meta, 'v', 1)
-  redis.call('PUBLISH', events, 'channel\\n' .. name)
+  if not known then redis.call('PUBLISH', events, 'channel\\n' .. name) end
 end
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 return last and last[1] or '0-0'

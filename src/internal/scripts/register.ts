@@ -13,7 +13,11 @@ local meta, groups = KEYS[1], KEYS[2]
 local total = #ARGV
 local new = 0
 for i = 1, total do new = new + redis.call('HSETNX', groups, ARGV[i], '') end
-if new > 0 then redis.call('HINCRBY', meta, 'v', 1) end
+if new > 0 then
+  -- As in the script "channel": a version never comes again.
+  if redis.call('HEXISTS', meta, 'v') == 0 then redis.call('HSET', meta, 'v', redis.call('TIME')[1] .. '000') end
+  redis.call('HINCRBY', meta, 'v', 1)
+end
 return new
 `
 }

@@ -6,7 +6,8 @@ import type { Script } from "../../Redis.ts"
  *
  * KEYS: meta, stream, floors of each expected group. ARGV: version the caller knows, grace in ms, maximal age in ms (0: none),
  * minimal position ("": none), maximal length (-1: none), idle ms after which an empty consumer is removed, channel, expected
- * groups. Reply: entries removed, or -1 when the version is another: a group or channel came meanwhile, look again.
+ * groups. Reply: {entries removed (-1 when the version is another: a group or channel came meanwhile, look again), 1 when time
+ * alone will let more be removed, else 0}.
  *
  * An expected group that is not on the stream yet has acknowledged nothing. Nothing younger than the grace is removed for being
  * acknowledged: a publish whose answer was lost is searched for in the tail. At most 100,000 entries go in one call.
@@ -16,8 +17,8 @@ export const trim: Script = {
   lua: `
 local meta, stream = KEYS[1], KEYS[2]
 local version, grace, age, least, longest, idle, channel = unpack(ARGV, 1, 7)
-if (redis.call('HGET', meta, 'v') or '0') ~= version then return -1 end
-if redis.call('EXISTS', stream) == 0 then return 0 end
+if (redis.call('HGET', meta, 'v') or '0') ~= version then return {-1, 1} end
+if redis.call('EXISTS', stream) == 0 then return {0, 0} end
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
@@ -63,7 +64,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local young = text(now - tonumber(grace)) .. '-0'
 cut = cut or '0-0'
-if lower(young, cut) then cut = young end
+local again = lower(young, cut)
+if again then cut = young end
 local old = text(now - tonumber(age)) .. '-0'
 if age ~= '0' and lower(cut, old) then cut = old end
 if least ~= '' and lower(cut, least) then cut = least end
@@ -77,6 +79,6 @@ for _ = 1, 10 do
   end
 end
 if longest ~= '-1' then removed = removed + redis.call('XTRIM', stream, 'MAXLEN', '~', longest) end
-return removed
+return {removed, (again or age ~= '0') and redis.call('XLEN', stream) > 0 and 1 or 0}
 `
 }

@@ -1,0 +1,142 @@
+/**
+ * What the janitor of one shard does on Redis Streams: it trims the streams on which something was settled lately, and goes
+ * slowly through all others. So an idle namespace costs next to nothing, however many channels it has, and still nothing
+ * stays for ever that a lost process has left behind.
+ */
+import { Clock, Effect } from "effect"
+import type { Limits } from "../Broker.ts"
+import type { Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import type { Keys } from "./keys.ts"
+import { compile } from "./pattern.ts"
+import { trim as trimScript } from "./scripts/trim.ts"
+
+/** Streams trimmed in one pass; the next pass goes on with the next ones. */
+const streamsPerPass = 200
+
+/** A consumer with nothing pending that has not been heard of for so long is removed. */
+const abandonedMillis = 600_000
+
+/** For so long one process goes through the streams that nobody asked for. */
+const turnMillis = 30_000
+
+/** A stream, and what decides how much of it may go. */
+interface Subject {
+  readonly stream: string
+  readonly channel: string
+  readonly groups: ReadonlyArray<string>
+  readonly limits: Limits
+  readonly isRetry: boolean
+}
+
+export interface RedisJanitor {
+  /** Something was settled in this stream: it is looked at in the next pass. */
+  readonly touch: (stream: string) => void
+  readonly trim: Effect.Effect<number, RedisError>
+}
+
+export const make = Effect.fnUntraced(function*(setup: {
+  readonly keys: Keys
+  readonly connection: Connection
+  readonly graceMillis: number
+}): Effect.fn.Return<RedisJanitor> {
+  const { connection, graceMillis, keys } = setup
+  const clock = yield* Clock.Clock
+  const me = `${clock.currentTimeNanosUnsafe().toString(36)}${Math.trunc(performance.timeOrigin).toString(36)}`
+  const touched = new Set<string>()
+  let version: string | undefined
+  let subjects = new Map<string, Subject>()
+  /** What a change of groups or channels may have set free. */
+  let unvisited: Array<string> = []
+  let cursor = 0
+
+  const load = Effect.fnUntraced(function*() {
+    const [limits, fields] = yield* connection.pipeline([["hgetall", keys.channels], ["hkeys", keys.groups]])
+    for (const reply of [limits, fields]) if (reply instanceof RedisError) return yield* reply
+    const groups = (fields as ReadonlyArray<string>).map((field) => {
+      const at = field.indexOf("\n")
+      return { group: field.slice(0, at), matches: compile(field.slice(at + 1)) }
+    })
+    const names = [...new Set(groups.map(({ group }) => group))]
+    const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
+    const out = new Map<string, Subject>()
+    for (const [channel, text] of Object.entries(limits as Record<string, string>)) {
+      const stream = keys.log(channel)
+      out.set(stream, {
+        stream,
+        channel,
+        groups: [...new Set(groups.filter(({ matches }) => matches(channel)).map(({ group }) => group))],
+        limits: text === "" ? {} : JSON.parse(text) as Limits,
+        isRetry: false
+      })
+    }
+    for (const [i, group] of names.entries()) {
+      const channels = retries[i]
+      if (channels instanceof RedisError) return yield* channels
+      for (const channel of channels as ReadonlyArray<string>) {
+        const stream = keys.retry(group, channel)
+        out.set(stream, { stream, channel, groups: [group], limits: {}, isRetry: true })
+      }
+    }
+    return out
+  })
+
+  const visit = ({ channel, groups, isRetry, limits, stream }: Subject) =>
+    Effect.map(
+      connection.evaluate(
+        trimScript,
+        // A retry stream belongs to one group, which reads it from its beginning whatever happens: no floor to keep.
+        [keys.meta, stream, ...(isRetry ? [] : groups.map(keys.floors))],
+        [
+          version ?? "0",
+          isRetry ? 0 : graceMillis,
+          limits.maxAgeMillis ?? 0,
+          limits.minId ?? "",
+          limits.maxLength ?? -1,
+          abandonedMillis,
+          channel,
+          ...(isRetry ? [] : groups)
+        ],
+        { idempotent: true }
+      ),
+      (reply) => {
+        const [removed, again] = reply as readonly [number, number]
+        if (again === 1) touched.add(stream)
+        return Math.max(0, removed)
+      }
+    )
+
+  const trim = Effect.gen(function*() {
+    const replies = yield* connection.pipeline([
+      ["set", keys.janitor, me, "PX", turnMillis, "NX", "GET"],
+      ["hget", keys.meta, "v"]
+    ])
+    for (const reply of replies) if (reply instanceof RedisError) return yield* reply
+    const [owner, current] = replies as ReadonlyArray<string | null>
+    if ((current ?? "0") !== version) {
+      subjects = yield* load()
+      version = current ?? "0"
+      unvisited = [...subjects.keys()]
+    }
+    const pass = new Set<string>()
+    // What this process has settled it knows best; the rest is for the one whose turn it is.
+    for (const stream of touched) if (pass.size < streamsPerPass) pass.add(stream)
+    if (owner === null || owner === me) {
+      while (unvisited.length > 0 && pass.size < streamsPerPass) pass.add(unvisited.pop()!)
+      const all = [...subjects.keys()]
+      if (all.length > 0) pass.add(all[cursor++ % all.length]!)
+    }
+    for (const stream of pass) touched.delete(stream)
+    const known = [...pass].flatMap((stream) => subjects.get(stream) ?? [])
+    const removed = yield* Effect.forEach(known, visit, { concurrency: 16 }).pipe(
+      Effect.tapError(() =>
+        Effect.sync(() => {
+          for (const stream of pass) touched.add(stream)
+        })
+      )
+    )
+    return removed.reduce((sum, some) => sum + some, 0)
+  })
+
+  return { touch: (stream) => void touched.add(stream), trim }
+})
