@@ -156,6 +156,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   // Append -----------------------------------------------------------------------------------------------------------
 
   const known = new Map<string, Known>()
+  /** Names the calls that open a window: unique among processes, as short as may be. */
+  const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("base64url")
+  let calls = 0
+  const nextCall = () => `${process}${(calls++).toString(36)}`
   /** Publishes that could not be decided: where to search when the same id is published again. The oldest are forgotten. */
   const undecided = new Map<string, string>()
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
@@ -220,13 +224,14 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const appendOnce = Effect.fnUntraced(function*(message: NewMessage, since: string) {
     const keys = keysOf(shardOf(message.channel))
     const window = message.windowMillis ?? 0
+    const call = window > 0 ? nextCall() : ""
     let from = since
     let entry = yield* knownFor(message)
     while (true) {
       const [outcome, position] = (yield* connectionOf(keys.shard).evaluate(
         append,
         [entry.log, window > 0 ? keys.seen(message.channel, message.id) : entry.log],
-        [message.id, window, from, searchPage, entry.trims.length, ...entry.trims, ...Entry.logFields(message)],
+        [message.id, call, window, from, searchPage, entry.trims.length, ...entry.trims, ...Entry.logFields(message)],
         // With a window or a place to search from, doing it twice finds the first.
         { idempotent: window > 0 || since !== "" }
       )) as readonly [string, string]
@@ -237,16 +242,20 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     }
   })
 
+  /** Leaves open what became of a message; its repetition will find out. */
+  const leave = (message: NewMessage, since: string, error: RedisError): Appended => {
+    if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
+    undecided.set(undecidedKey(message), since)
+    return { _tag: "Uncertain", error: fail("append")(error) }
+  }
+
   const decide = (message: NewMessage, since: string): Effect.Effect<Appended> =>
     appendOnce(message, since).pipe(
       Effect.tap(() => Effect.sync(() => undecided.delete(undecidedKey(message)))),
       Effect.catch((error) =>
-        Effect.sync((): Appended => {
-          if (since === "" && error.reason !== "ConnectionLost") return failed(error)
-          if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
-          undecided.set(undecidedKey(message), since)
-          return { _tag: "Uncertain", error: fail("append")(error) }
-        })
+        Effect.sync(() =>
+          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error)
+        )
       )
     )
 
@@ -279,12 +288,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     messages: ReadonlyArray<NewMessage>,
     entries: ReadonlyArray<Known>
   ) {
-    const before = new Map(entries.map((entry) => [entry, entry.position]))
     const replies = yield* connectionOf(shard).pipeline(messages.map((message, i) => addCommand(entries[i]!, message)))
       .pipe(
         Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
       )
     const out: Array<Appended> = []
+    let isAway = false
     for (const [i, message] of messages.entries()) {
       const reply = replies[i]
       const entry = entries[i]!
@@ -292,8 +301,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         out.push(stored(entry, reply))
       } else if (reply instanceof RedisError && reply.reason === "ConnectionLost") {
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
-        const since = before.get(entry)!
-        out.push(yield* decide(message, entry.position === since ? since : entry.position))
+        const since = entry.position
+        // Where one could not be decided in time, the others need not wait as long each.
+        const outcome: Appended = isAway ? leave(message, since, reply) : yield* decide(message, since)
+        isAway = outcome._tag === "Uncertain"
+        out.push(outcome)
       } else if (reply === null) {
         known.delete(message.channel)
         out.push(yield* appendOne(message))

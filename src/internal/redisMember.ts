@@ -7,7 +7,8 @@
  */
 import { Clock, Effect, Semaphore } from "effect"
 import type { BrokerError, Claimed, Delivery, Member, Membership } from "../Broker.ts"
-import type { BlockingConnection, Command, Connection, RedisError } from "../Redis.ts"
+import type { BlockingConnection, Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
 import { attach } from "./scripts/attach.ts"
@@ -61,7 +62,7 @@ class Lease implements Delivery {
   readonly count: number
   /** Until when nobody else can have it, on this process's monotonic clock. */
   heldUntil: number
-  /** A settlement was sent and its answer lost: if the next one is refused, that one did it. */
+  /** A settlement was sent that is not known to have failed: if the next one is refused, that one did it. */
   uncertain = false
 
   constructor(source: Source, position: string, entry: Entry.Entry, count: number, heldUntil: number) {
@@ -467,8 +468,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       const positions = new Set(reply)
       onSettled(source.key)
       for (const lease of chunk) {
-        source.held.delete(lease.position)
         if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
+        // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
+        else lease.uncertain = true
       }
     }
     return refused
@@ -476,62 +478,69 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const nothing = () => ["ack", "", "", ""]
 
+  /** What this member holds, by stream; all else goes to `refused` without asking. */
+  const holding = (deliveries: ReadonlyArray<Delivery>, refused: Array<Delivery>) => {
+    const mine = new Map<Source, ReadonlyArray<Lease>>()
+    for (const [source, leases] of bySource(deliveries)) {
+      mine.set(source, leases.filter((lease) => source.held.get(lease.position) === lease))
+      for (const lease of leases) if (source.held.get(lease.position) !== lease) refused.push(lease)
+    }
+    return mine
+  }
+
+  const letGo = (settled: ReadonlyMap<Source, ReadonlyArray<Lease>>) => {
+    for (const [source, leases] of settled) for (const lease of leases) source.held.delete(lease.position)
+  }
+
   const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
     const refused: Array<Delivery> = []
     const now = monotonic()
     const plain: Array<Command> = []
     const plainLeases: Array<ReadonlyArray<Lease>> = []
-    for (const [source, leases] of bySource(deliveries)) {
-      const mine = leases.filter((lease) => source.held.get(lease.position) === lease)
-      for (const lease of leases) if (source.held.get(lease.position) !== lease) refused.push(lease)
-      const sure = mine.filter((lease) => now < lease.heldUntil && !lease.uncertain)
+    const mine = holding(deliveries, refused)
+    for (const [source, leases] of mine) {
+      const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain)
       if (sure.length > 0) {
         plain.push(["xack", source.key, group, ...sure.map((lease) => lease.position)])
         plainLeases.push(sure)
       }
-      if (sure.length < mine.length) {
-        refused.push(...(yield* fenced("ack", source, mine.filter((lease) => !sure.includes(lease)), nothing)))
+      if (sure.length < leases.length) {
+        const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))
+        refused.push(...(yield* fenced("ack", source, others, nothing)))
       }
     }
-    if (plain.length === 0) return refused
-    const replies = yield* (plain.length === 1
-      ? Effect.map(connection.send(plain[0]!, { idempotent: false }), (reply): ReadonlyArray<unknown> => [reply])
-      : connection.pipeline(plain)).pipe(
-        Effect.tapError((error) =>
-          Effect.sync(() => {
-            if (error.reason !== "ConnectionLost") return
-            for (const leases of plainLeases) for (const lease of leases) lease.uncertain = true
-          })
-        ),
-        Effect.mapError(fail("ack"))
-      )
-    let failure: RedisError | undefined
-    for (const [i, leases] of plainLeases.entries()) {
-      const reply = replies[i]
-      if (typeof reply === "number") {
-        for (const lease of leases) lease.source.held.delete(lease.position)
+    if (plain.length > 0) {
+      const replies = yield* (plain.length === 1
+        ? Effect.map(
+          Effect.result(connection.send(plain[0]!, { idempotent: false })),
+          (reply): ReadonlyArray<unknown> => [reply._tag === "Success" ? reply.success : reply.failure]
+        )
+        : Effect.catch(connection.pipeline(plain), (error) => Effect.succeed(plain.map((): unknown => error))))
+      let failure: RedisError | undefined
+      for (const [i, leases] of plainLeases.entries()) {
+        const reply = replies[i]
+        if (reply instanceof RedisError) failure = reply
+        if (reply instanceof RedisError && reply.reason !== "ConnectionLost") continue
+        for (const lease of leases) lease.uncertain = true
         onSettled(leases[0]!.source.key)
-      } else {
-        failure = reply as RedisError
-        if (failure.reason === "ConnectionLost") { for (const lease of leases) lease.uncertain = true }
       }
+      if (failure !== undefined) return yield* Effect.fail(fail("ack")(failure))
     }
-    if (failure !== undefined) return yield* Effect.fail(fail("ack")(failure))
+    letGo(mine)
     return refused
   })
 
-  /** Fenced settlements; what this member no longer holds is refused without asking. */
   const settleAll = Effect.fnUntraced(function*(
     operation: string,
     deliveries: ReadonlyArray<Delivery>,
     describeItem: (lease: Lease) => ReadonlyArray<string | number>
   ) {
     const refused: Array<Delivery> = []
-    for (const [source, leases] of bySource(deliveries)) {
-      const mine = leases.filter((lease) => source.held.get(lease.position) === lease)
-      for (const lease of leases) if (source.held.get(lease.position) !== lease) refused.push(lease)
-      if (mine.length > 0) refused.push(...(yield* fenced(operation, source, mine, describeItem)))
+    const mine = holding(deliveries, refused)
+    for (const [source, leases] of mine) {
+      if (leases.length > 0) refused.push(...(yield* fenced(operation, source, leases, describeItem)))
     }
+    letGo(mine)
     return refused
   })
 
@@ -581,6 +590,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         )) as ReadonlyArray<string>
         const positions = new Set(reply)
         for (const lease of mine) {
+          // Whether it was settled or lost, the repetition of its settlement will tell.
+          if (lease.uncertain) continue
           if (positions.has(lease.position)) {
             source.held.delete(lease.position)
             refused.push(lease)

@@ -38,6 +38,7 @@ export const exchange = (servers: Servers, slot: number, timeoutMillis: number, 
     let pausing: NodeJS.Timeout | undefined
     let stopWaiting = () => {}
     let isOver = false
+    let wasLost = false
 
     const stop = () => {
       isOver = true
@@ -47,10 +48,14 @@ export const exchange = (servers: Servers, slot: number, timeoutMillis: number, 
     }
     const finish = (failure?: RedisError) => {
       stop()
+      if (failure === undefined) return resume(Effect.succeed(replies))
+      // It could not be repeated, but it was sent once: whether it was executed is not known.
+      const told = wasLost
+        ? new RedisError({ reason: "ConnectionLost", command: failure.command, message: failure.message })
+        : failure
       // What was executed is told, whatever became of the rest.
-      if (failure === undefined) resume(Effect.succeed(replies))
-      else if (replies.length === 0) resume(Effect.fail(failure))
-      else resume(Effect.succeed([...replies, ...commands.map(() => failure)]))
+      if (replies.length === 0) resume(Effect.fail(told))
+      else resume(Effect.succeed([...replies, ...commands.map(() => told)]))
     }
     const pause = (failure: RedisError) => {
       const millis = pauseMillis()
@@ -100,6 +105,7 @@ export const exchange = (servers: Servers, slot: number, timeoutMillis: number, 
       }
       replies.push(...answers.slice(0, end))
       commands = commands.slice(end)
+      if (refused.reason === "ConnectionLost") wasLost = true
       const code = refused.message.split(" ", 1)[0]!
       if (code === "NOSCRIPT" && request.instead !== undefined) {
         commands = [request.instead]

@@ -19,7 +19,10 @@ local known = redis.call('HGET', channels, name)
 if not known or (limits ~= '' and known ~= limits) then
   redis.call('HSET', channels, name, limits)
   -- A version of an earlier life of the namespace must not come again: after a flush it begins with the time.
-  if redis.call('HEXISTS', meta, 'v') == 0 then redis.call('HSET', meta, 'v', redis.call('TIME')[1] .. '000') end
+  if redis.call('HEXISTS', meta, 'v') == 0 then
+    local time = redis.call('TIME')
+    redis.call('HSET', meta, 'v', time[1] .. string.sub('00000' .. time[2], -6))
+  end
   redis.call('HINCRBY', meta, 'v', 1)
   if not known then redis.call('PUBLISH', events, 'channel\\n' .. name) end
 end

@@ -15,7 +15,10 @@ local new = 0
 for i = 1, total do new = new + redis.call('HSETNX', groups, ARGV[i], '') end
 if new > 0 then
   -- As in the script "channel": a version never comes again.
-  if redis.call('HEXISTS', meta, 'v') == 0 then redis.call('HSET', meta, 'v', redis.call('TIME')[1] .. '000') end
+  if redis.call('HEXISTS', meta, 'v') == 0 then
+    local time = redis.call('TIME')
+    redis.call('HSET', meta, 'v', time[1] .. string.sub('00000' .. time[2], -6))
+  end
   redis.call('HINCRBY', meta, 'v', 1)
 end
 return new

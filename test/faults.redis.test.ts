@@ -1,0 +1,555 @@
+/** What the main path does when connections, servers and data fail: real private servers behind a proxy that cuts. */
+import { assert, describe, it } from "@effect/vitest"
+import type { Scope } from "effect"
+import { Deferred, Effect, Fiber, Layer, Queue, Ref, Schema } from "effect"
+import { Broker, Channel, Publisher, Rotif } from "rotif"
+import * as RedisCluster from "./fixtures/RedisCluster.ts"
+import * as RedisServer from "./fixtures/RedisServer.ts"
+import * as TcpProxy from "./fixtures/TcpProxy.ts"
+import { leftover, letters, listen, liveBackend, nothingLeft } from "./suite/kit.ts"
+
+const Text = Channel.make("texts", { payload: Schema.String })
+const log = "{f:0}:log:texts"
+const commandTimeout = 800
+const quick = { prefix: "f", commandTimeout, connectTimeout: 400, drainTimeout: "5 seconds" } as const
+
+const { soon } = liveBackend("Redis", () => Layer.empty as never)
+
+const has = (...words: ReadonlyArray<string>) => (request: Buffer) => words.every((word) => request.includes(word))
+
+/** Waits for what only a question can tell. */
+const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
+  soon(Effect.repeat(Effect.delay(check, 5), { until: (done) => done }))
+
+const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.suspend(() => {
+    const from = performance.now()
+    return Effect.map(effect, (value) => [value, performance.now() - from] as const)
+  })
+
+/** A test with a server of its own, behind a proxy. */
+const faulty = (
+  name: string,
+  body: (
+    server: RedisServer.RedisServer,
+    proxy: TcpProxy.TcpProxy
+  ) => Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>,
+  options?: { readonly config?: RedisServer.Config; readonly rotif?: Omit<Rotif.RedisOptions, "url" | "client"> }
+) =>
+  it.live(name, () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make(options?.config)
+      const proxy = yield* TcpProxy.make(server)
+      const layer = Rotif.layer({ url: proxy.url, ...quick, ...options?.rotif })
+      yield* body(server, proxy).pipe(Effect.scoped, Effect.provide(layer))
+    }))
+
+/** The reader waits at the server. */
+const isBlocked = (server: RedisServer.RedisServer) =>
+  until(Effect.map(server.command("info", "clients"), (text) => String(text).includes("blocked_clients:1")))
+
+const entries = Effect.fnUntraced(function*(server: RedisServer.RedisServer) {
+  return (yield* server.command("xrange", log, "-", "+")) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>
+})
+
+const payloadsIn = (server: RedisServer.RedisServer) =>
+  Effect.map(entries(server), (all) => all.map(([, fields]) => JSON.parse(fields.at(-1)!) as string))
+
+const numbers = (count: number) => Array.from({ length: count }, (_, i) => `m${i}`)
+
+/** Publishes until it is stored, as the errors say. */
+const insist = (text: string, knownId?: string) =>
+  Effect.gen(function*() {
+    let id = knownId
+    while (true) {
+      const outcome = yield* Effect.result(Publisher.publish(Text, text, id === undefined ? {} : { id }))
+      if (outcome._tag === "Success") return outcome.success
+      const error = outcome.failure
+      if (error._tag !== "Unavailable" && error._tag !== "PublishUncertain") return yield* Effect.fail(error)
+      id = error.id
+    }
+  })
+
+describe("publish", () => {
+  faulty("is stored once and told as published when its answer is lost", (server, proxy) =>
+    Effect.gen(function*() {
+      yield* Publisher.publish(Text, "first")
+      const dropped = yield* proxy.dropReplyOnce(has("xadd"))
+      const receipt = yield* Publisher.publish(Text, "x")
+      yield* dropped
+      assert.strictEqual(receipt._tag, "Published")
+      assert.deepStrictEqual(yield* payloadsIn(server), ["first", "x"])
+      assert.strictEqual((yield* entries(server))[1]![0], receipt.position)
+    }))
+
+  faulty(
+    "with an id: is stored once and told as published, a second call as a duplicate",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        // The server knows the script from now on: what is lost is its answer, not a NOSCRIPT.
+        yield* Publisher.publish(Text, "before", { id: "other" })
+        const dropped = yield* proxy.dropReplyOnce(has("eval", "my-id"))
+        const receipt = yield* Publisher.publish(Text, "x", { id: "my-id" })
+        yield* dropped
+        assert.strictEqual(receipt._tag, "Published")
+        const again = yield* Publisher.publish(Text, "x", { id: "my-id" })
+        assert.deepStrictEqual(again, { ...receipt, _tag: "Duplicate" })
+        assert.strictEqual((yield* entries(server))[1]![0], receipt.position)
+        assert.lengthOf(yield* entries(server), 2)
+      })
+  )
+
+  for (const [where, word] of [["first", "m0"], ["middle", "m7"], ["last", "m19"]] as const) {
+    faulty(
+      `publishAll: each is stored once, in order, when the ${where} answer is lost`,
+      (server, proxy) =>
+        Effect.gen(function*() {
+          yield* Publisher.publish(Text, "before")
+          const dropped = yield* proxy.dropReplyOnce(has("xadd", `"${word}"`))
+          const receipts = yield* Publisher.publishAll(Text, numbers(20))
+          yield* dropped
+          assert.deepStrictEqual(yield* payloadsIn(server), ["before", ...numbers(20)])
+          assert.deepStrictEqual(
+            receipts.map(({ position }) => position),
+            (yield* entries(server)).slice(1).map(([id]) => id)
+          )
+          for (const { _tag } of receipts) assert.strictEqual(_tag, "Published")
+        })
+    )
+  }
+
+  faulty("publishAll with ids: each is stored once when an answer is lost", (server, proxy) =>
+    Effect.gen(function*() {
+      yield* Publisher.publish(Text, "before", { id: "other" })
+      const dropped = yield* proxy.dropReplyOnce(has("eval", "id-m3"))
+
+      const receipts = yield* Publisher.publishAll(Text, numbers(6), (text) => ({ id: `id-${text}` }))
+      yield* dropped
+      for (const { _tag } of receipts) assert.strictEqual(_tag, "Published")
+      assert.deepStrictEqual(yield* payloadsIn(server), ["before", ...numbers(6)])
+    }))
+
+  faulty(
+    "what cannot be decided in time is PublishUncertain; repeated with its id it is stored once",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "before")
+        yield* proxy.dropReplyOnce(has("xadd"))
+        yield* proxy.refuse
+        const [error, millis] = yield* elapsed(Effect.flip(Publisher.publish(Text, "x")))
+        assert.strictEqual(error._tag, "PublishUncertain")
+        assert.isBelow(millis, 4 * commandTimeout)
+        assert.lengthOf(yield* entries(server), 2)
+        const { id } = error as Publisher.PublishUncertain
+        // Still away: still uncertain, and not forgotten.
+        assert.strictEqual((yield* Effect.flip(Publisher.publish(Text, "x", { id })))._tag, "PublishUncertain")
+        yield* proxy.accept
+        const receipt = yield* insist("x", id)
+        assert.strictEqual(receipt.position, (yield* entries(server))[1]![0])
+        assert.strictEqual((yield* Publisher.publish(Text, "x", { id }))._tag, "Duplicate")
+        assert.lengthOf(yield* entries(server), 2)
+      })
+  )
+
+  faulty(
+    "with an id: PublishUncertain too, though it was repeated and could not be sent again",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "before", { id: "other" })
+        yield* proxy.dropReplyOnce(has("eval", "my-id"))
+
+        yield* proxy.refuse
+        const error = yield* Effect.flip(Publisher.publish(Text, "x", { id: "my-id" }))
+        assert.strictEqual(error._tag, "PublishUncertain")
+        yield* proxy.accept
+        assert.strictEqual((yield* insist("x", "my-id"))._tag, "Duplicate")
+        assert.lengthOf(yield* entries(server), 2)
+      })
+  )
+
+  faulty(
+    "publishAll: tells of each what became of it, and what is uncertain can be repeated",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "before")
+        yield* proxy.dropReplyOnce(has("xadd", "\"m3\""))
+        yield* proxy.refuse
+        const error = yield* Effect.flip(Publisher.publishAll(Text, numbers(5)))
+        assert.instanceOf(error, Publisher.PublishIncomplete)
+        yield* proxy.accept
+        for (const [i, outcome] of error.outcomes.entries()) {
+          assert.strictEqual(outcome._tag, "PublishUncertain")
+          yield* insist(`m${i}`, (outcome as Publisher.PublishUncertain).id)
+        }
+        assert.deepStrictEqual(yield* payloadsIn(server), ["before", ...numbers(5)])
+      })
+  )
+
+  faulty(
+    "is Unavailable within the command timeout when Redis is away, and nothing is stored",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "before")
+        yield* proxy.refuse
+        yield* proxy.cut
+        // What is sent before the client notices the cut is uncertain; from then on nothing is sent.
+        yield* Effect.flip(Publisher.publish(Text, "x"))
+        const attempts = yield* Effect.forEach(
+          [{}, { id: "my-id" }],
+          (options) => elapsed(Effect.flip(Publisher.publish(Text, "x", options))),
+          { concurrency: 2 }
+        )
+        for (const [error, millis] of attempts) {
+          assert.strictEqual(error._tag, "Unavailable")
+          assert.isBelow(millis, 3 * commandTimeout)
+        }
+        const other = Channel.make("others", { payload: Schema.String })
+        assert.strictEqual((yield* Effect.flip(Publisher.publish(other, "x")))._tag, "Unavailable")
+        yield* proxy.accept
+        yield* insist("after")
+        assert.deepStrictEqual(yield* payloadsIn(server), ["before", "after"])
+      })
+  )
+
+  it.live(
+    "in a Cluster: is stored once and told as published when its answer is lost, on every node",
+    () =>
+      Effect.gen(function*() {
+        const cluster = yield* RedisCluster.make()
+        const { natMap, proxies } = yield* TcpProxy.makeCluster(cluster)
+        const layer = Rotif.layer({
+          ...quick,
+          cluster: [{ host: "127.0.0.1", port: proxies[0]!.port }],
+          natMap,
+          shards: 8,
+          commandTimeout: "3 seconds"
+        })
+        yield* Effect.gen(function*() {
+          const channels = numbers(16).map((name) => Channel.make(name, { payload: Schema.String }))
+          for (const channel of channels) yield* Publisher.publish(channel, "before")
+          const drops = yield* Effect.forEach(proxies, (proxy) => proxy.dropReplyOnce(has("xadd")))
+          for (const channel of channels) {
+            assert.strictEqual((yield* Publisher.publish(channel, "x"))._tag, "Published")
+          }
+          yield* soon(Effect.all(drops))
+          const more = yield* Effect.forEach(proxies, (proxy) => proxy.dropReplyOnce(has("xadd", "\"m4\"")))
+          for (const channel of channels) yield* Publisher.publishAll(channel, numbers(10))
+          yield* soon(Effect.all(more))
+          const broker = yield* Broker.Broker
+          const { channels: found } = yield* broker.info({ _tag: "Pattern", pattern: "**" })
+          assert.deepStrictEqual(found.map(({ length }) => length), channels.map(() => 12))
+        }).pipe(Effect.provide(layer))
+      }),
+    60_000
+  )
+})
+
+describe("consumer", () => {
+  faulty(
+    "gets again at once what a lost answer had handed out to it, without a crash",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, { concurrency: 4, lease: "1 minute" })
+        const dropped = yield* proxy.dropReplyOnce(has("xreadgroup"))
+        // It blocks in the read before the one that is lost.
+        yield* Publisher.publish(Text, "before")
+        yield* soon(Queue.take(seen))
+        yield* isBlocked(server)
+        yield* Publisher.publish(Text, "lost")
+        yield* soon(dropped)
+        const message = yield* soon(Queue.take(seen))
+        assert.strictEqual(message.payload, "lost")
+        const { attempt, crashes, deliveryCount } = message
+        assert.deepStrictEqual({ attempt, crashes, deliveryCount }, { attempt: 1, crashes: 0, deliveryCount: 1 })
+        yield* soon(subscription.drain)
+        assert.deepInclude(yield* subscription.stats, { processed: 2, crashed: 0, lostLeases: 0 })
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+  )
+
+  faulty(
+    "handles nothing twice and counts once when the answer of an acknowledgement is lost",
+    (_, proxy) =>
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, { concurrency: 5 })
+        for (let round = 0; round < 5; round++) {
+          const dropped = yield* proxy.dropReplyOnce(has("xack"))
+          yield* Publisher.publishAll(Text, numbers(20))
+          yield* soon(dropped)
+        }
+        yield* soon(Queue.takeN(seen, 100))
+        yield* soon(subscription.drain)
+        assert.deepInclude(yield* subscription.stats, { processed: 100, lostLeases: 0, crashed: 0 })
+        assert.strictEqual(yield* Queue.size(seen), 0)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+  )
+
+  faulty(
+    "retries once and buries once when the answer of the settlement is lost",
+    (_, proxy) =>
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, {
+          maxRetries: 1,
+          retryDelay: 20,
+          handler: () => Effect.fail("no")
+        })
+        const retried = yield* proxy.dropReplyOnce(has("eval", "wait"))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(retried)
+        const buried = yield* proxy.dropReplyOnce(has("eval", "dead", "exhausted"))
+        yield* soon(buried)
+        yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
+        yield* soon(subscription.drain)
+        assert.deepStrictEqual((yield* Queue.takeAll(seen)).map(({ attempt }) => attempt), [1, 2])
+        assert.deepInclude(yield* subscription.stats, { failed: 2, retried: 1, dead: 1, lostLeases: 0 })
+        assert.lengthOf(yield* letters, 1)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+  )
+
+  faulty("replaces a half-open connection", (server, proxy) =>
+    Effect.gen(function*() {
+      const { seen } = yield* listen(Text, { blockInterval: 100 })
+      yield* isBlocked(server)
+      yield* proxy.stall
+      yield* server.command("xadd", log, "*", "i", "id", "p", "\"x\"")
+      // Nobody else would ever claim it: the watchdog, after block time and three seconds of grace.
+      assert.deepInclude(yield* soon(Queue.take(seen)), { payload: "x", crashes: 0, attempt: 1 })
+    }))
+
+  faulty("does not mind scripts that are forgotten all the time", (server) =>
+    Effect.gen(function*() {
+      const { seen, subscription } = yield* listen(Text, {
+        concurrency: 10,
+        retryDelay: 1,
+        handler: ({ attempt }) => attempt === 1 ? Effect.fail("again") : Effect.void
+      })
+      const flushing = yield* Effect.forkChild(Effect.forever(Effect.delay(server.command("script", "flush"), 3)))
+      yield* Effect.forEach(numbers(200), (id) => Publisher.publish(Text, id, { id }), { concurrency: 20 })
+      yield* soon(Queue.takeN(seen, 400))
+      yield* Fiber.interrupt(flushing)
+      yield* soon(subscription.drain)
+      assert.deepInclude(yield* subscription.stats, { processed: 200, retried: 200, dead: 0, lostLeases: 0 })
+      assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+    }))
+
+  faulty(
+    "loses nothing that was told as published when the server is killed under load, and goes on when it is back",
+    (server) =>
+      Effect.gen(function*() {
+        const handled = new Map<string, number>()
+        const { subscription } = yield* listen(Text, {
+          concurrency: 10,
+          lease: "3 seconds",
+          handler: ({ payload }) => Effect.sync(() => void handled.set(payload, (handled.get(payload) ?? 0) + 1))
+        })
+        const published = yield* Ref.make(0)
+        const stop = yield* Deferred.make<void>()
+        const publishing = yield* Effect.forkChild(Effect.forEach(
+          numbers(4),
+          (writer) =>
+            Effect.gen(function*() {
+              for (let i = 0; !(yield* Deferred.isDone(stop)); i++) {
+                yield* insist(`${writer}-${i}`)
+                yield* Ref.update(published, (count) => count + 1)
+              }
+            }),
+          { concurrency: 4, discard: true }
+        ))
+        for (let kill = 0; kill < 3; kill++) {
+          const before = handled.size
+          yield* until(Effect.sync(() => handled.size > before + 100))
+          yield* server.kill
+          yield* server.restart
+          const atRestart = handled.size
+          const [, millis] = yield* elapsed(until(Effect.sync(() => handled.size > atRestart + 20)))
+          assert.isBelow(millis, 2_000)
+        }
+        yield* Deferred.succeed(stop, undefined)
+        yield* soon(Fiber.join(publishing))
+        const count = yield* Ref.get(published)
+        yield* until(Effect.map(leftover(Text), (left) => left.unread + left.pending + left.ready + left.waiting === 0))
+        yield* soon(subscription.drain)
+        assert.strictEqual(handled.size, count)
+        assert.strictEqual(yield* server.command("xlen", log), count)
+      }),
+    { config: { appendonly: "yes", appendfsync: "always" } }
+  )
+})
+
+describe("data that is gone", () => {
+  faulty(
+    "XGROUP DESTROY: goes on at the floor, and misses nothing that came meanwhile",
+    (server) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const { seen, subscription } = yield* listen(Text, { group: "g", concurrency: 10 })
+        yield* Publisher.publishAll(Text, numbers(10))
+        yield* soon(Queue.takeN(seen, 10))
+        yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
+        yield* broker.trim(0)
+
+        yield* server.command("xgroup", "destroy", log, "g")
+        yield* Publisher.publish(Text, "while it waits")
+        assert.strictEqual((yield* soon(Queue.take(seen))).payload, "while it waits")
+
+        yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
+        yield* broker.trim(0)
+        yield* subscription.pause
+        yield* server.command("xgroup", "destroy", log, "g")
+        yield* Publisher.publishAll(Text, ["while", "it", "is", "away"])
+        yield* subscription.resume
+        assert.deepStrictEqual((yield* soon(Queue.takeN(seen, 4))).map(({ payload }) => payload), [
+          "while",
+          "it",
+          "is",
+          "away"
+        ])
+        yield* soon(subscription.drain)
+        assert.strictEqual(yield* Queue.size(seen), 0)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+  )
+
+  faulty(
+    "XGROUP DESTROY: a group that began with the newest does not go back to the oldest",
+    (server) =>
+      Effect.gen(function*() {
+        yield* Publisher.publishAll(Text, numbers(10))
+        const { seen } = yield* listen(Text, { group: "g", startFrom: "latest" })
+        yield* server.command("xgroup", "destroy", log, "g")
+        yield* Publisher.publish(Text, "new")
+        assert.strictEqual((yield* soon(Queue.take(seen))).payload, "new")
+      })
+  )
+
+  faulty("what is handled while its group is lost is handled again, and settled", (server) =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const { seen, subscription } = yield* listen(Text, {
+        group: "g",
+        handler: ({ payload }) =>
+          payload === "ack" ? Deferred.await(gate) : Effect.andThen(Deferred.await(gate), Effect.fail("no")),
+        concurrency: 2,
+        maxRetries: 0
+      })
+      yield* Publisher.publishAll(Text, ["ack", "bury"])
+      yield* soon(Queue.takeN(seen, 2))
+      yield* server.command("xgroup", "destroy", log, "g")
+      yield* Publisher.publish(Text, "ack")
+      yield* Deferred.succeed(gate, undefined)
+      yield* soon(Queue.takeN(seen, 3))
+      yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
+      yield* soon(subscription.drain)
+      assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      assert.deepStrictEqual((yield* letters).map(({ payload }) => payload), ["\"bury\""])
+    }))
+
+  for (const [what, command] of [["DEL of the log", ["del", log]], ["FLUSHALL", ["flushall"]]] as const) {
+    faulty(
+      `${what}: goes on with what is published then, also by who knew the channel`,
+      (server) =>
+        Effect.gen(function*() {
+          const one = yield* listen(Text, { group: "one" })
+          const all = yield* listen(Channel.pattern("*", { payload: Schema.String }), { group: "all" })
+          for (const round of numbers(3)) {
+            yield* Publisher.publish(Text, round)
+            for (const { seen } of [one, all]) assert.strictEqual((yield* soon(Queue.take(seen))).payload, round)
+            yield* server.command(...command as [string])
+          }
+          yield* Publisher.publishAll(Text, ["a", "b", "c"])
+          for (const { seen } of [one, all]) yield* soon(Queue.takeN(seen, 3))
+          // Both are registered again: nothing is removed behind their backs.
+          assert.sameMembers((yield* server.command("hkeys", "{f:0}:groups")) as Array<string>, [
+            "one\ntexts",
+            "all\n*"
+          ])
+        })
+    )
+  }
+
+  faulty("FLUSHALL: a pattern that had no channel yet hears of the first one", (server) =>
+    Effect.gen(function*() {
+      const { seen } = yield* listen(Channel.pattern("*", { payload: Schema.String }), { group: "all" })
+      yield* server.command("flushall")
+      yield* Publisher.publish(Text, "x")
+      assert.strictEqual((yield* soon(Queue.take(seen))).payload, "x")
+      assert.deepStrictEqual(yield* server.command("hkeys", "{f:0}:groups"), ["all\n*"])
+    }))
+
+  faulty(
+    "no memory: a publish is Overloaded, settlements go through, retries come when there is memory",
+    (server) =>
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* listen(Text, {
+          concurrency: 4,
+          retryDelay: 10,
+          handler: (message) =>
+            Effect.gen(function*() {
+              const { attempt, payload } = message
+              if (attempt > 1) return
+              yield* Deferred.await(gate)
+              if (payload === "bury") yield* message.term("never")
+              if (payload === "at once") yield* message.nack({ delay: 0 })
+              if (payload === "later") return yield* Effect.fail("later")
+            })
+        })
+        yield* Publisher.publishAll(Text, ["ack", "bury", "at once", "later"])
+        yield* soon(Queue.takeN(seen, 4))
+        yield* server.command("config", "set", "maxmemory", "1mb")
+        const known = yield* Effect.flip(Publisher.publish(Text, "x"))
+        const window = yield* Effect.flip(Publisher.publish(Text, "x", { id: "my-id" }))
+        const all = yield* Effect.flip(Publisher.publishAll(Text, ["x", "y"]))
+        for (const error of [known, window]) assert.deepInclude(error, { _tag: "BrokerError", reason: "Overloaded" })
+        for (const error of (all as Publisher.PublishIncomplete).outcomes) {
+          assert.deepInclude(error, { _tag: "BrokerError", reason: "Overloaded" })
+        }
+
+        yield* Deferred.succeed(gate, undefined)
+        const again = yield* soon(Queue.take(seen))
+        assert.deepInclude({ payload: again.payload, attempt: again.attempt }, { payload: "at once", attempt: 2 })
+        yield* until(Effect.map(subscription.stats, (stats) => stats.processed === 2 && stats.held === 0))
+        assert.deepStrictEqual((yield* letters).map(({ failure }) => failure.message), ["never"])
+        assert.deepInclude(yield* leftover(Text), { pending: 0, waiting: 1 })
+
+        yield* server.command("config", "set", "maxmemory", 0)
+        const later = yield* soon(Queue.take(seen))
+        assert.deepInclude({ payload: later.payload, attempt: later.attempt }, { payload: "later", attempt: 2 })
+        yield* soon(subscription.drain)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        assert.lengthOf(yield* entries(server), 4)
+      })
+  )
+
+  faulty(
+    "what another program wrote becomes a dead letter with what was found, and the loop goes on",
+    (server) =>
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, { group: "g" })
+        const strange: ReadonlyArray<ReadonlyArray<string>> = [
+          ["some", "thing"],
+          ["i", "id"],
+          ["p", "\"no id\""],
+          ["i", "id", "h", "not JSON", "p", "\"x\""],
+          ["i", "id", "r", "[]", "p", "\"x\""],
+          ["m", "{}", "p", "\"x\""],
+          ["i", "id", "p", "not JSON"],
+          ["i", "id", "p", "42"]
+        ]
+        for (const fields of strange) yield* server.command("xadd", log, "*", ...fields)
+        yield* Publisher.publish(Text, "fine")
+        assert.strictEqual((yield* soon(Queue.take(seen))).payload, "fine")
+        yield* until(Effect.map(subscription.stats, ({ dead }) => dead === strange.length))
+        yield* soon(subscription.drain)
+        const found = yield* letters
+        for (const { failure } of found) assert.strictEqual(failure.reason, "decode")
+        assert.deepStrictEqual(
+          found.map(({ payload }) => payload),
+          [...strange.slice(0, 6).map((fields) => JSON.stringify(fields)), "not JSON", "42"]
+        )
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+  )
+})
