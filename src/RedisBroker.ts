@@ -461,6 +461,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
           ["hincrby", keys.meta, "v", 1]
         ])
       }
+      yield* connection.send(["del", keys.members(group)], { idempotent: true })
       const ended = new Set(removed)
       let cursor = "0"
       do {

@@ -11,6 +11,7 @@
  * | `retry:G:C`    | stream      | messages of C that are ready again for group G only                      |
  * | `retries:G`    | set         | the channels for which `retry:G:*` exists                                |
  * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
+ * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies`       | hash        | the messages of `waiting`                                                |
  * | `dead`         | stream      | dead letters                                                             |
@@ -36,6 +37,7 @@ export interface Keys {
   readonly retry: (group: string, channel: string) => string
   readonly retries: (group: string) => string
   readonly floors: (group: string) => string
+  readonly members: (group: string) => string
   readonly seen: (channel: string, id: string) => string
 }
 
@@ -55,6 +57,7 @@ export const make = (prefix: string, shard: number): Keys => {
     retry: (group, channel) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
     retries: (group) => `${tag}:retries:${escape(group)}`,
     floors: (group) => `${tag}:floors:${escape(group)}`,
+    members: (group) => `${tag}:members:${escape(group)}`,
     seen: (channel, id) => `${tag}:seen:${escape(channel)}:${escape(id)}`
   }
 }

@@ -1,0 +1,21 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Tells that a member is alive, and names those of its group that have been silent for a lease: what they hold has expired,
+ * or will within one more lease.
+ *
+ * KEYS: members of the group. ARGV: consumer, lease in ms. Reply: the silent consumers.
+ *
+ * Without memory nobody can write that he lives: then all seem silent, which makes the others look in vain, and no more.
+ */
+export const beat: Script = {
+  name: "beat",
+  lua: `
+local members = KEYS[1]
+local consumer, lease = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.pcall('ZADD', members, now, consumer)
+return redis.call('ZRANGEBYSCORE', members, '-inf', now - lease)
+`
+}
