@@ -1,0 +1,511 @@
+/**
+ * What each script does to the data: seeded keys, one run, the whole keyspace compared, and a second run. `$name` stands for the
+ * key of that name in the namespace of the case. What depends on the time is written as `new` (a position), `now` and `time`.
+ */
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Redis } from "ioredis"
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { inject } from "vitest"
+import type { Script } from "../src/Redis.ts"
+import { freshPrefix } from "./suite/kit.ts"
+
+type Arg = string | number
+type Data = Readonly<Record<string, unknown>>
+
+interface Case {
+  readonly does: string
+  readonly seed?: ReadonlyArray<ReadonlyArray<Arg>>
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<Arg>
+  readonly reply: unknown
+  readonly after: Data
+  /** The second run, where it is not like the first. */
+  readonly again?: { readonly reply: unknown; readonly after?: Data }
+}
+
+const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
+afterAll(() => client.disconnect())
+
+const start = Date.now()
+const far = start + 1_000_000
+
+/** Makes what depends on the time comparable. */
+const plain = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(plain)
+  if (typeof value === "number") return value > 900_000 && value <= 1_000_000 ? "later" : value
+  if (typeof value !== "string") return value
+  return value.replace(
+    /\b\d{13}-\d+\b/g,
+    (position) => Number(position.slice(0, 13)) >= start - 1_000 ? "new" : position
+  )
+    .replace(/^1\d{15}$/, "time")
+}
+
+const due = (score: number) =>
+  score === far ? "far" : score >= start - 1_000 ? `now+${Math.round((score - Date.now()) / 1_000)}` : score
+
+const streamOf = async (key: string) => {
+  const entries = (await client.xrange(key, "-", "+")).map(([id, fields]) => plain([id, ...fields]))
+  const groups: Record<string, unknown> = {}
+  for (const flat of await client.xinfo("GROUPS", key) as Array<Array<string | number>>) {
+    const [, name, , consumers, , , , at] = flat as [string, string, string, number, string, number, string, string]
+    const pending = await client.xpending(key, name, "-", "+", 100) as Array<[string, string, number, number]>
+    groups[name] = {
+      at: plain(at),
+      consumers,
+      pending: pending.map(([id, owner, idle, count]) => [id, owner, count, idle > 40_000 ? "old" : "fresh"])
+    }
+  }
+  return Object.keys(groups).length === 0 ? { entries } : { entries, groups }
+}
+
+/** Everything below the prefix. */
+const dump = async (prefix: string): Promise<Data> => {
+  const out: Record<string, unknown> = {}
+  for (const key of (await client.keys(`${prefix}*`)).toSorted()) {
+    const name = key.slice(prefix.length)
+    const type = await client.type(key)
+    if (type === "string") {
+      out[name] = [plain(await client.get(key)), (await client.pttl(key)) > 0 ? "expires" : "stays"]
+    } else if (type === "hash") {
+      out[name] = Object.fromEntries(
+        Object.entries(await client.hgetall(key)).map(([field, value]) => [field, plain(value)])
+      )
+    } else if (type === "set") out[name] = (await client.smembers(key)).toSorted()
+    else if (type === "zset") {
+      const flat = await client.zrange(key, 0, -1, "WITHSCORES")
+      out[name] = Object.fromEntries(
+        flat.flatMap((member, i) => i % 2 === 0 ? [[member, due(Number(flat[i + 1]))]] : [])
+      )
+    } else out[name] = await streamOf(key)
+  }
+  return out
+}
+
+const run = (script: Script, { after, again, args, keys, reply, seed }: Case) => async () => {
+  const prefix = `{${freshPrefix()}}:`
+  const keyed = (arg: Arg) =>
+    typeof arg === "string" && arg.startsWith("$") && arg !== "$" ? prefix + arg.slice(1) : arg
+  for (const [name, ...rest] of seed ?? []) await client.call(String(name), rest.map(keyed))
+  const evaluate = () =>
+    client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), ...args.map(String))
+      .then(plain, (error: Error) => error.message.replace(prefix, "").replace(/ script:.*/, ""))
+  assert.deepStrictEqual(await evaluate(), reply)
+  assert.deepStrictEqual(await dump(prefix), after)
+  assert.deepStrictEqual(await evaluate(), again === undefined ? reply : again.reply)
+  assert.deepStrictEqual(await dump(prefix), again?.after ?? after)
+}
+
+/** Messages `1-0`, `2-0`, … in the log, handed out to the owners given, long ago. */
+const handedOut = (...owners: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<Arg>> => [
+  ["xgroup", "create", "$log", "g", "0", "mkstream"],
+  ...owners.flatMap((owner, i): Array<Array<Arg>> => [
+    ["xadd", "$log", `${i + 1}-0`, "i", `m${i + 1}`, "p", "x"],
+    ["xreadgroup", "group", "g", owner, "count", 1, "streams", "$log", ">"],
+    ["xclaim", "$log", "g", owner, 0, `${i + 1}-0`, "idle", 50_000, "retrycount", 1, "justid"]
+  ])
+]
+const logged = (...numbers: ReadonlyArray<number>) => numbers.map((n) => [`${n}-0`, "i", `m${n}`, "p", "x"])
+
+const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta"]
+const settleArgs = ["g", "c", "ch", "events"]
+const trimArgs = (
+  options: {
+    readonly version?: string
+    readonly grace?: number
+    readonly age?: number
+    readonly least?: string
+    readonly longest?: number
+    readonly abandoned?: number
+  },
+  ...groups: ReadonlyArray<string>
+) => [
+  options.version ?? "0",
+  options.grace ?? 0,
+  options.age ?? 0,
+  options.least ?? "",
+  options.longest ?? -1,
+  options.abandoned ?? 1e9,
+  "ch",
+  ...groups
+]
+
+const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
+  append: [
+    {
+      does: "tells that a channel has no log",
+      keys: ["log", "log"],
+      args: ["b", "", 0, "", 10, 0, "i", "b", "p", "y"],
+      reply: ["unknown"],
+      after: {}
+    },
+    {
+      does: "opens a window with its message, and finds it when it is repeated",
+      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
+      keys: ["log", "seen"],
+      args: ["b", "call", 60_000, "", 10, 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: {
+        log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
+        seen: ["new call", "expires"]
+      },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "tells a duplicate of another call",
+      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"], ["set", "$seen", "1-0 other", "px", 60_000]],
+      keys: ["log", "seen"],
+      args: ["a", "call", 60_000, "", 10, 0, "i", "a", "p", "x"],
+      reply: ["duplicate", "1-0"],
+      after: { log: { entries: [["1-0", "i", "a", "p", "x"]] }, seen: ["1-0 other", "expires"] }
+    },
+    {
+      does: "finds a message after a position, and opens its window",
+      seed: [["xadd", "$log", "1-0", "i", "b", "p", "x"], ["xadd", "$log", "2-0", "h", "{}", "i", "b", "p", "y"]],
+      keys: ["log", "seen"],
+      args: ["b", "call", 60_000, "1-0", 10, 0, "i", "b", "p", "y"],
+      reply: ["found", "2-0"],
+      after: {
+        log: { entries: [["1-0", "i", "b", "p", "x"], ["2-0", "h", "{}", "i", "b", "p", "y"]] },
+        seen: ["2-0 call", "expires"]
+      }
+    },
+    {
+      does: "searches in pages",
+      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"], ["xadd", "$log", "2-0", "i", "b", "p", "y"]],
+      keys: ["log", "log"],
+      args: ["b", "", 0, "0-0", 1, 0, "i", "b", "p", "y"],
+      reply: ["more", "1-0"],
+      after: { log: { entries: [["1-0", "i", "a", "p", "x"], ["2-0", "i", "b", "p", "y"]] } }
+    },
+    {
+      does: "trims as it adds",
+      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
+      keys: ["log", "log"],
+      args: ["b", "", 0, "", 10, 2, "MAXLEN", 1, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: { log: { entries: [["new", "i", "b", "p", "y"]] } }
+    }
+  ],
+  attach: [
+    {
+      does: "creates the group at its floor, or at the beginning of a retry stream",
+      seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
+      keys: ["floors", "log", "other", "retry"],
+      args: ["g", "0", "ch", "other", ""],
+      reply: 3,
+      after: {
+        floors: { ch: "3-0" },
+        log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "3-0", consumers: 0, pending: [] } } },
+        other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
+        retry: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
+      },
+      again: { reply: 0 }
+    },
+    {
+      does: "remembers where it began",
+      seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
+      keys: ["floors", "log"],
+      args: ["g", "$", "ch"],
+      reply: 1,
+      after: {
+        floors: { ch: "5-0" },
+        log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "5-0", consumers: 0, pending: [] } } }
+      },
+      again: { reply: 0 }
+    }
+  ],
+  beat: [{
+    does: "notes who lives and names who is silent",
+    seed: [["zadd", "$members", 1, "old", far, "ahead"]],
+    keys: ["members"],
+    args: ["c", 1_000],
+    reply: ["old"],
+    after: { members: { old: 1, ahead: "far", c: "now+0" } }
+  }],
+  channel: [
+    {
+      does: "creates log and entry, and begins the version with the time",
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "", "events"],
+      reply: "0-0",
+      after: { channels: { ch: "" }, log: { entries: [] }, meta: { v: "time" } }
+    },
+    {
+      does: "takes new limits, and leaves them when none are given",
+      seed: [["hset", "$meta", "v", 7], ["hset", "$channels", "ch", ""], ["xadd", "$log", "5-0", "i", "a", "p", "x"]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "{\"maxLength\":1}", "events"],
+      reply: "5-0",
+      after: {
+        channels: { ch: "{\"maxLength\":1}" },
+        log: { entries: [["5-0", "i", "a", "p", "x"]] },
+        meta: { v: "8" }
+      }
+    }
+  ],
+  due: [
+    {
+      does: "names no more than asked",
+      seed: [["zadd", "$waiting", 1, "a", 2, "b", far, "c"]],
+      keys: ["waiting"],
+      args: [1],
+      reply: [["a"], 0],
+      after: { waiting: { a: 1, b: 2, c: "far" } }
+    },
+    {
+      does: "tells when the next is due",
+      seed: [["zadd", "$waiting", far, "c"]],
+      keys: ["waiting"],
+      args: [10],
+      reply: [[], "later"],
+      after: { waiting: { c: "far" } }
+    },
+    { does: "tells that nothing waits", keys: ["waiting"], args: [10], reply: [[], -1], after: {} }
+  ],
+  leave: [{
+    does: "removes the consumer where it has nothing pending",
+    seed: [
+      ...handedOut("c"),
+      ["xgroup", "create", "$other", "g", "0", "mkstream"],
+      ["xgroup", "createconsumer", "$other", "g", "c"]
+    ],
+    keys: ["log", "other", "missing"],
+    args: ["g", "c"],
+    reply: 1,
+    after: {
+      log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [["1-0", "c", 1, "old"]] } } },
+      other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
+    }
+  }],
+  promote: [{
+    does: "moves what is due, leaves what is not, removes what has no body",
+    seed: [
+      ["zadd", "$waiting", 1, "m1", far, "m2", 1, "m3", 1, "m4"],
+      ["hset", "$bodies", "m1", "meta\npay\nload", "m2", "meta\nx", "m4", "broken"]
+    ],
+    keys: ["waiting", "bodies", "retry"],
+    args: ["m1", 3, "m2", 3, "m3", 3, "m4", 3, "gone", 3],
+    reply: [1, 2],
+    after: {
+      bodies: { m2: "meta\nx" },
+      retry: { entries: [["new", "m", "meta", "p", "pay\nload"]] },
+      waiting: { m2: "far" }
+    },
+    again: { reply: [0, 0] }
+  }],
+  recover: [{
+    does: "gives again what is its own, as often as it likes",
+    seed: [...handedOut("c", "other", "c"), ["xdel", "$log", "3-0"]],
+    keys: ["log"],
+    args: ["g", "c", "1-0", "2-0", "3-0", "4-0"],
+    reply: [["1-0", ["i", "m1", "p", "x"], 1]],
+    after: {
+      log: {
+        entries: logged(1, 2),
+        groups: { g: { at: "3-0", consumers: 2, pending: [["1-0", "c", 1, "fresh"], ["2-0", "other", 1, "old"]] } }
+      }
+    }
+  }],
+  register: [{
+    does: "registers what is new and raises the version once",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", ""]],
+    keys: ["meta", "groups"],
+    args: ["g\na", "g\nb", "g\nc"],
+    reply: 2,
+    after: { groups: { "g\na": "", "g\nb": "", "g\nc": "" }, meta: { v: "4" } },
+    again: { reply: 0 }
+  }],
+  renew: [{
+    does: "starts the lease anew of what it holds, and of nothing else",
+    seed: handedOut("c", "other", "c"),
+    keys: ["log"],
+    args: ["g", "c", "1-0", 1, "2-0", 1, "3-0", 2, "4-0", 1],
+    reply: ["2-0", "3-0", "4-0"],
+    after: {
+      log: {
+        entries: logged(1, 2, 3),
+        groups: {
+          g: {
+            at: "3-0",
+            consumers: 2,
+            pending: [["1-0", "c", 1, "fresh"], ["2-0", "other", 1, "old"], ["3-0", "c", 1, "old"]]
+          }
+        }
+      }
+    }
+  }],
+  settle: [
+    {
+      does: "settles each as asked, refuses what is another hand-out or another's",
+      seed: [...handedOut("c", "c", "c", "c", "c", "other"), ["hset", "$meta", "v", 1]],
+      keys: settleKeys,
+      args: [
+        ...settleArgs,
+        ...["1-0", 1, "ack", "", "", ""],
+        ...["2-0", 1, "ready", "", "two", "x"],
+        ...["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x"],
+        ...["4-0", 1, "dead", "", "four", "x"],
+        ...["5-0", 2, "dead", "", "five", "x"],
+        ...["6-0", 1, "ready", "", "six", "x"]
+      ],
+      reply: ["5-0", "6-0"],
+      after: {
+        bodies: { "g\nch\n3-0": "three\nx" },
+        dead: { entries: [["new", "m", "four", "p", "x"]] },
+        log: {
+          entries: logged(1, 2, 3, 4, 5, 6),
+          groups: { g: { at: "6-0", consumers: 2, pending: [["5-0", "c", 1, "old"], ["6-0", "other", 1, "old"]] } }
+        },
+        meta: { v: "2" },
+        retries: ["ch"],
+        retry: { entries: [["new", "m", "two", "p", "x"]], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
+        waiting: { "g\nch\n3-0": "now+60" }
+      },
+      again: { reply: ["1-0", "2-0", "3-0", "4-0", "5-0", "6-0"] }
+    },
+    {
+      does: "changes nothing when a key holds something else",
+      seed: [...handedOut("c"), ["set", "$dead", "mine"]],
+      keys: settleKeys,
+      args: [...settleArgs, "1-0", 1, "dead", "", "one", "x"],
+      reply: "WRONGTYPE dead is a string, expected a stream",
+      after: {
+        dead: ["mine", "stays"],
+        log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [["1-0", "c", 1, "old"]] } } }
+      }
+    }
+  ],
+  sources: [
+    {
+      does: "says only that nothing has changed",
+      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""]],
+      keys: ["meta", "channels", "groups", "retries"],
+      args: ["3", "g\na"],
+      reply: ["3"],
+      after: { channels: { a: "" }, meta: { v: "3" } }
+    },
+    {
+      does: "lists channels, retry streams, and what is registered",
+      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""], [
+        "sadd",
+        "$retries",
+        "a"
+      ]],
+      keys: ["meta", "channels", "groups", "retries"],
+      args: ["2", "g\na", "g\nb"],
+      reply: ["3", ["a"], ["a"], [1, 0]],
+      after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, retries: ["a"] }
+    }
+  ],
+  trim: [
+    {
+      does: "removes what all groups have acknowledged, and notes how far each has come",
+      seed: [
+        ...handedOut("c", "c", "c"),
+        ["xack", "$log", "g", "1-0", "3-0"],
+        ["xgroup", "create", "$log", "h", "3-0"]
+      ],
+      keys: ["meta", "log", "floors:g", "floors:h"],
+      args: trimArgs({}, "g", "h"),
+      reply: [1, 0],
+      after: {
+        "floors:g": { ch: "1-18446744073709551615" },
+        "floors:h": { ch: "3-0" },
+        log: {
+          entries: logged(2, 3),
+          groups: {
+            g: { at: "3-0", consumers: 1, pending: [["2-0", "c", 1, "old"]] },
+            h: { at: "3-0", consumers: 0, pending: [] }
+          }
+        }
+      },
+      again: { reply: [0, 0] }
+    },
+    {
+      does: "removes nothing when the version is another",
+      seed: [["hset", "$meta", "v", 3], ...handedOut("c"), ["xack", "$log", "g", "1-0"]],
+      keys: ["meta", "log", "floors:g"],
+      args: trimArgs({ version: "2" }, "g"),
+      reply: [-1, 1],
+      after: { log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [] } } }, meta: { v: "3" } }
+    },
+    {
+      does: "removes nothing while an expected group is missing, or there is none",
+      seed: [...handedOut("c"), ["xack", "$log", "g", "1-0"]],
+      keys: ["meta", "log", "floors:g", "floors:late"],
+      args: trimArgs({}, "g", "late"),
+      reply: [0, 0],
+      after: {
+        "floors:g": { ch: "1-0" },
+        log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [] } } }
+      }
+    },
+    {
+      does: "keeps what is young, and says to come again",
+      seed: [
+        ["xgroup", "create", "$log", "g", "0", "mkstream"],
+        ["xadd", "$log", "1-0", "p", "x"],
+        ["xadd", "$log", "*", "p", "x"],
+        ["xgroup", "setid", "$log", "g", "$"]
+      ],
+      keys: ["meta", "log", "floors:g"],
+      args: trimArgs({ grace: 60_000 }, "g"),
+      reply: [1, 1],
+      after: {
+        "floors:g": { ch: "new" },
+        log: { entries: [["new", "p", "x"]], groups: { g: { at: "new", consumers: 0, pending: [] } } }
+      },
+      again: { reply: [0, 1] }
+    },
+    {
+      does: "removes below a position and beyond an age whatever is pending, and consumers that were abandoned",
+      seed: [
+        ...handedOut("c", "c", "c"),
+        ["xadd", "$log", "*", "p", "x"],
+        ["xgroup", "createconsumer", "$log", "g", "abandoned"]
+      ],
+      keys: ["meta", "log", "floors:g"],
+      args: trimArgs({ least: "3-0", age: 60_000, abandoned: -1 }, "g"),
+      reply: [3, 1],
+      after: {
+        "floors:g": { ch: "0-18446744073709551615" },
+        log: {
+          entries: [["new", "p", "x"]],
+          groups: {
+            g: {
+              at: "3-0",
+              consumers: 1,
+              pending: [["1-0", "c", 1, "old"], ["2-0", "c", 1, "old"], ["3-0", "c", 1, "old"]]
+            }
+          }
+        }
+      },
+      again: { reply: [0, 1] }
+    },
+    {
+      does: "passes over a stream that is not there",
+      keys: ["meta", "log"],
+      args: trimArgs({}),
+      reply: [0, 0],
+      after: {}
+    }
+  ]
+}
+
+const directory = join(import.meta.dirname, "../src/internal/scripts")
+const names = readdirSync(directory).map((file) => file.replace(/\.ts$/, "")).toSorted()
+
+describe("scripts on data", () => {
+  it("every script has its cases", () => {
+    assert.deepStrictEqual(Object.keys(cases).toSorted(), names)
+  })
+
+  for (const name of names) {
+    describe(name, async () => {
+      const module = await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>
+      for (const one of cases[name] ?? []) it(one.does, run(module[name]!, one))
+    })
+  }
+})
