@@ -1,6 +1,7 @@
 import { Rotif } from "rotif"
 import { brokerSuite } from "./suite/broker.ts"
 import { memoryBackend, runSuites } from "./suite/kit.ts"
+import { leasesSuite } from "./suite/leases.ts"
 import { lifecycleSuite } from "./suite/lifecycle.ts"
 import { publisherSuite } from "./suite/publisher.ts"
 import { settlementSuite } from "./suite/settlement.ts"
@@ -11,5 +12,6 @@ runSuites(memoryBackend(Rotif.layerMemoryWith), [
   publisherSuite,
   sourcesSuite,
   settlementSuite,
-  lifecycleSuite
+  lifecycleSuite,
+  leasesSuite
 ])

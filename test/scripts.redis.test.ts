@@ -74,7 +74,7 @@ const dump = async (prefix: string): Promise<Data> => {
       )
     } else if (type === "set") out[name] = (await client.smembers(key)).toSorted()
     else if (type === "zset") {
-      const flat = await client.zrange(key, 0, -1, "WITHSCORES")
+      const flat = await client.zrange(key, "0", "-1", "WITHSCORES")
       out[name] = Object.fromEntries(
         flat.flatMap((member, i) => i % 2 === 0 ? [[member, due(Number(flat[i + 1]))]] : [])
       )
