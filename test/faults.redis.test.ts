@@ -308,6 +308,35 @@ describe("consumer", () => {
       })
   )
 
+  faulty(
+    "takes over everything of a lost member, also when the answer of a claim is lost half-way",
+    (_, proxy) =>
+      Effect.gen(function*() {
+        const Both = Channel.union([Text, Channel.make("others", { payload: Schema.String })])
+        const broker = yield* Broker.Broker
+        for (const channel of Both.members) yield* Publisher.publish(channel, channel.name)
+        const lease = 300
+        const lost = yield* broker.join({
+          shard: 0,
+          group: "g",
+          consumer: "lost",
+          selector: Channel.selector(Both),
+          start: { _tag: "Earliest" },
+          leaseMillis: lease
+        })
+        assert.lengthOf(yield* lost.read(2, 1_000), 2)
+        const { seen, subscription } = yield* listen(Both, { group: "g", lease, concurrency: 2 })
+        // The second of two claims, whichever channel it is for.
+        const first = yield* proxy.dropReplyOnce(has("xclaim", ":log:others"))
+        yield* soon(first)
+        const messages = yield* soon(Queue.takeN(seen, 2))
+        assert.sameMembers(messages.map(({ payload }) => payload), ["texts", "others"])
+        for (const { attempt, crashes } of messages) assert.deepStrictEqual([attempt, crashes], [1, 1])
+        yield* soon(subscription.drain)
+        assert.deepStrictEqual(yield* leftover(Both), nothingLeft)
+      })
+  )
+
   faulty("replaces a half-open connection", (server, proxy) =>
     Effect.gen(function*() {
       const { seen } = yield* listen(Text, { blockInterval: 100 })

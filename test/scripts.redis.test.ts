@@ -343,12 +343,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: settleKeys,
       args: [
         ...settleArgs,
-        ...["1-0", 1, "ack", "", "", ""],
-        ...["2-0", 1, "ready", "", "two", "x"],
-        ...["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x"],
-        ...["4-0", 1, "dead", "", "four", "x"],
-        ...["5-0", 2, "dead", "", "five", "x"],
-        ...["6-0", 1, "ready", "", "six", "x"]
+        ...[
+          ["1-0", 1, "ack", "", "", ""],
+          ["2-0", 1, "ready", "", "two", "x"],
+          ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x"],
+          ["4-0", 1, "dead", "", "four", "x"],
+          ["5-0", 2, "dead", "", "five", "x"],
+          ["6-0", 1, "ready", "", "six", "x"]
+        ].flat()
       ],
       reply: ["5-0", "6-0"],
       after: {

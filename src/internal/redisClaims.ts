@@ -1,0 +1,176 @@
+/**
+ * How a member comes to deliveries that were handed out before: those of others whose lease has expired, and its own whose answer
+ * was lost. What it takes over and cannot report, because a later step failed, it finds again as lost.
+ */
+import { Effect } from "effect"
+import type { Claimed, Membership } from "../Broker.ts"
+import type { Command, Connection, RedisError } from "../Redis.ts"
+import type { Keys } from "./keys.ts"
+import { type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
+import { beat } from "./scripts/beat.ts"
+import { recover as recoverScript } from "./scripts/recover.ts"
+
+/** How many pending entries of a stream are looked at in one go: for an expired lease, and for a lost answer. */
+const pendingPage = 200
+const recoveryPage = 1_000
+
+/** A member of more streams than this reads and looks after them as many: at a measured pace, and not all each time. */
+export const fewStreams = 16
+
+/** Streams of which one look for expired leases takes note, where nobody seems lost. */
+const streamsPerLook = 2
+
+export interface RedisClaims {
+  /** Tells the other members that this one lives; who has been silent for a lease. */
+  readonly sayAlive: Effect.Effect<ReadonlyArray<string>, RedisError>
+  readonly claim: (count: number) => Effect.Effect<Claimed, RedisError>
+  /**
+   * Takes what was handed out to this member in answers that never arrived: pending for it, and not held. Nothing may be being
+   * read meanwhile.
+   */
+  readonly recover: Effect.Effect<ReadonlyArray<Lease>, RedisError>
+}
+
+export const make = (setup: {
+  readonly membership: Membership
+  readonly keys: Keys
+  readonly connection: Connection
+  readonly monotonic: () => number
+  readonly sources: ReadonlyMap<string, Source>
+  readonly onNoGroup: () => void
+}): RedisClaims => {
+  const { connection, keys, monotonic, onNoGroup, sources } = setup
+  const { consumer, group, leaseMillis } = setup.membership
+  let everythingDue = true
+  let looked = 0
+
+  const sayAlive = Effect.map(
+    connection.evaluate(beat, [keys.members(group)], [consumer, leaseMillis], { idempotent: true }),
+    (reply) => reply as ReadonlyArray<string>
+  )
+
+  /** When a step fails, what the steps before it took is reported to nobody: it must not pass for held. */
+  const orForget = <A>(take: (taken: Array<Lease>) => Effect.Effect<A, RedisError>) =>
+    Effect.suspend(() => {
+      const taken: Array<Lease> = []
+      return Effect.onError(take(taken), () =>
+        Effect.sync(() => {
+          for (const lease of taken) lease.source.held.delete(lease.position)
+        }))
+    })
+
+  const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>) {
+    let pages = [...sources.values()].map((source) => ({ source, from: "-" }))
+    while (pages.length > 0) {
+      const from = monotonic()
+      const found = yield* connection.pipeline(
+        pages.map((page): Command => ["xpending", page.source.key, group, page.from, "+", recoveryPage, consumer])
+      )
+      const next: typeof pages = []
+      for (const [i, { source }] of pages.entries()) {
+        const pending = found[i]
+        if (!Array.isArray(pending)) {
+          // Without the group nothing is pending; with any other answer it is not known, and asked again.
+          if ((pending as RedisError).reason === "NoGroup") continue
+          return yield* Effect.fail(pending as RedisError)
+        }
+        const positions = (pending as RawPending).map(([position]) => position)
+        if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
+        const missing = positions.filter((position) => !source.held.has(position))
+        if (missing.length === 0) continue
+        const entries = (yield* connection.evaluate(recoverScript, [source.key], [group, consumer, ...missing], {
+          idempotent: true
+        })) as ReadonlyArray<readonly [string, ReadonlyArray<string>, number]>
+        const counts = new Map(entries.map(([position, , count]) => [position, count]))
+        out.push(
+          ...take(source, entries.map(([position, fields]) => [position, fields] as const), counts, from, leaseMillis)
+        )
+      }
+      pages = next
+    }
+    return out
+  })
+
+  const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
+    // A lease expires when its member is lost, and then it is silent. Of many streams only some are looked at until one is.
+    const isMany = sources.size > fewStreams
+    const silent = isMany ? yield* sayAlive : []
+    const isWhole = !isMany || everythingDue || silent.length > 0
+    const all = [...sources.values()]
+    const list = isWhole ? all : Array.from({ length: streamsPerLook }, () => all[looked++ % all.length]!)
+    let isComplete = true
+    const owners = new Set<string>()
+    const from = monotonic()
+    const pages = yield* connection.pipeline(
+      list.map((source): Command => ["xpending", source.key, group, "-", "+", pendingPage])
+    )
+    let nextInMillis = isMany ? leaseMillis * 2 / 3 : leaseMillis
+    let vanished = 0
+    for (const [i, source] of list.entries()) {
+      const page = pages[i]
+      if (!Array.isArray(page)) {
+        if ((page as RedisError).reason === "NoGroup") onNoGroup()
+        else isComplete = false
+        continue
+      }
+      let pending = page as RawPending
+      if (pending.length === pendingPage) {
+        // More than a page is pending: the server looks for the expired ones, and the rest is looked at again soon.
+        pending = (yield* connection.send(
+          ["xpending", source.key, group, "IDLE", leaseMillis, "-", "+", pendingPage],
+          { idempotent: true }
+        )) as RawPending
+        nextInMillis = Math.min(nextInMillis, Math.max(1, leaseMillis / 4))
+        isComplete = false
+      }
+      const expired: Array<string> = []
+      const counts = new Map<string, number>()
+      for (const [position, owner, age, handedOut] of pending) {
+        if (owner === consumer && source.held.has(position)) continue
+        owners.add(owner)
+        if (age < leaseMillis) {
+          if (owner !== consumer) nextInMillis = Math.min(nextInMillis, leaseMillis - age)
+        } else if (deliveries.length + expired.length < count) {
+          expired.push(position)
+          counts.set(position, handedOut + 1)
+        } else {
+          nextInMillis = 1
+          isComplete = false
+        }
+      }
+      if (expired.length === 0) continue
+      // The minimal idle time is judged again by the server: what its owner renewed meanwhile is not taken.
+      const entries = (yield* connection.send(
+        ["xclaim", source.key, group, consumer, leaseMillis, ...expired],
+        { idempotent: false }
+      )) as RawEntries
+      const taken = take(source, entries, counts, from, leaseMillis)
+      deliveries.push(...taken)
+      if (taken.length < expired.length) {
+        const left = (yield* connection.send(
+          ["xpending", source.key, group, expired[0]!, expired[expired.length - 1]!, pendingPage],
+          { idempotent: true }
+        )) as RawPending
+        const still = new Set(left.map(([position]) => position))
+        const missing = expired.filter((position) => !still.has(position) && !source.held.has(position))
+        // What is still in the log was acknowledged by its owner meanwhile.
+        const found = yield* connection.pipeline(
+          missing.map((position): Command => ["xrange", source.key, position, position])
+        )
+        for (const reply of found) if (Array.isArray(reply) && reply.length === 0) vanished++
+      }
+    }
+    if (isMany && isWhole) {
+      everythingDue = !isComplete
+      const gone = isComplete ? silent.filter((name) => !owners.has(name)) : []
+      if (gone.length > 0) yield* connection.send(["zrem", keys.members(group), ...gone], { idempotent: true })
+    }
+    return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
+  })
+
+  return {
+    sayAlive,
+    claim: (count) => orForget((taken) => claimInto(taken, count)),
+    recover: orForget(recoverInto)
+  }
+}

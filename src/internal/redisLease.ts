@@ -1,0 +1,101 @@
+/**
+ * A lease on Redis Streams: an entry of the group's pending list, of which owner and delivery count are the token and the idle
+ * time is the age. What a member holds is remembered with its stream.
+ */
+import type { Delivery } from "../Broker.ts"
+import * as Entry from "./entry.ts"
+
+export type RawEntries = ReadonlyArray<readonly [position: string, fields: ReadonlyArray<string> | null]>
+export type RawPending = ReadonlyArray<readonly [position: string, consumer: string, idle: number, count: number]>
+
+export interface Source {
+  readonly key: string
+  readonly channel: string
+  readonly isRetry: boolean
+  readonly held: Map<string, Lease>
+}
+
+export class Lease implements Delivery {
+  readonly id: string
+  readonly channel: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  readonly publishedAtMillis: number
+  readonly attempt: number
+  readonly deliveryCount: number
+  readonly crashes: number
+  readonly malformed: string | undefined
+  readonly source: Source
+  readonly position: string
+  readonly origin: string
+  /** How often this very entry was handed out: the token, together with the owner. */
+  readonly count: number
+  /** Until when nobody else can have it, on this process's monotonic clock. */
+  heldUntil: number
+  /** A settlement was sent that is not known to have failed: if the next one is refused, that one did it. */
+  uncertain = false
+
+  constructor(source: Source, position: string, entry: Entry.Entry, count: number, heldUntil: number) {
+    this.id = entry.id
+    this.channel = source.channel
+    this.payload = entry.payload
+    this.headers = entry.headers
+    this.params = entry.params
+    this.publishedAtMillis = entry.publishedAtMillis
+    this.attempt = entry.attempt
+    this.deliveryCount = entry.deliveries + count
+    this.crashes = entry.crashes + count - 1
+    this.malformed = entry.malformed
+    this.source = source
+    this.position = position
+    this.origin = entry.origin
+    this.count = count
+    this.heldUntil = heldUntil
+  }
+}
+
+export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
+  id: lease.id,
+  headers: lease.headers,
+  params: lease.params,
+  publishedAtMillis: lease.publishedAtMillis,
+  attempt,
+  deliveries: lease.deliveryCount,
+  crashes: lease.crashes,
+  origin: lease.origin
+})
+
+export const chunked = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> => {
+  const out: Array<ReadonlyArray<A>> = []
+  for (let i = 0; i < items.length; i += size) out.push(items.slice(i, i + size))
+  return out
+}
+
+/** A plain XACK is sent only while the lease has at least this part of its time left; otherwise the fenced script. */
+export const surelyHeld = 0.5
+
+/** Records what was handed out, as held since `from` on this process's monotonic clock. */
+export const take = (
+  source: Source,
+  entries: RawEntries,
+  counts: ReadonlyMap<string, number> | undefined,
+  from: number,
+  leaseMillis: number
+): Array<Lease> => {
+  const out: Array<Lease> = []
+  for (const [position, fields] of entries) {
+    // Trimmed between the hand-out and now: nothing is left to deliver.
+    if (fields === null) continue
+    const lease = new Lease(
+      source,
+      position,
+      Entry.decode(position, fields),
+      counts?.get(position) ?? 1,
+      from + leaseMillis * surelyHeld
+    )
+    source.held.set(position, lease)
+    out.push(lease)
+  }
+  return out
+}

@@ -1,0 +1,225 @@
+/**
+ * How a member ends and renews its leases. Each settlement is fenced by owner and delivery count, but for a plain XACK while
+ * the lease is surely held. One whose answer was lost is sent again, and what it finds done counts as done.
+ */
+import { Effect } from "effect"
+import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
+import type { Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import * as Entry from "./entry.ts"
+import type { Keys } from "./keys.ts"
+import { chunked, describe, Lease, type Source, surelyHeld } from "./redisLease.ts"
+import { renew as renewScript } from "./scripts/renew.ts"
+import { settle } from "./scripts/settle.ts"
+
+/** Deliveries settled, or renewed, in one call. */
+const deliveriesPerCall = 200
+const renewalsPerCall = 1_000
+
+export const make = (setup: {
+  readonly membership: Membership
+  readonly keys: Keys
+  readonly connection: Connection
+  readonly monotonic: () => number
+  /** Something was settled in this stream. */
+  readonly onSettled: (stream: string) => void
+  readonly fail: (operation: string) => (error: RedisError) => BrokerError
+}): Pick<Member, "ack" | "requeue" | "bury" | "renew"> => {
+  const { connection, fail, keys, monotonic, onSettled } = setup
+  const { consumer, group, leaseMillis } = setup.membership
+
+  const bySource = (deliveries: ReadonlyArray<Delivery>): Map<Source, Array<Lease>> => {
+    const out = new Map<Source, Array<Lease>>()
+    for (const delivery of deliveries) {
+      if (!(delivery instanceof Lease)) continue
+      const same = out.get(delivery.source)
+      if (same === undefined) out.set(delivery.source, [delivery])
+      else same.push(delivery)
+    }
+    return out
+  }
+
+  /** Sends a settlement; what it refuses although an earlier one may have done it counts as done. */
+  const fenced = Effect.fnUntraced(function*(
+    operation: string,
+    source: Source,
+    leases: ReadonlyArray<Lease>,
+    describeItem: (lease: Lease) => ReadonlyArray<string | number>
+  ) {
+    const refused: Array<Delivery> = []
+    for (const chunk of chunked(leases, deliveriesPerCall)) {
+      const reply = (yield* connection.evaluate(
+        settle,
+        [
+          source.key,
+          keys.retry(group, source.channel),
+          keys.waiting,
+          keys.bodies,
+          keys.dead,
+          keys.retries(group),
+          keys.meta
+        ],
+        [
+          group,
+          consumer,
+          source.channel,
+          keys.events,
+          ...chunk.flatMap((lease) => [lease.position, lease.count, ...describeItem(lease)])
+        ],
+        { idempotent: false }
+      ).pipe(
+        // The group is gone and with it every delivery of it; there is nothing left to settle.
+        Effect.catchIf(
+          (error) => error.reason === "NoGroup",
+          () => Effect.succeed(chunk.map((lease) => lease.position))
+        ),
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            if (error.reason === "ConnectionLost") { for (const lease of chunk) lease.uncertain = true }
+          })
+        ),
+        Effect.mapError(fail(operation))
+      )) as ReadonlyArray<string>
+      const positions = new Set(reply)
+      onSettled(source.key)
+      for (const lease of chunk) {
+        if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
+        // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
+        else lease.uncertain = true
+      }
+    }
+    return refused
+  })
+
+  const nothing = () => ["ack", "", "", ""]
+
+  /** What this member holds, by stream; all else goes to `refused` without asking. */
+  const holding = (deliveries: ReadonlyArray<Delivery>, refused: Array<Delivery>) => {
+    const mine = new Map<Source, ReadonlyArray<Lease>>()
+    for (const [source, leases] of bySource(deliveries)) {
+      mine.set(source, leases.filter((lease) => source.held.get(lease.position) === lease))
+      for (const lease of leases) if (source.held.get(lease.position) !== lease) refused.push(lease)
+    }
+    return mine
+  }
+
+  const letGo = (settled: ReadonlyMap<Source, ReadonlyArray<Lease>>) => {
+    for (const [source, leases] of settled) for (const lease of leases) source.held.delete(lease.position)
+  }
+
+  const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
+    const refused: Array<Delivery> = []
+    const now = monotonic()
+    const plain: Array<Command> = []
+    const plainLeases: Array<ReadonlyArray<Lease>> = []
+    const mine = holding(deliveries, refused)
+    for (const [source, leases] of mine) {
+      const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain)
+      if (sure.length > 0) {
+        plain.push(["xack", source.key, group, ...sure.map((lease) => lease.position)])
+        plainLeases.push(sure)
+      }
+      if (sure.length < leases.length) {
+        const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))
+        refused.push(...(yield* fenced("ack", source, others, nothing)))
+      }
+    }
+    if (plain.length > 0) {
+      const replies = yield* (plain.length === 1
+        ? Effect.map(
+          Effect.result(connection.send(plain[0]!, { idempotent: false })),
+          (reply): ReadonlyArray<unknown> => [reply._tag === "Success" ? reply.success : reply.failure]
+        )
+        : Effect.catch(connection.pipeline(plain), (error) => Effect.succeed(plain.map((): unknown => error))))
+      let failure: RedisError | undefined
+      for (const [i, leases] of plainLeases.entries()) {
+        const reply = replies[i]
+        if (reply instanceof RedisError) failure = reply
+        if (reply instanceof RedisError && reply.reason !== "ConnectionLost") continue
+        for (const lease of leases) lease.uncertain = true
+        onSettled(leases[0]!.source.key)
+      }
+      if (failure !== undefined) return yield* Effect.fail(fail("ack")(failure))
+    }
+    letGo(mine)
+    return refused
+  })
+
+  const settleAll = Effect.fnUntraced(function*(
+    operation: string,
+    deliveries: ReadonlyArray<Delivery>,
+    describeItem: (lease: Lease) => ReadonlyArray<string | number>
+  ) {
+    const refused: Array<Delivery> = []
+    const mine = holding(deliveries, refused)
+    for (const [source, leases] of mine) {
+      if (leases.length > 0) refused.push(...(yield* fenced(operation, source, leases, describeItem)))
+    }
+    letGo(mine)
+    return refused
+  })
+
+  const requeue: Member["requeue"] = (items) => {
+    const wanted = new Map(items.map((item) => [item.delivery, item]))
+    return settleAll("requeue", items.map((item) => item.delivery), (lease) => {
+      const { attempt, delayMillis } = wanted.get(lease)!
+      const description = Entry.encodeMeta(describe(lease, attempt))
+      return delayMillis > 0
+        ? ["wait", `${Math.ceil(delayMillis)}\n${group}\n${lease.channel}\n${lease.origin}`, description, lease.payload]
+        : ["ready", "", description, lease.payload]
+    })
+  }
+
+  const bury: Member["bury"] = (items) => {
+    const wanted = new Map(items.map((item) => [item.delivery, item]))
+    return settleAll("bury", items.map((item) => item.delivery), (lease) => [
+      "dead",
+      "",
+      Entry.encodeMeta({
+        ...describe(lease, lease.attempt),
+        channel: lease.channel,
+        group,
+        failure: wanted.get(lease)!.failure
+      }),
+      lease.payload
+    ])
+  }
+
+  const renew = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
+    const refused: Array<Delivery> = []
+    for (const [source, leases] of bySource(deliveries)) {
+      refused.push(...leases.filter((lease) => source.held.get(lease.position) !== lease))
+      for (
+        const mine of chunked(leases.filter((lease) => source.held.get(lease.position) === lease), renewalsPerCall)
+      ) {
+        const from = monotonic()
+        const reply = (yield* connection.evaluate(
+          renewScript,
+          [source.key],
+          [group, consumer, ...mine.flatMap((lease) => [lease.position, lease.count])],
+          { idempotent: true }
+        ).pipe(
+          Effect.catchIf(
+            (error) => error.reason === "NoGroup",
+            () => Effect.succeed(mine.map((lease) => lease.position))
+          ),
+          Effect.mapError(fail("renew"))
+        )) as ReadonlyArray<string>
+        const positions = new Set(reply)
+        for (const lease of mine) {
+          // Whether it was settled or lost, the repetition of its settlement will tell.
+          if (lease.uncertain) continue
+          if (positions.has(lease.position)) {
+            source.held.delete(lease.position)
+            refused.push(lease)
+          } else {
+            lease.heldUntil = from + leaseMillis * surelyHeld
+          }
+        }
+      }
+    }
+    return refused
+  })
+
+  return { ack, requeue, bury, renew }
+}
