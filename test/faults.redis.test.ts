@@ -10,8 +10,8 @@ import { leftover, letters, listen, liveBackend, nothingLeft } from "./suite/kit
 
 const Text = Channel.make("texts", { payload: Schema.String })
 const log = "{f:0}:log:texts"
-const commandTimeout = 800
-const quick = { prefix: "f", commandTimeout, connectTimeout: 400, drainTimeout: "5 seconds" } as const
+const commandTimeout = 500
+const quick = { prefix: "f", commandTimeout, connectTimeout: 300, drainTimeout: "5 seconds" } as const
 
 const { soon } = liveBackend("Redis", () => Layer.empty as never)
 

@@ -32,7 +32,8 @@ const commandsOf = (servers: ReadonlyArray<RedisServer.RedisServer>) =>
         .reduce((sum, [, , calls]) => sum + Number(calls), 0)
   )
 
-const idleSeconds = 12
+/** Long enough for one turn of every duty: the janitor's is 20 seconds, a look for expired leases 20 or 30. */
+const idleSeconds = 20
 
 /** Fills so many channels, works them off, and counts what the servers do when nothing happens any more. */
 const rest = (count: number, options: Rotif.RedisOptions, servers: ReadonlyArray<RedisServer.RedisServer>) =>

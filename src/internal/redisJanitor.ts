@@ -47,7 +47,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   let version: string | undefined
   let subjects = new Map<string, Subject>()
   /** What a change of groups or channels may have set free. */
-  let unvisited: Array<string> = []
+  let unvisited = new Set<string>()
   let cursor = 0
 
   const load = Effect.fnUntraced(function*() {
@@ -116,17 +116,20 @@ export const make = Effect.fnUntraced(function*(setup: {
     if ((current ?? "0") !== version) {
       subjects = yield* load()
       version = current ?? "0"
-      unvisited = [...subjects.keys()]
+      unvisited = new Set(subjects.keys())
     }
     const pass = new Set<string>()
     // What this process has settled it knows best; the rest is for the one whose turn it is.
     for (const stream of touched) if (pass.size < streamsPerPass) pass.add(stream)
     if (owner === null || owner === me) {
-      while (unvisited.length > 0 && pass.size < streamsPerPass) pass.add(unvisited.pop()!)
+      for (const stream of unvisited) if (pass.size < streamsPerPass) pass.add(stream)
       const all = [...subjects.keys()]
       if (all.length > 0) pass.add(all[cursor++ % all.length]!)
     }
-    for (const stream of pass) touched.delete(stream)
+    for (const stream of pass) {
+      touched.delete(stream)
+      unvisited.delete(stream)
+    }
     const known = [...pass].flatMap((stream) => subjects.get(stream) ?? [])
     const removed = yield* Effect.forEach(known, visit, { concurrency: 16 }).pipe(
       Effect.tapError(() =>
