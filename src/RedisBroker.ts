@@ -288,6 +288,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     messages: ReadonlyArray<NewMessage>,
     entries: ReadonlyArray<Known>
   ) {
+    // How far this very call has come in each log: what others add meanwhile may be after what was lost.
+    const reached = new Map(entries.map((entry) => [entry, entry.position]))
     const replies = yield* connectionOf(shard).pipeline(messages.map((message, i) => addCommand(entries[i]!, message)))
       .pipe(
         Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
@@ -298,13 +300,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const reply = replies[i]
       const entry = entries[i]!
       if (typeof reply === "string") {
+        reached.set(entry, reply)
         out.push(stored(entry, reply))
       } else if (reply instanceof RedisError && reply.reason === "ConnectionLost") {
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
-        const since = entry.position
+        const since = reached.get(entry)!
         // Where one could not be decided in time, the others need not wait as long each.
         const outcome: Appended = isAway ? leave(message, since, reply) : yield* decide(message, since)
         isAway = outcome._tag === "Uncertain"
+        if (outcome._tag === "Stored") reached.set(entry, outcome.position)
         out.push(outcome)
       } else if (reply === null) {
         known.delete(message.channel)

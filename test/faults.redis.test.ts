@@ -118,6 +118,25 @@ describe("publish", () => {
     )
   }
 
+  faulty(
+    "publishAll: is searched for where it can be, while others publish to the channel",
+    (server, proxy) =>
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "before")
+        const dropped = yield* proxy.dropReplyOnce(has("xadd", "\"m199\""))
+        const others = yield* Effect.forkChild(
+          Effect.forEach(numbers(20), () => Effect.forever(insist("other")), { concurrency: 20 }),
+          { startImmediately: true }
+        )
+        yield* Publisher.publishAll(Text, numbers(200))
+        yield* Fiber.interrupt(others)
+        yield* dropped
+        const payloads = yield* payloadsIn(server)
+        assert.deepStrictEqual(payloads.filter((text) => text.startsWith("m")), numbers(200))
+        assert.include(payloads, "other")
+      })
+  )
+
   faulty("publishAll with ids: each is stored once when an answer is lost", (server, proxy) =>
     Effect.gen(function*() {
       yield* Publisher.publish(Text, "before", { id: "other" })
