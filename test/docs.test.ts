@@ -73,13 +73,14 @@ describe("links in the documentation", () => {
 describe("facts in the documentation", () => {
   it("docs/redis-keys.md names every key", () => {
     const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
-    const { floors, log, retries, retry, seen, shard: _, ...fixed } = Keys.make("rotif", 0)
+    const { floors, log, members, retries, retry, seen, shard: _, ...fixed } = Keys.make("rotif", 0)
     const keys: ReadonlyArray<string> = [
       ...Object.values(fixed),
       log("C"),
       retry("G", "C"),
       retries("G"),
       floors("G"),
+      members("G"),
       seen("C", "I")
     ]
     const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
