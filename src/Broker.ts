@@ -17,6 +17,7 @@
  */
 import type { Effect, Scope } from "effect"
 import { Context, Data } from "effect"
+import type { BroadcastPort } from "./BroadcastPort.ts"
 
 /**
  * Why an operation of a broker failed.
@@ -357,4 +358,6 @@ export class Broker extends Context.Service<Broker, {
     shard: number,
     options: { readonly cursor?: string | undefined; readonly limit: number }
   ) => Effect.Effect<ReadonlyArray<Letter>, BrokerError>
+  /** Messages to whoever listens now. */
+  readonly broadcast: BroadcastPort
 }>()("rotif/Broker") {}

@@ -9,6 +9,7 @@
 import { Clock, Effect, Layer } from "effect"
 import type { Appended } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
+import * as Broadcast from "./internal/memory/broadcast.ts"
 import * as Member from "./internal/memory/member.ts"
 import { Store } from "./internal/memory/store.ts"
 import { matcherOf, patternsOf } from "./internal/pattern.ts"
@@ -53,7 +54,8 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
-      letters: (_, { cursor, limit }) => Effect.sync(() => store.listLetters(cursor, limit))
+      letters: (_, { cursor, limit }) => Effect.sync(() => store.listLetters(cursor, limit)),
+      broadcast: Broadcast.make()
     })
   })
 )

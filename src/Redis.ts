@@ -14,7 +14,7 @@ import { Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
-import type { Address, Settings, Socket } from "./internal/redis/link.ts"
+import type { Address, Settings, Socket, Subscribe } from "./internal/redis/link.ts"
 import type { Command, Script } from "./internal/redis/protocol.ts"
 import { classify, errorOf, messageOf, RedisError } from "./internal/redis/protocol.ts"
 import { makeReader } from "./internal/redis/reader.ts"
@@ -62,14 +62,22 @@ export class Redis extends Context.Service<Redis, {
   readonly connection: (key: string) => Connection
   /** A connection of its own to the node that owns the slot of this key; closing the scope unblocks and closes it. */
   readonly blocking: (key: string) => Effect.Effect<BlockingConnection, RedisError, Scope.Scope>
+  /** The key that decides where a command goes in a Cluster: its first one. */
+  readonly keyOf: (command: Command) => string | undefined
   /**
    * Calls `onMessage` for every Pub/Sub message on these channels until the scope closes, and `onGap` after each time the
-   * subscription was interrupted. All listeners share one connection.
+   * subscription was interrupted. All listeners share one connection. With `"psubscribe"` the names are patterns as Redis
+   * understands them, and `onMessage` gets the pattern; with `"ssubscribe"` they are sharded channels, and the listeners share
+   * one connection to each node.
    */
-  readonly listen: (channels: ReadonlyArray<string>, handler: {
-    readonly onMessage: (channel: string, message: string) => void
-    readonly onGap: () => void
-  }) => Effect.Effect<void, RedisError, Scope.Scope>
+  readonly listen: (
+    names: ReadonlyArray<string>,
+    handler: {
+      readonly onMessage: (name: string, message: string) => void
+      readonly onGap: () => void
+    },
+    command?: Subscribe
+  ) => Effect.Effect<void, RedisError, Scope.Scope>
 }>()("rotif/Redis") {}
 
 // -----------------------------------------------------------------------------
@@ -397,7 +405,12 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
         command.promise.then((reply) => settle(index, reply), (error) => settle(index, errorOf(name, error)))
       }
     },
-    onMessage: (listener) => void client.on("message", listener),
+    onMessage: (listener) => {
+      client.on("message", (channel: string, message: string) => listener("subscribe", channel, message))
+      client.on("pmessage", (pattern: string, _: string, message: string) => listener("psubscribe", pattern, message))
+      client.on("smessage", (channel: string, message: string) => listener("ssubscribe", channel, message))
+    },
+    onMoved: (listener) => void client.on("moved", listener),
     onEnd: (listener) => void client.once("end", listener),
     destroy: () => destroy(client)
   }
@@ -527,14 +540,14 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const servers = mode === "cluster"
     ? clusterServers(settings, origin)
     : oneServer(settings, mode === "sentinel" ? `master ${base.name}` : base.path ?? nameOf(addressIn(base)))
-  const subscriber = makeSubscriber(settings, servers)
+  const slotOf = (key: string) => mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
+  const subscriber = makeSubscriber(settings, servers, slotOf)
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       subscriber.close()
       servers.close()
     })
   )
-  const slotOf = (key: string) => mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
   const connections = new Map<number, Connection>()
   yield* inspect(origin, servers, Duration.toMillis(options.startTimeout ?? "10 seconds"))
   return Redis.of({
@@ -549,6 +562,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       return connection
     },
     blocking: (key) => makeReader(settings, servers, slotOf(key)),
+    keyOf: ([name, ...args]) => new ClientCommand(name, args).getKeys()[0]?.toString(),
     listen: subscriber.listen
   })
 })

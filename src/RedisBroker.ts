@@ -12,6 +12,7 @@ import * as Entry from "./internal/entry.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
+import * as RedisBroadcast from "./internal/redisBroadcast.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import { append } from "./internal/scripts/append.ts"
 import { channel as channelScript } from "./internal/scripts/channel.ts"
@@ -588,7 +589,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         Effect.mapError(fail("info"))
       )
     },
-    letters
+    letters,
+    broadcast: RedisBroadcast.make({ redis, connectionOf, keysOf, shardOf, shards, fail: fail("broadcast") })
   })
 })
 

@@ -5,6 +5,7 @@
  */
 import type { Config } from "effect"
 import { Duration, Effect, Layer } from "effect"
+import * as Broadcast from "./Broadcast.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Janitor from "./internal/agents/janitor.ts"
@@ -21,7 +22,7 @@ import * as Subscription from "./Subscription.ts"
  * @category models
  * @since 0.1.0
  */
-export type Services = Publisher.Publisher | Subscription.Subscriptions | Broker
+export type Services = Publisher.Publisher | Broadcast.Broadcast | Subscription.Subscriptions | Broker
 
 /**
  * Options on any backend.
@@ -48,6 +49,7 @@ export interface Options extends Publisher.Options, Subscription.Defaults {
 export const layerBroker = (options?: Options): Layer.Layer<Services, never, Broker> =>
   Layer.mergeAll(
     Publisher.layer(options),
+    Broadcast.layer(options),
     Subscription.layerRegistry(options),
     Layer.effect(Broker, Broker),
     Layer.effectDiscard(Effect.gen(function*() {

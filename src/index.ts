@@ -1,5 +1,7 @@
+export * as Broadcast from "./Broadcast.ts"
 export * as Broker from "./Broker.ts"
 export * as Channel from "./Channel.ts"
+export * as EffectRedis from "./EffectRedis.ts"
 export * as MemoryBroker from "./MemoryBroker.ts"
 export * as Message from "./Message.ts"
 export * as Publisher from "./Publisher.ts"

@@ -1,5 +1,6 @@
 import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { broadcastSuite } from "./suite/broadcast.ts"
 import { brokerSuite } from "./suite/broker.ts"
 import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
 import { leasesSuite } from "./suite/leases.ts"
@@ -12,5 +13,5 @@ const cluster = inject("clusterPorts").map((port) => ({ host: "127.0.0.1", port 
 
 runSuites(
   liveBackend("Cluster", (options) => Rotif.layer({ cluster, prefix: freshPrefix(), shards: 8, ...options })),
-  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite, leasesSuite]
+  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite, leasesSuite, broadcastSuite]
 )

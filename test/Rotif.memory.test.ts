@@ -1,4 +1,5 @@
 import { Rotif } from "rotif"
+import { broadcastSuite } from "./suite/broadcast.ts"
 import { brokerSuite } from "./suite/broker.ts"
 import { memoryBackend, runSuites } from "./suite/kit.ts"
 import { leasesSuite } from "./suite/leases.ts"
@@ -13,5 +14,6 @@ runSuites(memoryBackend(Rotif.layerMemoryWith), [
   sourcesSuite,
   settlementSuite,
   lifecycleSuite,
-  leasesSuite
+  leasesSuite,
+  broadcastSuite
 ])

@@ -1,5 +1,6 @@
 import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { broadcastSuite } from "./suite/broadcast.ts"
 import { brokerSuite } from "./suite/broker.ts"
 import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
 import { leasesSuite } from "./suite/leases.ts"
@@ -12,5 +13,5 @@ const url = `redis://127.0.0.1:${inject("redisPort")}`
 
 runSuites(
   liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options })),
-  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite, leasesSuite]
+  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite, leasesSuite, broadcastSuite]
 )

@@ -18,6 +18,8 @@
  * | `seen:C:I`     | string, TTL | deduplication window of message I in channel C                           |
  * | `janitor`      | string, TTL | who trims this shard for now                                             |
  * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
+ * | `cast:C`       | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
+ * | `casts`        | Pub/Sub     | on a Cluster, these messages once more, for those who listen on patterns |
  */
 const special = /[%:{}*?[\]\\\u0000-\u001f\u007f]/g
 
@@ -33,6 +35,10 @@ export interface Keys {
   readonly dead: string
   readonly janitor: string
   readonly events: string
+  readonly cast: (channel: string) => string
+  readonly casts: string
+  /** For PSUBSCRIBE: matches `cast:C` of all channels that match the pattern, and of more. One wildcard, so that matching is cheap. */
+  readonly castGlob: (pattern: string) => string
   readonly log: (channel: string) => string
   readonly retry: (group: string, channel: string) => string
   readonly retries: (group: string) => string
@@ -53,6 +59,17 @@ export const make = (prefix: string, shard: number): Keys => {
     dead: `${tag}:dead`,
     janitor: `${tag}:janitor`,
     events: `${tag}:events`,
+    cast: (channel) => `${tag}:cast:${escape(channel)}`,
+    casts: `${tag}:casts`,
+    castGlob: (pattern) => {
+      const segments = pattern.split(".")
+      const isWild = (segment: string) => segment === "*" || segment === "**"
+      const ends = [segments.slice(0, segments.findIndex(isWild)), segments.slice(segments.findLastIndex(isWild) + 1)]
+      const [start, end] = ends.map((some) => some.map(escape))
+      return segments.some(isWild)
+        ? `${tag}:cast:${start!.map((text) => `${text}.`).join("")}*${end!.map((text) => `.${text}`).join("")}`
+        : `${tag}:cast:${escape(pattern)}`
+    },
     log: (channel) => `${tag}:log:${escape(channel)}`,
     retry: (group, channel) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
     retries: (group) => `${tag}:retries:${escape(group)}`,

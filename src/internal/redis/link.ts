@@ -14,6 +14,9 @@ export interface Address {
   readonly port: number
 }
 
+/** The commands that subscribe. */
+export type Subscribe = "subscribe" | "psubscribe" | "ssubscribe"
+
 /** One connection for the life of one socket. */
 export interface Socket {
   /** The name of the target it leads to. */
@@ -34,7 +37,10 @@ export interface Socket {
     isAsking: boolean,
     done: (replies: Array<unknown>) => void
   ) => void
-  readonly onMessage: (listener: (channel: string, message: string) => void) => void
+  /** What is heard, with the command and the name that subscribed to it. */
+  readonly onMessage: (listener: (command: Subscribe, name: string, message: string) => void) => void
+  /** A subscription to a sharded channel is or was refused, because its slot is elsewhere. */
+  readonly onMoved: (listener: () => void) => void
   readonly onEnd: (listener: () => void) => void
   readonly destroy: () => void
 }

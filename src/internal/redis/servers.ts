@@ -26,6 +26,8 @@ export interface Servers {
     silenceMillis: number | undefined,
     slot: number | undefined
   ) => Target | undefined
+  /** The address of a server by name, for a private connection. */
+  readonly node: (role: Target["role"], silenceMillis: number | undefined, name: string) => Target
   /** Takes note of "MOVED slot host:port"; false when that leads nowhere new. */
   readonly moved: (message: string, socket: Socket) => boolean
   /** The link that "ASK slot host:port" names. */
@@ -46,6 +48,7 @@ export const oneServer = (settings: Settings, name: string): Servers => {
     owner: () => link,
     named: () => link,
     target,
+    node: (role, silenceMillis) => ({ name, role, silenceMillis }),
     moved: () => false,
     asked: () => link,
     refresh: () => Promise.resolve(undefined),
@@ -166,6 +169,7 @@ export const clusterServers = (settings: Settings, options: {
       const name = slot === undefined ? owners[Math.floor(Math.random() * owners.length)] : slots[slot]
       return name === undefined ? undefined : target(name, role, silenceMillis)
     },
+    node: (role, silenceMillis, name) => target(name, role, silenceMillis),
     moved: (message, socket) => {
       const { name, slot } = redirection(message, socket)
       void refresh()

@@ -1,8 +1,9 @@
 /**
- * Pub/Sub: one connection for all listeners.
+ * Pub/Sub: one connection for all listeners; for sharded channels one to each node of the Cluster that owns some.
  */
 import { Effect } from "effect"
-import { makeLink, type Settings, type Socket } from "./link.ts"
+import { type Line, makeLine, type Topic } from "./line.ts"
+import type { Settings, Socket, Subscribe } from "./link.ts"
 import { RedisError } from "./protocol.ts"
 import type { Servers } from "./servers.ts"
 
@@ -12,112 +13,158 @@ interface Handler {
 }
 
 interface Listener {
-  readonly channels: ReadonlyArray<string>
+  readonly topics: Set<Heard>
   readonly handler: Handler
-  /** Not confirmed on the present socket. */
-  missing: Set<string>
+  /** Not confirmed at present. */
+  readonly missing: Set<Heard>
   isEstablished: boolean
   readonly resume: (exit: Effect.Effect<void, RedisError>) => void
 }
 
-export const makeSubscriber = (settings: Settings, servers: Servers) => {
-  const link = makeLink(settings, {
-    target: () => servers.target("subscriber", settings.commandMillis, undefined),
-    onFailure: servers.refresh
-  })
-  const listeners = new Map<string, Set<Listener>>()
-  const confirmed = new Set<string>()
-  let current: Socket | undefined
-  let heartbeat: NodeJS.Timeout | undefined
-  let retry: NodeJS.Timeout | undefined
-  let stopWaiting: (() => void) | undefined
+interface Heard extends Topic {
+  readonly listeners: Set<Listener>
+  line: { readonly name: string; readonly line: Line<Heard> } | undefined
+  /** Why the server did not take the subscription. */
+  refusal: RedisError | undefined
+  hops: number
+}
 
-  const all = () => new Set([...listeners.values()].flatMap((set) => [...set]))
+/** So many redirections in a row are followed at once; the heartbeat goes on with it. */
+const maxHops = 5
 
-  const confirm = (channel: string) => {
-    confirmed.add(channel)
-    for (const listener of listeners.get(channel) ?? []) {
-      if (!listener.missing.delete(channel) || listener.missing.size > 0) continue
+/** How long it takes to look again for the owner of a slot, or to ask a server that refuses for now. */
+const pauseMillis = 200
+
+/** The name of the line for everything that is not sharded. */
+const shared = ""
+
+export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (channel: string) => number) => {
+  const topics: Record<Subscribe, Map<string, Heard>> = {
+    subscribe: new Map(),
+    psubscribe: new Map(),
+    ssubscribe: new Map()
+  }
+  const lines = new Map<string, Line<Heard>>()
+  const pauses = new Set<NodeJS.Timeout>()
+  let isClosed = false
+
+  const isAlive = (topic: Heard) => topics[topic.command].get(topic.name) === topic
+
+  const later = (run: () => void) => {
+    const timer = setTimeout(() => {
+      pauses.delete(timer)
+      run()
+    }, pauseMillis)
+    pauses.add(timer)
+  }
+
+  const missed = (topic: Heard) => {
+    for (const listener of topic.listeners) listener.missing.add(topic)
+  }
+
+  const confirmed = (topic: Heard) => {
+    topic.refusal = undefined
+    topic.hops = 0
+    for (const listener of topic.listeners) {
+      if (!listener.missing.delete(topic) || listener.missing.size > 0) continue
       if (listener.isEstablished) listener.handler.onGap()
       listener.isEstablished = true
       listener.resume(Effect.void)
     }
   }
 
-  const subscribe = (socket: Socket) => {
-    for (const channel of listeners.keys()) {
-      if (confirmed.has(channel)) continue
-      socket.write([["subscribe", channel]], false, ([reply]) => {
-        if (current !== socket) return
-        if (!(reply instanceof RedisError)) return confirm(channel)
-        for (const listener of listeners.get(channel) ?? []) listener.resume(Effect.fail(reply))
-      })
+  const giveUp = (topic: Heard, failure: RedisError) => {
+    for (const listener of topic.listeners) {
+      if (!listener.isEstablished) listener.resume(Effect.fail(failure))
     }
   }
 
-  const detach = () => {
-    clearInterval(heartbeat)
-    clearTimeout(retry)
-    stopWaiting?.()
-    stopWaiting = undefined
-    confirmed.clear()
-    const socket = current
-    current = undefined
-    if (socket !== undefined) link.drop(socket)
+  const refused = (topic: Heard, reply: RedisError, socket: Socket) => {
+    topic.refusal = reply
+    if (reply.message.startsWith("MOVED ")) {
+      if (servers.moved(reply.message, socket) && topic.hops++ < maxHops) place(topic)
+    } else if (reply.reason === "Transient") {
+      void servers.refresh()
+      later(() => {
+        // Its line sends it again.
+        if (isAlive(topic) && !topic.isConfirmed) topic.line?.line.add(topic)
+      })
+    } else giveUp(topic, reply)
   }
 
-  const attach = () => {
-    const socket = link.ready()
-    if (socket === undefined) {
-      clearTimeout(retry)
-      stopWaiting?.()
-      stopWaiting = link.wait("subscribe", (failure) => {
-        if (failure === undefined) return attach()
-        for (const listener of all()) {
-          if (!listener.isEstablished) listener.resume(Effect.fail(failure))
+  const lineTo = (name: string): Line<Heard> => {
+    let line = lines.get(name)
+    if (line === undefined) {
+      line = makeLine<Heard>(settings, {
+        target: () =>
+          name === shared
+            ? servers.target("subscriber", settings.commandMillis, undefined)
+            : servers.node("subscriber", settings.commandMillis, name),
+        onFailure: servers.refresh,
+        heard: (command, name, message) => {
+          const topic = topics[command].get(name)
+          if (topic === undefined) return
+          for (const { handler } of topic.listeners) handler.onMessage(name, message)
+        },
+        confirmed,
+        refused,
+        lost: (gone) => gone.forEach(missed),
+        unreachable: (all, failure) => all.forEach((topic) => giveUp(topic, failure)),
+        check: (all) => {
+          for (const topic of all) {
+            topic.hops = 0
+            place(topic)
+          }
         }
-        // Whoever listens already goes on trying, also while the server refuses: passwords get changed.
-        retry = setTimeout(attach, settings.connectMillis)
       })
-      return
+      lines.set(name, line)
     }
-    stopWaiting = undefined
-    current = socket
-    for (const listener of all()) listener.missing = new Set(listener.channels)
-    socket.onMessage((channel, message) => {
-      for (const { handler } of listeners.get(channel) ?? []) handler.onMessage(channel, message)
-    })
-    socket.onEnd(() => {
-      if (current !== socket) return
-      detach()
-      attach()
-    })
-    // A subscriber only hears: without a question it would never notice that the other side is gone.
-    heartbeat = setInterval(() => {
-      socket.write([["ping"]], false, () => {})
-      subscribe(socket)
-    }, settings.commandMillis)
-    subscribe(socket)
+    return line
+  }
+
+  /** Puts a topic on the line it belongs to, if it is not there. */
+  const place = (topic: Heard): void => {
+    if (isClosed || !isAlive(topic)) return
+    const owner = topic.command === "ssubscribe"
+      ? servers.target("subscriber", settings.commandMillis, slotOf(topic.name))?.name
+      : shared
+    if (owner === undefined) {
+      void servers.refresh()
+      return later(() => topic.line === undefined && place(topic))
+    }
+    if (topic.line?.name === owner) return
+    if (topic.isConfirmed) missed(topic)
+    topic.line?.line.remove(topic)
+    topic.line = { name: owner, line: lineTo(owner) }
+    topic.line.line.add(topic)
   }
 
   const remove = (listener: Listener) => {
-    for (const channel of listener.channels) {
-      const others = listeners.get(channel)
-      if (others === undefined || !others.delete(listener) || others.size > 0) continue
-      listeners.delete(channel)
-      if (confirmed.delete(channel) && current !== undefined) current.write([["unsubscribe", channel]], false, () => {})
+    for (const topic of listener.topics) {
+      topic.listeners.delete(listener)
+      if (topic.listeners.size > 0 || !isAlive(topic)) continue
+      topics[topic.command].delete(topic.name)
+      topic.line?.line.remove(topic)
     }
-    if (listeners.size === 0) detach()
   }
 
-  const add = (channels: ReadonlyArray<string>, handler: Handler) => {
+  const listen = (names: ReadonlyArray<string>, handler: Handler, command: Subscribe = "subscribe") => {
     let listener: Listener | undefined
+    const problem = () => {
+      const [topic] = listener?.missing ?? []
+      return topic?.refusal ?? topic?.line?.line.problem() ??
+        new RedisError({
+          reason: "Unavailable",
+          command,
+          message: "no node of the Cluster is known to serve the channel"
+        })
+    }
     const established = Effect.callback<void, RedisError>((resume) => {
-      const timer = setTimeout(() => resume(Effect.fail(link.problem("subscribe"))), settings.commandMillis)
+      const timer = setTimeout(() => resume(Effect.fail(problem())), settings.commandMillis)
       const added: Listener = {
-        channels,
+        topics: new Set(),
         handler,
-        missing: new Set(channels.filter((channel) => !confirmed.has(channel))),
+        missing: new Set(),
         isEstablished: false,
         resume: (exit) => {
           clearTimeout(timer)
@@ -125,18 +172,30 @@ export const makeSubscriber = (settings: Settings, servers: Servers) => {
         }
       }
       listener = added
-      for (const channel of channels) {
-        const others = listeners.get(channel)
-        if (others === undefined) listeners.set(channel, new Set([added]))
-        else others.add(added)
+      const fresh: Array<Heard> = []
+      for (const name of names) {
+        let topic = topics[command].get(name)
+        if (topic === undefined) {
+          topic = {
+            command,
+            name,
+            isConfirmed: false,
+            listeners: new Set(),
+            line: undefined,
+            refusal: undefined,
+            hops: 0
+          }
+          topics[command].set(name, topic)
+          fresh.push(topic)
+        }
+        topic.listeners.add(added)
+        added.topics.add(topic)
+        if (!topic.isConfirmed) added.missing.add(topic)
       }
+      for (const topic of fresh) place(topic)
       if (added.missing.size === 0) {
         added.isEstablished = true
         added.resume(Effect.void)
-      } else if (current !== undefined) {
-        subscribe(current)
-      } else if (stopWaiting === undefined) {
-        attach()
       }
       return Effect.sync(() => clearTimeout(timer))
     })
@@ -148,11 +207,12 @@ export const makeSubscriber = (settings: Settings, servers: Servers) => {
   }
 
   return {
-    listen: add,
+    listen,
     close: () => {
-      detach()
-      listeners.clear()
-      link.close()
+      isClosed = true
+      for (const timer of pauses) clearTimeout(timer)
+      for (const line of lines.values()) line.close()
+      for (const map of Object.values(topics)) map.clear()
     }
   }
 }

@@ -1,0 +1,510 @@
+/**
+ * Pub/Sub mode: messages to whoever listens now. At most once, and nothing is stored.
+ *
+ * The channels are those of `Channel`, with the same schemas, params and patterns; what is published here and what is published by
+ * `Publisher` have nothing to do with each other.
+ *
+ * @since 0.1.0
+ */
+import { Array as Arr, Context, Data, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
+import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
+import type { BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Channel from "./Channel.ts"
+import * as Mailbox from "./internal/mailbox.ts"
+import { InvalidPublishOptions, PayloadTooLarge, type RequestError } from "./Publisher.ts"
+
+/**
+ * A message as a listener gets it: for a union one member for each channel, told apart by `channel`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends infer Shape
+  ? Shape extends unknown ? Shape & { readonly headers: Readonly<Record<string, string>> } : never
+  : never
+
+/**
+ * Messages are missing at this place.
+ *
+ * - `reconnected`: listening was interrupted. Whether and how many messages there were meanwhile nobody knows.
+ * - `overflow`: so many messages were dropped, because the listener was slower than they came.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Gap =
+  | { readonly reason: "reconnected" }
+  | { readonly reason: "overflow"; readonly dropped: number }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOptions {
+  /** Strings that travel with the message. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * The options of a publish to this channel: a template channel wants its params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
+  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
+
+/** The options are required exactly when the channel has params. */
+type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: PublishOptions | undefined]
+  : [options: OptionsFor<C>]
+
+/** What the service takes for any channel; the functions below know whether params are required. */
+type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamOptions<R> {
+  /** How many messages may wait here for a listener that is busy. Default 4,096. */
+  readonly capacity?: number | undefined
+  /** How many characters their payloads may have together. Default 64 Mi. */
+  readonly maxBufferedChars?: number | undefined
+  /**
+   * What happens to a message when it is full: `"dropping"` drops it, `"sliding"` the oldest one instead, and `"bounded"` (the
+   * default) drops it and tells `onGap` how many were dropped, at the place where they are missing.
+   */
+  readonly overflow?: "bounded" | "dropping" | "sliding" | undefined
+  /**
+   * Runs where messages are missing: after the message in front of them is taken, before the next one. It is the place to look up
+   * anew what the messages would have told. Default: a warning in the log.
+   */
+  readonly onGap?: ((gap: Gap) => Effect.Effect<unknown, never, R>) | undefined
+  /**
+   * Runs for a message that the schema of its channel cannot decode, or that Rotif did not write; the message is skipped. Default: a
+   * warning in the log, less often when there are many.
+   */
+  readonly onInvalid?: ((error: Channel.InvalidPayload) => Effect.Effect<unknown, never, R>) | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface ListenOptions<S extends Channel.Source, E, R> extends StreamOptions<R> {
+  /** Handles one message. A failure is reported to the log, and the next message comes: there is no second time. */
+  readonly handler: (message: Message<S>) => Effect.Effect<unknown, E, R>
+  /** How many handlers run at a time. 1 (the default) keeps the order of each channel. */
+  readonly concurrency?: number | undefined
+}
+
+/**
+ * An option of a listener cannot be used. Nothing was started.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidListener extends Data.TaggedError("InvalidListener")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/**
+ * Counts since a listener started.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats {
+  /** Messages the handler has finished, whether it succeeded or failed. */
+  readonly handled: number
+  readonly failed: number
+  /** Messages that could not be decoded. */
+  readonly invalid: number
+  /** Messages dropped because the listener was too slow. */
+  readonly dropped: number
+  /** How often listening was interrupted. */
+  readonly interruptions: number
+  /** Messages that wait now. */
+  readonly buffered: number
+}
+
+/**
+ * A running listener.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Listener {
+  readonly stats: Effect.Effect<Stats>
+  /** Ends it; running handlers are interrupted. */
+  readonly stop: Effect.Effect<void>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB, at most 64 MiB. */
+  readonly maxPayloadBytes?: number | undefined
+}
+
+/**
+ * Publishes and listens; see the functions below.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Broadcast extends Context.Service<Broadcast, {
+  readonly publish: <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options?: LooseOptions
+  ) => Effect.Effect<void, RequestError | BrokerError, Channel.EncodingServices<C>>
+  readonly publishAll: <C extends Channel.Any>(
+    channel: C,
+    payloads: Iterable<Channel.PayloadOf<C>>,
+    options?: LooseOptions
+  ) => Effect.Effect<void, RequestError | BrokerError, Channel.EncodingServices<C>>
+  readonly listen: BroadcastPort["listen"]
+}>()("rotif/Broadcast") {}
+
+const bytesOf = (cast: Cast): number => {
+  let bytes = Buffer.byteLength(cast.payload)
+  for (const strings of [cast.headers, cast.params]) {
+    for (const key in strings) bytes += Buffer.byteLength(key) + Buffer.byteLength(strings[key]!)
+  }
+  return bytes
+}
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(options?: Options) {
+  const { broadcast } = yield* Broker
+  const limit = options?.maxPayloadBytes ?? 1024 * 1024
+
+  const castOf = <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options: LooseOptions | undefined
+  ): Effect.Effect<Cast, RequestError, Channel.EncodingServices<C>> =>
+    Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<Cast, RequestError> => {
+      const { name } = channel
+      const headers = options?.headers
+      let params: Readonly<Record<string, string>> | undefined
+      if (channel.paramNames.length > 0 || options?.params !== undefined) {
+        const checked = Channel.checkParams(channel, options?.params)
+        if (Result.isFailure(checked)) return Effect.fail(checked.failure)
+        params = checked.success
+      }
+      const wrong = Object.entries(headers ?? {}).find(([, value]) => typeof value !== "string")
+      if (wrong !== undefined) {
+        return Effect.fail(
+          new InvalidPublishOptions({ channel: name, message: `the header "${wrong[0]}" must be a string` })
+        )
+      }
+      const cast: Cast = { channel: name, payload: text, headers, params }
+      // A character is at most three bytes: most messages need not be measured.
+      const bytes = headers === undefined && params === undefined && text.length * 3 <= limit ? 0 : bytesOf(cast)
+      return bytes > limit ? Effect.fail(new PayloadTooLarge({ channel: name, bytes, limit })) : Effect.succeed(cast)
+    })
+
+  return Broadcast.of({
+    publish: (channel, payload, options) =>
+      Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast])),
+    publishAll: (channel, payloads, options) =>
+      Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish),
+    listen: broadcast.listen
+  })
+})
+
+/**
+ * Pub/Sub mode as a layer, on any broker.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<Broadcast, never, Broker> =>
+  Layer.effect(Broadcast, make(options))
+
+/**
+ * Sends a message to all who listen now.
+ *
+ * **Details**: it succeeds when the backend has taken the message, whether anybody listens or not. It is sent at most once: when
+ * the answer of the backend is lost it is not sent again.
+ *
+ * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `BrokerError`: with
+ * reason `Uncertain` it may have been sent, else it was not.
+ *
+ * **Example** (A price to whoever looks at it)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Broadcast, Channel } from "rotif"
+ *
+ * const Price = Channel.make("prices.:symbol", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const tick = Broadcast.publish(Price, { cents: 4200 }, { params: { symbol: "ACME" } })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const publish = <C extends Channel.Any>(
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: OptionsArgument<C>
+): Effect.Effect<void, RequestError | BrokerError, Broadcast | Channel.EncodingServices<C>> =>
+  Broadcast.use((broadcast) => broadcast.publish(channel, payload, options[0]))
+
+/**
+ * Sends many messages to one channel in as few round trips as possible, in order.
+ *
+ * **Errors**: as `publish`, before anything is sent. After a `BrokerError` some of the first messages may have been sent.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const publishAll = <C extends Channel.Any>(
+  channel: C,
+  payloads: Iterable<Channel.PayloadOf<C>>,
+  ...options: OptionsArgument<C>
+): Effect.Effect<void, RequestError | BrokerError, Broadcast | Channel.EncodingServices<C>> =>
+  Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, options[0]))
+
+/** Listening. */
+
+const countOption = (
+  option: string,
+  value: number | undefined,
+  fallback: number
+): Effect.Effect<number, InvalidListener> =>
+  value === undefined
+    ? Effect.succeed(fallback)
+    : Number.isSafeInteger(value) && value >= 1
+    ? Effect.succeed(value)
+    : Effect.fail(new InvalidListener({ option, message: `${option} must be a whole number from 1, it is ${value}` }))
+
+const isPowerOfTwo = (count: number) => (count & (count - 1)) === 0
+
+/** Subscribes in the current scope: the mailbox, and what becomes of an item from it. */
+const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
+  const broadcast = yield* Broadcast
+  const name = Channel.describe(source)
+  const decoderFor = Channel.decoderFor(source)
+  const mailbox = Mailbox.make({
+    capacity: yield* countOption("capacity", options.capacity, 4096),
+    maxChars: yield* countOption("maxBufferedChars", options.maxBufferedChars, 64 * 1024 * 1024),
+    overflow: options.overflow ?? "bounded"
+  })
+  const counts = { invalid: 0, interruptions: 0 }
+
+  const onGap = options.onGap ?? ((gap: Gap) =>
+    Effect.logWarning(
+      gap.reason === "overflow"
+        ? `rotif: ${gap.dropped} messages for a listener on "${name}" were dropped, it is too slow`
+        : `rotif: listening on "${name}" was interrupted, messages may be missing`
+    ))
+  const onInvalid = options.onInvalid ?? ((error: Channel.InvalidPayload) =>
+    isPowerOfTwo(counts.invalid)
+      ? Effect.logWarning(`rotif: message number ${counts.invalid} that was skipped on "${name}": ${error.message}`)
+      : Effect.void)
+
+  const invalid = (error: Channel.InvalidPayload, count = 1) => {
+    counts.invalid += count
+    return Effect.as(onInvalid(error), undefined)
+  }
+  const foreign = (channel: string, count = 1) =>
+    invalid(
+      new Channel.InvalidPayload({
+        channel,
+        operation: "decode",
+        message: `what arrived on "${channel}" is not a message of this listener`
+      }),
+      count
+    )
+
+  /** The message of an item, if it is one and can be decoded. */
+  const open = (item: Mailbox.Item): Effect.Effect<Message<S> | undefined, never, R | Channel.DecodingServices<S>> => {
+    if (item instanceof Mailbox.Missing) {
+      const { dropped } = item
+      return Effect.as(
+        onGap(dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped }),
+        undefined
+      )
+    }
+    if (item instanceof Mailbox.Malformed) return foreign(item.channel, item.count)
+    const { channel, headers = {}, params = {} } = item
+    const decode = decoderFor(channel)
+    if (decode === undefined) return foreign(channel)
+    return Effect.matchEffect(decode(item.payload), {
+      onFailure: (error) => invalid(error),
+      // The schema of the source made the payload, and `publish` checked the params.
+      onSuccess: (payload) => Effect.succeed({ channel, payload, params, headers } as unknown as Message<S>)
+    })
+  }
+
+  yield* broadcast.listen(Channel.selector(source), {
+    onMessage: mailbox.offer,
+    onMalformed: mailbox.malformed,
+    onGap: () => {
+      counts.interruptions++
+      mailbox.interrupted()
+    }
+  })
+  return { name, mailbox, counts, open }
+})
+
+/** So many messages are decoded before the first of them is handed on. */
+const chunkSize = 256
+
+/**
+ * Listens to a channel, a pattern or a union, as a stream of messages.
+ *
+ * **Details**: it listens from when the stream begins to run until it ends. When the connection is lost the stream goes on by
+ * itself, and `onGap` is told. Messages wait in this process for a slow consumer, at most `capacity` of them.
+ *
+ * **Errors**: `InvalidListener` for a bad option; `BrokerError` when it could not subscribe in time, or may not. Afterwards it
+ * does not fail.
+ *
+ * **Example** (All prices)
+ *
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Broadcast, Channel } from "rotif"
+ *
+ * const Price = Channel.make("prices.:symbol", { payload: Schema.Struct({ cents: Schema.Int }) })
+ * const watch = Broadcast.subscribe(Price).pipe(
+ *   Stream.runForEach(({ params, payload }) => Effect.log(`${params.symbol}: ${payload.cents}`))
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const subscribe = <S extends Channel.Source, R = never>(
+  source: S,
+  options?: StreamOptions<R>
+): Stream.Stream<Message<S>, InvalidListener | BrokerError, Broadcast | R | Channel.DecodingServices<S>> =>
+  Stream.unwrap(Effect.map(open(source, options ?? {}), ({ mailbox, open }) => {
+    /** A gap that is told when those in front of it are gone. */
+    let next: Mailbox.Item | undefined
+    return Stream.fromPull(Effect.succeed(Effect.gen(function*() {
+      const messages: Array<Message<S>> = []
+      while (true) {
+        const item = next ?? (messages.length < chunkSize ? mailbox.poll() : undefined)
+        next = undefined
+        const isGap = item instanceof Mailbox.Missing
+        if ((item === undefined || isGap) && Arr.isReadonlyArrayNonEmpty(messages)) {
+          next = item
+          return messages
+        }
+        if (item === undefined) {
+          yield* mailbox.arrived
+          continue
+        }
+        const message = yield* open(item)
+        if (message !== undefined) messages.push(message)
+      }
+    })))
+  }))
+
+/**
+ * Listens with a handler in the current scope, and returns a handle.
+ *
+ * **Details**: it listens when this succeeds: what is published from then on is heard. Closing the scope ends it and interrupts
+ * running handlers. Each message is handled at most once.
+ *
+ * **Errors**: as `subscribe`.
+ *
+ * **Example** (Forgetting what has changed)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Broadcast, Channel } from "rotif"
+ *
+ * const Changed = Channel.make("cache.changed", { payload: Schema.Struct({ key: Schema.String }) })
+ * const cache = new Map<string, string>()
+ *
+ * const invalidation = Broadcast.listen(Changed, {
+ *   handler: (message) => Effect.sync(() => cache.delete(message.payload.key)),
+ *   onGap: () => Effect.sync(() => cache.clear())
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = never, R = never>(
+  source: S,
+  options: ListenOptions<S, E, R>
+): Effect.fn.Return<
+  Listener,
+  InvalidListener | BrokerError,
+  R | Channel.DecodingServices<S> | Broadcast | Scope.Scope
+> {
+  const concurrency = yield* countOption("concurrency", options.concurrency, 1)
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const { counts, mailbox, name, open: decode } = yield* open(source, options).pipe(
+    Scope.provide(scope),
+    Effect.onError(() => Scope.close(scope, Exit.void))
+  )
+  let handled = 0
+  let failed = 0
+
+  const handle = (message: Message<S>, channel: string) =>
+    Effect.matchCauseEffect(Effect.suspend(() => options.handler(message)), {
+      onSuccess: () => Effect.sync(() => void handled++),
+      onFailure: (cause) => {
+        handled++
+        failed++
+        return Effect.logError(`rotif: the handler of a listener on "${name}" failed on "${channel}"`, cause)
+      }
+    })
+  const work = Effect.gen(function*() {
+    while (true) {
+      const item = mailbox.poll()
+      if (item === undefined) {
+        yield* mailbox.arrived
+        continue
+      }
+      // `onGap` and `onInvalid` must not end the listener either.
+      const message = yield* Effect.catchCause(
+        decode(item),
+        (cause) => Effect.as(Effect.logError(`rotif: a callback of a listener on "${name}" failed`, cause), undefined)
+      )
+      if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
+    }
+  })
+  for (let worker = 0; worker < concurrency; worker++) yield* Effect.forkIn(work, scope)
+
+  return {
+    stats: Effect.sync(() => ({
+      ...counts,
+      handled,
+      failed,
+      dropped: mailbox.dropped(),
+      buffered: mailbox.size()
+    })),
+    stop: Scope.close(scope, Exit.void)
+  }
+})
+
+/**
+ * A listener as a layer: it listens as long as the layer, and `Layer.launch` runs it as a program.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerListener = <S extends Channel.Source, E = never, R = never>(
+  source: S,
+  options: ListenOptions<S, E, R>
+): Layer.Layer<
+  never,
+  InvalidListener | BrokerError,
+  Exclude<R | Channel.DecodingServices<S> | Broadcast, Scope.Scope>
+> => Layer.effectDiscard(listen(source, options))
