@@ -77,6 +77,12 @@ export const make = Effect.gen(function*() {
 
   return Persistence.Redis.of({
     ...made,
+    reserve: Effect.map(made.reserve, ({ send }) => ({
+      send,
+      // Whole, because nobody knows which node this connection leads to.
+      eval: (script) => (...params) =>
+        send("EVAL", script.lua, String(script.numberOfKeys(...params)), ...script.params(...params).map(String))
+    })),
     // Sent by its hash, and whole to a node that does not know it: SCRIPT LOAD would reach only one node of a Cluster.
     eval: (script) => (...params) => {
       const args = script.params(...params).map(String)

@@ -25,6 +25,14 @@ import * as Subscription from "./Subscription.ts"
 export type Services = Publisher.Publisher | Broadcast.Broadcast | Subscription.Subscriptions | Broker
 
 /**
+ * What it gets on Redis: the connections, too, for whatever else the application does there (`EffectRedis`).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RedisServices = Services | Redis.Redis
+
+/**
  * Options on any backend.
  *
  * @category models
@@ -111,8 +119,8 @@ export type RedisOptions = Redis.Options & RedisBroker.Options & Options
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options: RedisOptions): Layer.Layer<Services, Redis.RedisError | BrokerError> =>
-  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provide(Redis.layer(options)))
+export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.RedisError | BrokerError> =>
+  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provideMerge(Redis.layer(options)))
 
 /**
  * `layer` with the connection read from `Config`; see `Redis.layerConfig` for the names.
@@ -122,5 +130,5 @@ export const layer = (options: RedisOptions): Layer.Layer<Services, Redis.RedisE
  */
 export const layerConfig = (
   options?: RedisBroker.Options & Options
-): Layer.Layer<Services, Redis.RedisError | BrokerError | Config.ConfigError> =>
-  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provide(Redis.layerConfig()))
+): Layer.Layer<RedisServices, Redis.RedisError | BrokerError | Config.ConfigError> =>
+  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provideMerge(Redis.layerConfig()))

@@ -175,7 +175,7 @@ export const broadcastSuite = (backend: Backend): void => {
           soon(Effect.gen(function*() {
             const payloads: Array<unknown> = []
             for (let last: unknown; last !== "end"; payloads.push(last)) last = payloadOf(yield* Queue.take(seen))
-            return payloads.slice(0, -1).sort()
+            return payloads.slice(0, -1).map(String).sort()
           })))
         assert.deepStrictEqual(heard, [
           ["a.b"],

@@ -9,6 +9,8 @@ export interface Topic {
   readonly command: Subscribe
   readonly name: string
   isConfirmed: boolean
+  /** At any time. */
+  wasConfirmed: boolean
 }
 
 export interface Line<T extends Topic> {
@@ -23,7 +25,8 @@ export interface Line<T extends Topic> {
 export const makeLine = <T extends Topic>(settings: Settings, options: {
   readonly target: () => Target | undefined
   readonly onFailure: () => Promise<unknown>
-  readonly heard: (command: Subscribe, name: string, message: string) => void
+  readonly find: (command: Subscribe, name: string) => T | undefined
+  readonly heard: (topic: T, message: string) => void
   readonly confirmed: (topic: T) => void
   /** The server refused the subscription; it is tried again at every heartbeat. */
   readonly refused: (topic: T, reply: RedisError, socket: Socket) => void
@@ -41,14 +44,19 @@ export const makeLine = <T extends Topic>(settings: Settings, options: {
   let retry: NodeJS.Timeout | undefined
   let stopWaiting: (() => void) | undefined
 
+  const confirm = (topic: T) => {
+    if (topic.isConfirmed) return
+    topic.isConfirmed = true
+    topic.wasConfirmed = true
+    options.confirmed(topic)
+  }
+
   const subscribe = (socket: Socket, topic: T, onMoved: () => void) => {
     socket.write([[topic.command, topic.name]], false, ([reply]) => {
       if (reply instanceof RedisError && reply.message.startsWith("MOVED ")) onMoved()
       if (current !== socket || !topics.has(topic)) return
-      if (reply instanceof RedisError) return options.refused(topic, reply, socket)
-      if (topic.isConfirmed) return
-      topic.isConfirmed = true
-      options.confirmed(topic)
+      if (reply instanceof RedisError) options.refused(topic, reply, socket)
+      else confirm(topic)
     })
   }
   let send = (_topic: T) => {}
@@ -73,12 +81,14 @@ export const makeLine = <T extends Topic>(settings: Settings, options: {
   }
 
   const attach = () => {
-    if (current !== undefined || stopWaiting !== undefined) return
+    if (current !== undefined) return
+    clearTimeout(retry)
+    stopWaiting?.()
+    stopWaiting = undefined
     const socket = link.ready()
     if (socket === undefined) {
-      clearTimeout(retry)
+      // It calls back at once when the server is known to refuse.
       stopWaiting = link.wait("subscribe", (failure) => {
-        stopWaiting = undefined
         if (link.ready() === undefined) options.check([...topics])
         if (topics.size === 0) return
         if (failure === undefined) return attach()
@@ -99,7 +109,14 @@ export const makeLine = <T extends Topic>(settings: Settings, options: {
       })
     })
     send = (topic) => subscribe(socket, topic, () => moves--)
-    socket.onMessage(options.heard)
+    socket.onMessage((command, name, message) => {
+      const topic = options.find(command, name)
+      if (topic === undefined || current !== socket || !topics.has(topic)) return
+      // The promise of a reply settles after the messages that came with it. A new topic waits for its reply: the message may be
+      // due to a subscription that is just being ended.
+      if (topic.wasConfirmed) confirm(topic)
+      options.heard(topic, message)
+    })
     socket.onEnd(() => {
       if (current === socket) lose()
     })

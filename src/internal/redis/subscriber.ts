@@ -18,6 +18,8 @@ interface Listener {
   /** Not confirmed at present. */
   readonly missing: Set<Heard>
   isEstablished: boolean
+  /** The next message comes after an interruption that was not told yet. */
+  isUntold: boolean
   readonly resume: (exit: Effect.Effect<void, RedisError>) => void
 }
 
@@ -59,14 +61,20 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
   }
 
   const missed = (topic: Heard) => {
-    for (const listener of topic.listeners) listener.missing.add(topic)
+    for (const listener of topic.listeners) {
+      listener.missing.add(topic)
+      listener.isUntold = true
+    }
   }
 
   const confirmed = (topic: Heard) => {
     topic.refusal = undefined
     topic.hops = 0
     for (const listener of topic.listeners) {
-      if (!listener.missing.delete(topic) || listener.missing.size > 0) continue
+      if (!listener.missing.delete(topic)) continue
+      // What comes before the last one is confirmed belongs after a gap, too.
+      listener.isUntold = listener.missing.size > 0
+      if (listener.isUntold) continue
       if (listener.isEstablished) listener.handler.onGap()
       listener.isEstablished = true
       listener.resume(Effect.void)
@@ -101,10 +109,15 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
             ? servers.target("subscriber", settings.commandMillis, undefined)
             : servers.node("subscriber", settings.commandMillis, name),
         onFailure: servers.refresh,
-        heard: (command, name, message) => {
-          const topic = topics[command].get(name)
-          if (topic === undefined) return
-          for (const { handler } of topic.listeners) handler.onMessage(name, message)
+        find: (command, name) => topics[command].get(name),
+        heard: (topic, message) => {
+          for (const listener of topic.listeners) {
+            if (listener.isUntold && listener.isEstablished) {
+              listener.isUntold = false
+              listener.handler.onGap()
+            }
+            listener.handler.onMessage(topic.name, message)
+          }
         },
         confirmed,
         refused,
@@ -166,6 +179,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
         handler,
         missing: new Set(),
         isEstablished: false,
+        isUntold: false,
         resume: (exit) => {
           clearTimeout(timer)
           resume(exit)
@@ -180,6 +194,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
             command,
             name,
             isConfirmed: false,
+            wasConfirmed: false,
             listeners: new Set(),
             line: undefined,
             refusal: undefined,

@@ -1,0 +1,176 @@
+/**
+ * Pub/Sub mode beside raw ioredis, in one run on a private redis-server, with messages of about 200 bytes and one subscriber.
+ *
+ * Throughput: as many messages as go through, and how many of them were lost. Latency: single messages at a steady rate of
+ * `RATE` (1,000) a second, from before the publish until the handler has the decoded payload.
+ * `COUNT` sets the number of messages (200,000), `SAMPLES` those whose latency is taken (3,000), `ROUNDS` the repetitions (3).
+ */
+import { Deferred, Effect, Schema } from "effect"
+import { Redis as Client } from "ioredis"
+import { spawn } from "node:child_process"
+import { createServer } from "node:net"
+import { Broadcast, Channel, Rotif } from "rotif"
+
+const total = Number(process.env["COUNT"] ?? 200_000)
+const samples = Number(process.env["SAMPLES"] ?? 3_000)
+const rate = Number(process.env["RATE"] ?? 1_000)
+const rounds = Number(process.env["ROUNDS"] ?? 3)
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+const privateServer = Effect.gen(function*() {
+  const port = yield* freePort
+  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
+  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
+  return port
+})
+
+const Payload = Schema.Struct({ id: Schema.Int, note: Schema.String, tags: Schema.Array(Schema.String) })
+const Bench = Channel.make("bench.messages", { payload: Payload })
+const payloadOf = (id: number) => ({ id, note: "x".repeat(150), tags: ["alpha", "beta"] })
+
+/** A way to publish one or many messages and to hear them. */
+interface Way {
+  readonly publish: (id: number) => Effect.Effect<void, unknown>
+  readonly publishAll: (ids: ReadonlyArray<number>) => Effect.Effect<void, unknown>
+  /** Called with every id that was heard. */
+  onId: (id: number) => void
+}
+
+const batch = 500
+
+const throughput = Effect.fnUntraced(function*(way: Way) {
+  const all = yield* Deferred.make<void>()
+  const seen = new Uint8Array(total)
+  let heard = 0
+  way.onId = (id) => {
+    seen[id]! += 1
+    if (++heard === total) Deferred.doneUnsafe(all, Effect.void)
+  }
+  const cpu = process.cpuUsage()
+  const start = performance.now()
+  for (let from = 0; from < total; from += batch) {
+    yield* way.publishAll(Array.from({ length: Math.min(batch, total - from) }, (_, i) => from + i))
+  }
+  yield* Effect.timeoutOption(Deferred.await(all), "10 seconds")
+  const seconds = (performance.now() - start) / 1000
+  const used = process.cpuUsage(cpu)
+  return {
+    rate: total / seconds,
+    nodeMicros: (used.user + used.system) / total,
+    lost: seen.reduce((missing, times) => times === 1 ? missing : missing + 1, 0)
+  }
+})
+
+const latency = Effect.fnUntraced(function*(way: Way) {
+  const all = yield* Deferred.make<void>()
+  const sentAt = new Float64Array(samples)
+  const micros: Array<number> = []
+  way.onId = (id) => {
+    micros.push((performance.now() - sentAt[id]!) * 1000)
+    if (micros.length === samples) Deferred.doneUnsafe(all, Effect.void)
+  }
+  const start = performance.now()
+  for (let id = 0; id < samples; id++) {
+    const wait = start + id * 1000 / rate - performance.now()
+    if (wait > 0) yield* Effect.sleep(wait)
+    sentAt[id] = performance.now()
+    yield* way.publish(id)
+  }
+  yield* Effect.timeoutOption(Deferred.await(all), "10 seconds")
+  micros.sort((a, b) => a - b)
+  return { p50: micros[Math.floor(micros.length * 0.5)]!, p99: micros[Math.floor(micros.length * 0.99)]! }
+})
+
+const rawWay = Effect.fnUntraced(function*(port: number) {
+  const open = Effect.acquireRelease(
+    Effect.sync(() => new Client({ port, host: "127.0.0.1" })),
+    (client) => Effect.sync(() => client.disconnect())
+  )
+  const [publisher, subscriber] = [yield* open, yield* open]
+  const way: Way = {
+    publish: (id) => Effect.promise(() => publisher.publish("raw", JSON.stringify(payloadOf(id)))),
+    publishAll: (ids) =>
+      Effect.promise(() => {
+        const pipeline = publisher.pipeline()
+        for (const id of ids) pipeline.publish("raw", JSON.stringify(payloadOf(id)))
+        return pipeline.exec()
+      }),
+    onId: () => {}
+  }
+  yield* Effect.promise(() => subscriber.subscribe("raw"))
+  subscriber.on("message", (_, text) => way.onId((JSON.parse(text) as { readonly id: number }).id))
+  return way
+})
+
+const rotifWay = Effect.gen(function*() {
+  const context = yield* Effect.context<Broadcast.Broadcast>()
+  const way: Way = {
+    publish: (id) => Effect.provide(Broadcast.publish(Bench, payloadOf(id)), context),
+    publishAll: (ids) => Effect.provide(Broadcast.publishAll(Bench, ids.map(payloadOf)), context),
+    onId: () => {}
+  }
+  const listener = yield* Broadcast.listen(Bench, {
+    handler: ({ payload }) => Effect.sync(() => way.onId(payload.id))
+  })
+  return { way, listener }
+})
+
+const median = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
+
+interface Sample {
+  readonly rate: number
+  readonly nodeMicros: number
+  readonly lost: number
+  readonly p50: number
+  readonly p99: number
+}
+
+const report = (name: string, list: ReadonlyArray<Sample>) => {
+  const of = (key: keyof Sample) => median(list.map((sample) => sample[key]))
+  console.log(
+    [
+      name.padEnd(6),
+      `${Math.round(of("rate")).toLocaleString("en").padStart(9)} msg/s`,
+      `${of("nodeMicros").toFixed(2).padStart(6)} Node µs (publish and receive)`,
+      `${list.reduce((sum, { lost }) => sum + lost, 0)} lost`,
+      `p50 ${of("p50").toFixed(0).padStart(4)} µs`,
+      `p99 ${of("p99").toFixed(0).padStart(5)} µs`
+    ].join("  ")
+  )
+}
+
+const program = Effect.scoped(Effect.gen(function*() {
+  const port = yield* privateServer
+  const raw: Array<Sample> = []
+  const rotif: Array<Sample> = []
+  for (let round = 0; round <= rounds; round++) {
+    const rawSample = yield* Effect.scoped(Effect.gen(function*() {
+      const way = yield* rawWay(port)
+      return { ...yield* throughput(way), ...yield* latency(way) }
+    }))
+    const rotifSample = yield* Effect.scoped(Effect.gen(function*() {
+      const { listener, way } = yield* rotifWay
+      const sample = { ...yield* throughput(way), ...yield* latency(way) }
+      const { dropped } = yield* listener.stats
+      return { ...sample, lost: Math.max(sample.lost, dropped) }
+    })).pipe(Effect.provide(Rotif.layer({ url: `redis://127.0.0.1:${port}` })))
+    // The first round warms up and does not count.
+    if (round === 0) continue
+    raw.push(rawSample)
+    rotif.push(rotifSample)
+  }
+  console.log(`${total.toLocaleString("en")} messages of about 200 bytes, medians of ${rounds} rounds`)
+  report("raw", raw)
+  report("rotif", rotif)
+  const ratio = median(rotif.map(({ p50 }) => p50)) / median(raw.map(({ p50 }) => p50))
+  console.log(`p50 latency: ${ratio.toFixed(2)} times raw ioredis`)
+}))
+
+await Effect.runPromise(program)
