@@ -12,7 +12,7 @@ import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Mailbox from "./internal/mailbox.ts"
-import { InvalidPublishOptions, PayloadTooLarge, type RequestError } from "./Publisher.ts"
+import { InvalidPublishOptions, PayloadTooLarge } from "./Publisher.ts"
 
 /**
  * A message as a listener gets it: for a union one member for each channel, told apart by `channel`.
@@ -62,6 +62,18 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
 
 /** What the service takes for any channel; the functions below know whether params are required. */
 type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+
+/**
+ * Why a message was refused before anything was sent.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type RequestError =
+  | Channel.InvalidPayload
+  | Channel.InvalidParams
+  | InvalidPublishOptions
+  | PayloadTooLarge
 
 /**
  * @category models
@@ -148,7 +160,7 @@ export interface Listener {
  * @since 0.1.0
  */
 export interface Options {
-  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB, at most 64 MiB. */
+  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
   readonly maxPayloadBytes?: number | undefined
 }
 
@@ -172,6 +184,9 @@ export class Broadcast extends Context.Service<Broadcast, {
   readonly listen: BroadcastPort["listen"]
 }>()("rotif/Broadcast") {}
 
+/** As for a message that is stored. */
+const largestMessage = 64 * 1024 * 1024
+
 const bytesOf = (cast: Cast): number => {
   let bytes = Buffer.byteLength(cast.payload)
   for (const strings of [cast.headers, cast.params]) {
@@ -186,7 +201,7 @@ const bytesOf = (cast: Cast): number => {
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { broadcast } = yield* Broker
-  const limit = options?.maxPayloadBytes ?? 1024 * 1024
+  const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
 
   const castOf = <C extends Channel.Any>(
     channel: C,

@@ -97,7 +97,10 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
         // Its line sends it again.
         if (isAlive(topic) && !topic.isConfirmed) topic.line?.line.add(topic)
       })
-    } else giveUp(topic, reply)
+    } else if (reply.reason !== "ConnectionLost" && reply.reason !== "Unavailable") {
+      giveUp(topic, reply)
+    }
+    // Else its line connects and subscribes again, in the time that the listener has.
   }
 
   const lineTo = (name: string): Line<Heard> => {
