@@ -13,6 +13,7 @@ const recording = (options?: Publisher.Options) => {
   const broker = Layer.mock(Broker.Broker)({
     shards: 1,
     shardsOf: () => [0],
+    broadcast: { publish: () => Effect.void, listen: () => Effect.void },
     append: (messages) =>
       Effect.sync(() => {
         arrived.push(...messages)

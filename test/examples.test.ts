@@ -38,6 +38,14 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "after 1 hour: 2 attempts",
     "after 3 hours: 3 attempts, and the mail is sent",
     "after 1 day: a dead letter of \"mail\", exhausted after 3 attempts"
+  ],
+  "examples/12-pubsub.ts": [
+    "ACME costs 4200 since 7 o'clock",
+    "ann is typing (rooms.lobby.typing)",
+    "count 0",
+    "count 1",
+    "count 2",
+    "7 dropped"
   ]
 }
 

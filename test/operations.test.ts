@@ -1,9 +1,9 @@
 /** Permissions at the server: the user of docs/operations.md can do all that Rotif does, and a refusal is told. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule, Schema } from "effect"
+import { Effect, Queue, Schedule, Schema } from "effect"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Broadcast, Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
 const page = readFileSync(join(import.meta.dirname, "../docs/operations.md"), "utf8")
@@ -61,6 +61,12 @@ const everything = Effect.gen(function*() {
   assert.lengthOf(yield* broker.letters(0, { limit: 10 }), 1)
   yield* Publisher.publishAll(Latest, ["a", "b", "c"])
   assert.strictEqual(yield* broker.trim(0), 2)
+  const heard = yield* Queue.unbounded<string>()
+  for (const source of [Text, AnyText]) {
+    yield* Broadcast.listen(source, { handler: ({ payload }) => Queue.offer(heard, payload) })
+  }
+  yield* Broadcast.publish(Text, "now")
+  assert.deepStrictEqual(yield* Queue.takeN(heard, 2), ["now", "now"])
   yield* subscription.pause
   yield* subscription.resume
   yield* subscription.unsubscribe({ removeGroup: true })
@@ -94,6 +100,25 @@ describe("Subscription.unsubscribe", () => {
       }),
     60_000
   )
+})
+
+describe("Broadcast.listen", () => {
+  it.live("listens on a pattern whose glob the ACL cannot name", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const [name, ...args] = documented()
+      yield* server.command(name!, ...args)
+      const url = `redis://rotif:secret@127.0.0.1:${server.port}`
+      yield* Effect.gen(function*() {
+        const heard = yield* Queue.unbounded<string>()
+        yield* Broadcast.listen(Channel.pattern("prices.*", { payload: Schema.String }), {
+          handler: ({ payload }) => Queue.offer(heard, payload)
+        })
+        yield* Broadcast.publish(Text, "not asked for")
+        yield* Broadcast.publish(Latest, "now")
+        assert.strictEqual(yield* Queue.take(heard), "now")
+      }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
+    }), 60_000)
 })
 
 describe("docs/operations.md: permissions", () => {

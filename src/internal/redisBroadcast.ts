@@ -7,7 +7,7 @@
  */
 import { Effect } from "effect"
 import type { BroadcastPort, Cast } from "../BroadcastPort.ts"
-import type { BrokerError, Selector } from "../Broker.ts"
+import type { BrokerError } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { type Redis, RedisError } from "../Redis.ts"
 import * as Wire from "./cast.ts"
@@ -68,12 +68,7 @@ export const make = (options: {
       : write(connectionOf(shard), commands)
   }
 
-  const namesFor = (selector: Selector): ReadonlyArray<string> =>
-    selector._tag === "Channels"
-      ? selector.names.map((name) => keysOf(shardOf(name)).cast(name))
-      : Array.from({ length: shards }, (_, shard) => keysOf(shard)).map((keys) =>
-        isSharded ? keys.casts : keys.castGlob(selector.pattern)
-      )
+  const perShard = (name: (keys: Keys) => string) => Array.from({ length: shards }, (_, shard) => name(keysOf(shard)))
 
   return {
     publish: (casts) =>
@@ -82,20 +77,25 @@ export const make = (options: {
         : Effect.mapError(casts.length === 1 ? publishOne(casts[0]!) : publishAll(casts), fail),
     listen: (selector, handler) => {
       const matches = matcherOf(selector)
-      return Effect.mapError(
-        redis.listen(
-          namesFor(selector),
-          {
-            onMessage: (topic, text) => {
-              const cast = Wire.decode(text)
-              if (cast === undefined) handler.onMalformed(topic)
-              else if (matches(cast.channel)) handler.onMessage(cast)
-            },
-            onGap: handler.onGap
+      const listen = (names: ReadonlyArray<string>, command: "subscribe" | "psubscribe" | "ssubscribe") =>
+        redis.listen(names, {
+          onMessage: (topic, text) => {
+            const cast = Wire.decode(text)
+            if (cast === undefined) handler.onMalformed(topic)
+            else if (matches(cast.channel)) handler.onMessage(cast)
           },
-          isSharded ? "ssubscribe" : selector._tag === "Pattern" ? "psubscribe" : "subscribe"
-        ),
-        fail
+          onGap: handler.onGap
+        }, command)
+      if (selector._tag === "Channels") {
+        const names = selector.names.map((name) => keysOf(shardOf(name)).cast(name))
+        return Effect.mapError(listen(names, isSharded ? "ssubscribe" : "subscribe"), fail)
+      }
+      if (isSharded) return Effect.mapError(listen(perShard((keys) => keys.casts), "ssubscribe"), fail)
+      const globs = (pattern: string) => listen(perShard((keys) => keys.castGlob(pattern)), "psubscribe")
+      return globs(selector.pattern).pipe(
+        // An ACL permits a glob letter by letter: it can only name the one that every pattern may use.
+        Effect.catchIf((error) => error.reason === "Refused", () => globs("**")),
+        Effect.mapError(fail)
       )
     }
   }
