@@ -291,6 +291,23 @@ describe("a listener on a Cluster", () => {
       }).pipe(Effect.scoped, Effect.provide(layer(cluster, 15_000)))
     }).pipe(Effect.scoped), 60_000)
 
+  it.live("follows a master that hands over in peace", () =>
+    Effect.gen(function*() {
+      const cluster = yield* RedisCluster.make({ replicas: 1 })
+      const owner = ownerOf(yield* keyslot(cluster), 3)
+      const successor = cluster.node(owner + 3)
+      yield* Effect.gen(function*() {
+        const { seen } = yield* listen()
+        yield* Broadcast.publish(Count, 1)
+        assert.strictEqual(yield* Queue.take(seen), 1)
+        yield* successor.command("cluster", "failover")
+        const topic = Keys.make(prefix, shard).cast(Count.name)
+        yield* until(Effect.map(subscribed(successor), (channels) => channels.includes(topic)))
+        const heard = yield* hearAgain(seen, 2)
+        assert.deepStrictEqual(heard, [gap])
+      }).pipe(Effect.scoped, Effect.provide(layer(cluster, 2_000)))
+    }).pipe(Effect.scoped), 60_000)
+
   it.live("has one connection to each node, and none when nobody listens", () =>
     Effect.gen(function*() {
       const cluster = yield* RedisCluster.make()
