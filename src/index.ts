@@ -1,4 +1,5 @@
 export * as Broadcast from "./Broadcast.ts"
+export * as BroadcastPort from "./BroadcastPort.ts"
 export * as Broker from "./Broker.ts"
 export * as Channel from "./Channel.ts"
 export * as EffectRedis from "./EffectRedis.ts"
