@@ -1,17 +1,10 @@
 import { Rotif } from "rotif"
 import { inject } from "vitest"
-import { broadcastSuite } from "./suite/broadcast.ts"
-import { brokerSuite } from "./suite/broker.ts"
-import { freshPrefix, liveBackend, runSuites } from "./suite/kit.ts"
-import { leasesSuite } from "./suite/leases.ts"
-import { lifecycleSuite } from "./suite/lifecycle.ts"
-import { publisherSuite } from "./suite/publisher.ts"
-import { settlementSuite } from "./suite/settlement.ts"
-import { sourcesSuite } from "./suite/sources.ts"
+import { runSuites } from "./suite/all.ts"
+import { freshPrefix, liveBackend } from "./suite/kit.ts"
 
 const url = `redis://127.0.0.1:${inject("redisPort")}`
 
 runSuites(
-  liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options })),
-  [brokerSuite, publisherSuite, sourcesSuite, settlementSuite, lifecycleSuite, leasesSuite, broadcastSuite]
+  liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options }))
 )

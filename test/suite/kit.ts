@@ -1,7 +1,7 @@
 /**
  * What the feature suites share: the backends they run on, and the ways a test looks at a subscription.
  */
-import { describe, it } from "@effect/vitest"
+import { it } from "@effect/vitest"
 import { Duration, Effect, Layer, Queue, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Message, Rotif } from "rotif"
@@ -62,13 +62,6 @@ export const promises = (backend: Backend) => (name: string, body: Body, options
     name,
     () => body.pipe(Effect.scoped, Effect.provide(backend.layer({ drainTimeout: "5 seconds", ...options })))
   )
-
-/** Runs feature suites on a backend. */
-export const runSuites = (backend: Backend, suites: ReadonlyArray<(backend: Backend) => void>): void => {
-  describe(backend.name, () => {
-    for (const suite of suites) suite(backend)
-  })
-}
 
 /**
  * Subscribes, and hands every message to the test before `handler` has it.

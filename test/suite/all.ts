@@ -1,0 +1,26 @@
+/** Every feature suite: what is promised on each backend. */
+import { describe } from "@effect/vitest"
+import { broadcastSuite } from "./broadcast.ts"
+import { brokerSuite } from "./broker.ts"
+import type { Backend } from "./kit.ts"
+import { leasesSuite } from "./leases.ts"
+import { lifecycleSuite } from "./lifecycle.ts"
+import { publisherSuite } from "./publisher.ts"
+import { settlementSuite } from "./settlement.ts"
+import { sourcesSuite } from "./sources.ts"
+
+const suites: ReadonlyArray<(backend: Backend) => void> = [
+  brokerSuite,
+  publisherSuite,
+  sourcesSuite,
+  settlementSuite,
+  lifecycleSuite,
+  leasesSuite,
+  broadcastSuite
+]
+
+export const runSuites = (backend: Backend): void => {
+  describe(backend.name, () => {
+    for (const suite of suites) suite(backend)
+  })
+}
