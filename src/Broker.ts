@@ -18,6 +18,7 @@
 import type { Effect, Scope } from "effect"
 import { Context, Data } from "effect"
 import type { BroadcastPort } from "./BroadcastPort.ts"
+import type { LetterStore } from "./LetterStore.ts"
 
 /**
  * Why an operation of a broker failed.
@@ -178,14 +179,16 @@ export interface Requeue {
  * @since 0.1.0
  */
 export interface Failure {
-  /** `exhausted`: no retries left. `term`: the handler said never again. `decode`: not a valid payload. `crashed`: it took too many consumers down. */
-  readonly reason: "exhausted" | "term" | "decode" | "crashed"
+  /** `exhausted`: no retries left. `term`: the handler said never again. `decode`: not a valid payload. `crashed`: it took too many consumers down. `expired`: its time to live had passed. */
+  readonly reason: "exhausted" | "term" | "decode" | "crashed" | "expired"
   /** The `_tag` or name of the error, if there was one. */
   readonly errorTag?: string | undefined
   /** At most 1 KiB. */
   readonly message: string
   /** The pretty-printed cause, at most 4 KiB. */
   readonly cause?: string | undefined
+  /** The handler died of it: a bug, no error it declares. */
+  readonly isDefect?: boolean | undefined
 }
 
 /**
@@ -197,29 +200,6 @@ export interface Failure {
 export interface Burial {
   readonly delivery: Delivery
   readonly failure: Failure
-}
-
-/**
- * A message a group gave up on.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Letter {
-  /** The id of the dead letter (not of the message); ascending in time within a shard. */
-  readonly letterId: string
-  readonly group: string
-  readonly diedAtMillis: number
-  readonly failure: Failure
-  readonly id: string
-  readonly channel: string
-  readonly payload: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly params: Readonly<Record<string, string>>
-  readonly publishedAtMillis: number
-  readonly attempt: number
-  readonly deliveryCount: number
-  readonly crashes: number
 }
 
 /**
@@ -353,11 +333,8 @@ export class Broker extends Context.Service<Broker, {
   readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
   /** Counts, for the channels of the selector. Bounded by the number of channels and groups, not of messages. */
   readonly info: (selector: Selector) => Effect.Effect<BrokerInfo, BrokerError>
-  /** Dead letters of one shard in order of their death, after `cursor`; at most `limit`. */
-  readonly letters: (
-    shard: number,
-    options: { readonly cursor?: string | undefined; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<Letter>, BrokerError>
+  /** What groups gave up on. */
+  readonly letters: LetterStore
   /** Messages to whoever listens now. */
   readonly broadcast: BroadcastPort
 }>()("rotif/Broker") {}

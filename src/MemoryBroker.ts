@@ -14,6 +14,13 @@ import * as Member from "./internal/memory/member.ts"
 import { Store } from "./internal/memory/store.ts"
 import { matcherOf, patternsOf } from "./internal/pattern.ts"
 
+const awaitWake = (sleepers: Set<() => void>) =>
+  Effect.callback<void>((resume) => {
+    const wake = () => resume(Effect.void)
+    sleepers.add(wake)
+    return Effect.sync(() => sleepers.delete(wake))
+  })
+
 /**
  * Makes a broker with nothing in it.
  *
@@ -26,6 +33,7 @@ import { matcherOf, patternsOf } from "./internal/pattern.ts"
 export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: Clock.Clock) =>
   Effect.sync(() => {
     const store = new Store()
+    const { letters } = store
     const now = () => clock.currentTimeMillisUnsafe()
 
     return Broker.of({
@@ -45,16 +53,23 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           (member) => Effect.sync(member.close)
         ),
       promote: (_, limit) => store.run(() => store.promote(limit, now())),
-      awaitEarlier: () =>
-        Effect.callback<void>((resume) => {
-          const wake = () => resume(Effect.void)
-          store.sleepers.add(wake)
-          return Effect.sync(() => store.sleepers.delete(wake))
-        }),
+      awaitEarlier: () => awaitWake(store.sleepers),
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
-      letters: (_, { cursor, limit }) => Effect.sync(() => store.listLetters(cursor, limit)),
+      letters: {
+        list: (_, range) => Effect.sync(() => letters.list(range, now())),
+        get: (_, letterId) => Effect.sync(() => letters.get(letterId)),
+        requeue: (_, items) => store.run(() => store.requeueLetters(items)),
+        remove: (_, letterIds) => Effect.sync(() => letters.remove(letterIds)),
+        counts: () => Effect.sync(() => letters.counts()),
+        size: () => Effect.sync(() => letters.size),
+        offer: (_, options) => Effect.sync(() => letters.offer(options, now())),
+        conclude: (_, name, conclusions) => store.run(() => letters.conclude(name, conclusions, now())),
+        forget: (_, name) => Effect.sync(() => letters.forget(name)),
+        awaitLetter: () => awaitWake(letters.sleepers),
+        lead: () => Effect.succeed(true)
+      },
       broadcast: Broadcast.make()
     })
   })

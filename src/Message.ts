@@ -38,6 +38,7 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<{
  */
 export interface Envelope {
   readonly id: string
+  readonly channel: string
   readonly headers: Readonly<Record<string, string>>
   /** When it was first published, by the backend's clock. */
   readonly publishedAt: DateTime.Utc
@@ -50,7 +51,7 @@ export interface Envelope {
   readonly crashes: number
   /** Done: never again for this group. */
   readonly ack: Effect.Effect<void, LeaseLost>
-  /** Again, as the next attempt, at once or after `delay`. */
+  /** Again, as the next attempt, at once or after `delay`. It is not limited: `maxRetries` counts failures of the handler. */
   readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
   /** Never again for this group: it becomes a dead letter with this reason. */
   readonly term: (reason: string) => Effect.Effect<void, LeaseLost>

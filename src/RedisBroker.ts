@@ -6,13 +6,14 @@
  * @since 0.1.0
  */
 import { Effect, Layer } from "effect"
-import type { Appended, BrokerErrorReason, ChannelInfo, Letter, Limits, NewMessage, Selector } from "./Broker.ts"
+import type { Appended, BrokerErrorReason, ChannelInfo, Limits, NewMessage, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Entry from "./internal/entry.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
 import * as RedisBroadcast from "./internal/redisBroadcast.ts"
+import * as RedisLetters from "./internal/redisLetters.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import { append } from "./internal/scripts/append.ts"
 import { channel as channelScript } from "./internal/scripts/channel.ts"
@@ -128,19 +129,28 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   // Events -----------------------------------------------------------------------------------------------------------
 
   const members = allKeys.map(() => new Set<RedisMember.RedisMember>())
-  const sleepers = allKeys.map(() => new Set<() => void>())
-  const wakeSleepers = (shard: number) => {
-    const waiting = [...sleepers[shard]!]
-    sleepers[shard]!.clear()
+  type Sleepers = ReadonlyArray<Set<() => void>>
+  const sleepers: Sleepers = allKeys.map(() => new Set())
+  const letterSleepers: Sleepers = allKeys.map(() => new Set())
+  const wake = (all: Sleepers, shard: number) => {
+    const waiting = [...all[shard]!]
+    all[shard]!.clear()
     for (const resume of waiting) resume()
   }
+  const awaitWake = (all: Sleepers) => (shard: number) =>
+    Effect.callback<void>((resume) => {
+      const awake = () => resume(Effect.void)
+      all[shard]!.add(awake)
+      return Effect.sync(() => all[shard]!.delete(awake))
+    })
   const shardByEvents = new Map(allKeys.map((keys) => [keys.events, keys.shard]))
   yield* redis.listen([...shardByEvents.keys()], {
     onMessage: (events, message) => {
       const shard = shardByEvents.get(events)
       if (shard === undefined) return
       const [kind, first = "", second] = message.split("\n")
-      if (kind === "due") wakeSleepers(shard)
+      if (kind === "due") wake(sleepers, shard)
+      if (kind === "letter") wake(letterSleepers, shard)
       if (kind === "channel") { for (const member of members[shard]!) member.notify(first, undefined) }
       if (kind === "retry" && second !== undefined) {
         for (const member of members[shard]!) member.notify(second, first)
@@ -149,7 +159,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     onGap: () => {
       for (const keys of allKeys) {
         for (const member of members[keys.shard]!) member.notifyGap()
-        wakeSleepers(keys.shard)
+        wake(sleepers, keys.shard)
+        wake(letterSleepers, keys.shard)
       }
     }
   }).pipe(Effect.mapError(fail("open")))
@@ -535,34 +546,6 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     return { channels, waiting: number(waiting), dead: number(dead) }
   })
 
-  const letters: Broker["Service"]["letters"] = (shard, { cursor, limit }) =>
-    connectionOf(shard).send(
-      ["xrange", keysOf(shard).dead, cursor === undefined ? "-" : `(${cursor}`, "+", "COUNT", limit],
-      { idempotent: true }
-    ).pipe(
-      Effect.map((reply) =>
-        (reply as ReadonlyArray<readonly [string, ReadonlyArray<string>]>).map(([letterId, fields]): Letter => {
-          const entry = Entry.decode(letterId, fields)
-          return {
-            letterId,
-            group: entry.group ?? "",
-            diedAtMillis: Entry.millisOf(letterId),
-            failure: entry.failure ?? { reason: "term", message: entry.malformed ?? "the dead letter says no reason" },
-            id: entry.id,
-            channel: entry.channel ?? "",
-            payload: entry.payload,
-            headers: entry.headers,
-            params: entry.params,
-            publishedAtMillis: entry.publishedAtMillis,
-            attempt: entry.attempt,
-            deliveryCount: entry.deliveries,
-            crashes: entry.crashes
-          }
-        })
-      ),
-      Effect.mapError(fail("letters"))
-    )
-
   return Broker.of({
     shards,
     shardsOf,
@@ -570,12 +553,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       messages.length === 1 ? Effect.map(appendOne(messages[0]!), (outcome) => [outcome]) : appendAll(messages),
     join,
     promote: (shard, limit) => Effect.mapError(promoteShard(shard, limit), fail("promote")),
-    awaitEarlier: (shard) =>
-      Effect.callback<void>((resume) => {
-        const wake = () => resume(Effect.void)
-        sleepers[shard]!.add(wake)
-        return Effect.sync(() => sleepers[shard]!.delete(wake))
-      }),
+    awaitEarlier: awaitWake(sleepers),
     trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => {
@@ -589,7 +567,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         Effect.mapError(fail("info"))
       )
     },
-    letters,
+    letters: RedisLetters.make({
+      me: Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url"),
+      keysOf,
+      connectionOf,
+      fail,
+      awaitLetter: awaitWake(letterSleepers)
+    }),
     broadcast: RedisBroadcast.make({ redis, connectionOf, keysOf, shardOf, shards, fail: fail("broadcast") })
   })
 })

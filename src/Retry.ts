@@ -6,7 +6,21 @@
  *
  * @since 0.1.0
  */
-import { Data, Duration, Effect, Pull, Schedule } from "effect"
+import type { DateTime } from "effect"
+import { Data, DateTime as Time, Duration, Effect, Pull, Random, Schedule } from "effect"
+
+/**
+ * What a policy may know of the message that failed. A subscription gives its own message, with the payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MessageInfo {
+  readonly id: string
+  readonly channel: string
+  readonly publishedAt: DateTime.Utc
+  readonly headers: Readonly<Record<string, string>>
+}
 
 /**
  * The failure a policy decides about.
@@ -14,16 +28,11 @@ import { Data, Duration, Effect, Pull, Schedule } from "effect"
  * @category models
  * @since 0.1.0
  */
-export interface Attempt<out E> {
+export interface Attempt<out E, out M extends MessageInfo = MessageInfo> {
   /** The attempt that failed, from 1. */
   readonly attempt: number
   readonly error: E
-  readonly message: {
-    readonly id: string
-    readonly channel: string
-    readonly publishedAtMillis: number
-    readonly headers: Readonly<Record<string, string>>
-  }
+  readonly message: M
 }
 
 /**
@@ -36,7 +45,7 @@ export interface Attempt<out E> {
  * @since 0.1.0
  */
 export type Verdict =
-  | { readonly _tag: "Retry"; readonly delay: Duration.Duration }
+  | { readonly _tag: "Retry"; readonly delay: Duration.Duration; readonly isScheduled?: boolean | undefined }
   | { readonly _tag: "Exhausted" }
   | { readonly _tag: "Term" }
   | { readonly _tag: "Release" }
@@ -63,32 +72,48 @@ export interface ByTag<in Tags extends string> {
 }
 
 /**
- * The tags of an error type; an error without one counts as `"Error"`.
+ * The tags of an error type; an error without one counts as `"Error"`. Of `unknown` nothing is known.
  *
  * @category models
  * @since 0.1.0
  */
+// While the compiler does not know the handler's errors yet, E is `unknown`: then every record has to fit.
 export type TagOf<E> = unknown extends E ? never
   : E extends { readonly _tag: infer Tag extends string } ? Tag :
   E extends never ? never
   : "Error"
 
 /**
- * How failures are retried: a `Schedule` (its input is the error), a fixed delay, a function to a delay, or a decision for each
- * error tag.
+ * What can decide about any error: a `Schedule` (its input is the error), a fixed delay, or a function of the failed attempt (from 1),
+ * the message and the error to a delay or one of `term`, `release`, `nack`. In the options of a subscription, write such a function
+ * after the handler, whose errors it gets.
  *
  * @category models
  * @since 0.1.0
  */
-export type Policy<E> =
-  | Schedule.Schedule<unknown, Known<E>>
+export type Rule<E, M extends MessageInfo = MessageInfo> =
+  | Schedule.Schedule<unknown, unknown extends E ? never : E>
   | Duration.Input
-  | ((failure: Attempt<E>) => Duration.Input)
-  | ByTag<Exclude<TagOf<E>, "RetryAfter">>
+  | ((attempt: number, message: M, error: E) => Duration.Input | Verdict)
 
-// The compiler looks at a policy before it looks at a handler written in place. Until then the errors are `unknown`, and a policy
-// that would not fit these would be refused without a look at the handler.
-type Known<E> = unknown extends E ? never : E
+/**
+ * A rule for errors of which nothing is known.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type AnyRule =
+  | Schedule.Schedule<unknown, unknown>
+  | Duration.Input
+  | ((attempt: number, message: MessageInfo, error: unknown) => Duration.Input | Verdict)
+
+/**
+ * How failures are retried: one rule for every error, or a decision for each error tag.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Policy<E, M extends MessageInfo = MessageInfo> = Rule<E, M> | ByTag<Exclude<TagOf<E>, "RetryAfter">>
 
 /**
  * Never again: the message becomes a dead letter with reason `term`.
@@ -107,7 +132,7 @@ export const term: Verdict = { _tag: "Term" }
 export const release: Verdict = { _tag: "Release" }
 
 /**
- * Again after a fixed delay.
+ * Again after a fixed delay, as often as `maxRetries` allows.
  *
  * @category constructors
  * @since 0.1.0
@@ -138,7 +163,134 @@ export const make = <const Decisions extends Readonly<Record<string, Decision>>>
 ): ByTag<keyof Decisions & string> => ({ [TypeId]: () => {}, decisions: new Map(Object.entries(decisions)) })
 
 /**
- * Fail with this in a handler to be retried after exactly this delay; it counts as an attempt.
+ * Options of the named strategies. In their formulas n is the number of the retry, from 1.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StrategyOptions {
+  /** No delay is longer than this, before jitter. Default: no limit. */
+  readonly max?: Duration.Input | undefined
+  /** How many retries. Default: as many as `maxRetries` of the subscription allows, else without end. */
+  readonly times?: number | undefined
+  /**
+   * Spreads the delay d: `"full"` over 0 to d, `"equal"` over d / 2 to d, `"proportional"` over 0.8 d to 1.2 d. The chance depends on the
+   * message and the number of the retry only, so that every process finds the same delay. Default: none.
+   */
+  readonly jitter?: "full" | "equal" | "proportional" | undefined
+}
+
+const spread = {
+  full: [0, 1],
+  equal: [0.5, 1],
+  proportional: [0.8, 1.2]
+} as const
+
+const strategy = <Output>(
+  schedule: Schedule.Schedule<Output>,
+  options: StrategyOptions | undefined
+): Schedule.Schedule<Output> => {
+  const { jitter, max, times } = options ?? {}
+  let out = schedule
+  if (max !== undefined) {
+    const longest = Duration.fromInputUnsafe(max)
+    out = Schedule.modifyDelay(out, ({ duration }) => Effect.succeed(Duration.min(duration, longest)))
+  }
+  if (jitter !== undefined) {
+    const [from, to] = spread[jitter]
+    out = Schedule.modifyDelay(
+      out,
+      ({ duration }) =>
+        Effect.map(
+          Random.next,
+          (random) => Duration.millis(Duration.toMillis(duration) * (from + (to - from) * random))
+        )
+    )
+  }
+  return times === undefined ? out : Schedule.upTo(out, { times })
+}
+
+/**
+ * The same delay each time: d(n) = `delay`. The name for `Schedule.spaced`.
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const fixed = (delay: Duration.Input, options?: StrategyOptions): Schedule.Schedule<number> =>
+  strategy(Schedule.spaced(delay), options)
+
+/**
+ * A delay that grows by the same amount: d(n) = `initial` + (n − 1) · `step`; `step` is `initial` when left out.
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const linear = (
+  initial: Duration.Input,
+  options?: StrategyOptions & { readonly step?: Duration.Input | undefined }
+): Schedule.Schedule<number> => {
+  const first = Duration.toMillis(initial)
+  const step = options?.step === undefined ? first : Duration.toMillis(options.step)
+  return strategy(
+    Schedule.modifyDelay(
+      Schedule.spaced(initial),
+      ({ attempt }) => Effect.succeed(Duration.millis(first + (attempt - 1) * step))
+    ),
+    options
+  )
+}
+
+/**
+ * A delay that grows by a factor: d(n) = `initial` · `factor`^(n − 1); `factor` is 2 when left out. The name for
+ * `Schedule.exponential`.
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const exponential = (
+  initial: Duration.Input,
+  options?: StrategyOptions & { readonly factor?: number | undefined }
+): Schedule.Schedule<Duration.Duration> => strategy(Schedule.exponential(initial, options?.factor ?? 2), options)
+
+/**
+ * A delay that grows like the Fibonacci numbers 1, 1, 2, 3, 5, …: d(n) = `initial` · F(n). The name for `Schedule.fibonacci`.
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const fibonacci = (initial: Duration.Input, options?: StrategyOptions): Schedule.Schedule<Duration.Duration> =>
+  strategy(Schedule.fibonacci(initial), options)
+
+/**
+ * Exponential on average, each delay drawn from the one before: d(n) is between `initial` and 3 · d(n − 1), at most `max`; d(0) =
+ * `initial`. It keeps many messages that failed together from coming back together.
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const decorrelated = (
+  initial: Duration.Input,
+  options: { readonly max: Duration.Input; readonly times?: number | undefined }
+): Schedule.Schedule<Duration.Duration> => {
+  const least = Duration.toMillis(initial)
+  const most = Duration.toMillis(options.max)
+  return strategy(
+    Schedule.fromStep(Effect.sync(() => {
+      let last = least
+      return () =>
+        Effect.map(Random.next, (random) => {
+          last = Math.min(most, least + random * (3 * last - least))
+          const delay = Duration.millis(last)
+          return [delay, delay]
+        })
+    })),
+    { times: options.times }
+  )
+}
+
+/**
+ * Fail with this in a handler to be retried after exactly this delay. It counts as an attempt: `maxRetries`, or the end of the
+ * subscription's schedule, still ends it.
  *
  * @category errors
  * @since 0.1.0
@@ -150,15 +302,22 @@ export class RetryAfter extends Data.TaggedError("RetryAfter")<{
 
 const isByTag = (policy: object): policy is ByTag<never> => TypeId in policy
 
+const isVerdict = (answer: unknown): answer is Verdict =>
+  typeof answer === "object" && answer !== null && "_tag" in answer
+  && (answer._tag === "Retry" || answer._tag === "Exhausted" || answer._tag === "Term" || answer._tag === "Release")
+
 const exhausted: Verdict = { _tag: "Exhausted" }
 
-/** The delay after the given attempt: the schedule is stepped up to it, on a clock that advances by the delays themselves. */
+/**
+ * The delay after the given attempt: the schedule is stepped up to it, on a clock that advances by the delays themselves, with chance
+ * that depends on the message only. So the answer is the same in every process.
+ */
 const replay = Effect.fnUntraced(function*(
   schedule: Schedule.Schedule<unknown, unknown>,
   { attempt, error, message }: Attempt<unknown>
 ): Effect.fn.Return<Verdict> {
   const step = yield* Schedule.toStep(schedule)
-  let now = message.publishedAtMillis
+  let now = Time.toEpochMillis(message.publishedAt)
   let delay = Duration.zero
   for (let i = 0; i < attempt; i++) {
     const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined)
@@ -166,8 +325,8 @@ const replay = Effect.fnUntraced(function*(
     delay = next[1]
     now += Duration.toMillis(delay)
   }
-  return { _tag: "Retry", delay }
-})
+  return { _tag: "Retry", delay, isScheduled: true }
+}, (effect, _, { message }) => Random.withSeed(effect, `${message.channel}\n${message.id}`))
 
 /** The tag a policy looks for. */
 export const tagOf = (error: unknown): string =>
@@ -175,16 +334,17 @@ export const tagOf = (error: unknown): string =>
     ? error._tag
     : "Error"
 
-/**
- * Asks a policy about a failure. `undefined`: the policy does not know this error.
- *
- * @category operations
- * @since 0.1.0
- */
-export const decide = <E>(policy: Policy<E>, failure: Attempt<E>): Effect.Effect<Verdict | undefined> => {
-  if (failure.error instanceof RetryAfter) return Effect.succeed(nack(failure.error.delay))
+const judge = <E, M extends MessageInfo>(
+  policy: Policy<E, M>,
+  failure: Attempt<E, M>
+): Effect.Effect<Verdict | undefined> => {
   if (Schedule.isSchedule(policy)) return replay(policy as Schedule.Schedule<unknown, unknown>, failure)
-  if (typeof policy === "function") return Effect.sync(() => nack(policy(failure)))
+  if (typeof policy === "function") {
+    return Effect.sync(() => {
+      const answer = policy(failure.attempt, failure.message, failure.error)
+      return isVerdict(answer) ? answer : nack(answer)
+    })
+  }
   if (typeof policy === "object" && isByTag(policy)) {
     const decision = policy.decisions.get(tagOf(failure.error))
     if (decision === undefined) return Effect.undefined
@@ -192,14 +352,26 @@ export const decide = <E>(policy: Policy<E>, failure: Attempt<E>): Effect.Effect
       ? replay(decision as Schedule.Schedule<unknown, unknown>, failure)
       : Effect.succeed(decision)
   }
-  return Effect.succeed(nack(policy as Duration.Input))
+  return Effect.sync(() => nack(policy as Duration.Input))
 }
 
 /**
- * Whether a policy comes to an end by itself, so that no default number of retries is put on top of it.
+ * Asks a policy about a failure. `undefined`: the policy does not know this error.
  *
- * @category guards
+ * @category operations
  * @since 0.1.0
  */
-export const decidesItself = (policy: Policy<never>): boolean =>
-  Schedule.isSchedule(policy) || (typeof policy === "object" && isByTag(policy))
+export const decide = <E, M extends MessageInfo>(
+  policy: Policy<E, M>,
+  failure: Attempt<E, M>
+): Effect.Effect<Verdict | undefined> => {
+  const { error } = failure
+  if (!(error instanceof RetryAfter)) return judge(policy, failure)
+  // The handler chose the delay; whether there is another attempt is still the schedule's to say.
+  return Schedule.isSchedule(policy)
+    ? Effect.map(
+      judge(policy, failure),
+      (verdict) => verdict?._tag === "Retry" ? { ...verdict, delay: Duration.fromInputUnsafe(error.delay) } : verdict
+    )
+    : Effect.sync(() => nack(error.delay))
+}

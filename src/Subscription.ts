@@ -45,10 +45,15 @@ export interface Defaults {
   readonly blockInterval?: Duration.Input | undefined
   /** Default 30 seconds; with `Rotif.layerMemory` 0. */
   readonly drainTimeout?: Duration.Input | undefined
-  /** Default 5. */
+  /** Retries after the first attempt, for every subscription that does not say otherwise. Default 5. */
   readonly maxRetries?: number | undefined
   /** Default 1 second. */
   readonly retryDelay?: Duration.Input | undefined
+  /**
+   * The default policy: what happens after a failure where the subscription has no `retry`, and after defects and timeouts, which no
+   * `retry` decides about. Default: again after `retryDelay`.
+   */
+  readonly retry?: Retry.AnyRule | undefined
   /** Default 3. */
   readonly maxCrashes?: number | undefined
 }
@@ -102,13 +107,14 @@ export interface Options<S extends Channel.Source, E, R> extends StreamOptions {
   /** `"manual"`: the success of the handler settles nothing; the message is held until it is settled. Default `"auto"`. */
   readonly ackMode?: "auto" | "manual" | undefined
   /**
-   * What happens after a failure: a `Schedule`, a delay, a function to a delay, or a decision for each error tag (`Retry.make`).
-   * Default: again after `retryDelay`.
+   * What happens after a failure: a `Schedule`, a delay, a function of (attempt, message, error) to a delay, or a decision for each
+   * error tag (`Retry.make`). Defects and timeouts are left to the default policy. Default: the default policy, again after
+   * `retryDelay`.
    */
-  readonly retry?: Retry.Policy<NoInfer<E>> | undefined
+  readonly retry?: Retry.Policy<NoInfer<E>, Message.Message<S>> | undefined
   /**
-   * Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5, or as many as the
-   * schedules of `retry` allow.
+   * Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5; where a schedule
+   * decides, as many as it has.
    */
   readonly maxRetries?: number | undefined
   /** How long a failed message waits for its next attempt where `retry` does not decide. Default 1 second. */
@@ -260,9 +266,13 @@ const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Fail
     reason,
     errorTag: tagOf(error),
     message: limitText(error instanceof Error ? error.message : String(error), 1024),
-    cause: limitText(Cause.pretty(cause), 4096)
+    cause: limitText(Cause.pretty(cause), 4096),
+    isDefect: Cause.hasDies(cause) ? true : undefined
   }
 }
+
+/** The defaults of `maxRetries` where neither a schedule nor an option says how many. */
+const defaultRetries = 5
 
 let counter = 0
 const uniqueName = (label: string) =>
@@ -315,10 +325,8 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
   const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, 1, 1)
   const prefetch = yield* countOption("prefetch", options.prefetch, concurrency, 0)
   const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, 3, 0)
-  const policy = options.retry
-  const endless = policy !== undefined && Retry.decidesItself(policy)
   const limit = options.maxRetries ?? defaults.maxRetries
-  const maxRetries = limit === undefined && endless ? Infinity : yield* countOption("maxRetries", limit, 5, 0)
+  const maxRetries = yield* countOption("maxRetries", limit, defaultRetries, 0)
   const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, 30_000, 100)
   const blockMillis = yield* spanOption("blockInterval", options.blockInterval ?? defaults.blockInterval, 5_000, 10)
   const drainMillis = yield* spanOption("drainTimeout", options.drainTimeout ?? defaults.drainTimeout, 30_000, 0)
@@ -333,26 +341,24 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
 
   const delayed = (held: Held, delayMillis: number): Settlement => ({ ...Consumer.release(held.delivery), delayMillis })
 
-  /** What the policy says of a failure; a defect, a timeout or an error that it does not know is left to the default. */
-  const ask = (held: Held, cause: Cause.Cause<E | Cause.TimeoutError>): Effect.Effect<Retry.Verdict> => {
-    const fallback: Retry.Verdict = { _tag: "Retry", delay: Duration.millis(retryMillis) }
+  const fallback: Retry.AnyRule = defaults.retry ?? retryMillis
+  const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
+
+  /** What the policy says of a failure; a defect, a timeout or an error that it does not know is left to the default policy. */
+  const ask = (message: Message.Message<S>, cause: Cause.Cause<E | Cause.TimeoutError>) => {
+    const { attempt } = message
     const error = Cause.findErrorOption(cause)
-    if (error._tag === "None" || Cause.hasDies(cause) || Cause.isTimeoutError(error.value)) {
-      return Effect.succeed(fallback)
-    }
-    return Effect.map(
-      // Without a policy a typed wish of the handler still counts.
-      Retry.decide<E>(policy ?? retryMillis, {
-        attempt: held.delivery.attempt,
-        error: error.value,
-        message: held.delivery
-      }),
-      (verdict) => verdict ?? fallback
-    )
+    const byDefault = Retry.decide(fallback, { attempt, error: Cause.squash(cause), message })
+    // A handler's own TimeoutError is one of its errors; only this very one is ours.
+    if (error._tag === "None" || Cause.hasDies(cause) || error.value === tooLong) return byDefault
+    if (options.retry === undefined) return byDefault
+    const known = Retry.decide<E, Message.Message<S>>(options.retry, { attempt, error: error.value as E, message })
+    return Effect.flatMap(known, (verdict) => verdict === undefined ? byDefault : Effect.succeed(verdict))
   }
 
   const retry = (
     held: Held,
+    message: Message.Message<S>,
     consumer: Consumer.Consumer,
     cause: Cause.Cause<E | Cause.TimeoutError>
   ): Effect.Effect<Settlement> => {
@@ -361,16 +367,18 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     const { attempt } = held.delivery
     return Effect.map(
       // A policy that dies must not take the message with it.
-      Effect.catchCause(ask(held, cause), (defect) =>
+      Effect.catchCause(ask(message, cause), (defect) =>
         Effect.as(
           Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, Cause.pretty(defect)),
-          { _tag: "Retry", delay: Duration.millis(retryMillis) } satisfies Retry.Verdict
+          Retry.nack(retryMillis)
         )),
-      (verdict): Settlement => {
+      (verdict = Retry.nack(retryMillis)): Settlement => {
         consumer.counts.failed++
         if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
         if (verdict._tag === "Release") return delayed(held, 0)
-        if (verdict._tag === "Exhausted" || attempt > maxRetries) {
+        // A schedule comes to its own end, unless an option sets another.
+        const unlimited = limit === undefined && verdict._tag === "Retry" && verdict.isScheduled === true
+        if (verdict._tag === "Exhausted" || (attempt > maxRetries && !unlimited)) {
           return { _tag: "Bury", failure: failureOf("exhausted", cause) }
         }
         return {
@@ -385,7 +393,9 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
 
   const attempt = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
     const running = Effect.suspend(() => options.handler(message))
-    return timeoutMillis === 0 ? running : Effect.timeout(running, timeoutMillis)
+    return timeoutMillis === 0
+      ? running
+      : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
   }
 
   const handle = (
@@ -400,11 +410,13 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     }
     return Effect.matchCauseEffect(decode(payload), {
       onFailure: (cause) => Effect.succeed<Settlement>({ _tag: "Bury", failure: failureOf("decode", cause) }),
-      onSuccess: (value) =>
-        Effect.matchCauseEffect(attempt(Message.makeUnsafe<S>(held, value, group, consumer)), {
-          onFailure: (cause) => retry(held, consumer, cause),
+      onSuccess: (value) => {
+        const message = Message.makeUnsafe<S>(held, value, group, consumer)
+        return Effect.matchCauseEffect(attempt(message), {
+          onFailure: (cause) => retry(held, message, consumer, cause),
           onSuccess: () => settled
         })
+      }
     })
   }
 

@@ -4,9 +4,11 @@
  * A message in a channel's log has the fields `i` (id), `h` (headers, JSON; left out when there are none), `r` (params,
  * JSON; likewise) and `p` (payload). Everything else that carries a message (retry streams, waiting messages, dead letters)
  * has `m`, a JSON object with what is known beside the payload, and `p`. A stream stores repeated field names once, so the
- * short names cost nothing; the payload is a field of its own so that no script ever has to parse it.
+ * short names cost nothing; the payload is a field of its own so that no script ever has to parse it. A dead letter has the
+ * field `k` besides: group, channel and reason, so that a script can count it without parsing JSON.
  */
 import type { Failure, NewMessage } from "../Broker.ts"
+import type { Letter, PastFailure } from "../LetterStore.ts"
 
 type Strings = Readonly<Record<string, string>>
 
@@ -27,6 +29,8 @@ export interface Meta {
   readonly channel?: string | undefined
   readonly group?: string | undefined
   readonly failure?: Failure | undefined
+  /** The failures of earlier lives, of a message that was requeued from the dead letters. */
+  readonly history?: ReadonlyArray<PastFailure> | undefined
 }
 
 export interface Entry extends Meta {
@@ -65,7 +69,8 @@ export const encodeMeta = (meta: Meta): string =>
     o: meta.origin,
     ch: meta.channel,
     g: meta.group,
-    f: meta.failure
+    f: meta.failure,
+    y: meta.history === undefined || meta.history.length === 0 ? undefined : meta.history
   })
 
 /** The time part of a position. */
@@ -94,6 +99,41 @@ const parseObject = (text: string): Record<string, unknown> | undefined => {
     return undefined
   }
 }
+
+const reasons = new Set<unknown>(
+  ["exhausted", "term", "decode", "crashed", "expired"] satisfies Array<Failure["reason"]>
+)
+
+const optionalText = (value: unknown) => typeof value === "string" ? value : undefined
+
+const failureOf = (value: unknown): Failure | undefined => {
+  if (typeof value !== "object" || value === null) return undefined
+  const fields = value as Readonly<Record<string, unknown>>
+  return reasons.has(fields["reason"])
+    ? {
+      reason: fields["reason"] as Failure["reason"],
+      errorTag: optionalText(fields["errorTag"]),
+      message: optionalText(fields["message"]) ?? "",
+      cause: optionalText(fields["cause"]),
+      isDefect: fields["isDefect"] === true ? true : undefined
+    }
+    : undefined
+}
+
+const historyOf = (value: unknown): ReadonlyArray<PastFailure> | undefined => {
+  if (!Array.isArray(value)) return undefined
+  const out: Array<PastFailure> = []
+  for (const item of value as Array<Readonly<Record<string, unknown>> | null>) {
+    const failure = failureOf(item)
+    if (failure !== undefined) {
+      out.push({ ...failure, diedAtMillis: count(item?.["diedAtMillis"], 0), attempt: count(item?.["attempt"], 1) })
+    }
+  }
+  return out.slice(-historyLength)
+}
+
+/** How many earlier failures a letter keeps. */
+export const historyLength = 10
 
 const malformed = (position: string, fields: ReadonlyArray<string>, problem: string): Entry => ({
   id: position,
@@ -152,7 +192,8 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       origin: typeof known["o"] === "string" ? known["o"] : position,
       channel: typeof known["ch"] === "string" ? known["ch"] : undefined,
       group: typeof known["g"] === "string" ? known["g"] : undefined,
-      failure: known["f"] as Failure | undefined,
+      failure: failureOf(known["f"]),
+      history: historyOf(known["y"]),
       payload,
       malformed: undefined
     }
@@ -176,3 +217,64 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     malformed: undefined
   }
 }
+
+/** What a script has to know of a dead letter. */
+export const letterKey = (group: string, channel: string, reason: Failure["reason"]): string =>
+  `${group}\n${channel}\n${reason}`
+
+/** Reads a dead letter. What another program wrote there comes back as `malformed`. */
+export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): Letter => {
+  const entry = decode(letterId, fields)
+  const key = fields[fields.findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
+  const problem = entry.malformed
+    ?? (entry.group === undefined || entry.channel === undefined || entry.failure === undefined
+      ? "the entry does not say which group failed, on which channel, and why"
+      : key !== letterKey(entry.group, entry.channel, entry.failure.reason)
+      ? "the entry's key is not that of its description"
+      : undefined)
+  return {
+    letterId,
+    group: entry.group ?? "",
+    diedAtMillis: millisOf(letterId),
+    failure: entry.failure ?? { reason: "term", message: problem ?? "" },
+    id: entry.id,
+    channel: entry.channel ?? "",
+    payload: entry.payload,
+    headers: entry.headers,
+    params: entry.params,
+    publishedAtMillis: entry.publishedAtMillis,
+    attempt: entry.attempt,
+    deliveryCount: entry.deliveries,
+    crashes: entry.crashes,
+    history: entry.history ?? [],
+    malformed: problem
+  }
+}
+
+/** At most so much of a pretty cause goes into the history. */
+const pastCauseLength = 1024
+
+/** The description of a dead letter's message when it goes back to its group: a new life, with its past. */
+export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): string =>
+  encodeMeta({
+    id: entry.id,
+    headers: entry.headers,
+    params: entry.params,
+    publishedAtMillis: entry.publishedAtMillis,
+    attempt: 1,
+    deliveries: entry.deliveries,
+    crashes: 0,
+    origin: entry.origin,
+    history: pastOf(entry.history, failure, millisOf(letterId), entry.attempt)
+  })
+
+/** The history of a message that leaves the dead letters, this death included. */
+export const pastOf = (
+  history: ReadonlyArray<PastFailure> | undefined,
+  failure: Failure,
+  diedAtMillis: number,
+  attempt: number
+): ReadonlyArray<PastFailure> =>
+  [...history ?? [], { ...failure, cause: failure.cause?.slice(0, pastCauseLength), diedAtMillis, attempt }].slice(
+    -historyLength
+  )

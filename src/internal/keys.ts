@@ -15,6 +15,10 @@
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies`       | hash        | the messages of `waiting`                                                |
  * | `dead`         | stream      | dead letters                                                             |
+ * | `counts`       | hash        | `d`, group, channel and reason → how many dead letters there are         |
+ * | `offers:N`     | sorted set  | dead letters offered to subscription N, by the end of their lease        |
+ * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
+ * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
  * | `seen:C:I`     | string, TTL | deduplication window of message I in channel C                           |
  * | `janitor`      | string, TTL | who trims this shard for now                                             |
  * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
@@ -33,6 +37,8 @@ export interface Keys {
   readonly waiting: string
   readonly bodies: string
   readonly dead: string
+  readonly counts: string
+  readonly undertaker: string
   readonly janitor: string
   readonly events: string
   readonly cast: (channel: string) => string
@@ -45,6 +51,8 @@ export interface Keys {
   readonly floors: (group: string) => string
   readonly members: (group: string) => string
   readonly seen: (channel: string, id: string) => string
+  readonly offers: (name: string) => string
+  readonly offered: (name: string) => string
 }
 
 export const make = (prefix: string, shard: number): Keys => {
@@ -57,6 +65,8 @@ export const make = (prefix: string, shard: number): Keys => {
     waiting: `${tag}:waiting`,
     bodies: `${tag}:bodies`,
     dead: `${tag}:dead`,
+    counts: `${tag}:counts`,
+    undertaker: `${tag}:undertaker`,
     janitor: `${tag}:janitor`,
     events: `${tag}:events`,
     cast: (channel) => `${tag}:cast:${escape(channel)}`,
@@ -75,7 +85,9 @@ export const make = (prefix: string, shard: number): Keys => {
     retries: (group) => `${tag}:retries:${escape(group)}`,
     floors: (group) => `${tag}:floors:${escape(group)}`,
     members: (group) => `${tag}:members:${escape(group)}`,
-    seen: (channel, id) => `${tag}:seen:${escape(channel)}:${escape(id)}`
+    seen: (channel, id) => `${tag}:seen:${escape(channel)}:${escape(id)}`,
+    offers: (name) => `${tag}:offers:${escape(name)}`,
+    offered: (name) => `${tag}:offered:${escape(name)}`
   }
 }
 

@@ -29,6 +29,7 @@ export class Lease implements Delivery {
   readonly source: Source
   readonly position: string
   readonly origin: string
+  readonly history: Entry.Meta["history"]
   /** How often this very entry was handed out: the token, together with the owner. */
   readonly count: number
   /** Until when nobody else can have it, on this process's monotonic clock. */
@@ -50,6 +51,7 @@ export class Lease implements Delivery {
     this.source = source
     this.position = position
     this.origin = entry.origin
+    this.history = entry.history
     this.count = count
     this.heldUntil = heldUntil
   }
@@ -63,7 +65,8 @@ export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   attempt,
   deliveries: lease.deliveryCount,
   crashes: lease.crashes,
-  origin: lease.origin
+  origin: lease.origin,
+  history: lease.history
 })
 
 export const chunked = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> => {

@@ -57,7 +57,8 @@ export const make = (setup: {
           keys.bodies,
           keys.dead,
           keys.retries(group),
-          keys.meta
+          keys.meta,
+          keys.counts
         ],
         [
           group,
@@ -174,7 +175,7 @@ export const make = (setup: {
     const wanted = new Map(items.map((item) => [item.delivery, item]))
     return settleAll("bury", items.map((item) => item.delivery), (lease) => [
       "dead",
-      "",
+      Entry.letterKey(group, lease.channel, wanted.get(lease)!.failure.reason),
       Entry.encodeMeta({
         ...describe(lease, lease.attempt),
         channel: lease.channel,

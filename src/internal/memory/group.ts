@@ -4,6 +4,7 @@
 import type { Latch } from "effect"
 import { MutableList } from "effect"
 import type { Delivery } from "../../Broker.ts"
+import type { PastFailure } from "../../LetterStore.ts"
 import type { Log, Stored } from "./log.ts"
 import type { Position } from "./position.ts"
 import { isAfter } from "./position.ts"
@@ -15,7 +16,11 @@ export interface Redelivery {
   readonly attempt: number
   readonly deliveryCount: number
   readonly crashes: number
+  /** Of a message that was requeued from the dead letters. */
+  readonly history: ReadonlyArray<PastFailure>
 }
+
+const noHistory: ReadonlyArray<PastFailure> = []
 
 /**
  * A hand-out. The object itself is the token of the lease: another hand-out of the same message is another one. What leads into
@@ -32,6 +37,7 @@ export class Lease implements Delivery {
   readonly deliveryCount: number
   readonly crashes: number
   readonly malformed = undefined
+  readonly history: ReadonlyArray<PastFailure>
   readonly #reading: Reading
   readonly #stored: Stored
   readonly #number: number | undefined
@@ -39,7 +45,7 @@ export class Lease implements Delivery {
   #sinceMillis: number
 
   constructor(
-    { attempt, crashes, deliveryCount, reading, stored }: Redelivery,
+    { attempt, crashes, deliveryCount, history, reading, stored }: Redelivery,
     number: number | undefined,
     owner: object,
     nowMillis: number
@@ -53,6 +59,7 @@ export class Lease implements Delivery {
     this.attempt = attempt
     this.deliveryCount = deliveryCount + 1
     this.crashes = crashes
+    this.history = history
     this.#reading = reading
     this.#stored = stored
     this.#number = number
@@ -84,8 +91,8 @@ export class Lease implements Delivery {
 
   /** The message once more. */
   again(attempt: number): Redelivery {
-    const { crashes, deliveryCount } = this
-    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes }
+    const { crashes, deliveryCount, history } = this
+    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes, history }
   }
 
   /** Whether a limit has removed the message from the log. */
@@ -161,7 +168,12 @@ export class Reading {
       const number = this.next++
       const stored = this.log.at(number)
       this.hold(
-        new Lease({ reading: this, stored, attempt: 1, deliveryCount: 0, crashes: 0 }, number, owner, nowMillis),
+        new Lease(
+          { reading: this, stored, attempt: 1, deliveryCount: 0, crashes: 0, history: noHistory },
+          number,
+          owner,
+          nowMillis
+        ),
         out
       )
     }

@@ -1,17 +1,56 @@
-/** Dead letters in the order of their death. */
-import type { Failure, Letter } from "../../Broker.ts"
+/** Dead letters in the order of their death, and what of them was offered to whom. */
+import type { Failure } from "../../Broker.ts"
+import type { Conclusion, Letter, LetterCount, LetterRange, Offer, PastFailure } from "../../LetterStore.ts"
+import { pastOf } from "../entry.ts"
 import type { Lease } from "./group.ts"
+import type { Stored } from "./log.ts"
 import type { Position } from "./position.ts"
 import { firstIndex, format, isAfter, parse, Positions } from "./position.ts"
 
 interface Dead {
   readonly position: Position
   readonly letter: Letter
+  readonly stored: Stored
 }
+
+/** A message that leaves the dead letters, to begin anew. */
+export interface Requeued {
+  readonly group: string
+  readonly channel: string
+  readonly stored: Stored
+  readonly deliveryCount: number
+  readonly history: ReadonlyArray<PastFailure>
+}
+
+/** A letter that was offered and not concluded. */
+interface Offered {
+  readonly position: Position
+  token: string
+  count: number
+  freeAtMillis: number
+}
+
+/** What a subscription to dead letters has seen. */
+interface Subscription {
+  cursor: Position
+  readonly offered: Map<string, Offered>
+}
+
+const isId = (letterId: string) => /^\d+-\d+$/.test(letterId)
 
 export class Letters {
   private readonly positions = new Positions()
-  private readonly dead: Array<Dead> = []
+  private dead: Array<Dead> = []
+  private readonly subscriptions = new Map<string, Subscription>()
+  private tokens = 0
+  private readonly woken: Array<() => void>
+  /** Told when a letter may be offered that could not before. */
+  readonly sleepers = new Set<() => void>()
+
+  /** Who waits is put into `woken`, to go on after the operation. */
+  constructor(woken: Array<() => void>) {
+    this.woken = woken
+  }
 
   get size(): number {
     return this.dead.length
@@ -21,6 +60,7 @@ export class Letters {
     const position = this.positions.next(nowMillis)
     this.dead.push({
       position,
+      stored: lease.again(lease.attempt).stored,
       letter: {
         letterId: format(position),
         group: lease.reading.group.name,
@@ -34,15 +74,147 @@ export class Letters {
         publishedAtMillis: lease.publishedAtMillis,
         attempt: lease.attempt,
         deliveryCount: lease.deliveryCount,
-        crashes: lease.crashes
+        crashes: lease.crashes,
+        history: lease.history,
+        malformed: undefined
       }
     })
+    this.wake()
   }
 
-  /** At most `limit` letters after the one with this id. */
-  list(cursor: string | undefined, limit: number): ReadonlyArray<Letter> {
-    const after = cursor === undefined ? undefined : parse(cursor)
-    const from = after === undefined ? 0 : firstIndex(this.dead, 0, ({ position }) => isAfter(position, after))
-    return this.dead.slice(from, from + limit).map(({ letter }) => letter)
+  list({ after, before, limit, minAgeMillis = 0, order }: LetterRange, nowMillis: number): ReadonlyArray<Letter> {
+    const from = after === undefined ? 0 : this.indexAfter(parse(after))
+    const to = before === undefined ? this.dead.length : this.indexFrom(parse(before))
+    const page = order === "oldest"
+      ? this.dead.slice(from, Math.min(to, from + limit))
+      : this.dead.slice(Math.max(from, to - limit), Math.max(from, to)).toReversed()
+    const letters = page.map(({ letter }) => letter)
+    return minAgeMillis <= 0
+      ? letters
+      : letters.filter(({ diedAtMillis }) => diedAtMillis <= nowMillis - minAgeMillis)
+  }
+
+  get(letterId: string): Letter | undefined {
+    return this.find(letterId)?.letter
+  }
+
+  /** Takes letters out to be made ready again. */
+  requeue(
+    items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
+  ): ReadonlyMap<string, Requeued> {
+    const out = new Map<string, Requeued>()
+    for (const { letterId, payload } of items) {
+      const dead = this.find(letterId)
+      if (dead === undefined) continue
+      const { attempt, channel, deliveryCount, diedAtMillis, failure, group, history } = dead.letter
+      out.set(letterId, {
+        group,
+        channel,
+        stored: payload === undefined ? dead.stored : { ...dead.stored, payload },
+        deliveryCount,
+        history: pastOf(history, failure, diedAtMillis, attempt)
+      })
+    }
+    this.remove([...out.keys()])
+    return out
+  }
+
+  remove(letterIds: ReadonlyArray<string>): ReadonlyArray<string> {
+    const gone = new Set(letterIds.filter((letterId) => this.find(letterId) !== undefined))
+    if (gone.size > 0) this.dead = this.dead.filter(({ letter }) => !gone.has(letter.letterId))
+    return [...gone]
+  }
+
+  counts(): ReadonlyArray<LetterCount> {
+    const out = new Map<string, LetterCount>()
+    for (const { letter: { channel, failure: { reason }, group } } of this.dead) {
+      const key = `${group}\n${channel}\n${reason}`
+      out.set(key, { group, channel, reason, count: (out.get(key)?.count ?? 0) + 1 })
+    }
+    return [...out.values()]
+  }
+
+  offer(
+    { leaseMillis, limit, name, start }: {
+      readonly name: string
+      readonly limit: number
+      readonly leaseMillis: number
+      readonly start: "earliest" | "latest"
+    },
+    nowMillis: number
+  ): { readonly offers: ReadonlyArray<Offer>; readonly nextInMillis: number | undefined } {
+    let subscription = this.subscriptions.get(name)
+    if (subscription === undefined) {
+      const last = start === "latest" ? this.dead.at(-1) : undefined
+      subscription = { cursor: last?.position ?? { millis: 0, sequence: 0 }, offered: new Map() }
+      this.subscriptions.set(name, subscription)
+    }
+    const { offered } = subscription
+    const offers: Array<Offer> = []
+    const give = ({ letter, position }: Dead, offerCount: number) => {
+      const token = String(this.tokens++)
+      offered.set(letter.letterId, { position, token, count: offerCount, freeAtMillis: nowMillis + leaseMillis })
+      offers.push({ letter, token, offerCount })
+    }
+    const free = [...offered].filter(([, { freeAtMillis }]) => freeAtMillis <= nowMillis)
+      .sort(([, a], [, b]) => a.freeAtMillis - b.freeAtMillis || (isAfter(a.position, b.position) ? 1 : -1))
+    for (const [letterId, { count }] of free.slice(0, limit)) {
+      const dead = this.find(letterId)
+      if (dead === undefined) offered.delete(letterId)
+      else give(dead, count + 1)
+    }
+    const from = this.indexAfter(subscription.cursor)
+    for (const dead of this.dead.slice(from, from + limit - offers.length)) {
+      give(dead, 1)
+      subscription.cursor = dead.position
+    }
+    let first = Infinity
+    for (const { freeAtMillis } of offered.values()) first = Math.min(first, freeAtMillis)
+    return { offers, nextInMillis: first === Infinity ? undefined : Math.max(1, Math.ceil(first - nowMillis)) }
+  }
+
+  conclude(name: string, conclusions: ReadonlyArray<Conclusion>, nowMillis: number): ReadonlyArray<string> {
+    const offered = this.subscriptions.get(name)?.offered
+    const refused: Array<string> = []
+    for (const { letterId, millis = 0, outcome, token } of conclusions) {
+      const offer = offered?.get(letterId)
+      if (offered === undefined || offer === undefined || offer.token !== token) {
+        refused.push(letterId)
+      } else if (outcome === "keep" || outcome === "remove") {
+        offered.delete(letterId)
+        if (outcome === "remove") this.remove([letterId])
+      } else {
+        offer.freeAtMillis = nowMillis + millis
+        if (outcome === "renew") continue
+        // An offer that ended has no token; the count goes on.
+        offer.token = ""
+        if (outcome === "release") offer.count--
+        this.wake()
+      }
+    }
+    return refused
+  }
+
+  forget(name: string): void {
+    this.subscriptions.delete(name)
+  }
+
+  private wake(): void {
+    this.woken.push(...this.sleepers)
+    this.sleepers.clear()
+  }
+
+  private indexFrom(position: Position): number {
+    return firstIndex(this.dead, 0, (dead) => !isAfter(position, dead.position))
+  }
+
+  private indexAfter(position: Position): number {
+    return firstIndex(this.dead, 0, (dead) => isAfter(dead.position, position))
+  }
+
+  private find(letterId: string): Dead | undefined {
+    if (!isId(letterId)) return undefined
+    const dead = this.dead[this.indexFrom(parse(letterId))]
+    return dead?.letter.letterId === letterId ? dead : undefined
   }
 }

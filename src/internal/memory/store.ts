@@ -8,6 +8,7 @@ import { compile } from "../pattern.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Redelivery } from "./group.ts"
 import { Group, Reading } from "./group.ts"
+import type { Requeued } from "./letters.ts"
 import { Letters } from "./letters.ts"
 import { Log } from "./log.ts"
 import type { Position } from "./position.ts"
@@ -29,8 +30,10 @@ export class Store {
   private readonly groups = new Map<string, Group>()
   private readonly waiting = new DueQueue<Redelivery>()
   private readonly windows = new Windows()
-  private readonly letters = new Letters()
   private readonly woken: Array<() => void> = []
+  readonly letters = new Letters(this.woken)
+  /** Messages requeued to a group that does not read their channel at present. */
+  private readonly homeless = new Map<string, Array<Requeued>>()
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
 
@@ -111,6 +114,9 @@ export class Store {
     channel.readings.set(group.name, reading)
     group.readings.set(channel.name, reading)
     if (reading.unreadCount > 0) group.announce(reading)
+    const key = homeKey(group.name, channel.name)
+    for (const requeued of this.homeless.get(key) ?? []) reading.giveBack(redeliveryOf(requeued, reading))
+    this.homeless.delete(key)
   }
 
   /** Registers a group, creates it where it is missing, and makes the channels it names known. */
@@ -171,6 +177,25 @@ export class Store {
     this.letters.add(lease, failure, nowMillis)
   }
 
+  /** Sends the messages of dead letters back to their groups; the ids of those that were there. */
+  requeueLetters(
+    items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
+  ): ReadonlyArray<string> {
+    const requeued = this.letters.requeue(items)
+    for (const one of requeued.values()) {
+      const reading = this.groups.get(one.group)?.readings.get(one.channel)
+      if (reading !== undefined) {
+        reading.giveBack(redeliveryOf(one, reading))
+        continue
+      }
+      const key = homeKey(one.group, one.channel)
+      const others = this.homeless.get(key)
+      if (others === undefined) this.homeless.set(key, [one])
+      else others.push(one)
+    }
+    return [...requeued.keys()]
+  }
+
   // Time -------------------------------------------------------------------------------------------------------------
 
   private wait(redelivery: Redelivery, dueAtMillis: number): void {
@@ -226,11 +251,18 @@ export class Store {
       dead: this.letters.size
     }
   }
-
-  listLetters(cursor: string | undefined, limit: number) {
-    return this.letters.list(cursor, limit)
-  }
 }
+
+const homeKey = (group: string, channel: string) => `${group}\n${channel}`
+
+const redeliveryOf = ({ deliveryCount, history, stored }: Requeued, reading: Reading): Redelivery => ({
+  reading,
+  stored,
+  attempt: 1,
+  deliveryCount,
+  crashes: 0,
+  history
+})
 
 const beginOf = (start: Start, log: Log): Position => {
   switch (start._tag) {

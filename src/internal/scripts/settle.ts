@@ -3,9 +3,9 @@ import type { Script } from "../../Redis.ts"
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
- * KEYS: the stream, retry stream, waiting, bodies, dead, retries of the group, meta. ARGV: group, consumer, channel, events
+ * KEYS: the stream, retry stream, waiting, bodies, dead, retries of the group, meta, counts. ARGV: group, consumer, channel, events
  * channel, then for each delivery: position, delivery count, action, value, description, payload. The actions:
- * `ack`; `ready` (again at once); `wait` (again after `value` ms); `dead`.
+ * `ack`; `ready` (again at once); `wait` (again after `value` ms); `dead` (`value`: group, channel and reason).
  * Reply: the positions that were refused.
  *
  * There is no rollback: types are checked before the first write, and XACK is the first write of each, because it passes when
@@ -14,9 +14,9 @@ import type { Script } from "../../Redis.ts"
 export const settle: Script = {
   name: "settle",
   lua: `
-local stream, retry, waiting, bodies, dead, retries, meta = unpack(KEYS)
+local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash'}
+local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash'}
 for i = 1, #KEYS do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= 'none' and found ~= expected[i] then
@@ -26,7 +26,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
-local refused, earliest, back = {}, nil, false
+local refused, earliest, back, died = {}, nil, false, false
 for i = 5, #ARGV, 6 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
@@ -35,7 +35,9 @@ for i = 5, #ARGV, 6 do
   else
     redis.call('XACK', stream, group, position)
     if action == 'dead' then
-      redis.call('XADD', dead, '*', 'm', description, 'p', payload)
+      died = true
+      redis.call('XADD', dead, '*', 'k', value, 'm', description, 'p', payload)
+      redis.call('HINCRBY', counts, 'd\\n' .. value, 1)
     elseif action ~= 'ack' then
       if not back then
         back = true
@@ -57,6 +59,7 @@ for i = 5, #ARGV, 6 do
     end
   end
 end
+if died then redis.call('PUBLISH', events, 'letter') end
 if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
 return refused
 `

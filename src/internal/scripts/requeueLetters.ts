@@ -1,0 +1,56 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Moves dead letters back to the groups that failed: into the retry stream of each, as a message that begins anew. Whoever comes
+ * second finds a letter gone.
+ *
+ * KEYS: dead, counts, meta, then for each target its retry stream and the retries of its group. ARGV: events channel, number of targets, for
+ * each target its group and channel, then for each letter: id, index of its target from 1, description, payload.
+ * Reply: the ids of the letters moved.
+ *
+ * Types are checked before the first write; then the XADD comes first: it can be refused when memory is full, and then the letter stays.
+ */
+export const requeueLetters: Script = {
+  name: "requeueLetters",
+  lua: `
+local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
+local events, targets = ARGV[1], tonumber(ARGV[2])
+local function check(key, expected)
+  local found = redis.call('TYPE', key).ok
+  if found == 'none' or found == expected then return nil end
+  return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', expected a ' .. expected)
+end
+local problem = check(dead, 'stream') or check(counts, 'hash') or check(meta, 'hash')
+for i = 1, targets do
+  problem = problem or check(KEYS[2 + 2 * i], 'stream') or check(KEYS[3 + 2 * i], 'set')
+end
+if problem then return problem end
+local moved, ready = {}, {}
+for i = 3 + 2 * targets, #ARGV, 4 do
+  local id, target, description, payload = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
+  local entry = redis.call('XRANGE', dead, id, id)[1]
+  if entry then
+    local retry, retries = KEYS[2 + 2 * target], KEYS[3 + 2 * target]
+    local group, channel = ARGV[1 + 2 * target], ARGV[2 + 2 * target]
+    if not ready[target] then
+      ready[target] = true
+      if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+      if redis.call('SADD', retries, channel) == 1 then
+        redis.call('HINCRBY', meta, 'v', 1)
+        redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+      end
+    end
+    redis.call('XADD', retry, '*', 'm', description, 'p', payload)
+    redis.call('XDEL', dead, id)
+    for j = 1, #entry[2], 2 do
+      if entry[2][j] == 'k' then
+        local field = 'd\\n' .. entry[2][j + 1]
+        if redis.call('HINCRBY', counts, field, -1) <= 0 then redis.call('HDEL', counts, field) end
+      end
+    end
+    moved[#moved + 1] = id
+  end
+end
+return moved
+`
+}
