@@ -8,6 +8,7 @@ import { Duration, Effect, Layer } from "effect"
 import * as Broadcast from "./Broadcast.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
+import * as DeadLetters from "./DeadLetters.ts"
 import * as Janitor from "./internal/agents/janitor.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
@@ -17,12 +18,17 @@ import * as RedisBroker from "./RedisBroker.ts"
 import * as Subscription from "./Subscription.ts"
 
 /**
- * What an application gets: publishing, subscribing, and the backend itself.
+ * What an application gets: publishing, subscribing, dead letters, and the backend itself.
  *
  * @category models
  * @since 0.1.0
  */
-export type Services = Publisher.Publisher | Broadcast.Broadcast | Subscription.Subscriptions | Broker
+export type Services =
+  | Publisher.Publisher
+  | Broadcast.Broadcast
+  | Subscription.Subscriptions
+  | DeadLetters.DeadLetters
+  | Broker
 
 /**
  * What it gets on Redis: the connections, too, for whatever else the application does there (`EffectRedis`).
@@ -38,7 +44,7 @@ export type RedisServices = Services | Redis.Redis
  * @category models
  * @since 0.1.0
  */
-export interface Options extends Publisher.Options, Subscription.Defaults {
+export interface Options extends Publisher.Options, Subscription.Defaults, DeadLetters.Options {
   /**
    * How often waiting messages are looked at when nothing is known to be due. Only a safety net: the wait ends exactly when the next
    * one is due, and when an earlier one arrives. Default 30 seconds.
@@ -59,6 +65,7 @@ export const layerBroker = (options?: Options): Layer.Layer<Services, never, Bro
     Publisher.layer(options),
     Broadcast.layer(options),
     Subscription.layerRegistry(options),
+    DeadLetters.layer(options),
     Layer.effect(Broker, Broker),
     Layer.effectDiscard(Effect.gen(function*() {
       const broker = yield* Broker

@@ -1,0 +1,150 @@
+/**
+ * What a dead letter is, and what a subscription to dead letters gets.
+ *
+ * @since 0.1.0
+ */
+import type { Duration, Result } from "effect"
+import { Data, DateTime, Effect } from "effect"
+import type { BrokerError, Failure } from "./Broker.ts"
+import type * as Channel from "./Channel.ts"
+import type { Letter, PastFailure } from "./LetterStore.ts"
+
+/**
+ * A message a group gave up on, with its failure.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeadLetter {
+  /** The id of the dead letter, not of the message. */
+  readonly letterId: string
+  /** The group that gave up. */
+  readonly group: string
+  readonly channel: string
+  readonly diedAt: DateTime.Utc
+  /** Why: the reason, the error's tag and message, the pretty cause. */
+  readonly failure: Failure
+  /** The failures it had before it was requeued, oldest first; at most the last 10. */
+  readonly history: ReadonlyArray<PastFailure>
+  /** The id of the message. */
+  readonly id: string
+  /** The payload as it is stored. */
+  readonly raw: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  /** When the message was first published. */
+  readonly publishedAt: DateTime.Utc
+  /** The last attempt, from 1. */
+  readonly attempt: number
+  readonly deliveryCount: number
+  readonly crashes: number
+  /** Set when another program wrote it and it cannot be read as a dead letter; `raw` then holds what was found. It can only be removed. */
+  readonly malformed: string | undefined
+}
+
+/**
+ * Which dead letters: those for which everything that is given holds. `{}` means all, also those that cannot be read.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Filter {
+  /** A channel's name, a pattern (`"orders.*"`), or what one can subscribe to. */
+  readonly channel?: string | Channel.Source | undefined
+  readonly group?: string | undefined
+  /** The `_tag` or name of the error. */
+  readonly errorTag?: string | undefined
+  readonly reason?: Failure["reason"] | ReadonlyArray<Failure["reason"]> | undefined
+  /** Died at or after this time, by the backend's clock. */
+  readonly from?: DateTime.DateTime.Input | undefined
+  /** Died before this time. */
+  readonly to?: DateTime.DateTime.Input | undefined
+}
+
+/**
+ * An option, a filter or a cursor cannot be used. Nothing was done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidDeadLetterOption extends Data.TaggedError("InvalidDeadLetterOption")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/**
+ * The lease of an offered letter ended before it was settled: it was offered to somebody else, or will be.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OfferLost extends Data.TaggedError("OfferLost")<{
+  readonly letterId: string
+  readonly name: string
+}> {
+  override get message() {
+    return `the lease of dead letter ${this.letterId} ended before "${this.name}" settled it: it is offered again; ` +
+      `a longer lease or a handler that does not block the event loop helps`
+  }
+}
+
+/**
+ * A dead letter that is offered to a subscription: leased to it, until it is settled or its handler ends.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Offered extends DeadLetter {
+  /** How often it was offered under this name, from 1. */
+  readonly offerCount: number
+  /** Deletes the letter. */
+  readonly ack: Effect.Effect<void, OfferLost | BrokerError>
+  /** Keeps the letter; it is not offered again under this name. */
+  readonly keep: Effect.Effect<void, OfferLost | BrokerError>
+  /** Offers it again, at once or after `delay`. */
+  readonly nack: (
+    options?: { readonly delay?: Duration.Input | undefined }
+  ) => Effect.Effect<void, OfferLost | BrokerError>
+  /** Sends the message back to the group that failed; whether this call did it. */
+  readonly requeue: Effect.Effect<boolean, OfferLost | BrokerError>
+  /** Completes when the offer has been settled. */
+  readonly settled: Effect.Effect<void>
+}
+
+/**
+ * A dead letter of a known source, with its payload; a `Failure` when the payload does not fit the schema, as in a letter with reason
+ * `decode`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OfferedOf<S extends Channel.Source> = Channel.MessageShape<S> extends infer Shape
+  ? Shape extends { readonly channel: infer Name; readonly payload: infer Payload; readonly params: infer Params }
+    ? Omit<Offered, "channel" | "params"> & {
+      readonly channel: Name
+      readonly params: Params
+      readonly payload: Result.Result<Payload, Channel.InvalidPayload>
+    }
+  : never
+  : never
+
+/**
+ * A letter of the store with the id it has among the letters of all shards: `shard:letterId`.
+ */
+export const fromLetter = (shard: number, letter: Letter): DeadLetter => ({
+  letterId: `${shard}:${letter.letterId}`,
+  group: letter.group,
+  channel: letter.channel,
+  diedAt: DateTime.makeUnsafe(letter.diedAtMillis),
+  failure: letter.failure,
+  history: letter.history,
+  id: letter.id,
+  raw: letter.payload,
+  headers: letter.headers,
+  params: letter.params,
+  publishedAt: DateTime.makeUnsafe(letter.publishedAtMillis),
+  attempt: letter.attempt,
+  deliveryCount: letter.deliveryCount,
+  crashes: letter.crashes,
+  malformed: letter.malformed
+})

@@ -1,0 +1,676 @@
+/**
+ * Dead letters: what groups gave up on. Look at them, send them home, throw them away, or be told when one arrives.
+ *
+ * A dead letter belongs to the group that failed; the other groups of the channel handled the message, or have letters of their own.
+ * Requeueing sends it back to that group only.
+ *
+ * @since 0.1.0
+ */
+import type { Option, Scope } from "effect"
+import { Context, Data, Duration, Effect, Layer, Option as Opt, Queue, Stream } from "effect"
+import type { BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Channel from "./Channel.ts"
+import type { DeadLetter, Filter, Offered, OfferedOf } from "./DeadLetter.ts"
+import { fromLetter, InvalidDeadLetterOption } from "./DeadLetter.ts"
+import * as Undertaker from "./internal/agents/undertaker.ts"
+import * as Query from "./internal/letterQuery.ts"
+import * as Subscription from "./internal/letterSubscription.ts"
+import type { LetterCount } from "./LetterStore.ts"
+import * as Publisher from "./Publisher.ts"
+import type * as Retry from "./Retry.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PageOptions {
+  /** Letters in a page, 1 to 1,000. Default 100. */
+  readonly limit?: number | undefined
+  /** The `cursor` of the page before. */
+  readonly cursor?: string | undefined
+  /** Default `"newest"` first. */
+  readonly order?: "newest" | "oldest" | undefined
+}
+
+/**
+ * Some dead letters, and where the next page begins; no `cursor`: there are no more.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Page {
+  readonly letters: ReadonlyArray<DeadLetter>
+  readonly cursor: string | undefined
+}
+
+/**
+ * Another payload for a message that goes back to its group.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Edit<C extends Channel.Any> {
+  readonly channel: C
+  readonly payload: Channel.PayloadOf<C>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface RequeueAllOptions {
+  /** Requeue at most so many. */
+  readonly limit: number
+  /** At most so many a second. Default: as fast as possible. */
+  readonly rate?: number | undefined
+  /** Only count what would be requeued. */
+  readonly dryRun?: boolean | undefined
+  /** Told after each batch. */
+  readonly onProgress?: ((progress: Progress) => Effect.Effect<void>) | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Progress {
+  /** Letters found. */
+  readonly matched: number
+  /** Letters requeued by this call. Fewer than `matched` when others took them first, when they cannot be read, or in a dry run. */
+  readonly moved: number
+}
+
+/**
+ * How long dead letters are kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Retention {
+  /** Dead letters older than this are deleted. Default 90 days; `"Infinity"`: never. */
+  readonly maxAge?: Duration.Input | undefined
+  /** The oldest are deleted when there are more than so many in all. Default 100,000; `Infinity`: no limit. */
+  readonly maxCount?: number | undefined
+  /** How often this is looked at, by one of the processes. Default 1 minute. */
+  readonly interval?: Duration.Input | undefined
+  /**
+   * Gets the letters before they are deleted, at most 100 at a time. When it fails nothing is deleted, and they come again; also after a
+   * crash, so that it gets each letter at least once. Default: none.
+   */
+  readonly archive?: ((letters: ReadonlyArray<DeadLetter>) => Effect.Effect<void, unknown>) | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Publisher.Options {
+  /** How long dead letters are kept. */
+  readonly deadLetters?: Retention | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamOptions {
+  /** Processes that subscribe under the same name share the letters; each name gets every letter. Default `"dead-letters"`. */
+  readonly name?: string | undefined
+  /** Only letters of this group. The others are passed over for this name. */
+  readonly group?: string | undefined
+  /** Where a name that is new begins. Default `"earliest"`: with the oldest letter there is. */
+  readonly startFrom?: "earliest" | "latest" | undefined
+  /** How many letters are handled at a time. Default 1. */
+  readonly concurrency?: number | undefined
+  /** How long a letter belongs to this process without a renewal, which is done three times in this time. Default 30 seconds, at least 100 ms. */
+  readonly lease?: Duration.Input | undefined
+  /** How often is looked for letters without being told. Only a safety net. Default 30 seconds. */
+  readonly checkInterval?: Duration.Input | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubscribeOptions<L, E, R> extends StreamOptions {
+  /**
+   * Handles one letter. `letter.ack` deletes it; when the handler succeeds without settling it, it stays and is not offered again under
+   * this name. When it fails or dies, the letter is offered again after a delay.
+   */
+  readonly handler: (letter: L) => Effect.Effect<unknown, E, R>
+  /**
+   * When a letter is offered again whose handler failed; the attempt is `offerCount`. When it comes to an end, the letter is kept.
+   * Default: after 1 second, then twice as long each time, up to 5 minutes.
+   */
+  readonly retry?: Retry.AnyRule | undefined
+}
+
+/**
+ * The letter is of another channel than the edited payload. Nothing was moved.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class WrongChannel extends Data.TaggedError("WrongChannel")<{
+  readonly letterId: string
+  /** The channel of the letter. */
+  readonly channel: string
+  /** The channel of the edit. */
+  readonly given: string
+}> {
+  override get message() {
+    return `dead letter ${this.letterId} is of channel "${this.channel}", the edited payload of "${this.given}": edit it with its own channel`
+  }
+}
+
+type QueryError = InvalidDeadLetterOption | BrokerError
+
+/**
+ * Dead letters of all channels and groups; see the functions of the same names.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class DeadLetters extends Context.Service<DeadLetters, {
+  readonly list: (filter?: Filter, options?: PageOptions) => Effect.Effect<Page, QueryError>
+  readonly all: (filter?: Filter, options?: Pick<PageOptions, "order">) => Stream.Stream<DeadLetter, QueryError>
+  readonly get: (letterId: string) => Effect.Effect<Option.Option<DeadLetter>, BrokerError>
+  readonly count: (filter?: Filter) => Effect.Effect<number, QueryError>
+  readonly counts: (filter?: Pick<Filter, "channel" | "group" | "reason">) => Effect.Effect<
+    ReadonlyArray<LetterCount>,
+    QueryError
+  >
+  readonly requeue: <C extends Channel.Any>(letterId: string, edit?: Edit<C>) => Effect.Effect<
+    boolean,
+    BrokerError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
+    Channel.EncodingServices<C>
+  >
+  readonly requeueAll: (filter: Filter, options: RequeueAllOptions) => Effect.Effect<Progress, QueryError>
+  readonly remove: (letterId: string) => Effect.Effect<boolean, BrokerError>
+  readonly purge: (filter: Filter) => Effect.Effect<number, QueryError>
+  readonly subscribe: <E, R>(
+    source: Channel.Source | undefined,
+    options: SubscribeOptions<never, E, R>
+  ) => Effect.Effect<void, InvalidDeadLetterOption, R | Scope.Scope>
+  readonly forget: (name: string) => Effect.Effect<void, BrokerError>
+}>()("rotif/DeadLetters") {}
+
+const invalid = (option: string, message: string) => new InvalidDeadLetterOption({ option, message })
+
+const countOption = (
+  option: string,
+  value: number | undefined,
+  fallback: number,
+  most: number
+): Effect.Effect<number, InvalidDeadLetterOption> => {
+  if (value === undefined) return Effect.succeed(fallback)
+  return Number.isInteger(value) && value >= 1 && value <= most
+    ? Effect.succeed(value)
+    : Effect.fail(invalid(option, `${option} must be a whole number from 1 to ${most}, it is ${value}`))
+}
+
+const spanOption = (
+  option: string,
+  value: Duration.Input | undefined,
+  fallback: number,
+  least: number
+): Effect.Effect<number, InvalidDeadLetterOption> => {
+  if (value === undefined) return Effect.succeed(fallback)
+  const parsed = Duration.fromInput(value)
+  const millis = parsed._tag === "Some" ? Duration.toMillis(parsed.value) : Number.NaN
+  return millis >= least && millis <= 2_000_000_000
+    ? Effect.succeed(millis)
+    : Effect.fail(invalid(option, `${option} must be a duration from ${least} ms to 23 days`))
+}
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.fnUntraced(function*(options?: Options) {
+  const broker = yield* Broker
+  const store = broker.letters
+  const largest = options?.maxPayloadBytes ?? 1024 * 1024
+  const everywhere = Array.from({ length: broker.shards }, (_, shard) => shard)
+
+  /** Where a letter may be; an id that cannot be one names no letter. */
+  const placeOf = (letterId: string): Query.Place | undefined => {
+    const place = Query.parsePlace(letterId)
+    return place === undefined || place.shard >= broker.shards ? undefined : place
+  }
+
+  const list = Effect.fnUntraced(function*(
+    filter?: Filter,
+    options?: PageOptions
+  ): Effect.fn.Return<Page, InvalidDeadLetterOption | BrokerError> {
+    const query = yield* Query.make(broker, filter)
+    const limit = yield* countOption("limit", options?.limit, 100, 1000)
+    const from = options?.cursor === undefined ? undefined : Query.parsePlace(options.cursor)
+    if (options?.cursor !== undefined && from === undefined) {
+      return yield* invalid("cursor", `cursor must be the cursor of a page, it is ${JSON.stringify(options.cursor)}`)
+    }
+    const next = Query.scan(store, query, { order: options?.order ?? "newest", from, wanted: limit + 1 })
+    const letters: Array<DeadLetter> = []
+    while (true) {
+      const found = yield* next
+      if (found === undefined) return { letters, cursor: undefined }
+      if (letters.length === limit) return { letters, cursor: letters[limit - 1]!.letterId }
+      letters.push(fromLetter(found.shard, found.letter))
+    }
+  })
+
+  const all = (filter?: Filter, options?: Pick<PageOptions, "order">): Stream.Stream<DeadLetter, QueryError> =>
+    Stream.paginate(undefined as string | undefined, (cursor) =>
+      Effect.map(
+        list(filter, { ...options, cursor }),
+        (page) => [page.letters, page.cursor === undefined ? Opt.none() : Opt.some(page.cursor)] as const
+      ))
+
+  const counts = Effect.fnUntraced(function*(filter?: Filter) {
+    const { matches, shards } = yield* Query.make(broker, filter)
+    const rows = yield* Effect.forEach(shards, (shard) => store.counts(shard), { concurrency: 8 })
+    const sums = new Map<string, LetterCount>()
+    for (const row of rows.flat()) {
+      if (!matches({ ...row, failure: row, malformed: undefined })) continue
+      const key = `${row.group}\n${row.channel}\n${row.reason}`
+      sums.set(key, { ...row, count: row.count + (sums.get(key)?.count ?? 0) })
+    }
+    return [...sums.values()].sort((a, b) => b.count - a.count)
+  })
+
+  const countAll = Effect.fnUntraced(function*(filter: Filter = {}) {
+    const { errorTag, from, to } = filter
+    if (errorTag === undefined && from === undefined && to === undefined) {
+      const isAll = filter.channel === undefined && filter.group === undefined && filter.reason === undefined
+      const sizes = isAll
+        ? yield* Effect.forEach(everywhere, (shard) => store.size(shard), { concurrency: 8 })
+        : (yield* counts(filter)).map((row) => row.count)
+      return sizes.reduce((sum, size) => sum + size, 0)
+    }
+    const next = Query.scan(store, yield* Query.make(broker, filter), { order: "oldest", wanted: 1000 })
+    let found = 0
+    while ((yield* next) !== undefined) found++
+    return found
+  })
+
+  const get = Effect.fnUntraced(function*(letterId: string) {
+    const place = placeOf(letterId)
+    const letter = place === undefined ? undefined : yield* store.get(place.shard, place.letterId)
+    return letter === undefined ? Opt.none<DeadLetter>() : Opt.some(fromLetter(place!.shard, letter))
+  })
+
+  const requeue = Effect.fnUntraced(function*<C extends Channel.Any>(letterId: string, edit?: Edit<C>) {
+    const place = placeOf(letterId)
+    if (place === undefined) return false
+    let payload: string | undefined
+    if (edit !== undefined) {
+      const letter = yield* store.get(place.shard, place.letterId)
+      if (letter === undefined) return false
+      const { name } = edit.channel
+      if (letter.channel !== name) return yield* new WrongChannel({ letterId, channel: letter.channel, given: name })
+      payload = yield* Channel.encode(edit.channel, edit.payload)
+      const bytes = Buffer.byteLength(payload)
+      if (bytes > largest) return yield* new Publisher.PayloadTooLarge({ channel: name, bytes, limit: largest })
+    }
+    return (yield* store.requeue(place.shard, [{ letterId: place.letterId, payload }])).length > 0
+  })
+
+  const requeueAll = Effect.fnUntraced(function*(filter: Filter, options: RequeueAllOptions) {
+    const limit = yield* countOption("limit", options.limit, 1, Number.MAX_SAFE_INTEGER)
+    const { dryRun, onProgress, rate } = options
+    if (rate !== undefined && !(rate > 0)) {
+      return yield* invalid("rate", `rate must be a number of letters a second above 0, it is ${rate}`)
+    }
+    // About ten batches a second, so that a rate is kept evenly.
+    const batch = rate === undefined || dryRun === true ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
+    return yield* Query.sweep(
+      store,
+      yield* Query.make(broker, filter),
+      limit,
+      batch,
+      (shard, letterIds) =>
+        dryRun === true
+          ? Effect.succeed(0)
+          : Effect.map(store.requeue(shard, letterIds.map((letterId) => ({ letterId }))), (moved) => moved.length),
+      (progress, size) =>
+        Effect.andThen(
+          onProgress === undefined ? Effect.void : onProgress(progress),
+          rate === undefined || dryRun === true || progress.matched >= limit
+            ? Effect.void
+            : Effect.sleep((size / rate) * 1000)
+        )
+    )
+  })
+
+  return DeadLetters.of({
+    list,
+    all,
+    get,
+    count: countAll,
+    counts,
+    requeue,
+    requeueAll,
+    remove: Effect.fnUntraced(function*(letterId) {
+      const place = placeOf(letterId)
+      if (place === undefined) return false
+      return (yield* store.remove(place.shard, [place.letterId])).length > 0
+    }),
+    purge: Effect.fnUntraced(function*(filter) {
+      const { moved } = yield* Query.sweep(
+        store,
+        yield* Query.make(broker, filter),
+        Number.MAX_SAFE_INTEGER,
+        100,
+        (shard, letterIds) => Effect.map(store.remove(shard, letterIds), (removed) => removed.length),
+        () => Effect.void
+      )
+      return moved
+    }),
+    subscribe: Effect.fnUntraced(function*(source, options) {
+      const name = options.name ?? "dead-letters"
+      if (name === "" || Buffer.byteLength(name) > 1024) {
+        return yield* invalid("name", "name must be a string of 1 to 1,024 bytes")
+      }
+      return yield* Subscription.run({
+        store,
+        source,
+        name,
+        query: yield* Query.make(broker, { channel: source, group: options.group }),
+        start: options.startFrom ?? "earliest",
+        concurrency: yield* countOption("concurrency", options.concurrency, 1, 1000),
+        leaseMillis: yield* spanOption("lease", options.lease, 30_000, 100),
+        checkMillis: yield* spanOption("checkInterval", options.checkInterval, 30_000, 10),
+        retry: options.retry,
+        handler: options.handler
+      })
+    }),
+    forget: (name) =>
+      Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
+  })
+})
+
+/**
+ * The dead letters of a broker as a layer, which also ends their retention.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker> =>
+  Layer.effect(
+    DeadLetters,
+    Effect.gen(function*() {
+      const { archive, interval, maxAge, maxCount } = options?.deadLetters ?? {}
+      const broker = yield* Broker
+      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, {
+        maxAgeMillis: Duration.toMillis(maxAge ?? "90 days"),
+        maxCount: Math.max(maxCount ?? 100_000, 0),
+        // Neither a busy loop nor a lease without an end, whatever the option says.
+        intervalMillis: Math.min(Math.max(Duration.toMillis(interval ?? "1 minute"), 10), 86_400_000),
+        archive: (shard, letters) =>
+          archive === undefined
+            ? Effect.void
+            : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter))))
+      }))
+      return yield* make(options)
+    })
+  )
+
+/**
+ * Lists dead letters in pages, over all shards in the order of their death.
+ *
+ * **Details**: a letter that is there during the whole walk is in exactly one page, whatever comes and goes meanwhile. A filter by channel
+ * name looks into one shard only; the others read what they pass over.
+ *
+ * **Errors**: `InvalidDeadLetterOption` for a filter, limit or cursor that cannot be used; `BrokerError`. Calling again is safe.
+ *
+ * **Example** (Walking through what billing gave up)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DeadLetters } from "rotif"
+ *
+ * const program = Effect.gen(function*() {
+ *   const first = yield* DeadLetters.list({ group: "billing", channel: "orders.*" }, { limit: 20 })
+ *   for (const letter of first.letters) yield* Effect.log(letter.letterId, letter.failure.message)
+ *   return first.cursor === undefined ? undefined : yield* DeadLetters.list({ group: "billing" }, { cursor: first.cursor })
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const list = (filter?: Filter, options?: PageOptions): Effect.Effect<Page, QueryError, DeadLetters> =>
+  DeadLetters.use((service) => service.list(filter, options))
+
+/**
+ * All dead letters that match as a stream, read page by page.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const all = (
+  filter?: Filter,
+  options?: Pick<PageOptions, "order">
+): Stream.Stream<DeadLetter, QueryError, DeadLetters> =>
+  Stream.unwrap(DeadLetters.useSync((service) => service.all(filter, options)))
+
+/**
+ * Gets one dead letter with its whole failure; `None` when there is no such letter.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const get = (letterId: string): Effect.Effect<Option.Option<DeadLetter>, BrokerError, DeadLetters> =>
+  DeadLetters.use((service) => service.get(letterId))
+
+/**
+ * Counts dead letters. By channel, group and reason it costs a look at counters; by error tag or time it reads the letters.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const count = (filter?: Filter): Effect.Effect<number, QueryError, DeadLetters> =>
+  DeadLetters.use((service) => service.count(filter))
+
+/**
+ * Counts dead letters by group, channel and reason, the largest count first. Letters that cannot be read are in none.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const counts = (
+  filter?: Pick<Filter, "channel" | "group" | "reason">
+): Effect.Effect<ReadonlyArray<LetterCount>, QueryError, DeadLetters> =>
+  DeadLetters.use((service) => service.counts(filter))
+
+/**
+ * Sends the message of a dead letter back to the group that failed, and to that group only: the same id, headers and time of first publish,
+ * attempt 1, its failures kept as history. Whether this call did it: `false` when the letter is gone or cannot be read.
+ *
+ * **Details**: moving is one step in the backend; of concurrent calls one moves it. With `edit` the message goes back with another payload,
+ * which the schema of its channel has checked.
+ *
+ * **Errors**: `InvalidPayload`, `PayloadTooLarge`, `WrongChannel`: nothing was moved. `BrokerError` with reason `Uncertain`: it may have been
+ * moved; calling again is safe and moves it at most once.
+ *
+ * **Example** (Repairing a payload)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Channel, DeadLetters } from "rotif"
+ *
+ * const Orders = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String, total: Schema.Finite }) })
+ * const repair = (letterId: string) => DeadLetters.requeue(letterId, { channel: Orders, payload: { id: "o-1", total: 42 } })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const requeue = <C extends Channel.Any = never>(letterId: string, edit?: Edit<C>): Effect.Effect<
+  boolean,
+  BrokerError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
+  DeadLetters | Channel.EncodingServices<C>
+> => DeadLetters.use((service) => service.requeue(letterId, edit))
+
+/**
+ * Requeues the letters that match and are there when it begins, the oldest first, at most `limit`.
+ *
+ * **Details**: a message that dies again meanwhile is not requeued twice. `dryRun` only counts. `onProgress` is told after each batch of at
+ * most 100; interrupting between batches leaves everything whole.
+ *
+ * **Errors**: `InvalidDeadLetterOption`: nothing was moved. `BrokerError`: some may have been moved; calling again goes on with the rest.
+ *
+ * **Example** (After the fix, gently)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { DeadLetters } from "rotif"
+ *
+ * const retryAll = DeadLetters.requeueAll({ group: "billing", errorTag: "GatewayDown" }, {
+ *   limit: 10_000,
+ *   rate: 50,
+ *   onProgress: ({ moved }) => Effect.log(`${moved} requeued`)
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const requeueAll = (
+  filter: Filter,
+  options: RequeueAllOptions
+): Effect.Effect<Progress, QueryError, DeadLetters> => DeadLetters.use((service) => service.requeueAll(filter, options))
+
+/**
+ * Deletes one dead letter; whether this call did it.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const remove = (letterId: string): Effect.Effect<boolean, BrokerError, DeadLetters> =>
+  DeadLetters.use((service) => service.remove(letterId))
+
+/**
+ * Deletes the letters that match and are there when it begins; how many. `{}` deletes all. They do not go through the archive.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const purge = (filter: Filter): Effect.Effect<number, QueryError, DeadLetters> =>
+  DeadLetters.use((service) => service.purge(filter))
+
+/**
+ * Subscribes to dead letters as they arrive, in the current scope.
+ *
+ * **Details**: each name gets every letter (that matches) at least once, and the processes that use the name share them. `letter.ack` deletes
+ * the letter; a handler that succeeds without settling it keeps it, and it is not offered again under this name. A handler that fails gets
+ * it again after a pause. When the process is lost, the letter is offered to another one after the lease; when the scope closes, handlers
+ * are interrupted and their letters are offered again at once. With a source the payload is decoded by its schema.
+ *
+ * **Errors**: `InvalidDeadLetterOption`. While it runs it reports failures of the backend to the log and goes on.
+ *
+ * **Example** (Telling somebody)
+ *
+ * ```ts
+ * import { Effect, Result, Schema } from "effect"
+ * import { Channel, DeadLetters } from "rotif"
+ *
+ * const Orders = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
+ *
+ * const alerts = DeadLetters.subscribe(Orders, {
+ *   name: "alerts",
+ *   handler: (letter) =>
+ *     Effect.logError(
+ *       `${letter.group} gave up on ${Result.isSuccess(letter.payload) ? letter.payload.success.id : letter.raw}: ` +
+ *         letter.failure.message
+ *     )
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const subscribe: {
+  <S extends Channel.Source, E, R>(
+    source: S,
+    options: SubscribeOptions<OfferedOf<S>, E, R>
+  ): Effect.Effect<void, InvalidDeadLetterOption, DeadLetters | R | Channel.DecodingServices<S> | Scope.Scope>
+  <E, R>(
+    options: SubscribeOptions<Offered, E, R>
+  ): Effect.Effect<void, InvalidDeadLetterOption, DeadLetters | R | Scope.Scope>
+} = <E, R>(...args: Arguments<SubscribeOptions<Offered, E, R>, SubscribeOptions<never, E, R>>) => subscribeTo(...args)
+
+/** With a source or without; the overloads give the letters of each their type. */
+type Arguments<Untyped, Typed> = [options: Untyped] | [source: Channel.Source, options: Typed]
+
+const subscribeTo = <E, R>(
+  ...args: Arguments<SubscribeOptions<Offered, E, R>, SubscribeOptions<never, E, R>>
+): Effect.Effect<void, InvalidDeadLetterOption, DeadLetters | R | Scope.Scope> =>
+  DeadLetters.use((service) =>
+    args.length === 1 ? service.subscribe(undefined, args[0]) : service.subscribe(args[0], args[1])
+  )
+
+/**
+ * A subscription to dead letters as a layer.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerSubscription: {
+  <S extends Channel.Source, E, R>(
+    source: S,
+    options: SubscribeOptions<OfferedOf<S>, E, R>
+  ): Layer.Layer<
+    never,
+    InvalidDeadLetterOption,
+    Exclude<DeadLetters | R | Channel.DecodingServices<S>, Scope.Scope>
+  >
+  <E, R>(
+    options: SubscribeOptions<Offered, E, R>
+  ): Layer.Layer<never, InvalidDeadLetterOption, Exclude<DeadLetters | R, Scope.Scope>>
+} = <E, R>(
+  ...args: Arguments<SubscribeOptions<Offered, E, R>, SubscribeOptions<never, E, R>>
+): Layer.Layer<never, InvalidDeadLetterOption, Exclude<DeadLetters | R | Scope.Scope, Scope.Scope>> =>
+  Layer.effectDiscard(subscribeTo(...args))
+
+/**
+ * The dead letters themselves as they arrive, to be settled by whoever takes them: `ack`, `keep`, `nack` or `requeue` each one. A letter that
+ * is not settled is held and renewed, counts against `concurrency`, and is offered again when the stream ends.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const stream: {
+  <S extends Channel.Source>(
+    source: S,
+    options?: StreamOptions
+  ): Stream.Stream<OfferedOf<S>, InvalidDeadLetterOption, DeadLetters | Channel.DecodingServices<S>>
+  (options?: StreamOptions): Stream.Stream<Offered, InvalidDeadLetterOption, DeadLetters>
+} = (
+  first?: StreamOptions | Channel.Source,
+  second?: StreamOptions
+): Stream.Stream<never, InvalidDeadLetterOption, DeadLetters> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const [source, options] = isSource(first) ? [first, second] : [undefined, first]
+    const service = yield* DeadLetters
+    // What is in the queue is leased to this process; `concurrency` bounds it.
+    const queue = yield* Queue.unbounded<never>()
+    yield* service.subscribe(source, {
+      ...options,
+      handler: (letter: Offered) => Effect.andThen(Queue.offer(queue, letter as never), letter.settled)
+    })
+    return Stream.fromQueue(queue)
+  }))
+
+const isSource = (value: StreamOptions | Channel.Source | undefined): value is Channel.Source =>
+  value !== undefined && "~rotif/Channel" in value
+
+/**
+ * Forgets a subscription to dead letters: which letters it has seen. The letters stay.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const forget = (name: string): Effect.Effect<void, BrokerError, DeadLetters> =>
+  DeadLetters.use((service) => service.forget(name))

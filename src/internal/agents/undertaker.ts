@@ -1,0 +1,83 @@
+/**
+ * Ends the retention of dead letters: what is too old, and the oldest of what is too many. It goes to the archive first, if there is one; what
+ * the archive does not take stays.
+ */
+import { Cause, Effect } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Letter, LetterStore } from "../../LetterStore.ts"
+import { supervise } from "../consumer.ts"
+
+export interface Options {
+  readonly maxAgeMillis: number
+  readonly maxCount: number
+  readonly intervalMillis: number
+  /** Takes letters that are about to be deleted. */
+  readonly archive: (shard: number, letters: ReadonlyArray<Letter>) => Effect.Effect<void, unknown>
+}
+
+/** Letters archived and deleted in one go. */
+const batch = 100
+
+const pass = Effect.fnUntraced(function*(store: LetterStore, shards: number, options: Options) {
+  const { archive, intervalMillis, maxAgeMillis, maxCount } = options
+  const leaseMillis = intervalMillis + 30_000
+  const leads = store.lead(leaseMillis)
+
+  /** Whether the letters are gone. */
+  const end = Effect.fnUntraced(function*(shard: number, letters: ReadonlyArray<Letter>): Effect.fn.Return<
+    boolean,
+    BrokerError
+  > {
+    const archived = yield* Effect.exit(archive(shard, letters))
+    if (archived._tag === "Failure") {
+      if (Cause.hasInterruptsOnly(archived.cause)) return yield* Effect.interrupt
+      yield* Effect.logError(
+        `rotif: the archive did not take ${letters.length} dead letters; they stay and are offered to it again`,
+        Cause.pretty(archived.cause)
+      )
+      return false
+    }
+    yield* store.remove(shard, letters.map(({ letterId }) => letterId))
+    return true
+  })
+
+  if (!(yield* leads)) return
+  if (Number.isFinite(maxAgeMillis)) {
+    for (let shard = 0; shard < shards; shard++) {
+      while (true) {
+        const old = yield* store.list(shard, { order: "oldest", limit: batch, minAgeMillis: maxAgeMillis })
+        if (old.length === 0) break
+        if (!(yield* end(shard, old)) || !(yield* leads)) return
+      }
+    }
+  }
+  if (!Number.isFinite(maxCount)) return
+  while (true) {
+    let excess = -maxCount
+    for (let shard = 0; shard < shards; shard++) excess += yield* store.size(shard)
+    if (excess <= 0) return
+    // The oldest of all shards are among the oldest of each.
+    const oldest: Array<{ readonly shard: number; readonly letter: Letter }> = []
+    for (let shard = 0; shard < shards; shard++) {
+      const letters = yield* store.list(shard, { order: "oldest", limit: Math.min(excess, batch) })
+      for (const letter of letters) oldest.push({ shard, letter })
+    }
+    oldest.sort((a, b) => a.letter.diedAtMillis - b.letter.diedAtMillis)
+    const byShard = new Map<number, Array<Letter>>()
+    for (const { letter, shard } of oldest.slice(0, Math.min(excess, batch))) {
+      const same = byShard.get(shard)
+      if (same === undefined) byShard.set(shard, [letter])
+      else same.push(letter)
+    }
+    for (const [shard, letters] of byShard) {
+      if (!(yield* end(shard, letters))) return
+    }
+    if (byShard.size === 0 || !(yield* leads)) return
+  }
+})
+
+export const run = (store: LetterStore, shards: number, options: Options): Effect.Effect<never> =>
+  supervise(
+    "ending the retention of dead letters",
+    Effect.andThen(pass(store, shards, options), Effect.sleep(options.intervalMillis))
+  )

@@ -1,0 +1,92 @@
+/** Hands offered letters to the handler of a subscription to dead letters, and decides what becomes of them afterwards. */
+import type { Scope } from "effect"
+import { Cause, Effect } from "effect"
+import * as Channel from "../Channel.ts"
+import type { Offered } from "../DeadLetter.ts"
+import { fromLetter } from "../DeadLetter.ts"
+import type { LetterStore } from "../LetterStore.ts"
+import * as Retry from "../Retry.ts"
+import { delayMillisOf } from "./consumer.ts"
+import type { Query } from "./letterQuery.ts"
+import * as Reader from "./letterReader.ts"
+
+export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
+  readonly query: Query
+  readonly source: Channel.Source | undefined
+  readonly retry: Retry.AnyRule | undefined
+  /** The payload's schema and the handler belong to the same source, which nothing here knows. */
+  readonly handler: (letter: never) => Effect.Effect<unknown, E, R>
+}
+
+/** The default pause before a letter is offered again whose handler failed. */
+const defaultRetry = Retry.exponential("1 second", { max: "5 minutes" })
+
+const offeredOf = (store: LetterStore, desk: Reader.Desk): Offered => ({
+  ...fromLetter(desk.shard, desk.offer.letter),
+  offerCount: desk.offer.offerCount,
+  ack: desk.conclude({ outcome: "remove" }),
+  keep: desk.conclude({ outcome: "keep" }),
+  nack: (options) =>
+    desk.conclude({
+      outcome: "again",
+      millis: options?.delay === undefined ? 0 : delayMillisOf(options.delay)
+    }),
+  requeue: Effect.flatMap(
+    store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }]),
+    (moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0)
+  ),
+  settled: desk.settled
+})
+
+/** Runs the subscription in the current scope. */
+export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R | Scope.Scope> => {
+  const { name, query, source, store } = options
+  const decoderFor = source === undefined ? undefined : Channel.decoderFor(source)
+  const policy = options.retry ?? defaultRetry
+  const handler = options.handler as (letter: unknown) => Effect.Effect<unknown, E, R>
+
+  const again = (letter: Offered, cause: Cause.Cause<E>): Effect.Effect<Reader.Outcome> =>
+    Retry.decide(policy, { attempt: letter.offerCount, error: Cause.squash(cause), message: letter }).pipe(
+      Effect.map((verdict): Reader.Outcome =>
+        verdict?._tag === "Retry"
+          ? { outcome: "again", millis: delayMillisOf(verdict.delay) }
+          : { outcome: verdict?._tag === "Release" ? "release" : "keep" }
+      ),
+      Effect.tap(() =>
+        Effect.logWarning(
+          `rotif: "${name}" failed on dead letter ${letter.letterId} (offer ${letter.offerCount})`,
+          Cause.pretty(cause)
+        )
+      ),
+      // A policy that dies must not make a busy loop of it.
+      Effect.catchCause((defect) =>
+        Effect.as(
+          Effect.logError(`rotif: the retry policy of "${name}" failed`, Cause.pretty(defect)),
+          { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
+        )
+      )
+    )
+
+  return Reader.run({
+    ...options,
+    shards: query.shards,
+    handle: (desk) => {
+      const { letter } = desk.offer
+      if (!query.matches(letter)) return Effect.succeed<Reader.Outcome>({ outcome: "keep" })
+      const offered = offeredOf(store, desk)
+      const decode = decoderFor?.(letter.channel) as
+        | ((text: string) => Effect.Effect<unknown, Channel.InvalidPayload, R>)
+        | undefined
+      const handled = decode === undefined
+        ? Effect.suspend(() => handler(offered))
+        : Effect.flatMap(Effect.result(decode(letter.payload)), (payload) => handler({ ...offered, payload }))
+      return Effect.matchCauseEffect(handled, {
+        onFailure: (cause) =>
+          Cause.hasInterruptsOnly(cause)
+            ? Effect.succeed<Reader.Outcome>({ outcome: "release" })
+            : again(offered, cause),
+        onSuccess: () => Effect.succeed<Reader.Outcome>({ outcome: "keep" })
+      })
+    }
+  })
+}
