@@ -10,7 +10,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Console, Context, Data, Effect, Layer, Ref, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import * as assert from "node:assert/strict"
-import { Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Channel, DeadLetters, Publisher, Rotif, Subscription } from "rotif"
 
 // The program under test: a channel, a service, a subscription. --------------------------------------------------------
 
@@ -65,8 +65,7 @@ const givesUp = Effect.gen(function*() {
   yield* Effect.gen(function*() {
     yield* Publisher.publish(Reminder, { to: "grace" })
     yield* TestClock.adjust("1 day")
-    const broker = yield* Broker.Broker
-    const [letter] = yield* broker.letters(0, { limit: 10 })
+    const { letters: [letter] } = yield* DeadLetters.list()
     assert.equal(letter?.failure.errorTag, "MailServerDown")
     yield* Console.log(
       `after 1 day: a dead letter of "${letter.group}", ${letter.failure.reason} after ${letter.attempt} attempts`

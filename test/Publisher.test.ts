@@ -7,6 +7,9 @@ const Text = Channel.make("texts", { payload: Schema.String })
 
 const mebibyte = 1024 * 1024
 
+/** A publisher asks for no dead letters. */
+const noLetters = {} as Broker.Broker["Service"]["letters"]
+
 /** A publisher on a backend that takes whatever arrives, and what arrived. */
 const recording = (options?: Publisher.Options) => {
   const arrived: Array<Broker.NewMessage> = []
@@ -14,6 +17,7 @@ const recording = (options?: Publisher.Options) => {
     shards: 1,
     shardsOf: () => [0],
     broadcast: { publish: () => Effect.void, listen: () => Effect.void },
+    letters: noLetters,
     append: (messages) =>
       Effect.sync(() => {
         arrived.push(...messages)

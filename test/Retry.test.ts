@@ -1,6 +1,6 @@
 /** What a retry policy decides, from nothing but the attempt that is stored with the message. */
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Data, Duration, Effect, Fiber, Pull, Random, Schedule, Schema } from "effect"
+import { Arbitrary, Data, DateTime, Duration, Effect, Fiber, Pull, Random, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Retry } from "rotif"
 
@@ -10,7 +10,7 @@ class Down extends Data.TaggedError("Down")<{}> {}
 const failure = <E>(attempt: number, error: E): Retry.Attempt<E> => ({
   attempt,
   error,
-  message: { id: "m", channel: "c", publishedAtMillis: 1_700_000_000_000, headers: { tenant: "t" } }
+  message: { id: "m", channel: "c", publishedAt: DateTime.makeUnsafe(1_700_000_000_000), headers: { tenant: "t" } }
 })
 
 /** A verdict as one word or as its delay in milliseconds. */
@@ -142,9 +142,9 @@ describe("Retry.decide: other policies", () => {
       assert.deepStrictEqual(yield* verdicts({ minutes: 1 }, 1, "error"), [60_000])
     }))
 
-  it.effect("a function sees the attempt, the error and the message", () =>
+  it.effect("a function sees the attempt, the message and the error", () =>
     Effect.gen(function*() {
-      const policy = ({ attempt, error, message }: Retry.Attempt<string>) =>
+      const policy = (attempt: number, message: Retry.MessageInfo, error: string) =>
         attempt * 1_000 + error.length + (message.headers["tenant"] === "t" ? 0.5 : 0)
       assert.deepStrictEqual(yield* verdicts(policy, 3, "four"), [1_004.5, 2_004.5, 3_004.5])
     }))
@@ -195,26 +195,40 @@ describe("Retry.make", () => {
 })
 
 describe("Retry.RetryAfter", () => {
-  it.effect("is obeyed whatever the policy says", () =>
+  const error = new Retry.RetryAfter({ delay: "90 seconds", message: "rate limited" })
+
+  it.effect("is obeyed whatever delay the policy has", () =>
     Effect.gen(function*() {
-      const error = new Retry.RetryAfter({ delay: "90 seconds", message: "rate limited" })
       const policies: ReadonlyArray<Retry.Policy<Retry.RetryAfter>> = [
-        Schedule.recurs(0),
+        Schedule.recurs(2),
         "1 second",
         () => 1,
         Retry.make({})
       ]
       for (const policy of policies) assert.deepStrictEqual(yield* verdicts(policy, 2, error), [90_000, 90_000])
     }))
+
+  it.effect("ends with the schedule", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* verdicts(Schedule.recurs(1), 2, error), [90_000, "Exhausted"])
+    }))
 })
 
-describe("Retry.decidesItself", () => {
-  it("holds for what comes to an end by itself", () => {
-    assert.deepStrictEqual(
-      [Schedule.recurs(1), Retry.make({}), "1 second" as const, 5, () => 5].map((policy) =>
-        Retry.decidesItself(policy)
-      ),
-      [true, true, false, false, false]
-    )
-  })
+describe("Retry.decide: whether a schedule decided", () => {
+  it.effect("holds for schedules, which come to an end by themselves", () =>
+    Effect.gen(function*() {
+      const policies: ReadonlyArray<Retry.Policy<unknown>> = [
+        Schedule.recurs(1),
+        Retry.make({ Error: Schedule.recurs(1) }),
+        Retry.make({ Error: Retry.nack(5) }),
+        "1 second",
+        5,
+        () => 5
+      ]
+      const decided = yield* Effect.forEach(policies, (policy) => Retry.decide(policy, failure(1, "error")))
+      assert.deepStrictEqual(
+        decided.map((verdict) => verdict?._tag === "Retry" && verdict.isScheduled === true),
+        [true, true, false, false, false, false]
+      )
+    }))
 })

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { inject } from "vitest"
 import * as Account from "../examples/demo/account.ts"
 import * as Program from "./fixtures/Program.ts"
-import type { Broker } from "rotif"
+import type { LetterStore } from "rotif"
 
 const url = `redis://127.0.0.1:${inject("redisPort")}`
 
@@ -44,7 +44,7 @@ describe("the account of the demo", () => {
     const group = Account.makeGroup("g", new Set(["a", "b", "c"]))
     for (const id of handled) group.handled.add(id)
     const letter = (id: string, group: string) =>
-      ({ id, group, failure: { reason: "term", message: "m" } }) as Broker.Letter
+      ({ id, group, failure: { reason: "term", message: "m" } }) as LetterStore.Letter
     return Account.rowOf(group, [...dead.map((id) => letter(id, "g")), letter("other", "another group")])
   }
 

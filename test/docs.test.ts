@@ -73,7 +73,7 @@ describe("links in the documentation", () => {
 describe("facts in the documentation", () => {
   it("docs/redis-keys.md names every key", () => {
     const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
-    const { cast, castGlob: _glob, floors, log, members, retries, retry, seen, shard: _, ...fixed } = Keys.make(
+    const { cast, castGlob: _glob, floors, log, members, offered, offers, retries, retry, seen, shard: _, ...fixed } = Keys.make(
       "rotif",
       0
     )
@@ -85,7 +85,9 @@ describe("facts in the documentation", () => {
       retries("G"),
       floors("G"),
       members("G"),
-      seen("C", "I")
+      seen("C", "I"),
+      offers("N"),
+      offered("N")
     ]
     const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
     assert.deepStrictEqual(named.toSorted(), parts.toSorted())

@@ -39,6 +39,24 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "after 3 hours: 3 attempts, and the mail is sent",
     "after 1 day: a dead letter of \"mail\", exhausted after 3 attempts"
   ],
+  "examples/05-retry.ts": [
+    "ada: attempts 1 2",
+    "busy: attempts 1 2",
+    "wrong: attempts 1",
+    "deaf: attempts 1 2 3",
+    "bug: attempts 1 2 3",
+    "given up: {\"to\":\"bug\"} exhausted, TypeError, a defect",
+    "given up: {\"to\":\"deaf\"} exhausted, NoAnswer",
+    "given up: {\"to\":\"wrong\"} term, WrongNumber"
+  ],
+  "examples/06-dead-letters.ts": [
+    "mail o-1; mail o-2; stock o-1; stock o-2; tax o-1, attempt 1",
+    "tax gave up {\"id\":\"o-2\",\"country\":\"??\"} after 2 attempts: no rate for \"??\"",
+    "requeued: tax o-2, attempt 1",
+    "the others saw: mail o-3; mail o-4; stock o-3; stock o-4",
+    "archived: {\"id\":\"o-3\",\"country\":\"??\"}",
+    "left: 1 of tax on orders.placed, exhausted"
+  ],
   "examples/12-pubsub.ts": [
     "ACME costs 4200 since 7 o'clock",
     "ann is typing (rooms.lobby.typing)",

@@ -58,7 +58,7 @@ const everything = Effect.gen(function*() {
     }
   }).pipe(Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 }))))
   assert.deepStrictEqual([...seen.keys()].sort(), ["claimed", "dead", "last", "released", "retried", "slow"])
-  assert.lengthOf(yield* broker.letters(0, { limit: 10 }), 1)
+  assert.lengthOf(yield* broker.letters.list(0, { order: "oldest", limit: 10 }), 1)
   yield* Publisher.publishAll(Latest, ["a", "b", "c"])
   assert.strictEqual(yield* broker.trim(0), 2)
   const heard = yield* Queue.unbounded<string>()

@@ -47,7 +47,8 @@ const untilDone = Effect.gen(function*() {
 const deadLetters = Effect.gen(function*() {
   const broker = yield* Broker.Broker
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
-  return (yield* Effect.forEach(shards, (shard) => broker.letters(shard, { limit: 1_000 }))).flat()
+  return (yield* Effect.forEach(shards, (shard) => broker.letters.list(shard, { order: "oldest", limit: 1_000 })))
+    .flat()
 })
 
 const program = Effect.gen(function*() {

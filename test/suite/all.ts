@@ -2,10 +2,13 @@
 import { describe } from "@effect/vitest"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
+import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
+import { deadLettersSuite } from "./deadLetters.ts"
 import type { Backend } from "./kit.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { publisherSuite } from "./publisher.ts"
+import { retriesSuite } from "./retries.ts"
 import { settlementSuite } from "./settlement.ts"
 import { sourcesSuite } from "./sources.ts"
 
@@ -16,7 +19,10 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   settlementSuite,
   lifecycleSuite,
   leasesSuite,
-  broadcastSuite
+  broadcastSuite,
+  retriesSuite,
+  deadLettersSuite,
+  deadLetterOffersSuite
 ]
 
 export const runSuites = (backend: Backend): void => {

@@ -236,8 +236,8 @@ export const brokerSuite = (backend: Backend): void => {
         yield* member.bury(
           deliveries.map((delivery) => ({ delivery, failure: { reason: "term", message: delivery.payload } }))
         )
-        const first = yield* broker.letters(shard!, { limit: 2 })
-        const rest = yield* broker.letters(shard!, { limit: 2, cursor: first[1]!.letterId })
+        const first = yield* broker.letters.list(shard!, { order: "oldest", limit: 2 })
+        const rest = yield* broker.letters.list(shard!, { order: "oldest", limit: 2, after: first[1]!.letterId })
         assert.deepStrictEqual([...first, ...rest].map(({ failure, payload }) => [payload, failure.message]), [
           ["a", "a"],
           ["b", "b"],

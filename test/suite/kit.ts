@@ -99,5 +99,5 @@ export const nothingLeft = { unread: 0, pending: 0, ready: 0, waiting: 0 }
 export const letters = Effect.gen(function*() {
   const broker = yield* Broker.Broker
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
-  return (yield* Effect.forEach(shards, (shard) => broker.letters(shard, { limit: 1000 }))).flat()
+  return (yield* Effect.forEach(shards, (shard) => broker.letters.list(shard, { order: "oldest", limit: 1000 }))).flat()
 })

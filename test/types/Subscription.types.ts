@@ -118,7 +118,7 @@ Subscription.layer(Order, {
 })
 Subscription.layer(Order, {
   handler: charge,
-  retry: ({ attempt, error }) => {
+  retry: (attempt, _, error) => {
     expectTypeOf(error).toEqualTypeOf<CardDeclined | GatewayDown>()
     return attempt * 100
   }
@@ -144,7 +144,7 @@ Subscription.layer(Order, {
 })
 Subscription.layer(Order, {
   handler: (message) => Effect.andThen(Effect.log(message.id), charge()),
-  retry: ({ error }) => {
+  retry: (_attempt, _message, error) => {
     expectTypeOf(error).toEqualTypeOf<CardDeclined | GatewayDown>()
     return "1 second"
   }
