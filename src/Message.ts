@@ -73,19 +73,47 @@ export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends 
 
 const limitText = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
 
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Changes<out Payload> {
+  readonly payload?: Payload
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}
+
 class Live implements Envelope {
   readonly delivery: Delivery
   readonly payload: unknown
   readonly group: string
+  readonly headers: Readonly<Record<string, string>>
   readonly #held: Held
   readonly #consumer: Consumer
 
-  constructor(held: Held, payload: unknown, group: string, consumer: Consumer) {
+  constructor(
+    held: Held,
+    payload: unknown,
+    group: string,
+    consumer: Consumer,
+    headers: Readonly<Record<string, string>> = held.delivery.headers
+  ) {
     this.delivery = held.delivery
     this.payload = payload
+    this.headers = headers
     this.group = group
     this.#held = held
     this.#consumer = consumer
+  }
+
+  /** A copy settles the same delivery. */
+  with(changes: Changes<unknown>): Live {
+    return new Live(
+      this.#held,
+      "payload" in changes ? changes.payload : this.payload,
+      this.group,
+      this.#consumer,
+      changes.headers ?? this.headers
+    )
   }
 
   get id() {
@@ -93,9 +121,6 @@ class Live implements Envelope {
   }
   get channel() {
     return this.delivery.channel
-  }
-  get headers() {
-    return this.delivery.headers
   }
   get params() {
     return this.delivery.params
@@ -155,3 +180,15 @@ export const makeUnsafe = <S extends Channel.Source>(
   group: string,
   consumer: Consumer
 ): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>
+
+/**
+ * The same message with another payload or other headers, for a middleware to pass on. It settles the same delivery; what is stored does not
+ * change.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const replace = <M extends Envelope & { readonly payload: unknown }>(
+  message: M,
+  changes: Changes<M["payload"]>
+): M => message instanceof Live ? message.with(changes) as unknown as M : { ...message, ...changes }

@@ -7,6 +7,9 @@ import { Context, Data, Effect, Layer } from "effect"
 import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Chain from "./internal/chain.ts"
+import * as PublishChain from "./internal/publishChain.ts"
+import * as Middleware from "./Middleware.ts"
 
 /**
  * What a publish did. `Published`: the message is stored. `Duplicate`: a message with this id was stored already, at
@@ -52,8 +55,13 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
   ? [options?: PublishOptions | undefined]
   : [options: OptionsFor<C>]
 
-/** What the service takes for any channel; the functions below know whether params are required. */
-type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+/**
+ * The options of a publish to any channel: what the service takes; the functions below know whether params are required.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type AnyOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
 /**
  * Options for all payloads, or made for each.
@@ -124,6 +132,23 @@ export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
 }> {}
 
 /**
+ * A middleware of the program (`Middleware.layer`) failed with `error`. Nothing was stored, unless it failed after it had published.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PublishRefused extends Data.TaggedError("PublishRefused")<{
+  readonly channel: string
+  /** What the middleware failed with. */
+  readonly error: unknown
+}> {
+  override get message() {
+    const why = this.error instanceof Error ? this.error.message : String(this.error)
+    return `a middleware refused a message for "${this.channel}": ${why}`
+  }
+}
+
+/**
  * Why one message was not (surely) stored.
  *
  * @category errors
@@ -142,6 +167,7 @@ export type RequestError =
   | Channel.InvalidParams
   | InvalidPublishOptions
   | PayloadTooLarge
+  | PublishRefused
 
 /**
  * Some messages of a `publishAll` were not (surely) stored. `outcomes` has one entry for each payload, in order: its receipt,
@@ -152,7 +178,7 @@ export type RequestError =
  */
 export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
   readonly channel: string
-  readonly outcomes: ReadonlyArray<Receipt | StoreError>
+  readonly outcomes: ReadonlyArray<Receipt | StoreError | RequestError>
 }> {
   override get message() {
     const failed = this.outcomes.filter((outcome) => outcome instanceof Error)
@@ -181,13 +207,21 @@ export class Publisher extends Context.Service<Publisher, {
   readonly publish: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options?: LooseOptions
-  ) => Effect.Effect<Receipt, RequestError | StoreError, Channel.EncodingServices<C>>
+    options?: AnyOptions
+  ) => Effect.Effect<
+    Receipt,
+    RequestError | StoreError | Middleware.PublishErrors<C>,
+    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  >
   readonly publishAll: <C extends Channel.Any>(
     channel: C,
     payloads: Iterable<Channel.PayloadOf<C>>,
-    options?: LooseOptions | ((payload: Channel.PayloadOf<C>, index: number) => LooseOptions)
-  ) => Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Channel.EncodingServices<C>>
+    options?: AnyOptions | ((payload: Channel.PayloadOf<C>, index: number) => AnyOptions)
+  ) => Effect.Effect<
+    ReadonlyArray<Receipt>,
+    RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
+    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  >
 }>()("rotif/Publisher") {}
 
 /** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
@@ -221,6 +255,17 @@ const bytesOf = (message: NewMessage): number => {
   return bytes
 }
 
+/** The receipts, when there is one for each message. */
+const allOrIncomplete = (
+  channel: Channel.Any,
+  outcomes: ReadonlyArray<Receipt | StoreError | RequestError>
+): Effect.Effect<ReadonlyArray<Receipt>, PublishIncomplete> => {
+  const receipts = outcomes.filter((outcome): outcome is Receipt => !(outcome instanceof Error))
+  return receipts.length < outcomes.length
+    ? Effect.fail(new PublishIncomplete({ channel: channel.name, outcomes }))
+    : Effect.succeed(receipts)
+}
+
 /**
  * @category constructors
  * @since 0.1.0
@@ -229,6 +274,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
   const nextId = makeIds()
+  const program = yield* Middleware.Program
 
   const problemOf = (options: PublishOptions): string | undefined => {
     if (options.id !== undefined) {
@@ -246,7 +292,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const request = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options: LooseOptions | undefined
+    options: AnyOptions | undefined,
+    id?: string
   ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
     Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<NewMessage, RequestError> => {
       let params: Readonly<Record<string, string>> | undefined
@@ -260,7 +307,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
       }
       const message: NewMessage = {
-        id: options?.id ?? nextId(),
+        id: options?.id ?? id ?? nextId(),
         channel: channel.name,
         payload: text,
         headers: options?.headers,
@@ -299,34 +346,65 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     }
   }
 
-  return Publisher.of({
-    publish: (channel, payload, options) =>
-      Effect.flatMap(
-        request(channel, payload, options),
-        (message) =>
-          Effect.flatMap(broker.append([message]), ([appended]) => {
-            const outcome = outcomeOf(message, appended!)
-            return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
-          })
-      ),
-    publishAll: Effect.fnUntraced(function*(channel, payloads, options) {
-      const messages: Array<NewMessage> = []
-      let index = 0
-      for (const payload of payloads) {
-        messages.push(
-          yield* request(channel, payload, typeof options === "function" ? options(payload, index) : options)
-        )
-        index++
-      }
-      if (messages.length === 0) return []
-      const appended = yield* broker.append(messages)
-      const outcomes = messages.map((message, i) => outcomeOf(message, appended[i]!))
-      const receipts = outcomes.filter((outcome): outcome is Receipt => !(outcome instanceof Error))
-      if (receipts.length < outcomes.length) {
-        return yield* new PublishIncomplete({ channel: channel.name, outcomes })
-      }
-      return receipts
+  const send = (message: NewMessage): Effect.Effect<Receipt, StoreError> =>
+    Effect.flatMap(broker.append([message]), ([appended]) => {
+      const outcome = outcomeOf(message, appended!)
+      return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
     })
+
+  const sendAll = Effect.fnUntraced(function*<C extends Channel.Any>(
+    channel: C,
+    payloads: Iterable<Channel.PayloadOf<C>>,
+    optionsFor: (payload: Channel.PayloadOf<C>, index: number) => AnyOptions | undefined
+  ) {
+    const messages: Array<NewMessage> = []
+    let index = 0
+    for (const payload of payloads) {
+      messages.push(yield* request(channel, payload, optionsFor(payload, index)))
+      index++
+    }
+    if (messages.length === 0) return []
+    const appended = yield* broker.append(messages)
+    return yield* allOrIncomplete(channel, messages.map((message, i) => outcomeOf(message, appended[i]!)))
+  })
+
+  const chain = PublishChain.make(program, {
+    encode: ({ channel, id, options, payload }) =>
+      request(channel, payload, options, id) as Effect.Effect<NewMessage, RequestError>,
+    append: broker.append,
+    outcomeOf,
+    nextId,
+    refuse: (channel, error) => new PublishRefused({ channel: channel.name, error })
+  })
+  // What middleware fails with and needs is in the types of the channel, and was provided with the layer.
+  type Chained<C extends Channel.Any, A, E> = Effect.Effect<
+    A,
+    E | Middleware.PublishErrors<C>,
+    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  >
+
+  return Publisher.of({
+    publish: <C extends Channel.Any>(
+      channel: C,
+      payload: Channel.PayloadOf<C>,
+      options?: AnyOptions
+    ): Chained<C, Receipt, RequestError | StoreError> =>
+      chain.isEmpty && Chain.publishOf(channel) === undefined
+        ? Effect.flatMap(request(channel, payload, options), send)
+        : chain.publish(channel, payload, options),
+    publishAll: <C extends Channel.Any>(
+      channel: C,
+      payloads: Iterable<Channel.PayloadOf<C>>,
+      options?: AnyOptions | ((payload: Channel.PayloadOf<C>, index: number) => AnyOptions)
+    ): Chained<C, ReadonlyArray<Receipt>, RequestError | PublishIncomplete> => {
+      const optionsFor = typeof options === "function" ? options : () => options
+      return chain.isEmpty && Chain.publishOf(channel) === undefined
+        ? sendAll(channel, payloads, optionsFor)
+        : Effect.flatMap(
+          chain.publishAll(channel, payloads, optionsFor),
+          (outcomes) => allOrIncomplete(channel, outcomes)
+        )
+    }
   })
 })
 
@@ -347,7 +425,8 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
  *
  * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `Unavailable`: not
  * stored, the backend could not be reached within its command timeout. `PublishUncertain`: perhaps stored; publishing again with
- * its id is safe. `BrokerError`: refused by the backend (out of memory, permissions); not stored.
+ * its id is safe. `BrokerError`: refused by the backend (out of memory, permissions); not stored. `PublishRefused`: a middleware of the
+ * program failed; the errors of the channel's own middleware come as they are.
  *
  * **Example** (Publishing to a template channel)
  *
@@ -366,8 +445,11 @@ export const publish = <C extends Channel.Any>(
   channel: C,
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
-): Effect.Effect<Receipt, RequestError | StoreError, Publisher | Channel.EncodingServices<C>> =>
-  Publisher.use((publisher) => publisher.publish(channel, payload, options[0]))
+): Effect.Effect<
+  Receipt,
+  RequestError | StoreError | Middleware.PublishErrors<C>,
+  Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+> => Publisher.use((publisher) => publisher.publish(channel, payload, options[0]))
 
 /**
  * Publishes many messages to one channel in as few round trips as possible; receipts in the order of the payloads.
@@ -383,5 +465,8 @@ export const publishAll = <C extends Channel.Any>(
   channel: C,
   payloads: Iterable<Channel.PayloadOf<C>>,
   ...options: OptionsForAllArgument<C>
-): Effect.Effect<ReadonlyArray<Receipt>, RequestError | PublishIncomplete, Publisher | Channel.EncodingServices<C>> =>
-  Publisher.use((publisher) => publisher.publishAll(channel, payloads, options[0]))
+): Effect.Effect<
+  ReadonlyArray<Receipt>,
+  RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
+  Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+> => Publisher.use((publisher) => publisher.publishAll(channel, payloads, options[0]))

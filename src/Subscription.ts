@@ -8,9 +8,11 @@ import { hostname } from "node:os"
 import type { BrokerError, Failure, Start } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Chain from "./internal/chain.ts"
 import type { Counts, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
 import * as Message from "./Message.ts"
+import * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
 
 /**
@@ -96,12 +98,22 @@ export interface StreamOptions {
  * @category models
  * @since 0.1.0
  */
-export interface Options<S extends Channel.Source, E, R> extends StreamOptions {
+export interface Options<
+  S extends Channel.Source,
+  E,
+  R,
+  Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+> extends StreamOptions {
   /**
    * Handles one message. When it succeeds the message is acknowledged, when it fails or dies it is retried. It is interrupted when
    * the lease is lost, and at the end of the subscription; the message is then handled again, and no attempt is counted.
    */
   readonly handler: (message: Message.Message<S>) => Effect.Effect<unknown, E, R>
+  /**
+   * Middleware around each attempt, the first outermost; the middleware of the program (`Middleware.layer`) is outside of it. Its errors
+   * are errors of the handler, for `retry` to decide about.
+   */
+  readonly middleware?: Ms | undefined
   /** How long one attempt may take; longer is a failure (`TimeoutError`). Default: as long as it wants. */
   readonly timeout?: Duration.Input | undefined
   /** `"manual"`: the success of the handler settles nothing; the message is held until it is settled. Default `"auto"`. */
@@ -111,7 +123,7 @@ export interface Options<S extends Channel.Source, E, R> extends StreamOptions {
    * error tag (`Retry.make`). Defects and timeouts are left to the default policy. Default: the default policy, again after
    * `retryDelay`.
    */
-  readonly retry?: Retry.Policy<NoInfer<E>, Message.Message<S>> | undefined
+  readonly retry?: Retry.Policy<NoInfer<E | Middleware.ProcessErrors<Ms>>, Message.Message<S>> | undefined
   /**
    * Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5; where a schedule
    * decides, as many as it has.
@@ -180,6 +192,7 @@ export interface Subscription {
 export class Subscriptions extends Context.Service<Subscriptions, {
   readonly defaults: Defaults
   readonly running: Set<Subscription>
+  readonly middleware: Middleware.Program
 }>()("rotif/Subscriptions") {}
 
 /**
@@ -189,7 +202,14 @@ export class Subscriptions extends Context.Service<Subscriptions, {
  * @since 0.1.0
  */
 export const layerRegistry = (defaults?: Defaults): Layer.Layer<Subscriptions> =>
-  Layer.sync(Subscriptions, () => ({ defaults: defaults ?? {}, running: new Set<Subscription>() }))
+  Layer.effect(
+    Subscriptions,
+    Effect.map(Middleware.Program, (middleware) => ({
+      defaults: defaults ?? {},
+      running: new Set<Subscription>(),
+      middleware
+    }))
+  )
 
 /**
  * Lists the subscriptions that run in this program.
@@ -308,16 +328,24 @@ const uniqueName = (label: string) =>
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
+export const make = Effect.fnUntraced(function*<
+  S extends Channel.Source,
+  E,
+  R,
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+>(
   source: S,
-  options: Options<S, E, R>
+  options: Options<S, E, R, Ms>
 ): Effect.fn.Return<
   Subscription,
   InvalidSubscription | BrokerError,
-  R | Channel.DecodingServices<S> | Broker | Subscriptions | Scope.Scope
+  Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S> | Broker | Subscriptions | Scope.Scope
 > {
+  // What the chain provides to the handler is not needed here; what it fails with counts as an error of the handler.
+  type Failed = E | Middleware.ProcessErrors<Ms> | Cause.TimeoutError
+  type Needs = Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { defaults, running } = yield* Subscriptions
+  const { defaults, middleware: program, running } = yield* Subscriptions
   const pattern = Channel.describe(source)
   const group = yield* nameOption("group", options.group ?? (defaults.groupName ?? ((name: string) => name))(pattern))
   const label = options.consumer ?? (defaults.consumerName ?? (() => `${hostname()}:${process.pid}`))()
@@ -345,14 +373,19 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
   const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
 
   /** What the policy says of a failure; a defect, a timeout or an error that it does not know is left to the default policy. */
-  const ask = (message: Message.Message<S>, cause: Cause.Cause<E | Cause.TimeoutError>) => {
+  const ask = (message: Message.Message<S>, cause: Cause.Cause<Failed>) => {
     const { attempt } = message
     const error = Cause.findErrorOption(cause)
     const byDefault = Retry.decide(fallback, { attempt, error: Cause.squash(cause), message })
     // A handler's own TimeoutError is one of its errors; only this very one is ours.
     if (error._tag === "None" || Cause.hasDies(cause) || error.value === tooLong) return byDefault
-    if (options.retry === undefined) return byDefault
-    const known = Retry.decide<E, Message.Message<S>>(options.retry, { attempt, error: error.value as E, message })
+    // The policy was not written for what the middleware of the program fails with.
+    if (options.retry === undefined || border?.isForeign(error.value) === true) return byDefault
+    const known = Retry.decide<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(options.retry, {
+      attempt,
+      error: error.value as E | Middleware.ProcessErrors<Ms>,
+      message
+    })
     return Effect.flatMap(known, (verdict) => verdict === undefined ? byDefault : Effect.succeed(verdict))
   }
 
@@ -360,7 +393,7 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     held: Held,
     message: Message.Message<S>,
     consumer: Consumer.Consumer,
-    cause: Cause.Cause<E | Cause.TimeoutError>
+    cause: Cause.Cause<Failed>
   ): Effect.Effect<Settlement> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
     if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(held, retryMillis))
@@ -391,17 +424,25 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     )
   }
 
-  const attempt = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
+  const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
     const running = Effect.suspend(() => options.handler(message))
     return timeoutMillis === 0
       ? running
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
   }
 
+  const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
+  const border = program.process.length === 0 ? undefined : Chain.makeBorder()
+  const attempt = (border === undefined
+    ? own
+    : Chain.composeProcess(program.process, (message) => border.mark(own(message)))) as unknown as (
+      message: Message.Message<S>
+    ) => Effect.Effect<unknown, Failed, Needs>
+
   const handle = (
     held: Held,
     consumer: Consumer.Consumer
-  ): Effect.Effect<Settlement, never, R | Channel.DecodingServices<S>> => {
+  ): Effect.Effect<Settlement, never, Needs> => {
     const { channel, payload } = held.delivery
     const decode = decoderFor(channel)
     // The selector and the decoders come from the same source; only a broken backend hands out anything else.
@@ -430,7 +471,14 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
     drainMillis,
     maxCrashes,
     handle
-  }).pipe(Scope.provide(scope), Effect.onError(() => Scope.close(scope, Exit.void)))
+  }).pipe(
+    Scope.provide(scope),
+    (consumer) =>
+      border === undefined
+        ? consumer
+        : Effect.updateContext(consumer, (context: Context.Context<Needs>) => Chain.complete(program, context)),
+    Effect.onError(() => Scope.close(scope, Exit.void))
+  )
 
   const subscription: Subscription = {
     pattern,
@@ -459,13 +507,21 @@ export const make = Effect.fnUntraced(function*<S extends Channel.Source, E, R>(
  * @category layers
  * @since 0.1.0
  */
-export const layer = <S extends Channel.Source, E, R>(
+export const layer = <
+  S extends Channel.Source,
+  E,
+  R,
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+>(
   source: S,
-  options: Options<S, E, R>
+  options: Options<S, E, R, Ms>
 ): Layer.Layer<
   never,
   InvalidSubscription | BrokerError,
-  Exclude<R | Channel.DecodingServices<S> | Broker | Subscriptions, Scope.Scope>
+  Exclude<
+    Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S> | Broker | Subscriptions,
+    Scope.Scope
+  >
 > => Layer.effectDiscard(make(source, options))
 
 /**

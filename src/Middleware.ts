@@ -1,0 +1,324 @@
+/**
+ * Middleware: code around publishing and around handling.
+ *
+ * A middleware takes `next`, what comes after it, and returns what takes its place. The first one given is the outermost: it sees a
+ * request or message first and the outcome last. A chain is composed once, when its publisher or subscription is built; without
+ * middleware there is no chain and nothing is run.
+ *
+ * | given to | sees | its errors |
+ * | --- | --- | --- |
+ * | `Middleware.layer`, under `Rotif.layer` | every publish and every message of the program | of a publish: `PublishRefused`; of handling: left to the default retry policy |
+ * | `Middleware.forChannel` | every publish to this channel | are errors of `publish` |
+ * | `middleware` of a subscription | every message of this subscription | are errors of the handler, for its `retry` policy to decide about |
+ *
+ * @since 0.1.0
+ */
+import type { Types } from "effect"
+import { Context, Effect, Layer, Tracer } from "effect"
+import type * as Channel from "./Channel.ts"
+import type { Notes } from "./internal/chain.ts"
+import { ChannelMiddleware, composePublish, publishOf } from "./internal/chain.ts"
+import type * as Message from "./Message.ts"
+import type * as Publisher from "./Publisher.ts"
+
+export * from "./middleware/circuitBreaker.ts"
+export * from "./middleware/hooks.ts"
+export * from "./middleware/logging.ts"
+export * from "./middleware/metrics.ts"
+export * from "./middleware/rateLimit.ts"
+export * from "./middleware/timeout.ts"
+export * from "./middleware/tracing.ts"
+export * from "./middleware/validation.ts"
+
+/**
+ * What is asked of a publish. To change it, pass on a copy: `next({ ...request, payload })`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishRequest {
+  readonly channel: Channel.Any
+  /** The payload as it was given, before it is encoded. */
+  readonly payload: unknown
+  readonly options: Publisher.AnyOptions
+  /** The message id, where `options` has none. It stays the same, so that calling `next` again after a lost answer is safe. */
+  readonly id: string
+  readonly [Notes]: unknown
+}
+
+/**
+ * Any message, as a middleware sees it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AnyMessage extends Message.Envelope {
+  readonly channel: string
+  readonly payload: unknown
+  readonly params: Readonly<Record<string, string>>
+}
+
+/** What a publish can fail with before any middleware. */
+export type PublishFailure = Publisher.RequestError | Publisher.StoreError
+
+/**
+ * The rest of a publish. `unhandled` stands for the errors of the middleware within.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PublishNext = (
+  request: PublishRequest
+) => Effect.Effect<Publisher.Receipt, PublishFailure | Types.unhandled>
+
+/**
+ * The rest of the handling of a message. `unhandled` stands for the errors of the handler and of the middleware within; `Provides`
+ * are services that the middleware has to provide.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ProcessNext<Provides = never> = (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled, Provides>
+
+/**
+ * A middleware of publishing that may fail with `E` and needs `R`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Publish<out E = never, out R = never> {
+  readonly publish: (
+    next: PublishNext
+  ) => (request: PublishRequest) => Effect.Effect<Publisher.Receipt, PublishFailure | Types.unhandled | E, R>
+}
+
+/**
+ * A middleware of handling that may fail with `E`, needs `R`, and provides `Provides` to what is within.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Process<out E = never, out R = never, in Provides = never> {
+  readonly process: (
+    next: ProcessNext<Provides>
+  ) => (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled | E, R>
+}
+
+/** An error is an object, so that it can be known again. */
+export type AnyPublish = Publish<object, unknown>
+export type AnyProcess = Process<object, unknown>
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Any = AnyPublish | AnyProcess
+
+/**
+ * Makes a middleware of publishing.
+ *
+ * **Example** (A header for every message)
+ *
+ * ```ts
+ * import { Middleware } from "rotif"
+ *
+ * const region = Middleware.publish((next) => (request) => next(Middleware.withHeaders(request, { region: "eu" })))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const publish = <E, R>(
+  wrap: (next: PublishNext) => (request: PublishRequest) => Effect.Effect<Publisher.Receipt, E, R>
+): Publish<Exclude<E, PublishFailure | Types.unhandled>, R> =>
+  ({ publish: wrap }) as unknown as Publish<Exclude<E, PublishFailure | Types.unhandled>, R>
+
+/**
+ * Makes a middleware of handling.
+ *
+ * **Example** (Skipping what another region handles)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Middleware } from "rotif"
+ *
+ * const onlyHere = Middleware.process((next) => (message) =>
+ *   message.headers["region"] === "eu" ? next(message) : Effect.void
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const process = <E, R>(
+  wrap: (next: ProcessNext) => (message: AnyMessage) => Effect.Effect<unknown, E, R>
+): Process<Exclude<E, Types.unhandled>, R> => ({ process: wrap }) as unknown as Process<Exclude<E, Types.unhandled>, R>
+
+/**
+ * Makes a middleware that provides services to the handler: `Middleware.providing<CurrentUser>()((next) => (message) => …)`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const providing = <Provides>() =>
+<E, R>(
+  wrap: (next: ProcessNext<Provides>) => (message: AnyMessage) => Effect.Effect<unknown, E, R>
+): Process<Exclude<E, Types.unhandled>, R, Provides> =>
+  ({ process: wrap }) as unknown as Process<Exclude<E, Types.unhandled>, R, Provides>
+
+/**
+ * Adds headers to a request.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const withHeaders = (
+  request: PublishRequest,
+  headers: Readonly<Record<string, string>>
+): PublishRequest => ({
+  ...request,
+  options: { ...request.options, headers: { ...request.options.headers, ...headers } }
+})
+
+/** Types of chains. */
+
+type ErrorOf<M> = M extends Process<infer E, infer _R, infer _P> ? E : never
+type PublishErrorOf<M> = M extends Publish<infer E, infer _R> ? E : never
+type PublishServicesOf<M> = M extends Publish<infer _E, infer R> ? R : never
+type ProcessServicesOf<M> = M extends Process<infer _E, infer R, infer _P> ? R : never
+
+/**
+ * What a chain of handling adds to the errors of its handler.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ProcessErrors<Ms extends ReadonlyArray<AnyProcess>> = ErrorOf<Ms[number]>
+
+/**
+ * What a handler that needs `R` needs with a chain around it: less what the chain provides, and what the chain itself needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ProcessServices<Ms extends ReadonlyArray<AnyProcess>, R> = Ms extends readonly [
+  infer Head,
+  ...infer Rest extends ReadonlyArray<AnyProcess>
+] ? Head extends Process<infer _E, infer Needs, infer Provides> ? Needs | Exclude<ProcessServices<Rest, R>, Provides>
+  : never
+  : R | ProcessServicesOf<Ms[number]>
+
+/**
+ * Marks a channel whose publishes go through middleware that may fail with `E` and needs `R`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OnPublish<out E, out R> {
+  readonly [ChannelMiddleware]: Publish<E, R>
+}
+
+/**
+ * What middleware adds to the errors of a publish to this channel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PublishErrors<C> = C extends OnPublish<infer E, infer _R> ? E : never
+
+/**
+ * What middleware needs for a publish to this channel.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PublishServices<C> = C extends OnPublish<infer _E, infer R> ? R : never
+
+/**
+ * The same channel, with middleware around each publish to it. Its errors are errors of `publish`, its services are needed there.
+ *
+ * **Details**: it is outside of middleware the channel had before, and within the middleware of the program.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const forChannel = <C extends Channel.Any, const Ms extends ReadonlyArray<AnyPublish>>(
+  channel: C,
+  ...middleware: Ms
+):
+  & Channel.Channel<C["name"], C["payload"]>
+  & OnPublish<PublishErrors<C> | PublishErrorOf<Ms[number]>, PublishServices<C> | PublishServicesOf<Ms[number]>> =>
+{
+  const before = publishOf(channel)
+  const all = before === undefined ? middleware : [...middleware, before]
+  return {
+    ...(channel as Channel.Channel<C["name"], C["payload"]>),
+    [ChannelMiddleware]: { publish: (next: PublishNext) => composePublish(all, next) } as Publish<
+      PublishErrors<C> | PublishErrorOf<Ms[number]>,
+      PublishServices<C> | PublishServicesOf<Ms[number]>
+    >
+  }
+}
+
+/** The middleware of the program. */
+
+/**
+ * The middleware of the program, outermost first, with the services it needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Program {
+  readonly publish: ReadonlyArray<AnyPublish>
+  readonly process: ReadonlyArray<AnyProcess>
+  readonly services: Context.Context<never>
+}
+
+/**
+ * The middleware of the program: what the layers of `Rotif` take up when they are built. Set it with `layer`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Program: Context.Reference<Program> = Context.Reference<Program>("rotif/Middleware/Program", {
+  defaultValue: () => ({ publish: [], process: [], services: Context.empty() })
+})
+
+/**
+ * Middleware around every publish and every message of a program: provide it to `Rotif.layer`.
+ *
+ * **Details**: one given with another `layer` further out is outside of these. The services that the middleware needs are those of the
+ * layer; in what it wraps, a service of the same name that is already there wins.
+ *
+ * **Example** (Traces and metrics for all)
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Middleware, Rotif } from "rotif"
+ *
+ * const Messaging = Rotif.layerMemory.pipe(
+ *   Layer.provide(Middleware.layer(Middleware.tracing(), Middleware.metrics()))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <const Ms extends ReadonlyArray<Any>>(
+  ...middleware: Ms
+): Layer.Layer<never, never, PublishServicesOf<Ms[number]> | ProcessServicesOf<Ms[number]>> =>
+  Layer.effect(
+    Program,
+    Effect.map(
+      Effect.context<PublishServicesOf<Ms[number]> | ProcessServicesOf<Ms[number]>>(),
+      (context): Program => {
+        const outer = Context.get(context, Program)
+        return {
+          publish: [...outer.publish, ...middleware.filter((one): one is AnyPublish & Ms[number] => "publish" in one)],
+          process: [...outer.process, ...middleware.filter((one): one is AnyProcess & Ms[number] => "process" in one)],
+          // The span around the building of a layer is nobody's parent.
+          services: Context.merge(outer.services, Context.omit(Tracer.ParentSpan)(context)) as Context.Context<never>
+        }
+      }
+    )
+  )

@@ -1,0 +1,117 @@
+/**
+ * The names of telemetry, and the trace context that travels with a message.
+ *
+ * Names follow OpenTelemetry's semantic conventions for messaging; what they do not know is under `rotif.`. `Middleware.tracing`,
+ * `Middleware.metrics` and `Middleware.logging` use them.
+ *
+ * @since 0.1.0
+ */
+import { Context, Tracer } from "effect"
+
+/**
+ * The attributes of spans, metrics and log lines.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Attribute = {
+  System: "messaging.system",
+  /** The name of the channel; of a template its text, which has few values. */
+  Destination: "messaging.destination.name",
+  /** The text of a template channel. */
+  DestinationTemplate: "messaging.destination.template",
+  OperationName: "messaging.operation.name",
+  OperationType: "messaging.operation.type",
+  MessageId: "messaging.message.id",
+  Group: "messaging.consumer.group.name",
+  /** The `_tag` or name of the error; only of what failed. */
+  ErrorType: "error.type",
+  /** `Published`, `Scheduled`, `Duplicate`: what a publish did. */
+  Receipt: "rotif.receipt",
+  Attempt: "rotif.attempt",
+  DeliveryCount: "rotif.delivery_count"
+} as const
+
+/**
+ * The value of `messaging.system`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const system = "redis"
+
+/**
+ * The operations: their names, and the types OpenTelemetry gives them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Operation = {
+  publish: { name: "publish", type: "send" },
+  process: { name: "process", type: "process" }
+} as const
+
+/**
+ * The names of the metrics.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const MetricName = {
+  /** Counter: messages published, also those that failed (with `error.type`). */
+  Sent: "messaging.client.sent.messages",
+  /** Histogram, seconds: how long a publish took. */
+  OperationDuration: "messaging.client.operation.duration",
+  /** Counter: messages handed to a handler (each attempt counts). */
+  Consumed: "messaging.client.consumed.messages",
+  /** Histogram, seconds: how long the handling of one attempt took. */
+  ProcessDuration: "messaging.process.duration",
+  /** Gauge: handlers running now. */
+  Active: "rotif.process.active",
+  /** Histogram, seconds: from the first publish (the backend's clock) to the start of the handler (this process's clock). */
+  Age: "rotif.message.age"
+} as const
+
+/**
+ * The W3C `tracestate` of the trace that goes on here; `Middleware.tracing` sends it with what is published. Set it where a trace comes
+ * in from outside.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const TraceState: Context.Reference<string | undefined> = Context.Reference<string | undefined>(
+  "rotif/Telemetry/TraceState",
+  { defaultValue: () => undefined }
+)
+
+type Strings = Readonly<Record<string, string>>
+
+/**
+ * The headers that carry a span: W3C `traceparent`, and `tracestate` when there is one.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const toHeaders = (span: Tracer.AnySpan, traceState?: string | undefined): Strings => {
+  const traceparent = `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
+  return traceState === undefined || traceState === "" ? { traceparent } : { traceparent, tracestate: traceState }
+}
+
+const pattern = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/
+
+/**
+ * The span that headers carry; `undefined` when there is none or it is not valid.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const fromHeaders = (headers: Strings): Tracer.ExternalSpan | undefined => {
+  const text = headers["traceparent"]
+  const match = text === undefined ? null : pattern.exec(text)
+  if (match === null) return undefined
+  const [, version, traceId, spanId, flags, more] = match
+  // Version 00 has exactly four parts, a later one may have more; ff and ids of zeros are not valid.
+  if (version === "ff" || (version === "00" && more !== undefined)) return undefined
+  if (/^0+$/.test(traceId!) || /^0+$/.test(spanId!)) return undefined
+  return Tracer.externalSpan({ traceId: traceId!, spanId: spanId!, sampled: (Number.parseInt(flags!, 16) & 1) === 1 })
+}

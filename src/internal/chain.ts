@@ -1,0 +1,46 @@
+/** Chains of middleware at run time: how they are composed, and where their border is. */
+import { Cause, Context, Effect } from "effect"
+import type * as Channel from "../Channel.ts"
+import type { AnyProcess, AnyPublish, OnPublish, ProcessNext, Program, PublishNext } from "../Middleware.ts"
+
+/** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
+export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
+
+/** Where a channel has the middleware of its publishes. */
+export const ChannelMiddleware: unique symbol = Symbol.for("rotif/Middleware/Channel")
+
+/** The middleware around publishes to this channel, if it has any. */
+export const publishOf = (channel: Channel.Any): AnyPublish | undefined =>
+  (channel as Channel.Any & Partial<OnPublish<object, unknown>>)[ChannelMiddleware]
+
+/** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */
+export const composePublish = (middleware: ReadonlyArray<AnyPublish>, last: PublishNext): PublishNext =>
+  middleware.reduceRight<PublishNext>((next, { publish }) => publish(next) as PublishNext, last)
+
+export const composeProcess = (middleware: ReadonlyArray<AnyProcess>, last: ProcessNext): ProcessNext =>
+  middleware.reduceRight<ProcessNext>((next, { process }) => process(next) as ProcessNext, last)
+
+/** What is in `context` stays; what it lacks is taken from the services of the program's middleware. */
+export const complete = <R>(program: Program, context: Context.Context<R>): Context.Context<R> =>
+  Context.merge(program.services, context) as Context.Context<R>
+
+/**
+ * Tells the errors that came from within a chain from those the chain itself made. Only those from within have the types that
+ * their receiver knows.
+ */
+export const makeBorder = () => {
+  const inner = new WeakSet<object>()
+  return {
+    /** Marks the errors of what is within. */
+    mark: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.tapCause(effect, (cause) =>
+        Effect.sync(() => {
+          for (const reason of cause.reasons) {
+            if (Cause.isFailReason(reason) && typeof reason.error === "object" && reason.error !== null) {
+              inner.add(reason.error)
+            }
+          }
+        })),
+    isForeign: (error: unknown): boolean => typeof error === "object" && error !== null && !inner.has(error)
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Publishing through middleware.
+ *
+ * The messages of a `publishAll` go through the chain one after the other, each in a fiber of its own that waits at the chain's end;
+ * what has come there is sent as one batch. So it is one append where the middleware does not wait for anything. Where it does, what
+ * has come before is sent first: nobody waits for a message that waits for him, and the order stays.
+ */
+import { Context, Deferred, Effect, Exit, Fiber, Latch } from "effect"
+import type { Appended, NewMessage } from "../Broker.ts"
+import type * as Channel from "../Channel.ts"
+import type { AnyPublish, Program, PublishNext, PublishRequest } from "../Middleware.ts"
+import type { AnyOptions, Receipt, RequestError, StoreError } from "../Publisher.ts"
+import * as Chain from "./chain.ts"
+
+/** What the publisher does at the end of a chain. */
+export interface Ports {
+  readonly encode: (request: PublishRequest) => Effect.Effect<NewMessage, RequestError>
+  readonly append: (messages: ReadonlyArray<NewMessage>) => Effect.Effect<ReadonlyArray<Appended>>
+  readonly outcomeOf: (message: NewMessage, appended: Appended) => Receipt | StoreError
+  readonly nextId: () => string
+  /** The error of a publish for what a middleware of the program failed with. */
+  readonly refuse: (channel: Channel.Any, error: unknown) => RequestError
+}
+
+type Failure = RequestError | StoreError
+
+/** The place of one message in a batch. */
+class Slot {
+  message: NewMessage | undefined
+  readonly arrived = Latch.makeUnsafe(false)
+  readonly outcome = Deferred.makeUnsafe<Receipt, StoreError>()
+}
+
+export const make = (program: Program, ports: Ports) => {
+  const settle = (outcome: Receipt | StoreError): Effect.Effect<Receipt, StoreError> =>
+    outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
+
+  const last = (request: PublishRequest): Effect.Effect<Receipt, Failure> =>
+    Effect.flatMap(ports.encode(request), (message): Effect.Effect<Receipt, Failure> => {
+      const slot = request[Chain.Notes] as Slot | undefined
+      if (slot === undefined || slot.message !== undefined) {
+        return Effect.flatMap(ports.append([message]), ([appended]) => settle(ports.outcomeOf(message, appended!)))
+      }
+      slot.message = message
+      slot.arrived.openUnsafe()
+      return Deferred.await(slot.outcome)
+    })
+
+  const border = Chain.makeBorder()
+  const ofChannels = new WeakMap<AnyPublish, PublishNext>()
+  const within: PublishNext = (request) => {
+    const own = Chain.publishOf(request.channel)
+    if (own === undefined) return last(request)
+    let chain = ofChannels.get(own)
+    if (chain === undefined) ofChannels.set(own, chain = Chain.composePublish([own], last))
+    return chain(request)
+  }
+  const outer = Chain.composePublish(program.publish, (request) => border.mark(within(request)))
+
+  // A program publishes from few contexts, most often from the one it did last.
+  let caller: Context.Context<never> | undefined
+  let completed: Context.Context<never> = Context.empty()
+  const complete = (context: Context.Context<never>): Context.Context<never> => {
+    if (context !== caller) {
+      caller = context
+      completed = Chain.complete(program, context)
+    }
+    return completed
+  }
+
+  const run = (request: PublishRequest): Effect.Effect<Receipt, Failure> =>
+    (program.publish.length === 0 ? within(request) : Effect.updateContext(
+      Effect.mapError(
+        outer(request),
+        (error) => border.isForeign(error) ? ports.refuse(request.channel, error) : error
+      ) as Effect.Effect<Receipt, Failure>,
+      complete
+    )) as Effect.Effect<Receipt, Failure>
+
+  const requestOf = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined, slot?: Slot) => ({
+    channel,
+    payload,
+    options: options ?? {},
+    id: ports.nextId(),
+    [Chain.Notes]: slot
+  })
+
+  const publish = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined) =>
+    Effect.suspend(() => run(requestOf(channel, payload, options)))
+
+  /** The outcomes in order; it fails when a message was refused before any was sent. */
+  const publishAll = Effect.fnUntraced(function*(
+    channel: Channel.Any,
+    payloads: Iterable<unknown>,
+    optionsFor: (payload: never, index: number) => AnyOptions | undefined
+  ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
+    const fibers: Array<Fiber.Fiber<Receipt, Failure>> = []
+    let waiting: Array<Slot> = []
+    let isSent = false
+    const flush = Effect.suspend(() => {
+      const slots = waiting
+      if (slots.length === 0) return Effect.void
+      waiting = []
+      isSent = true
+      return Effect.map(ports.append(slots.map((slot) => slot.message!)), (appended) => {
+        for (const [i, slot] of slots.entries()) {
+          Deferred.doneUnsafe(slot.outcome, settle(ports.outcomeOf(slot.message!, appended[i]!)))
+        }
+      })
+    })
+    let index = 0
+    for (const payload of payloads) {
+      const slot = new Slot()
+      const request = requestOf(channel, payload, optionsFor(payload as never, index++), slot)
+      const fiber = yield* Effect.forkChild(run(request), { startImmediately: true })
+      fibers.push(fiber)
+      if (slot.message === undefined && fiber.pollUnsafe() === undefined) {
+        yield* flush
+        yield* Effect.raceFirst(slot.arrived.await, Fiber.await(fiber))
+      }
+      if (slot.message !== undefined) waiting.push(slot)
+      const exit = fiber.pollUnsafe()
+      if (exit !== undefined && Exit.isFailure(exit) && !isSent) {
+        yield* Fiber.interruptAll(fibers)
+        return yield* exit as Exit.Exit<never, RequestError>
+      }
+    }
+    yield* flush
+    return yield* Effect.forEach(fibers, (fiber) => Effect.catch(Fiber.join(fiber), (error) => Effect.succeed(error)))
+  })
+
+  return { isEmpty: program.publish.length === 0, publish, publishAll }
+}

@@ -1,0 +1,82 @@
+import { Duration, Effect, type Exit } from "effect"
+import { CircuitBreaker, type CircuitBreakerError, type Outcome } from "effect/persistence/CircuitBreaker"
+import type { Process, Publish } from "../Middleware.ts"
+import type { Limited } from "./rateLimit.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface CircuitBreakerOptions {
+  /** What shares one circuit. Default: each channel has one for its publishes, and each group one for what it handles of it. */
+  readonly key?: ((limited: Limited) => string) | undefined
+  /** Whether an outcome counts as a failure. Default: every failure does, but not an interruption. */
+  readonly classify?: ((exit: Exit.Exit<unknown, unknown>) => Outcome) | undefined
+  /**
+   * What happens to messages while the circuit is open: they wait until it lets them try (`"wait"`, the default; no attempt is counted), or
+   * fail with `CircuitBreakerError`. A publish always fails.
+   */
+  readonly whenOpen?: "wait" | "fail" | undefined
+  /** How often a waiting message asks whether the one that tries has succeeded. Default 1 second. */
+  readonly probeInterval?: Duration.Input | undefined
+}
+
+const keyOf = (limited: Limited): string =>
+  limited.operation === "publish"
+    ? `rotif:publish:${limited.channel}`
+    : `rotif:process:${limited.channel}:${limited.group}`
+
+/**
+ * Stops calling what keeps failing, with Effect's `CircuitBreaker`: its layer says when the circuit opens and for how long, its store
+ * whether processes share it.
+ *
+ * **Details**: a message that waits is held: its lease is renewed, and it takes one of the places of `concurrency`, so that a subscription
+ * whose circuit is open soon takes no more messages.
+ *
+ * **Errors**: `CircuitBreakerError`: the circuit is open, or its store failed.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const circuitBreaker = (
+  options?: CircuitBreakerOptions
+): Publish<CircuitBreakerError, CircuitBreaker> & Process<CircuitBreakerError, CircuitBreaker> => {
+  const key = options?.key ?? keyOf
+  const classify = options?.classify
+  const waits = options?.whenOpen !== "fail"
+  const probeInterval = Duration.fromInputUnsafe(options?.probeInterval ?? "1 second")
+
+  const execute = <A, E, R>(effect: Effect.Effect<A, E, R>, limited: Limited) =>
+    CircuitBreaker.use((breaker) => breaker.execute(effect, { key: key(limited), classify }))
+
+  return {
+    publish: (next) => (request) => execute(next(request), { operation: "publish", channel: request.channel.name }),
+    process: (next) => (message) => {
+      const limited: Limited = { operation: "process", channel: message.channel, group: message.group }
+      if (!waits) return execute(next(message), limited)
+      return CircuitBreaker.use((breaker) => {
+        let isAdmitted = false
+        const tried = breaker.execute(
+          Effect.suspend(() => {
+            isAdmitted = true
+            return next(message)
+          }),
+          { key: key(limited), classify }
+        )
+        const attempt: typeof tried = Effect.catchCause(tried, (cause) => {
+          if (isAdmitted) return Effect.failCause(cause)
+          const error = cause.reasons[0]
+          if (error?._tag !== "Fail") return Effect.failCause(cause)
+          // What was not admitted can only have been refused by the breaker.
+          const { reason } = error.error as CircuitBreakerError
+          if (reason._tag === "CircuitBreakerStoreError") return Effect.failCause(cause)
+          const pause = reason._tag === "CircuitOpen"
+            ? Duration.max(reason.retryAfter, Duration.millis(1))
+            : probeInterval
+          return Effect.andThen(Effect.sleep(pause), attempt)
+        })
+        return attempt
+      })
+    }
+  }
+}

@@ -1,0 +1,124 @@
+import type { Context, Fiber } from "effect"
+import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
+import type { Process, Publish } from "../Middleware.ts"
+import { tagOf } from "../Retry.ts"
+import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface MetricsOptions {
+  /** The upper bounds of the histograms' buckets, in seconds. Default: those of OpenTelemetry, 5 ms to 10 s. */
+  readonly boundaries?: ReadonlyArray<number> | undefined
+}
+
+const standard = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+
+type Attributes = Readonly<Record<string, string>>
+
+const seconds = (from: bigint, to: bigint) => to > from ? Number(to - from) / 1e9 : 0
+
+const errorType = (cause: Cause.Cause<unknown>): string => {
+  if (Cause.hasInterruptsOnly(cause)) return "interrupted"
+  const error = Cause.squash(cause)
+  const tag = tagOf(error)
+  return tag === "Error" && error instanceof Error ? error.name : tag
+}
+
+/** One value for each key, made when it is asked for first: attaching attributes at every update would cost more than the update. */
+const cached = <A>(make: (...keys: ReadonlyArray<string>) => A) => {
+  const values = new Map<string, A>()
+  return (...keys: ReadonlyArray<string>): A => {
+    const key = keys.length === 1 ? keys[0]! : keys.join("\n")
+    let value = values.get(key)
+    if (value === undefined) values.set(key, value = make(...keys))
+    return value
+  }
+}
+
+/** What is counted and timed of one operation, where it succeeds and for each error. */
+const outcomes = (
+  counter: Metric.Metric<number, unknown>,
+  duration: Metric.Metric<number, unknown>,
+  attributes: Attributes
+) => {
+  const of = (more: Attributes) => {
+    const all = { ...attributes, ...more }
+    return { count: Metric.withAttributes(counter, all), took: Metric.withAttributes(duration, all) }
+  }
+  const success = of({})
+  const failure = cached((type) => of({ [Attribute.ErrorType]: type! }))
+  return (exit: Exit.Exit<unknown, unknown>, took: number, context: Context.Context<never>) => {
+    const metrics = Exit.isSuccess(exit) ? success : failure(errorType(exit.cause))
+    metrics.count.updateUnsafe(1, context)
+    metrics.took.updateUnsafe(took, context)
+  }
+}
+
+const clockOf = (fiber: Fiber.Fiber<unknown, unknown>): Clock.Clock => fiber.getRef(Clock.Clock)
+
+/**
+ * Counts and times publishes and attempts, with Effect's metrics. See `Telemetry.MetricName` for the names; each has the channel as
+ * attribute, those of handling the group, and those of failures the tag of the error.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const metrics = (options?: MetricsOptions): Publish & Process => {
+  const boundaries = options?.boundaries ?? standard
+  const histogram = (name: string, description: string) =>
+    Metric.histogram(name, { description, boundaries, attributes: { unit: "s" } })
+  const sent = Metric.counter(MetricName.Sent, { description: "Messages published", incremental: true })
+  const consumed = Metric.counter(MetricName.Consumed, {
+    description: "Attempts to handle a message",
+    incremental: true
+  })
+  const operationDuration = histogram(MetricName.OperationDuration, "How long a publish takes")
+  const processDuration = histogram(MetricName.ProcessDuration, "How long an attempt takes")
+  const age = histogram(MetricName.Age, "From the publish of a message to the start of its handling")
+  const active = Metric.gauge(MetricName.Active, { description: "Handlers running now" })
+
+  const attributesOf = (operation: keyof typeof Operation, channel: string): Attributes => ({
+    [Attribute.System]: system,
+    [Attribute.Destination]: channel,
+    [Attribute.OperationName]: Operation[operation].name,
+    [Attribute.OperationType]: Operation[operation].type
+  })
+  const publishing = cached((channel) => outcomes(sent, operationDuration, attributesOf("publish", channel!)))
+  const processing = cached((channel, group) => {
+    const attributes = { ...attributesOf("process", channel!), [Attribute.Group]: group! }
+    return {
+      finish: outcomes(consumed, processDuration, attributes),
+      active: Metric.withAttributes(active, attributes),
+      age: Metric.withAttributes(age, attributes)
+    }
+  })
+
+  return {
+    publish: (next) => (request) =>
+      Effect.withFiber((fiber) => {
+        const clock = clockOf(fiber)
+        const start = clock.currentTimeNanosUnsafe()
+        const finish = publishing(request.channel.name)
+        return Effect.onExit(next(request), (exit) => {
+          finish(exit, seconds(start, clock.currentTimeNanosUnsafe()), fiber.context)
+          return Effect.void
+        })
+      }),
+    process: (next) => (message) =>
+      Effect.withFiber((fiber) => {
+        const clock = clockOf(fiber)
+        const start = clock.currentTimeNanosUnsafe()
+        const metrics = processing(message.channel, message.group)
+        const waited = clock.currentTimeMillisUnsafe() - DateTime.toEpochMillis(message.publishedAt)
+        metrics.age.updateUnsafe(Math.max(0, waited) / 1000, fiber.context)
+        metrics.active.modifyUnsafe(1, fiber.context)
+        return Effect.onExit(next(message), (exit) => {
+          metrics.active.modifyUnsafe(-1, fiber.context)
+          metrics.finish(exit, seconds(start, clock.currentTimeNanosUnsafe()), fiber.context)
+          return Effect.void
+        })
+      })
+  }
+}

@@ -1,0 +1,70 @@
+import { Duration, Effect } from "effect"
+import { RateLimiter, type RateLimiterError } from "effect/persistence/RateLimiter"
+import type { Process, Publish } from "../Middleware.ts"
+
+/**
+ * What is limited: a publish to a channel, or the handling of its messages by a group.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Limited =
+  | { readonly operation: "publish"; readonly channel: string }
+  | { readonly operation: "process"; readonly channel: string; readonly group: string }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface RateLimitOptions {
+  /** How many messages may go through within `window`. */
+  readonly limit: number
+  readonly window: Duration.Input
+  /** Default `"token-bucket"`, which spreads them over the window. */
+  readonly algorithm?: "fixed-window" | "token-bucket" | undefined
+  /** What happens to a message too many: it waits (`"delay"`, the default), or fails with `RateLimiterError`. */
+  readonly onExceeded?: "delay" | "fail" | undefined
+  /** What shares one limit. Default: each channel has one for its publishes, and each group one for what it handles of it. */
+  readonly key?: ((limited: Limited) => string) | undefined
+}
+
+const keyOf = (limited: Limited): string =>
+  limited.operation === "publish"
+    ? `rotif:publish:${limited.channel}`
+    : `rotif:process:${limited.channel}:${limited.group}`
+
+/**
+ * Limits how many messages are published or handled in a time, with Effect's `RateLimiter`. With its Redis store the limit holds for all
+ * processes together.
+ *
+ * **Details**: a message that waits is held: its lease is renewed, and it takes one of the places of `concurrency`.
+ *
+ * **Errors**: `RateLimiterError`, when the limit is exceeded with `onExceeded: "fail"`, or when the store fails.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const rateLimit = (
+  options: RateLimitOptions
+): Publish<RateLimiterError, RateLimiter> & Process<RateLimiterError, RateLimiter> => {
+  const key = options.key ?? keyOf
+  const pass = (limited: Limited) =>
+    RateLimiter.use((limiter) =>
+      Effect.flatMap(
+        limiter.consume({
+          algorithm: options.algorithm ?? "token-bucket",
+          onExceeded: options.onExceeded ?? "delay",
+          window: options.window,
+          limit: options.limit,
+          key: key(limited)
+        }),
+        ({ delay }) => Duration.isZero(delay) ? Effect.void : Effect.sleep(delay)
+      )
+    )
+  return {
+    publish: (next) => (request) =>
+      Effect.andThen(pass({ operation: "publish", channel: request.channel.name }), next(request)),
+    process: (next) => (message) =>
+      Effect.andThen(pass({ operation: "process", channel: message.channel, group: message.group }), next(message))
+  }
+}

@@ -1,0 +1,28 @@
+import { Cause, Duration, Effect } from "effect"
+import type { Process } from "../Middleware.ts"
+
+/**
+ * Interrupts the handling of a message that takes longer, and fails with a `TimeoutError`, which the retry policy decides about. What is
+ * outside of it in the chain is not timed.
+ *
+ * **Details**: publishes are not its matter: they end within the command timeout of the backend, and one that is cut off may be stored
+ * all the same.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const timeout = (duration: Duration.Input): Process<Cause.TimeoutError> => {
+  const span = Duration.fromInputUnsafe(duration)
+  return {
+    process: (next) => (message) =>
+      Effect.timeoutOrElse(next(message), {
+        duration: span,
+        orElse: () =>
+          Effect.fail(
+            new Cause.TimeoutError(
+              `handling ${message.id} on "${message.channel}" took longer than ${Duration.format(span)}`
+            )
+          )
+      })
+  }
+}

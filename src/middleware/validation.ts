@@ -1,0 +1,54 @@
+import { Data, Effect } from "effect"
+import type * as Channel from "../Channel.ts"
+import type { Process, Publish } from "../Middleware.ts"
+
+/**
+ * A payload does not satisfy a predicate of `Middleware.validation`. The message never has the payload.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ValidationError extends Data.TaggedError("ValidationError")<{
+  readonly channel: string
+  readonly operation: "publish" | "process"
+  readonly message: string
+}> {}
+
+/**
+ * Refuses payloads of a channel that do not satisfy a predicate: a publish is not sent, a message counts as failed.
+ *
+ * **Details**: messages of other channels pass. The predicate returns whether the payload is valid, or what is wrong with it.
+ *
+ * **Example** (Orders of at least one cent)
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Channel, Middleware } from "rotif"
+ *
+ * const Order = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String, cents: Schema.Int }) })
+ * const positive = Middleware.validation(Order, ({ cents }) => cents > 0 || "an order costs at least one cent")
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const validation = <C extends Channel.Any>(
+  channel: C,
+  predicate: (payload: Channel.PayloadOf<C>) => boolean | string
+): Publish<ValidationError> & Process<ValidationError> => {
+  const check = (name: string, operation: ValidationError["operation"], payload: unknown) =>
+    Effect.suspend((): Effect.Effect<void, ValidationError> => {
+      if (name !== channel.name) return Effect.void
+      const answer = predicate(payload as Channel.PayloadOf<C>)
+      if (answer === true) return Effect.void
+      const why = typeof answer === "string" ? answer : "the payload does not satisfy the predicate"
+      return Effect.fail(
+        new ValidationError({ channel: name, operation, message: `${operation} on "${name}": ${why}` })
+      )
+    })
+  return {
+    publish: (next) => (request) =>
+      Effect.andThen(check(request.channel.name, "publish", request.payload), next(request)),
+    process: (next) => (message) => Effect.andThen(check(message.channel, "process", message.payload), next(message))
+  }
+}
