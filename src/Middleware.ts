@@ -128,10 +128,13 @@ export type Any = AnyPublish | AnyProcess
  * @category constructors
  * @since 0.1.0
  */
-export const publish = <E, R>(
-  wrap: (next: PublishNext) => (request: PublishRequest) => Effect.Effect<Publisher.Receipt, E, R>
-): Publish<Exclude<E, PublishFailure | Types.unhandled>, R> =>
-  ({ publish: wrap }) as unknown as Publish<Exclude<E, PublishFailure | Types.unhandled>, R>
+export const publish = <X extends Effect.Effect<Publisher.Receipt, unknown, unknown>>(
+  wrap: (next: PublishNext) => (request: PublishRequest) => X
+): Publish<Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>, Effect.Services<X>> =>
+  ({ publish: wrap }) as unknown as Publish<
+    Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>,
+    Effect.Services<X>
+  >
 
 /**
  * Makes a middleware of handling.
@@ -150,21 +153,26 @@ export const publish = <E, R>(
  * @category constructors
  * @since 0.1.0
  */
-export const process = <E, R>(
-  wrap: (next: ProcessNext) => (message: AnyMessage) => Effect.Effect<unknown, E, R>
-): Process<Exclude<E, Types.unhandled>, R> => ({ process: wrap }) as unknown as Process<Exclude<E, Types.unhandled>, R>
+export const process = <X extends Effect.Effect<unknown, unknown, unknown>>(
+  wrap: (next: ProcessNext) => (message: AnyMessage) => X
+): Process<Exclude<Effect.Error<X>, Types.unhandled>, Effect.Services<X>> => providing<never>()(wrap)
 
 /**
- * Makes a middleware that provides services to the handler: `Middleware.providing<CurrentUser>()((next) => (message) => …)`.
+ * Makes a middleware that provides services to the handler and to the middleware within:
+ * `Middleware.providing<CurrentUser>()((next) => (message) => Effect.provideService(next(message), CurrentUser, …))`.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const providing = <Provides>() =>
-<E, R>(
-  wrap: (next: ProcessNext<Provides>) => (message: AnyMessage) => Effect.Effect<unknown, E, R>
-): Process<Exclude<E, Types.unhandled>, R, Provides> =>
-  ({ process: wrap }) as unknown as Process<Exclude<E, Types.unhandled>, R, Provides>
+<X extends Effect.Effect<unknown, unknown, unknown>>(
+  wrap: (next: ProcessNext<Provides>) => (message: AnyMessage) => X
+): Process<Exclude<Effect.Error<X>, Types.unhandled>, Effect.Services<X>, Provides> =>
+  ({ process: wrap }) as unknown as Process<
+    Exclude<Effect.Error<X>, Types.unhandled>,
+    Effect.Services<X>,
+    Provides
+  >
 
 /**
  * Adds headers to a request.
@@ -235,6 +243,16 @@ export type PublishErrors<C> = C extends OnPublish<infer E, infer _R> ? E : neve
 export type PublishServices<C> = C extends OnPublish<infer _E, infer R> ? R : never
 
 /**
+ * A channel whose publishes go through these middlewares.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ForChannel<C extends Channel.Any, Ms extends ReadonlyArray<AnyPublish>> =
+  & Channel.Channel<C["name"], C["payload"]>
+  & OnPublish<PublishErrors<C> | PublishErrorOf<Ms[number]>, PublishServices<C> | PublishServicesOf<Ms[number]>>
+
+/**
  * The same channel, with middleware around each publish to it. Its errors are errors of `publish`, its services are needed there.
  *
  * **Details**: it is outside of middleware the channel had before, and within the middleware of the program.
@@ -245,19 +263,11 @@ export type PublishServices<C> = C extends OnPublish<infer _E, infer R> ? R : ne
 export const forChannel = <C extends Channel.Any, const Ms extends ReadonlyArray<AnyPublish>>(
   channel: C,
   ...middleware: Ms
-):
-  & Channel.Channel<C["name"], C["payload"]>
-  & OnPublish<PublishErrors<C> | PublishErrorOf<Ms[number]>, PublishServices<C> | PublishServicesOf<Ms[number]>> =>
-{
+): ForChannel<C, Ms> => {
   const before = publishOf(channel)
   const all = before === undefined ? middleware : [...middleware, before]
-  return {
-    ...(channel as Channel.Channel<C["name"], C["payload"]>),
-    [ChannelMiddleware]: { publish: (next: PublishNext) => composePublish(all, next) } as Publish<
-      PublishErrors<C> | PublishErrorOf<Ms[number]>,
-      PublishServices<C> | PublishServicesOf<Ms[number]>
-    >
-  }
+  const around: AnyPublish = { publish: (next) => composePublish(all, next) }
+  return { ...channel, [ChannelMiddleware]: around } as unknown as ForChannel<C, Ms>
 }
 
 /** The middleware of the program. */

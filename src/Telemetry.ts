@@ -92,7 +92,7 @@ type Strings = Readonly<Record<string, string>>
  * @category operations
  * @since 0.1.0
  */
-export const toHeaders = (span: Tracer.AnySpan, traceState?: string | undefined): Strings => {
+export const toHeaders = (span: Tracer.AnySpan, traceState?: string): Strings => {
   const traceparent = `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
   return traceState === undefined || traceState === "" ? { traceparent } : { traceparent, tracestate: traceState }
 }

@@ -12,35 +12,50 @@ export type HookFailure =
   | { readonly operation: "publish"; readonly request: PublishRequest; readonly cause: Cause.Cause<unknown> }
   | { readonly operation: "process"; readonly message: AnyMessage; readonly cause: Cause.Cause<unknown> }
 
-/** What a hook returns: an effect that is run, or nothing. */
-type Hooked<E, R> = Effect.Effect<unknown, E, R> | void
+/**
+ * What a hook returns: an effect that is run, or nothing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Hooked = Effect.Effect<unknown, unknown, unknown> | void
+
+/** The error and the services of what a hook returns; of nothing, none. */
+type ErrorOf<X> = X extends Effect.Effect<infer _A, infer E, infer _R> ? E : never
+type ServicesOf<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R : never
 
 /**
  * @category models
  * @since 0.1.0
  */
-export interface Hooks<E1, R1, E2, R2, R3, R4, R5> {
+export interface Hooks<
+  out BeforePublish extends Hooked = void,
+  out AfterPublish extends Hooked = void,
+  out BeforeProcess extends Hooked = void,
+  out AfterProcess extends Hooked = void,
+  out OnError extends Hooked = void
+> {
   /** Before a message is published. When it fails the publish is refused with its error. */
-  readonly beforePublish?: ((request: PublishRequest) => Hooked<E1, R1>) | undefined
+  readonly beforePublish?: ((request: PublishRequest) => BeforePublish) | undefined
   /** After it was stored, scheduled, or found to be a duplicate. */
-  readonly afterPublish?: ((receipt: Receipt, request: PublishRequest) => Hooked<unknown, R3>) | undefined
+  readonly afterPublish?: ((receipt: Receipt, request: PublishRequest) => AfterPublish) | undefined
   /** Before the handler. When it fails the handler is not run, and its error counts as the handler's. */
-  readonly beforeProcess?: ((message: AnyMessage) => Hooked<E2, R2>) | undefined
+  readonly beforeProcess?: ((message: AnyMessage) => BeforeProcess) | undefined
   /** After the handler succeeded. */
-  readonly afterProcess?: ((message: AnyMessage) => Hooked<unknown, R4>) | undefined
+  readonly afterProcess?: ((message: AnyMessage) => AfterProcess) | undefined
   /** After a publish or an attempt failed, also because of a `before…`; not when it was interrupted. */
-  readonly onError?: ((failure: HookFailure) => Hooked<unknown, R5>) | undefined
+  readonly onError?: ((failure: HookFailure) => OnError) | undefined
 }
 
-const run = <A, E, R>(hook: ((argument: A) => Hooked<E, R>) | undefined, argument: A): Effect.Effect<unknown, E, R> =>
-  hook === undefined ? Effect.void : Effect.suspend(() => {
-    const effect = hook(argument)
+const run = <X extends Hooked>(hook: () => X): Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>> =>
+  Effect.suspend(() => {
+    const effect: Hooked = hook()
     return Effect.isEffect(effect) ? effect : Effect.void
-  })
+  }) as Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>>
 
 /** Runs what must not change the outcome: its failure is reported and forgotten; only interruption passes. */
-const report = <R>(name: string, effect: Effect.Effect<unknown, unknown, R>): Effect.Effect<void, never, R> =>
-  Effect.matchCauseEffect(effect, {
+const report = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<void, never, ServicesOf<X>> =>
+  Effect.matchCauseEffect(run(hook), {
     onSuccess: () => Effect.void,
     onFailure: (cause) =>
       Cause.hasInterruptsOnly(cause)
@@ -71,33 +86,48 @@ const report = <R>(name: string, effect: Effect.Effect<unknown, unknown, R>): Ef
  * @since 0.1.0
  */
 export const hooks = <
-  E1 = never,
-  R1 = never,
-  E2 = never,
-  R2 = never,
-  R3 = never,
-  R4 = never,
-  R5 = never
->(hooks: Hooks<E1, R1, E2, R2, R3, R4, R5>): Publish<E1, R1 | R3 | R5> & Process<E2, R2 | R4 | R5> => {
-  const { afterProcess, afterPublish, onError } = hooks
-  const failed = (failure: HookFailure): Effect.Effect<void, never, R5> =>
+  BeforePublish extends Hooked = void,
+  AfterPublish extends Hooked = void,
+  BeforeProcess extends Hooked = void,
+  AfterProcess extends Hooked = void,
+  OnError extends Hooked = void
+>(
+  hooks: Hooks<BeforePublish, AfterPublish, BeforeProcess, AfterProcess, OnError>
+):
+  & Publish<
+    ErrorOf<BeforePublish>,
+    ServicesOf<BeforePublish> | ServicesOf<AfterPublish> | ServicesOf<OnError>
+  >
+  & Process<
+    ErrorOf<BeforeProcess>,
+    ServicesOf<BeforeProcess> | ServicesOf<AfterProcess> | ServicesOf<OnError>
+  > =>
+{
+  const { afterProcess, afterPublish, beforeProcess, beforePublish, onError } = hooks
+  const failed = (failure: HookFailure) =>
     onError === undefined || Cause.hasInterruptsOnly(failure.cause)
       ? Effect.void
-      : report("onError", run(onError, failure))
+      : report("onError", () => onError(failure))
   return {
-    publish: (next) => (request) =>
-      run(hooks.beforePublish, request).pipe(
-        Effect.andThen(next(request)),
-        Effect.tapCause((cause) => failed({ operation: "publish", request, cause })),
-        Effect.tap((receipt) =>
-          report("afterPublish", run(afterPublish && ((receipt: Receipt) => afterPublish(receipt, request)), receipt))
+    publish: (next) => (request) => {
+      const published = (beforePublish === undefined
+        ? next(request)
+        : Effect.andThen(run(() => beforePublish(request)), next(request))).pipe(
+          Effect.tapCause((cause) => failed({ operation: "publish", request, cause }))
         )
-      ),
-    process: (next) => (message) =>
-      run(hooks.beforeProcess, message).pipe(
-        Effect.andThen(next(message)),
-        Effect.tapCause((cause) => failed({ operation: "process", message, cause })),
-        Effect.tap(() => report("afterProcess", run(afterProcess, message)))
-      )
+      return afterPublish === undefined
+        ? published
+        : Effect.tap(published, (receipt) => report("afterPublish", () => afterPublish(receipt, request)))
+    },
+    process: (next) => (message) => {
+      const processed = (beforeProcess === undefined
+        ? next(message)
+        : Effect.andThen(run(() => beforeProcess(message)), next(message))).pipe(
+          Effect.tapCause((cause) => failed({ operation: "process", message, cause }))
+        )
+      return afterProcess === undefined
+        ? processed
+        : Effect.tap(processed, () => report("afterProcess", () => afterProcess(message)))
+    }
   }
 }

@@ -7,9 +7,11 @@ import { deadLettersSuite } from "./deadLetters.ts"
 import type { Backend } from "./kit.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
+import { middlewareSuite } from "./middleware.ts"
 import { publisherSuite } from "./publisher.ts"
 import { retriesSuite } from "./retries.ts"
 import { settlementSuite } from "./settlement.ts"
+import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
 
 const suites: ReadonlyArray<(backend: Backend) => void> = [
@@ -22,7 +24,9 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   broadcastSuite,
   retriesSuite,
   deadLettersSuite,
-  deadLetterOffersSuite
+  deadLetterOffersSuite,
+  middlewareSuite,
+  shippedMiddlewareSuite
 ]
 
 export const runSuites = (backend: Backend): void => {

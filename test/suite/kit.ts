@@ -4,7 +4,7 @@
 import { it } from "@effect/vitest"
 import { Duration, Effect, Layer, Queue, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { Message, Rotif } from "rotif"
+import type { Message, Middleware, Rotif } from "rotif"
 import { Broker, Channel, Subscription } from "rotif"
 
 /** The options of every backend, and how long Redis keeps what all have acknowledged; the memory has no need of that. */
@@ -66,9 +66,14 @@ export const promises = (backend: Backend) => (name: string, body: Body, options
 /**
  * Subscribes, and hands every message to the test before `handler` has it.
  */
-export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = never, R = never>(
+export const listen = Effect.fnUntraced(function*<
+  S extends Channel.Source,
+  E = never,
+  R = never,
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+>(
   source: S,
-  options?: Partial<Subscription.Options<S, E, R>>
+  options?: Partial<Subscription.Options<S, E, R, Ms>>
 ) {
   const seen = yield* Queue.unbounded<Message.Message<S>>()
   const { handler = () => Effect.void, ...rest } = options ?? {}
