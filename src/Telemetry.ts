@@ -97,7 +97,10 @@ export const toHeaders = (span: Tracer.AnySpan, traceState?: string): Strings =>
   return traceState === undefined || traceState === "" ? { traceparent } : { traceparent, tracestate: traceState }
 }
 
-const pattern = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$/
+// version-trace-span-flags. A later version than 00 may have more after another dash.
+const pattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/
+const noTrace = "0".repeat(32)
+const noSpan = "0".repeat(16)
 
 /**
  * The span that headers carry; `undefined` when there is none or it is not valid.
@@ -107,11 +110,11 @@ const pattern = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)
  */
 export const fromHeaders = (headers: Strings): Tracer.ExternalSpan | undefined => {
   const text = headers["traceparent"]
-  const match = text === undefined ? null : pattern.exec(text)
-  if (match === null) return undefined
-  const [, version, traceId, spanId, flags, more] = match
-  // Version 00 has exactly four parts, a later one may have more; ff and ids of zeros are not valid.
-  if (version === "ff" || (version === "00" && more !== undefined)) return undefined
-  if (/^0+$/.test(traceId!) || /^0+$/.test(spanId!)) return undefined
-  return Tracer.externalSpan({ traceId: traceId!, spanId: spanId!, sampled: (Number.parseInt(flags!, 16) & 1) === 1 })
+  if (text === undefined || !pattern.test(text)) return undefined
+  if (text.startsWith("ff") || (text.length > 55 && text.startsWith("00"))) return undefined
+  const traceId = text.slice(3, 35)
+  const spanId = text.slice(36, 52)
+  if (traceId === noTrace || spanId === noSpan) return undefined
+  // The last bit of the flags: the digit is odd.
+  return Tracer.externalSpan({ traceId, spanId, sampled: (Number.parseInt(text[54]!, 16) & 1) === 1 })
 }

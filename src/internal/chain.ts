@@ -1,5 +1,5 @@
 /** Chains of middleware at run time: how they are composed, and where their border is. */
-import { Cause, Context, Effect } from "effect"
+import { Cause, Context, Effect, Exit } from "effect"
 import type * as Channel from "../Channel.ts"
 import type { AnyProcess, AnyPublish, OnPublish, ProcessNext, Program, PublishNext } from "../Middleware.ts"
 
@@ -33,14 +33,15 @@ export const makeBorder = () => {
   return {
     /** Marks the errors of what is within. */
     mark: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.tapCause(effect, (cause) =>
-        Effect.sync(() => {
-          for (const reason of cause.reasons) {
-            if (Cause.isFailReason(reason) && typeof reason.error === "object" && reason.error !== null) {
-              inner.add(reason.error)
-            }
+      Effect.onExitPrimitive(effect, (exit) => {
+        if (Exit.isSuccess(exit)) return undefined
+        for (const reason of exit.cause.reasons) {
+          if (Cause.isFailReason(reason) && typeof reason.error === "object" && reason.error !== null) {
+            inner.add(reason.error)
           }
-        })),
+        }
+        return undefined
+      }, true),
     isForeign: (error: unknown): boolean => typeof error === "object" && error !== null && !inner.has(error)
   }
 }

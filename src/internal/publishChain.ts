@@ -5,7 +5,7 @@
  * what has come there is sent as one batch. So it is one append where the middleware does not wait for anything. Where it does, what
  * has come before is sent first: nobody waits for a message that waits for him, and the order stays.
  */
-import { Context, Deferred, Effect, Exit, Fiber, Latch } from "effect"
+import { Cause, Context, Effect, Exit, Fiber } from "effect"
 import type { Appended, NewMessage } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
 import type { AnyPublish, Program, PublishNext, PublishRequest } from "../Middleware.ts"
@@ -27,8 +27,10 @@ type Failure = RequestError | StoreError
 /** The place of one message in a batch. */
 class Slot {
   message: NewMessage | undefined
-  readonly arrived = Latch.makeUnsafe(false)
-  readonly outcome = Deferred.makeUnsafe<Receipt, StoreError>()
+  /** Ends the wait for this message to come to the end of its chain. */
+  arrived: (() => void) | undefined
+  /** Goes on with the chain, once it is known what became of the message. */
+  resume: ((outcome: Effect.Effect<Receipt, StoreError>) => void) | undefined
 }
 
 export const make = (program: Program, ports: Ports) => {
@@ -42,8 +44,10 @@ export const make = (program: Program, ports: Ports) => {
         return Effect.flatMap(ports.append([message]), ([appended]) => settle(ports.outcomeOf(message, appended!)))
       }
       slot.message = message
-      slot.arrived.openUnsafe()
-      return Deferred.await(slot.outcome)
+      return Effect.callback((resume) => {
+        slot.resume = resume
+        slot.arrived?.()
+      })
     })
 
   const border = Chain.makeBorder()
@@ -68,13 +72,12 @@ export const make = (program: Program, ports: Ports) => {
     return completed
   }
 
+  const isEmpty = program.publish.length === 0
+  /** Runs in a completed context. */
   const run = (request: PublishRequest): Effect.Effect<Receipt, Failure> =>
-    (program.publish.length === 0 ? within(request) : Effect.updateContext(
-      Effect.mapError(
-        outer(request),
-        (error) => border.isForeign(error) ? ports.refuse(request.channel, error) : error
-      ) as Effect.Effect<Receipt, Failure>,
-      complete
+    (isEmpty ? within(request) : Effect.mapError(
+      outer(request),
+      (error) => border.isForeign(error) ? ports.refuse(request.channel, error) : error
     )) as Effect.Effect<Receipt, Failure>
 
   const requestOf = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined, slot?: Slot) => ({
@@ -86,7 +89,20 @@ export const make = (program: Program, ports: Ports) => {
   })
 
   const publish = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined) =>
-    Effect.suspend(() => run(requestOf(channel, payload, options)))
+    Effect.suspend(() => {
+      const published = run(requestOf(channel, payload, options))
+      return isEmpty ? published : Effect.updateContext(published, complete)
+    })
+
+  /** Completes when the message has come to the end of its chain, or the chain has ended without it. */
+  const arrival = (slot: Slot, fiber: Fiber.Fiber<Receipt, Failure>) =>
+    Effect.callback<void>((resume) => {
+      const done = () => resume(Effect.void)
+      // It may have come while others were sent.
+      if (slot.message !== undefined) return done()
+      slot.arrived = done
+      return Effect.sync(fiber.addObserver(done))
+    })
 
   /** The outcomes in order; it fails when a message was refused before any was sent. */
   const publishAll = Effect.fnUntraced(function*(
@@ -94,40 +110,56 @@ export const make = (program: Program, ports: Ports) => {
     payloads: Iterable<unknown>,
     optionsFor: (payload: never, index: number) => AnyOptions | undefined
   ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
+    const context = yield* Effect.context()
+    const fork = Effect.runForkWith(isEmpty ? context : complete(context))
     const fibers: Array<Fiber.Fiber<Receipt, Failure>> = []
     let waiting: Array<Slot> = []
     let isSent = false
+
     const flush = Effect.suspend(() => {
       const slots = waiting
       if (slots.length === 0) return Effect.void
       waiting = []
       isSent = true
       return Effect.map(ports.append(slots.map((slot) => slot.message!)), (appended) => {
-        for (const [i, slot] of slots.entries()) {
-          Deferred.doneUnsafe(slot.outcome, settle(ports.outcomeOf(slot.message!, appended[i]!)))
-        }
+        for (const [i, slot] of slots.entries()) slot.resume!(settle(ports.outcomeOf(slot.message!, appended[i]!)))
       })
     })
-    let index = 0
-    for (const payload of payloads) {
-      const slot = new Slot()
-      const request = requestOf(channel, payload, optionsFor(payload as never, index++), slot)
-      const fiber = yield* Effect.forkChild(run(request), { startImmediately: true })
-      fibers.push(fiber)
-      if (slot.message === undefined && fiber.pollUnsafe() === undefined) {
-        yield* flush
-        yield* Effect.raceFirst(slot.arrived.await, Fiber.await(fiber))
+
+    const all = Effect.gen(function*() {
+      let index = 0
+      for (const payload of payloads) {
+        const slot = new Slot()
+        const fiber = fork(run(requestOf(channel, payload, optionsFor(payload as never, index++), slot)))
+        fibers.push(fiber)
+        if (slot.message === undefined && fiber.pollUnsafe() === undefined) {
+          yield* flush
+          yield* arrival(slot, fiber)
+        }
+        if (slot.message !== undefined) {
+          waiting.push(slot)
+          continue
+        }
+        const exit = fiber.pollUnsafe()
+        // The others wait for a batch that will not be sent.
+        if (exit !== undefined && Exit.isFailure(exit) && !isSent) return yield* exit as Exit.Exit<never, RequestError>
       }
-      if (slot.message !== undefined) waiting.push(slot)
-      const exit = fiber.pollUnsafe()
-      if (exit !== undefined && Exit.isFailure(exit) && !isSent) {
-        yield* Fiber.interruptAll(fibers)
-        return yield* exit as Exit.Exit<never, RequestError>
+      yield* flush
+      const outcomes: Array<Receipt | Failure> = []
+      for (const fiber of fibers) {
+        const exit = fiber.pollUnsafe() ?? (yield* Fiber.await(fiber))
+        if (Exit.isSuccess(exit)) {
+          outcomes.push(exit.value)
+          continue
+        }
+        const error = Cause.findErrorOption(exit.cause)
+        if (error._tag === "None") return yield* exit as Exit.Exit<never>
+        outcomes.push(error.value)
       }
-    }
-    yield* flush
-    return yield* Effect.forEach(fibers, (fiber) => Effect.catch(Fiber.join(fiber), (error) => Effect.succeed(error)))
+      return outcomes
+    })
+    return yield* Effect.onExit(all, (exit) => Exit.isSuccess(exit) ? Effect.void : Fiber.interruptAll(fibers))
   })
 
-  return { isEmpty: program.publish.length === 0, publish, publishAll }
+  return { isEmpty, publish, publishAll }
 }

@@ -1,6 +1,6 @@
 import type { Fiber } from "effect"
 import { Cause, Effect, Exit, Tracer } from "effect"
-import type { AnyMessage, Process, ProcessNext, Publish, PublishNext, PublishRequest } from "../Middleware.ts"
+import type { Process, ProcessNext, Publish, PublishNext } from "../Middleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
 
@@ -24,29 +24,55 @@ const noteError = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
   if (!Cause.hasInterruptsOnly(cause)) span.attribute(Attribute.ErrorType, tagOf(Cause.squash(cause)))
 }
 
-const templateOf = (name: string): Readonly<Record<string, string>> =>
-  /(^|\.):[^.]/.test(name) ? { [Attribute.DestinationTemplate]: name } : {}
+interface Known {
+  readonly name: string
+  readonly attributes: Readonly<Record<string, string>>
+}
 
-const publishAttributes = ({ channel, id, options }: PublishRequest): Record<string, unknown> => ({
-  [Attribute.System]: system,
-  [Attribute.Destination]: channel.name,
-  ...templateOf(channel.name),
-  [Attribute.OperationName]: Operation.publish.name,
-  [Attribute.OperationType]: Operation.publish.type,
-  [Attribute.MessageId]: options.id ?? id
-})
+/** What the spans of an operation on a channel have in common, made once. */
+const knownOf = (operation: keyof typeof Operation) => {
+  const { name, type } = Operation[operation]
+  const known = new Map<string, Known>()
+  return (channel: string): Known => {
+    let found = known.get(channel)
+    if (found === undefined) {
+      const template = /(^|\.):[^.]/.test(channel) ? { [Attribute.DestinationTemplate]: channel } : {}
+      found = {
+        name: `${name} ${channel}`,
+        attributes: {
+          [Attribute.System]: system,
+          [Attribute.Destination]: channel,
+          ...template,
+          [Attribute.OperationName]: name,
+          [Attribute.OperationType]: type
+        }
+      }
+      known.set(channel, found)
+    }
+    return found
+  }
+}
 
-const processAttributes = (message: AnyMessage): Record<string, unknown> => ({
-  [Attribute.System]: system,
-  [Attribute.Destination]: message.channel,
-  ...templateOf(message.channel),
-  [Attribute.OperationName]: Operation.process.name,
-  [Attribute.OperationType]: Operation.process.type,
-  [Attribute.MessageId]: message.id,
-  [Attribute.Group]: message.group,
-  [Attribute.Attempt]: message.attempt,
-  [Attribute.DeliveryCount]: message.deliveryCount
-})
+type Strings = Readonly<Record<string, string>>
+
+const withTrace = (headers: Strings | undefined, trace: Strings): Strings => {
+  if (headers === undefined) return trace
+  // Of a trace that is not gone on with, nothing is left.
+  const { traceparent: _parent, tracestate: _state, ...others } = headers
+  return { ...others, ...trace }
+}
+
+/** Makes it the span of what is within, and notes the outcome. */
+const within = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>, note?: (value: A) => void) =>
+  Effect.provideService(
+    Effect.onExitPrimitive(effect, (exit) => {
+      if (Exit.isFailure(exit)) noteError(span, exit.cause)
+      else note?.(exit.value)
+      return undefined
+    }, true),
+    Tracer.ParentSpan,
+    span
+  )
 
 /**
  * Makes a span for each publish and each attempt, and carries the trace in the headers of the message (W3C `traceparent` and
@@ -61,52 +87,48 @@ const processAttributes = (message: AnyMessage): Record<string, unknown> => ({
  */
 export const tracing = (options?: TracingOptions): Publish & Process => {
   const isChild = options?.relation === "parent"
+  const publishing = knownOf("publish")
+  const processing = knownOf("process")
   return {
     publish: (next) => (request) =>
       Effect.withFiber((fiber): ReturnType<PublishNext> => {
         if (isOff(fiber)) return next(request)
         const { headers } = request.options
         const given = headers === undefined || fiber.cache.span !== undefined ? undefined : fromHeaders(headers)
-        return Effect.useSpan(
-          `${Operation.publish.name} ${request.channel.name}`,
-          { kind: "producer", attributes: publishAttributes(request), parent: given },
-          (span) => {
-            // Of a trace that begins here, a `tracestate` of another would be wrong.
-            const traceState = given === undefined ? fiber.getRef(TraceState) : headers!["tracestate"]
-            const { traceparent: _parent, tracestate: _state, ...others } = headers ?? {}
-            const traced: PublishRequest = {
-              ...request,
-              options: { ...request.options, headers: { ...others, ...toHeaders(span, traceState) } }
-            }
-            const published = Effect.onExit(next(traced), (exit) =>
-              Effect.sync(() =>
-                Exit.isSuccess(exit) ? span.attribute(Attribute.Receipt, exit.value._tag) : noteError(span, exit.cause)
-              ))
-            return Effect.provideService(published, Tracer.ParentSpan, span)
-          }
-        )
+        const { attributes, name } = publishing(request.channel.name)
+        return Effect.useSpan(name, { kind: "producer", attributes, parent: given }, (span) => {
+          span.attribute(Attribute.MessageId, request.options.id ?? request.id)
+          // Of a trace that begins here, a `tracestate` of another would be wrong.
+          const traceState = given === undefined ? fiber.getRef(TraceState) : headers!["tracestate"]
+          const published = next({
+            ...request,
+            options: { ...request.options, headers: withTrace(headers, toHeaders(span, traceState)) }
+          })
+          return within(span, published, ({ _tag }) => span.attribute(Attribute.Receipt, _tag))
+        })
       }),
     process: (next) => (message) =>
       Effect.withFiber((fiber): ReturnType<ProcessNext> => {
         if (isOff(fiber)) return next(message)
         const publisher = fromHeaders(message.headers)
         const parent = isChild ? publisher : undefined
+        const { attributes, name } = processing(message.channel)
         return Effect.useSpan(
-          `${Operation.process.name} ${message.channel}`,
+          name,
           {
             kind: "consumer",
-            attributes: processAttributes(message),
+            attributes,
             // The span around the start of the subscription has nothing to do with the message.
             root: parent === undefined,
             parent,
-            links: publisher === undefined || isChild ? [] : [{ span: publisher, attributes: {} }]
+            links: publisher === undefined || isChild ? undefined : [{ span: publisher, attributes: {} }]
           },
           (span) => {
-            const handled = Effect.provideService(
-              Effect.tapCause(next(message), (cause) => Effect.sync(() => noteError(span, cause))),
-              Tracer.ParentSpan,
-              span
-            )
+            span.attribute(Attribute.MessageId, message.id)
+            span.attribute(Attribute.Group, message.group)
+            span.attribute(Attribute.Attempt, message.attempt)
+            span.attribute(Attribute.DeliveryCount, message.deliveryCount)
+            const handled = within(span, next(message))
             // A `tracestate` belongs to its trace, which goes on only in a child.
             const traceState = parent === undefined ? undefined : message.headers["tracestate"]
             return traceState === fiber.getRef(TraceState)
