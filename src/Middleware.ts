@@ -81,15 +81,38 @@ export type PublishNext = (
 export type ProcessNext<Provides = never> = (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled, Provides>
 
 /**
+ * The code of a middleware of publishing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PublishWrap<out E, out R> = (
+  next: PublishNext
+) => (request: PublishRequest) => Effect.Effect<Publisher.Receipt, PublishFailure | Types.unhandled | E, R>
+
+/**
+ * The code of a middleware of handling.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ProcessWrap<out E, out R, in Provides = never> = (
+  next: ProcessNext<Provides>
+) => (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled | E, R>
+
+// The types alone; there is no such value. They would be lost in what is inferred from the code.
+declare const PublishTypes: unique symbol
+declare const ProcessTypes: unique symbol
+
+/**
  * A middleware of publishing that may fail with `E` and needs `R`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Publish<out E = never, out R = never> {
-  readonly publish: (
-    next: PublishNext
-  ) => (request: PublishRequest) => Effect.Effect<Publisher.Receipt, PublishFailure | Types.unhandled | E, R>
+  readonly [PublishTypes]: { readonly error: E; readonly services: R }
+  readonly publish: PublishWrap<E, R>
 }
 
 /**
@@ -99,9 +122,8 @@ export interface Publish<out E = never, out R = never> {
  * @since 0.1.0
  */
 export interface Process<out E = never, out R = never, in Provides = never> {
-  readonly process: (
-    next: ProcessNext<Provides>
-  ) => (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled | E, R>
+  readonly [ProcessTypes]: { readonly error: E; readonly services: R; readonly provides: (service: Provides) => void }
+  readonly process: ProcessWrap<E, R, Provides>
 }
 
 /** An error is an object, so that it can be known again. */
@@ -175,6 +197,17 @@ export const providing = <Provides>() =>
   >
 
 /**
+ * Makes one middleware of the two sides, for `layer`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const both = <E1, R1, E2, R2, Provides>(
+  publish: Publish<E1, R1>,
+  process: Process<E2, R2, Provides>
+): Publish<E1, R1> & Process<E2, R2, Provides> => ({ ...publish, ...process })
+
+/**
  * Adds headers to a request.
  *
  * @category operations
@@ -190,10 +223,11 @@ export const withHeaders = (
 
 /** Types of chains. */
 
-type ErrorOf<M> = M extends Process<infer E, infer _R, infer _P> ? E : never
-type PublishErrorOf<M> = M extends Publish<infer E, infer _R> ? E : never
-type PublishServicesOf<M> = M extends Publish<infer _E, infer R> ? R : never
-type ProcessServicesOf<M> = M extends Process<infer _E, infer R, infer _P> ? R : never
+type PublishErrorOf<M> = M extends AnyPublish ? M[typeof PublishTypes]["error"] : never
+type PublishServicesOf<M> = M extends AnyPublish ? M[typeof PublishTypes]["services"] : never
+type ErrorOf<M> = M extends AnyProcess ? M[typeof ProcessTypes]["error"] : never
+type ProcessServicesOf<M> = M extends AnyProcess ? M[typeof ProcessTypes]["services"] : never
+type ProvidedBy<M extends AnyProcess> = Parameters<M[typeof ProcessTypes]["provides"]>[0]
 
 /**
  * What a chain of handling adds to the errors of its handler.
@@ -210,10 +244,9 @@ export type ProcessErrors<Ms extends ReadonlyArray<AnyProcess>> = ErrorOf<Ms[num
  * @since 0.1.0
  */
 export type ProcessServices<Ms extends ReadonlyArray<AnyProcess>, R> = Ms extends readonly [
-  infer Head,
+  infer Head extends AnyProcess,
   ...infer Rest extends ReadonlyArray<AnyProcess>
-] ? Head extends Process<infer _E, infer Needs, infer Provides> ? Needs | Exclude<ProcessServices<Rest, R>, Provides>
-  : never
+] ? ProcessServicesOf<Head> | Exclude<ProcessServices<Rest, R>, ProvidedBy<Head>>
   : R | ProcessServicesOf<Ms[number]>
 
 /**
@@ -232,7 +265,9 @@ export interface OnPublish<out E, out R> {
  * @category models
  * @since 0.1.0
  */
-export type PublishErrors<C> = C extends OnPublish<infer E, infer _R> ? E : never
+export type PublishErrors<C> = C extends OnPublish<unknown, unknown>
+  ? C[typeof ChannelMiddleware][typeof PublishTypes]["error"]
+  : never
 
 /**
  * What middleware needs for a publish to this channel.
@@ -240,7 +275,9 @@ export type PublishErrors<C> = C extends OnPublish<infer E, infer _R> ? E : neve
  * @category models
  * @since 0.1.0
  */
-export type PublishServices<C> = C extends OnPublish<infer _E, infer R> ? R : never
+export type PublishServices<C> = C extends OnPublish<unknown, unknown>
+  ? C[typeof ChannelMiddleware][typeof PublishTypes]["services"]
+  : never
 
 /**
  * A channel whose publishes go through these middlewares.
@@ -266,7 +303,7 @@ export const forChannel = <C extends Channel.Any, const Ms extends ReadonlyArray
 ): ForChannel<C, Ms> => {
   const before = publishOf(channel)
   const all = before === undefined ? middleware : [...middleware, before]
-  const around: AnyPublish = { publish: (next) => composePublish(all, next) }
+  const around = { publish: (next: PublishNext) => composePublish(all, next) }
   return { ...channel, [ChannelMiddleware]: around } as unknown as ForChannel<C, Ms>
 }
 

@@ -57,6 +57,22 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "archived: {\"id\":\"o-3\",\"country\":\"??\"}",
     "left: 1 of tax on orders.placed, exhausted"
   ],
+  "examples/09-middleware.ts": [
+    "attempt 1, from eu",
+    "charged",
+    "o-1 of ada",
+    "refused: too many from greedy",
+    "refused: publish on \"orders.placed\": an order costs something"
+  ],
+  "examples/10-telemetry.ts": [
+    "span: checkout",
+    "span: publish orders.placed",
+    "span: process orders.placed",
+    "span: charge",
+    "the span of handling links to the one of the publish",
+    "metric: messaging_client_sent_messages 1",
+    "metric: messaging_process_duration_count 1"
+  ],
   "examples/12-pubsub.ts": [
     "ACME costs 4200 since 7 o'clock",
     "ann is typing (rooms.lobby.typing)",

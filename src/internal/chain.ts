@@ -1,7 +1,18 @@
 /** Chains of middleware at run time: how they are composed, and where their border is. */
 import { Cause, Context, Effect, Exit } from "effect"
 import type * as Channel from "../Channel.ts"
-import type { AnyProcess, AnyPublish, OnPublish, ProcessNext, Program, PublishNext } from "../Middleware.ts"
+import type {
+  AnyProcess,
+  AnyPublish,
+  OnPublish,
+  Process,
+  ProcessNext,
+  ProcessWrap,
+  Program,
+  Publish,
+  PublishNext,
+  PublishWrap
+} from "../Middleware.ts"
 
 /** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
 export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
@@ -12,6 +23,13 @@ export const ChannelMiddleware: unique symbol = Symbol.for("rotif/Middleware/Cha
 /** The middleware around publishes to this channel, if it has any. */
 export const publishOf = (channel: Channel.Any): AnyPublish | undefined =>
   (channel as Channel.Any & Partial<OnPublish<object, unknown>>)[ChannelMiddleware]
+
+/** Code of both sides with the types of it, which are not in the value. */
+export const sides = <E1, R1, E2, R2>(
+  wraps: { readonly publish: PublishWrap<E1, R1>; readonly process: ProcessWrap<E2, R2> }
+) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
+
+export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) as unknown as Process<E, R>
 
 /** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */
 export const composePublish = (middleware: ReadonlyArray<AnyPublish>, last: PublishNext): PublishNext =>

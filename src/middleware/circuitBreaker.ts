@@ -1,5 +1,6 @@
 import { Duration, Effect, type Exit } from "effect"
 import { CircuitBreaker, type CircuitBreakerError, type Outcome } from "effect/persistence/CircuitBreaker"
+import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
 import type { Limited } from "./rateLimit.ts"
 
@@ -49,7 +50,7 @@ export const circuitBreaker = (
   const execute = <A, E, R>(effect: Effect.Effect<A, E, R>, limited: Limited) =>
     CircuitBreaker.use((breaker) => breaker.execute(effect, { key: key(limited), classify }))
 
-  return {
+  return sides<CircuitBreakerError, CircuitBreaker, CircuitBreakerError, CircuitBreaker>({
     publish: (next) => (request) => execute(next(request), { operation: "publish", channel: request.channel.name }),
     process: (next) => (message) => {
       const limited: Limited = { operation: "process", channel: message.channel, group: message.group }
@@ -78,5 +79,5 @@ export const circuitBreaker = (
         return attempt
       })
     }
-  }
+  })
 }

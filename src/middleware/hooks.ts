@@ -1,4 +1,5 @@
 import { Cause, Effect } from "effect"
+import { sides } from "../internal/chain.ts"
 import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware.ts"
 import type { Receipt } from "../Publisher.ts"
 
@@ -108,7 +109,12 @@ export const hooks = <
     onError === undefined || Cause.hasInterruptsOnly(failure.cause)
       ? Effect.void
       : report("onError", () => onError(failure))
-  return {
+  return sides<
+    ErrorOf<BeforePublish>,
+    ServicesOf<BeforePublish> | ServicesOf<AfterPublish> | ServicesOf<OnError>,
+    ErrorOf<BeforeProcess>,
+    ServicesOf<BeforeProcess> | ServicesOf<AfterProcess> | ServicesOf<OnError>
+  >({
     publish: (next) => (request) => {
       const published = (beforePublish === undefined
         ? next(request)
@@ -129,5 +135,5 @@ export const hooks = <
         ? processed
         : Effect.tap(processed, () => report("afterProcess", () => afterProcess(message)))
     }
-  }
+  })
 }

@@ -1,5 +1,6 @@
 import type { LogLevel } from "effect"
 import { Cause, Effect } from "effect"
+import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
 import { Attribute } from "../Telemetry.ts"
 
@@ -26,7 +27,7 @@ export const logging = (options?: LoggingOptions): Publish & Process => {
   const failure = Effect.logWithLevel(options?.failure ?? "Warn")
   const failed = (what: string) => (cause: Cause.Cause<unknown>) =>
     Cause.hasInterruptsOnly(cause) ? success(`${what} was interrupted`) : failure(`${what} failed`, cause)
-  return {
+  return sides<never, never, never, never>({
     publish: (next) => (request) =>
       next(request).pipe(
         Effect.tap((receipt) => success(`publish: ${receipt._tag}`)),
@@ -47,5 +48,5 @@ export const logging = (options?: LoggingOptions): Publish & Process => {
           [Attribute.Attempt]: message.attempt
         })
       )
-  }
+  })
 }

@@ -1,5 +1,6 @@
 import type { Context, Fiber } from "effect"
 import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
+import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
@@ -99,7 +100,7 @@ export const metrics = (options?: MetricsOptions): Publish & Process => {
     }
   })
 
-  return {
+  return sides<never, never, never, never>({
     publish: (next) => (request) =>
       Effect.withFiber((fiber) => {
         const clock = clockOf(fiber)
@@ -124,5 +125,5 @@ export const metrics = (options?: MetricsOptions): Publish & Process => {
           return undefined
         }, true)
       })
-  }
+  })
 }

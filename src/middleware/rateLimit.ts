@@ -1,5 +1,6 @@
 import { Duration, Effect } from "effect"
 import { RateLimiter, type RateLimiterError } from "effect/persistence/RateLimiter"
+import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
 
 /**
@@ -61,10 +62,10 @@ export const rateLimit = (
         ({ delay }) => Duration.isZero(delay) ? Effect.void : Effect.sleep(delay)
       )
     )
-  return {
+  return sides<RateLimiterError, RateLimiter, RateLimiterError, RateLimiter>({
     publish: (next) => (request) =>
       Effect.andThen(pass({ operation: "publish", channel: request.channel.name }), next(request)),
     process: (next) => (message) =>
       Effect.andThen(pass({ operation: "process", channel: message.channel, group: message.group }), next(message))
-  }
+  })
 }

@@ -1,4 +1,5 @@
 import { Cause, Duration, Effect } from "effect"
+import { processSide } from "../internal/chain.ts"
 import type { Process } from "../Middleware.ts"
 
 /**
@@ -13,16 +14,15 @@ import type { Process } from "../Middleware.ts"
  */
 export const timeout = (duration: Duration.Input): Process<Cause.TimeoutError> => {
   const span = Duration.fromInputUnsafe(duration)
-  return {
-    process: (next) => (message) =>
-      Effect.timeoutOrElse(next(message), {
-        duration: span,
-        orElse: () =>
-          Effect.fail(
-            new Cause.TimeoutError(
-              `handling ${message.id} on "${message.channel}" took longer than ${Duration.format(span)}`
-            )
+  return processSide<Cause.TimeoutError, never>((next) => (message) =>
+    Effect.timeoutOrElse(next(message), {
+      duration: span,
+      orElse: () =>
+        Effect.fail(
+          new Cause.TimeoutError(
+            `handling ${message.id} on "${message.channel}" took longer than ${Duration.format(span)}`
           )
-      })
-  }
+        )
+    })
+  )
 }

@@ -1,5 +1,6 @@
 import type { Fiber } from "effect"
 import { Cause, Effect, Exit, Tracer } from "effect"
+import { sides } from "../internal/chain.ts"
 import type { Process, ProcessNext, Publish, PublishNext } from "../Middleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
@@ -89,7 +90,7 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
   const isChild = options?.relation === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
-  return {
+  return sides<never, never, never, never>({
     publish: (next) => (request) =>
       Effect.withFiber((fiber): ReturnType<PublishNext> => {
         if (isOff(fiber)) return next(request)
@@ -137,5 +138,5 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
           }
         )
       })
-  }
+  })
 }

@@ -1,5 +1,6 @@
 import { Data, Effect } from "effect"
 import type * as Channel from "../Channel.ts"
+import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
 
 /**
@@ -46,9 +47,9 @@ export const validation = <C extends Channel.Any>(
         new ValidationError({ channel: name, operation, message: `${operation} on "${name}": ${why}` })
       )
     })
-  return {
+  return sides<ValidationError, never, ValidationError, never>({
     publish: (next) => (request) =>
       Effect.andThen(check(request.channel.name, "publish", request.payload), next(request)),
     process: (next) => (message) => Effect.andThen(check(message.channel, "process", message.payload), next(message))
-  }
+  })
 }

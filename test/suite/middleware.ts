@@ -14,16 +14,17 @@ class CurrentUser extends Context.Service<CurrentUser, { readonly name: string }
 class Journal extends Context.Service<Journal, Array<string>>()("test/Journal") {}
 
 /** Writes when something comes in and when it has gone out again, whatever the outcome. */
-const tracer = (log: Array<string>, name: string): Middleware.Publish & Middleware.Process => ({
-  publish: (next) => (request) => {
-    log.push(`${name}>`)
-    return Effect.onExit(next(request), () => Effect.sync(() => log.push(`<${name}`)))
-  },
-  process: (next) => (message) => {
-    log.push(`${name}>`)
-    return Effect.onExit(next(message), () => Effect.sync(() => log.push(`<${name}`)))
-  }
-})
+const tracer = (log: Array<string>, name: string) =>
+  Middleware.both(
+    Middleware.publish((next) => (request) => {
+      log.push(`${name}>`)
+      return Effect.onExit(next(request), () => Effect.sync(() => log.push(`<${name}`)))
+    }),
+    Middleware.process((next) => (message) => {
+      log.push(`${name}>`)
+      return Effect.onExit(next(message), () => Effect.sync(() => log.push(`<${name}`)))
+    })
+  )
 
 /** Declares a test with middleware of the program. */
 export const withProgram = (backend: Backend) =>
@@ -107,14 +108,14 @@ export const middlewareSuite = (backend: Backend): void => {
     const services: Array<string> = []
     testProgram(
       "finds the services of its layer around a publish and a handler that do not have them",
-      Middleware.layer(
-        {
-          publish: (next) => (request) =>
-            Effect.andThen(Journal.useSync((journal) => journal.push("publish")), next(request)),
-          process: (next) => (message) =>
-            Effect.andThen(Journal.useSync((journal) => journal.push("process")), next(message))
-        } satisfies Middleware.Publish<never, Journal> & Middleware.Process<never, Journal>
-      ).pipe(
+      Middleware.layer(Middleware.both(
+        Middleware.publish((next) => (request) =>
+          Effect.andThen(Journal.useSync((journal) => journal.push("publish")), next(request))
+        ),
+        Middleware.process((next) => (message) =>
+          Effect.andThen(Journal.useSync((journal) => journal.push("process")), next(message))
+        )
+      )).pipe(
         Layer.provide(Layer.succeed(Journal, services))
       ),
       Effect.gen(function*() {

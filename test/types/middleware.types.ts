@@ -1,5 +1,5 @@
 /** What middleware adds to the types of a publish and of a subscription. `tsc` checks this file; nothing runs it. */
-import { Cause, Context, Data, Effect, Layer, Schedule, Schema } from "effect"
+import { Cause, Context, Data, Effect, Layer, Schedule, Schema, type Scope } from "effect"
 import type { CircuitBreaker, CircuitBreakerError } from "effect/persistence/CircuitBreaker"
 import type { RateLimiter, RateLimiterError } from "effect/persistence/RateLimiter"
 import type { Broker } from "rotif"
@@ -106,6 +106,22 @@ expectTypeOf(Subscription.layer(Order, {
     Users | Broker.Broker | Subscription.Subscriptions
   >
 >()
+// Middleware of both sides, written in place.
+expectTypeOf(Subscription.make(Order, {
+  middleware: [Middleware.hooks({ beforeProcess: () => {} }), Middleware.tracing(), user, Middleware.logging()],
+  retry: Retry.make({ Declined: Retry.term, Forbidden: Retry.term }),
+  handler
+})).toEqualTypeOf<
+  Effect.Effect<
+    Subscription.Subscription,
+    Subscription.InvalidSubscription | Broker.BrokerError,
+    Users | Broker.Broker | Subscription.Subscriptions | Scope.Scope
+  >
+>()
+expectTypeOf(
+  Publisher.publish(Middleware.forChannel(Order, Middleware.tracing(), Middleware.logging()), order, { params })
+)
+  .toEqualTypeOf<Effect.Effect<Publisher.Receipt, PlainError, Publisher.Publisher>>()
 const asks = Middleware.process((next) => (message) => Effect.andThen(CurrentUser, next(message)))
 // What a middleware provides, it provides to those after it.
 expectTypeOf<Middleware.ProcessServices<readonly [typeof user, typeof asks], Tenants>>().toEqualTypeOf<
