@@ -392,7 +392,7 @@ export const middlewareSuite = (backend: Backend): void => {
             message.payload === "declined" && message.attempt === 1
               ? Effect.fail(new Declined({ message: "card" }))
               : Effect.void,
-          retry: ({ error }) => {
+          retry: (_attempt, _message, error) => {
             asked.push(error._tag)
             return 0
           }
