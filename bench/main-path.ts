@@ -5,27 +5,11 @@
  */
 import { Deferred, Effect, Layer, Schema, Scope } from "effect"
 import { Redis as Client } from "ioredis"
-import { spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { Channel, Publisher, Rotif, Subscription } from "rotif"
+import { field, privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 100_000)
 const rounds = Number(process.env["ROUNDS"] ?? 3)
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
-const privateServer = Effect.gen(function*() {
-  const port = yield* freePort
-  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
-  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
-  return port
-})
 
 interface Sample {
   readonly rate: number
@@ -34,8 +18,6 @@ interface Sample {
   readonly commands: number
   readonly rssMiB: number
 }
-
-const field = (info: string, name: string) => Number(new RegExp(`^${name}:(.*)$`, "m").exec(info)?.[1])
 
 /** Runs an effect and counts what it cost, in this process and at the server. */
 const measure = Effect.fnUntraced(function*<E, R>(client: Client, body: Effect.Effect<void, E, R>) {

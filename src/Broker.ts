@@ -19,6 +19,8 @@ import type { Effect, Scope } from "effect"
 import { Context, Data } from "effect"
 import type { BroadcastPort } from "./BroadcastPort.ts"
 import type { LetterStore } from "./LetterStore.ts"
+import type { RecurringStore } from "./RecurringStore.ts"
+import type { Due, ScheduledStore } from "./ScheduledStore.ts"
 
 /**
  * Why an operation of a broker failed.
@@ -87,15 +89,34 @@ export interface NewMessage {
   readonly params?: Readonly<Record<string, string>> | undefined
   /** The limits of the channel, if it has any. */
   readonly limits?: Limits | undefined
-  /** When given, a second message with this id within so many milliseconds is a duplicate and is not stored. */
-  readonly windowMillis?: number | undefined
+  /** When given, a second message of this channel with the same key within so many milliseconds is a duplicate and is not stored. */
+  readonly window?: Window | undefined
+  /** When given, the message waits for this time before it enters the log; a time that has come is now. */
+  readonly due?: Due | undefined
+  /** A message of this id that still waits takes this payload and time, instead of making this one a duplicate. */
+  readonly replace?: boolean | undefined
+  /** How long the message may be handed out, counted from when it enters the log, or from when it is due. */
+  readonly expiresInMillis?: number | undefined
+}
+
+/**
+ * A deduplication window. Keys of different kinds (ids, throttle keys) begin with a letter of their own, so that they never meet.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Window {
+  readonly key: string
+  readonly millis: number
 }
 
 /**
  * What became of one appended message.
  *
  * - `Stored`: it is in the log, once, at `position`.
- * - `Duplicate`: a message with the same id is in the log (its deduplication window is open); nothing was added.
+ * - `Scheduled`: it waits for its time, once.
+ * - `Duplicate`: the message `id` was first (their deduplication window is open, or it waits under the same id); nothing was
+ *   added. `position` is where that one is in the log, if it was stored there at once.
  * - `Failed`: it is not in the log.
  * - `Uncertain`: it may be in the log; appending a message with the same id again settles it.
  *
@@ -104,7 +125,8 @@ export interface NewMessage {
  */
 export type Appended =
   | { readonly _tag: "Stored"; readonly position: string }
-  | { readonly _tag: "Duplicate"; readonly position: string }
+  | { readonly _tag: "Scheduled"; readonly dueAtMillis: number }
+  | { readonly _tag: "Duplicate"; readonly position: string | undefined; readonly id: string }
   | { readonly _tag: "Failed"; readonly error: BrokerError }
   | { readonly _tag: "Uncertain"; readonly error: BrokerError }
 
@@ -155,6 +177,8 @@ export interface Delivery {
   readonly deliveryCount: number
   /** How many hand-outs ended with an expired lease. */
   readonly crashes: number
+  /** How long it may still be handled, by the backend's clock at the hand-out; 0 or less: it has expired. */
+  readonly expiresInMillis: number | undefined
   /** Set when the stored entry could not be read as a message; `payload` then holds what was found, as JSON. */
   readonly malformed: string | undefined
 }
@@ -179,7 +203,10 @@ export interface Requeue {
  * @since 0.1.0
  */
 export interface Failure {
-  /** `exhausted`: no retries left. `term`: the handler said never again. `decode`: not a valid payload. `crashed`: it took too many consumers down. `expired`: its time to live had passed. */
+  /**
+   * `exhausted`: no retries left. `term`: the handler said never again. `decode`: not a valid payload. `crashed`: it took too many
+   * consumers down. `expired`: its time to live ended before it was handled.
+   */
   readonly reason: "exhausted" | "term" | "decode" | "crashed" | "expired"
   /** The `_tag` or name of the error, if there was one. */
   readonly errorTag?: string | undefined
@@ -320,13 +347,20 @@ export class Broker extends Context.Service<Broker, {
    * it still holds stays leased to it and is claimed by others when the lease expires.
    */
   readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError, Scope.Scope>
-  /** Makes at most `limit` waiting messages whose time has come ready; how many were moved, and when the next is due. */
+  /**
+   * Makes at most `limit` waiting messages whose time has come ready, those that are due longest first. `nextInMillis` is 0 when
+   * more are due, `undefined` when none waits.
+   */
   readonly promote: (shard: number, limit: number) => Effect.Effect<
     { readonly moved: number; readonly nextInMillis: number | undefined },
     BrokerError
   >
   /** Completes when a message has begun to wait for an earlier time than any other, from the moment it is called. */
   readonly awaitEarlier: (shard: number) => Effect.Effect<void>
+  /** Messages that wait for their first delivery. */
+  readonly scheduled: ScheduledStore
+  /** Definitions of recurring messages. */
+  readonly recurring: RecurringStore
   /** Removes what every group has acknowledged and what is beyond its channel's limits; how many were removed. */
   readonly trim: (shard: number) => Effect.Effect<number, BrokerError>
   /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */

@@ -7,10 +7,10 @@
  * @since 0.1.0
  */
 import { Clock, Effect, Layer } from "effect"
-import type { Appended } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Broadcast from "./internal/memory/broadcast.ts"
 import * as Member from "./internal/memory/member.ts"
+import { Recurring } from "./internal/memory/recurring.ts"
 import { Store } from "./internal/memory/store.ts"
 import { matcherOf, patternsOf } from "./internal/pattern.ts"
 
@@ -34,6 +34,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
   Effect.sync(() => {
     const store = new Store()
     const { letters } = store
+    const recurring = new Recurring(store)
     const now = () => clock.currentTimeMillisUnsafe()
 
     return Broker.of({
@@ -42,10 +43,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       append: (messages) =>
         store.run(() => {
           const nowMillis = now()
-          return messages.map((message): Appended => {
-            const { isDuplicate, position } = store.append(message, nowMillis)
-            return { _tag: isDuplicate ? "Duplicate" : "Stored", position }
-          })
+          return messages.map((message) => store.append(message, nowMillis))
         }),
       join: (membership) =>
         Effect.acquireRelease(
@@ -54,6 +52,21 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         ),
       promote: (_, limit) => store.run(() => store.promote(limit, now())),
       awaitEarlier: () => awaitWake(store.sleepers),
+      scheduled: {
+        cancel: (message, window) => store.run(() => store.scheduled.cancel(message, window)),
+        reschedule: (message, due, window) => store.run(() => store.scheduled.reschedule(message, due, window, now())),
+        list: (_, { after, channel, limit }) => store.run(() => store.scheduled.list(after, channel, limit)),
+        count: (channel) => store.run(() => store.scheduled.count(channel))
+      },
+      recurring: {
+        nowMillis: () => Effect.sync(now),
+        upsert: (definition, nextAtMillis) => store.run(() => recurring.upsert(definition, nextAtMillis)),
+        remove: (key) => store.run(() => recurring.remove(key)),
+        list: () => store.run(() => recurring.list()),
+        due: (_, limit) => store.run(() => recurring.due(limit, now())),
+        advance: (_, advance) => store.run(() => recurring.advance(advance, now())),
+        awaitChange: () => awaitWake(recurring.sleepers)
+      },
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),

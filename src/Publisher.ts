@@ -3,29 +3,38 @@
  *
  * @since 0.1.0
  */
-import { Context, Data, Effect, Layer } from "effect"
-import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
+import type { Duration } from "effect"
+import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
+import type { Appended, BrokerError, NewMessage, Window } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
+import { dueOf, expiryOf } from "./internal/due.ts"
 import * as PublishChain from "./internal/publishChain.ts"
 import * as Middleware from "./Middleware.ts"
+import type { Due } from "./ScheduledStore.ts"
 
 /**
- * What a publish did. `Published`: the message is stored. `Duplicate`: a message with this id was stored already, at
- * `position`, within its deduplication window; nothing was added.
+ * What a publish did.
+ *
+ * - `Published`: the message is stored, at `position` in the log of its channel.
+ * - `Scheduled`: it is stored and waits until `dueAt`, by the backend's clock.
+ * - `Duplicate`: the message `id` was first, within the deduplication window or still waiting; nothing was added. `position` is where
+ *   that one is, if it was stored in the log at once.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Receipt {
-  readonly _tag: "Published" | "Duplicate"
-  /** The message id. */
-  readonly id: string
-  readonly channel: string
-  /** Where the message is in the log of its channel. */
-  readonly position: string
-}
+export type Receipt =
+  | { readonly _tag: "Published"; readonly id: string; readonly channel: string; readonly position: string }
+  | {
+    readonly _tag: "Scheduled"
+    readonly id: string
+    readonly channel: string
+    readonly position: undefined
+    readonly dueAt: DateTime.Utc
+  }
+  | { readonly _tag: "Duplicate"; readonly id: string; readonly channel: string; readonly position: string | undefined }
 
 /**
  * @category models
@@ -35,10 +44,19 @@ export interface PublishOptions {
   /** Strings that travel with the message. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   /**
-   * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour stores nothing. Default:
-   * an id of its own.
+   * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour (of its due time, if it is
+   * scheduled) stores nothing. Default: an id of its own.
    */
   readonly id?: string | undefined
+  /** Deliver it after this span, at the earliest. 0 is now. */
+  readonly delay?: Duration.Input | undefined
+  /** Deliver it at this time, at the earliest. A time in the past is now. */
+  readonly at?: DateTime.DateTime.Input | undefined
+  /**
+   * How long it may be delivered, from its publish or, if it is scheduled, from its due time. Later it is not handed out any more; see
+   * the option `expired` of a subscription.
+   */
+  readonly expiresIn?: Duration.Input | undefined
 }
 
 /**
@@ -96,7 +114,7 @@ export class PayloadTooLarge extends Data.TaggedError("PayloadTooLarge")<{
 }
 
 /**
- * The id or the headers cannot be used. Nothing was sent.
+ * The id, the headers or a time cannot be used. Nothing was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -222,6 +240,12 @@ export class Publisher extends Context.Service<Publisher, {
     RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
     Channel.EncodingServices<C> | Middleware.PublishServices<C>
   >
+  /** Checks and encodes a message as `publish` does, and sends nothing. */
+  readonly prepare: <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options?: AnyOptions
+  ) => Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>>
 }>()("rotif/Publisher") {}
 
 /** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
@@ -229,6 +253,14 @@ const largestMessage = 64 * 1024 * 1024
 
 /** How long the id given to a publish is remembered. */
 const windowMillis = 3_600_000
+
+/**
+ * The deduplication window of an id.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const windowOf = (id: string): Window => ({ key: `i${id}`, millis: windowMillis })
 
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const control = /[\u0000-\u001f\u007f-\u009f]/
@@ -272,6 +304,7 @@ const allOrIncomplete = (
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
+  const clock = yield* Clock.Clock
   const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
   const nextId = makeIds()
   const program = yield* Middleware.Program
@@ -306,6 +339,22 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (problem !== undefined) {
         return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
       }
+      let due: Due | undefined
+      let expiresInMillis: number | undefined
+      if (options?.delay !== undefined || options?.at !== undefined) {
+        const found = dueOf(options, clock.currentTimeMillisUnsafe())
+        if (typeof found === "string") {
+          return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: found }))
+        }
+        due = found
+      }
+      if (options?.expiresIn !== undefined) {
+        const found = expiryOf(options.expiresIn, clock.currentTimeMillisUnsafe())
+        if (typeof found === "string") {
+          return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: found }))
+        }
+        expiresInMillis = found
+      }
       const message: NewMessage = {
         id: options?.id ?? id ?? nextId(),
         channel: channel.name,
@@ -313,7 +362,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         headers: options?.headers,
         params,
         limits: Channel.limits(channel),
-        windowMillis: options?.id === undefined ? undefined : windowMillis
+        window: options?.id === undefined ? undefined : windowOf(options.id),
+        due,
+        expiresInMillis
       }
       // A character is at most three bytes: most messages need not be measured.
       const bytes = message.headers === undefined && params === undefined && text.length * 3 <= limit
@@ -329,8 +380,16 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     switch (appended._tag) {
       case "Stored":
         return { _tag: "Published", id, channel, position: appended.position }
+      case "Scheduled":
+        return {
+          _tag: "Scheduled",
+          id,
+          channel,
+          position: undefined,
+          dueAt: DateTime.makeUnsafe(appended.dueAtMillis)
+        }
       case "Duplicate":
-        return { _tag: "Duplicate", id, channel, position: appended.position }
+        return { _tag: "Duplicate", id: appended.id, channel, position: appended.position }
       case "Failed":
         return appended.error.reason === "Unavailable"
           ? new Unavailable({ channel, id, message: appended.error.message })
@@ -384,6 +443,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   >
 
   return Publisher.of({
+    prepare: (channel, payload, options) => request(channel, payload, options),
     publish: <C extends Channel.Any>(
       channel: C,
       payload: Channel.PayloadOf<C>,
@@ -421,7 +481,8 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
  * Publishes a message.
  *
  * **Details**: when it succeeds the message is stored, also when no group exists yet. It is stored once, also when the answer of
- * the backend was lost. Without an `id` the library makes one.
+ * the backend was lost. Without an `id` the library makes one. With `delay` or `at` it is delivered then, never earlier by the
+ * backend's clock; see `Scheduler` for what may be done meanwhile.
  *
  * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `Unavailable`: not
  * stored, the backend could not be reached within its command timeout. `PublishUncertain`: perhaps stored; publishing again with

@@ -11,20 +11,23 @@ import { Broker } from "./Broker.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Janitor from "./internal/agents/janitor.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
+import * as Ticker from "./internal/agents/ticker.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Redis from "./Redis.ts"
 import * as RedisBroker from "./RedisBroker.ts"
+import * as Scheduler from "./Scheduler.ts"
 import * as Subscription from "./Subscription.ts"
 
 /**
- * What an application gets: publishing, subscribing, dead letters, and the backend itself.
+ * What an application gets: publishing, scheduling, subscribing, dead letters, and the backend itself.
  *
  * @category models
  * @since 0.1.0
  */
 export type Services =
   | Publisher.Publisher
+  | Scheduler.Scheduler
   | Broadcast.Broadcast
   | Subscription.Subscriptions
   | DeadLetters.DeadLetters
@@ -46,6 +49,11 @@ export type RedisServices = Services | Redis.Redis
  */
 export interface Options extends Publisher.Options, Subscription.Defaults, DeadLetters.Options {
   /**
+   * Whether this process makes waiting messages ready when they are due (scheduled ones and retries) and publishes recurring ones.
+   * Some process of the namespace has to: without any they wait. Default `true`.
+   */
+  readonly delayed?: boolean | undefined
+  /**
    * How often waiting messages are looked at when nothing is known to be due. Only a safety net: the wait ends exactly when the next
    * one is due, and when an earlier one arrives. Default 30 seconds.
    */
@@ -55,14 +63,14 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
 }
 
 /**
- * Publisher, subscriptions and background duties on a broker of your own choice.
+ * Publisher, scheduler, subscriptions and background duties on a broker of your own choice.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerBroker = (options?: Options): Layer.Layer<Services, never, Broker> =>
   Layer.mergeAll(
-    Publisher.layer(options),
+    Layer.provideMerge(Scheduler.layer, Publisher.layer(options)),
     Broadcast.layer(options),
     Subscription.layerRegistry(options),
     DeadLetters.layer(options),
@@ -72,7 +80,10 @@ export const layerBroker = (options?: Options): Layer.Layer<Services, never, Bro
       const check = Duration.toMillis(options?.checkInterval ?? "30 seconds")
       const trim = Duration.toMillis(options?.trimInterval ?? "20 seconds")
       for (let shard = 0; shard < broker.shards; shard++) {
-        yield* Effect.forkScoped(Promoter.run(broker, shard, check))
+        if (options?.delayed !== false) {
+          yield* Effect.forkScoped(Promoter.run(broker, shard, check))
+          yield* Effect.forkScoped(Ticker.run(broker, shard, check))
+        }
         yield* Effect.forkScoped(Janitor.run(broker, shard, trim))
       }
     }))

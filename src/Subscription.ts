@@ -92,6 +92,11 @@ export interface StreamOptions {
   readonly drainTimeout?: Duration.Input | undefined
   /** After this many lost consumers a message becomes a dead letter with reason `crashed`. Default 3. */
   readonly maxCrashes?: number | undefined
+  /**
+   * What becomes of a message that is not handed to the handler because its time to live (`expiresIn` of the publish) has ended: a dead
+   * letter with reason `expired` (the default), or nothing.
+   */
+  readonly expired?: "dead-letter" | "drop" | undefined
 }
 
 /**
@@ -470,6 +475,7 @@ export const make = Effect.fnUntraced(function*<
     blockMillis,
     drainMillis,
     maxCrashes,
+    expired: options.expired ?? "dead-letter",
     handle
   }).pipe(
     Scope.provide(scope),

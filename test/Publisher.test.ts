@@ -7,8 +7,7 @@ const Text = Channel.make("texts", { payload: Schema.String })
 
 const mebibyte = 1024 * 1024
 
-/** A publisher asks for no dead letters. */
-const noLetters = {} as Broker.Broker["Service"]["letters"]
+const unused = {} as never
 
 /** A publisher on a backend that takes whatever arrives, and what arrived. */
 const recording = (options?: Publisher.Options) => {
@@ -17,7 +16,9 @@ const recording = (options?: Publisher.Options) => {
     shards: 1,
     shardsOf: () => [0],
     broadcast: { publish: () => Effect.void, listen: () => Effect.void },
-    letters: noLetters,
+    letters: unused,
+    scheduled: unused,
+    recurring: unused,
     append: (messages) =>
       Effect.sync(() => {
         arrived.push(...messages)

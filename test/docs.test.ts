@@ -73,14 +73,28 @@ describe("links in the documentation", () => {
 describe("facts in the documentation", () => {
   it("docs/redis-keys.md names every key", () => {
     const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
-    const { cast, castGlob: _glob, floors, log, members, offered, offers, retries, retry, seen, shard: _, ...fixed } =
-      Keys.make(
-        "rotif",
-        0
-      )
+    const {
+      bodies,
+      cast,
+      castGlob: _glob,
+      floors,
+      log,
+      members,
+      offered,
+      offers,
+      retries,
+      retry,
+      seen,
+      shard: _,
+      ...fixed
+    } = Keys.make(
+      "rotif",
+      0
+    )
     const keys: ReadonlyArray<string> = [
       ...Object.values(fixed),
       cast("C"),
+      bodies("G", "C"),
       log("C"),
       retry("G", "C"),
       retries("G"),

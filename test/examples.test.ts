@@ -57,6 +57,26 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "archived: {\"id\":\"o-3\",\"country\":\"??\"}",
     "left: 1 of tax on orders.placed, exhausted"
   ],
+  "examples/07-delayed.ts": [
+    "the tea: Scheduled",
+    "that was yesterday",
+    "stand up",
+    "the tea is ready",
+    "not early: true",
+    "cancelled: true",
+    "postponed: true",
+    "delivered now: true",
+    "cinema",
+    "too late to cancel: true",
+    "1 waits: taxes"
+  ],
+  "examples/08-recurring.ts": [
+    "the daily report comes at 9",
+    "beats: 3, 0 100 200 ms after the first",
+    "defined: beat daily",
+    "removed: true, again: false",
+    "then comes: last"
+  ],
   "examples/09-middleware.ts": [
     "attempt 1, from eu",
     "charged",

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schedule, Schema } from "effect"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Broadcast, Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Broadcast, Broker, Channel, Publisher, Rotif, Scheduler, Subscription } from "rotif"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
 const page = readFileSync(join(import.meta.dirname, "../docs/operations.md"), "utf8")
@@ -67,6 +67,20 @@ const everything = Effect.gen(function*() {
   }
   yield* Broadcast.publish(Text, "now")
   assert.deepStrictEqual(yield* Queue.takeN(heard, 2), ["now", "now"])
+  yield* Publisher.publishAll(Text, ["1", "2", "3"], (id) => ({ id, delay: "1 hour", expiresIn: "1 hour" }))
+  assert.isTrue(yield* Scheduler.reschedule(Text, "1", { delay: "2 hours" }))
+  assert.isTrue(yield* Scheduler.cancel(Text, "2"))
+  const first = yield* Scheduler.list({ limit: 1 })
+  assert.lengthOf((yield* Scheduler.list({ cursor: first.cursor })).messages, 1)
+  assert.strictEqual(yield* Scheduler.count(), 2)
+  assert.isTrue(yield* Scheduler.deliverNow(Text, "1"))
+  yield* Publisher.publish(Text, "soon", { delay: 10 })
+  yield* Scheduler.recurring("often", { every: 20 }, Text, "tick")
+  yield* Effect.suspend(() => seen.has("soon") && seen.has("tick") ? Effect.void : Effect.fail("waiting")).pipe(
+    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 })))
+  )
+  assert.lengthOf(yield* Scheduler.listRecurring, 1)
+  assert.isTrue(yield* Scheduler.removeRecurring("often"))
   yield* subscription.pause
   yield* subscription.resume
   yield* subscription.unsubscribe({ removeGroup: true })

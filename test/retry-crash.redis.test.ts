@@ -101,6 +101,6 @@ describe("a process that retries, killed at any moment", () => {
         })
         assert.strictEqual(yield* DeadLetters.count(), 0)
       }).pipe(Effect.provide(Rotif.layer({ url, prefix })))
-      assert.strictEqual(yield* Effect.promise(() => client.hlen(keys.bodies)), 0)
+      assert.strictEqual(yield* Effect.promise(() => client.exists(keys.bodies("workers", "jobs"))), 0)
     }), 60_000)
 })

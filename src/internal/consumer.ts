@@ -10,7 +10,7 @@ import type { Broker, BrokerError, Burial, Delivery, Failure, Member, Membership
 
 /** How a delivery ends. */
 export type Final =
-  | { readonly _tag: "Ack" }
+  | { readonly _tag: "Ack"; readonly isExpired?: boolean }
   | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
@@ -18,6 +18,7 @@ export type Final =
 export type Settlement = Final | { readonly _tag: "Hold" }
 
 export const ackSettlement: Final = { _tag: "Ack" }
+const expiredSettlement: Final = { _tag: "Ack", isExpired: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 
 export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
@@ -46,6 +47,8 @@ export class Held {
   readonly delivery: Delivery
   readonly lane: Lane
   phase: Phase = "waiting"
+  /** Until when it may be handled, on this process's monotonic clock. */
+  expiresAtMillis = Infinity
   fiber: Fiber.Fiber<Settlement> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
@@ -80,6 +83,8 @@ export interface Counts {
   retried: number
   /** Deliveries that became dead letters. */
   dead: number
+  /** Deliveries whose time to live had ended; they are dead letters, or dropped. */
+  expired: number
   /** Deliveries taken over because another consumer's lease had expired. */
   crashed: number
   /** Deliveries this consumer lost because its lease expired. */
@@ -98,6 +103,8 @@ export interface Options<R> {
   readonly blockMillis: number
   readonly drainMillis: number
   readonly maxCrashes: number
+  /** What becomes of a message whose time to live has ended. */
+  readonly expired: "dead-letter" | "drop"
   readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R>
 }
 
@@ -167,6 +174,7 @@ export const make = Effect.fnUntraced(function*<R>(
     failed: 0,
     retried: 0,
     dead: 0,
+    expired: 0,
     crashed: 0,
     lostLeases: 0,
     vanished: 0,
@@ -232,7 +240,20 @@ export const make = Effect.fnUntraced(function*<R>(
     pump()
   }
 
+  const monotonic = () => Number(clock.currentTimeNanosUnsafe() / 1_000_000n)
+
+  const expire = (held: Held) => {
+    counts.expired++
+    enqueue(
+      held,
+      options.expired === "drop"
+        ? expiredSettlement
+        : { _tag: "Bury", failure: { reason: "expired", message: "its time to live ended before it was handled" } }
+    )
+  }
+
   const start = (held: Held) => {
+    if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonic()) return expire(held)
     held.phase = "running"
     if (running++ === 0) quiet.closeUnsafe()
     const fiber = runFork(options.handle(held, consumer))
@@ -278,6 +299,7 @@ export const make = Effect.fnUntraced(function*<R>(
           `${delivery.crashes} consumers lost their lease on it (a crash, or a handler that blocks); at most ${options.maxCrashes} may`
         enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
       } else {
+        if (delivery.expiresInMillis !== undefined) held.expiresAtMillis = monotonic() + delivery.expiresInMillis
         queue.push(held)
       }
     }
@@ -377,7 +399,7 @@ export const make = Effect.fnUntraced(function*<R>(
           lose(held)
           continue
         }
-        if (settlement._tag === "Ack") counts.processed++
+        if (settlement._tag === "Ack") counts.processed += settlement.isExpired === true ? 0 : 1
         else if (settlement._tag === "Bury") counts.dead++
         else if (settlement.isRetry) counts.retried++
         drop(held, "done")

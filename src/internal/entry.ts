@@ -2,10 +2,13 @@
  * The wire format: how a message is written into a stream entry, and read back.
  *
  * A message in a channel's log has the fields `i` (id), `h` (headers, JSON; left out when there are none), `r` (params,
- * JSON; likewise) and `p` (payload). Everything else that carries a message (retry streams, waiting messages, dead letters)
+ * JSON; likewise), `x` (how many ms after its position it expires; left out when it does not) and `p` (payload). Everything else that carries a message (retry streams, waiting messages, dead letters)
  * has `m`, a JSON object with what is known beside the payload, and `p`. A stream stores repeated field names once, so the
  * short names cost nothing; the payload is a field of its own so that no script ever has to parse it. A dead letter has the
  * field `k` besides: group, channel and reason, so that a script can count it without parsing JSON.
+ *
+ * A message that waits for its first delivery is a body: the fields `h`, `r` and `x` of its entry to be, each on a line of its own
+ * behind its letter, an empty line, and the payload. Most are a line feed and a payload, which is what keeps a million of them small.
  */
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../LetterStore.ts"
@@ -25,6 +28,8 @@ export interface Meta {
   readonly crashes: number
   /** The position of the message in the log of its channel; with the channel it is unique, which the id need not be. */
   readonly origin: string
+  /** When it expires, by the server's clock. */
+  readonly expiresAtMillis?: number | undefined
   /** Dead letters only. */
   readonly channel?: string | undefined
   readonly group?: string | undefined
@@ -45,16 +50,43 @@ const isEmpty = (strings: Strings | undefined): strings is undefined => {
   return true
 }
 
-/** The fields of a log entry, as arguments of XADD. */
-export const logFields = (message: NewMessage): ReadonlyArray<string> => {
-  if (isEmpty(message.headers) && isEmpty(message.params)) {
-    return ["i", message.id, "p", message.payload]
-  }
-  const fields = ["i", message.id]
-  if (!isEmpty(message.headers)) fields.push("h", JSON.stringify(message.headers))
-  if (!isEmpty(message.params)) fields.push("r", JSON.stringify(message.params))
-  fields.push("p", message.payload)
+type Content = Pick<NewMessage, "payload" | "headers" | "params" | "expiresInMillis">
+
+/** The fields of a log entry beside id and payload. */
+const extras = (message: Content): ReadonlyArray<readonly [name: string, value: string]> => {
+  const fields: Array<readonly [string, string]> = []
+  if (!isEmpty(message.headers)) fields.push(["h", JSON.stringify(message.headers)])
+  if (!isEmpty(message.params)) fields.push(["r", JSON.stringify(message.params)])
+  if (message.expiresInMillis !== undefined) fields.push(["x", String(message.expiresInMillis)])
   return fields
+}
+
+/** The fields of a log entry, as arguments of XADD. */
+export const logFields = (message: NewMessage): ReadonlyArray<string> =>
+  message.headers === undefined && message.params === undefined && message.expiresInMillis === undefined
+    ? ["i", message.id, "p", message.payload]
+    : ["i", message.id, ...extras(message).flat(), "p", message.payload]
+
+/** A message that waits for its first delivery. JSON has no raw line feed, so the lines are told apart. */
+export const encodeBody = (message: Content): string =>
+  `${extras(message).map(([name, value]) => `${name}${value}\n`).join("")}\n${message.payload}`
+
+/** Reads a body; `undefined` when it is none. */
+export const decodeBody = (body: string): Content | undefined => {
+  const found: Record<string, string> = Object.create(null)
+  let from = 0
+  for (let end = body.indexOf("\n"); end !== from; end = body.indexOf("\n", from)) {
+    if (end < 0) return undefined
+    found[body[from]!] = body.slice(from + 1, end)
+    from = end + 1
+  }
+  const { h, r, x } = found
+  return {
+    payload: body.slice(from + 1),
+    headers: h === undefined ? none : strings(parseObject(h)),
+    params: r === undefined ? none : strings(parseObject(r)),
+    expiresInMillis: x === undefined ? undefined : count(Number(x), 0)
+  }
 }
 
 export const encodeMeta = (meta: Meta): string =>
@@ -67,6 +99,7 @@ export const encodeMeta = (meta: Meta): string =>
     d: meta.deliveries,
     c: meta.crashes,
     o: meta.origin,
+    e: meta.expiresAtMillis,
     ch: meta.channel,
     g: meta.group,
     f: meta.failure,
@@ -153,6 +186,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
   let id: string | undefined
   let headers: string | undefined
   let params: string | undefined
+  let expires: string | undefined
   let meta: string | undefined
   let payload: string | undefined
   for (let i = 0; i + 1 < fields.length; i += 2) {
@@ -166,6 +200,9 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
         break
       case "r":
         params = value
+        break
+      case "x":
+        expires = value
         break
       case "m":
         meta = value
@@ -190,6 +227,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       deliveries: count(known["d"], 0),
       crashes: count(known["c"], 0),
       origin: typeof known["o"] === "string" ? known["o"] : position,
+      expiresAtMillis: typeof known["e"] === "number" ? known["e"] : undefined,
       channel: typeof known["ch"] === "string" ? known["ch"] : undefined,
       group: typeof known["g"] === "string" ? known["g"] : undefined,
       failure: failureOf(known["f"]),
@@ -213,6 +251,10 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     deliveries: 0,
     crashes: 0,
     origin: position,
+    // What came late is nearer to its end: `x` may be below 0.
+    expiresAtMillis: expires === undefined || !Number.isFinite(Number(expires))
+      ? undefined
+      : millisOf(position) + Number(expires),
     payload,
     malformed: undefined
   }

@@ -13,13 +13,15 @@
  * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
  * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
- * | `bodies`       | hash        | the messages of `waiting`                                                |
+ * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
+ * | `ticks`        | sorted set  | key of each recurring message, by the time of its next tick              |
+ * | `recurring`    | hash        | the definitions of recurring messages                                    |
  * | `dead`         | stream      | dead letters                                                             |
  * | `counts`       | hash        | `d`, group, channel and reason → how many dead letters there are         |
  * | `offers:N`     | sorted set  | dead letters offered to subscription N, by the end of their lease        |
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
- * | `seen:C:I`     | string, TTL | deduplication window of message I in channel C                           |
+ * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
  * | `janitor`      | string, TTL | who trims this shard for now                                             |
  * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
  * | `cast:C`       | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
@@ -35,7 +37,8 @@ export interface Keys {
   readonly channels: string
   readonly groups: string
   readonly waiting: string
-  readonly bodies: string
+  readonly ticks: string
+  readonly recurring: string
   readonly dead: string
   readonly counts: string
   readonly undertaker: string
@@ -50,7 +53,9 @@ export interface Keys {
   readonly retries: (group: string) => string
   readonly floors: (group: string) => string
   readonly members: (group: string) => string
-  readonly seen: (channel: string, id: string) => string
+  /** The messages of a channel that wait for a group, or (group "") for their first delivery. */
+  readonly bodies: (group: string, channel: string) => string
+  readonly seen: (channel: string, key: string) => string
   readonly offers: (name: string) => string
   readonly offered: (name: string) => string
 }
@@ -63,7 +68,8 @@ export const make = (prefix: string, shard: number): Keys => {
     channels: `${tag}:channels`,
     groups: `${tag}:groups`,
     waiting: `${tag}:waiting`,
-    bodies: `${tag}:bodies`,
+    ticks: `${tag}:ticks`,
+    recurring: `${tag}:recurring`,
     dead: `${tag}:dead`,
     counts: `${tag}:counts`,
     undertaker: `${tag}:undertaker`,
@@ -85,11 +91,18 @@ export const make = (prefix: string, shard: number): Keys => {
     retries: (group) => `${tag}:retries:${escape(group)}`,
     floors: (group) => `${tag}:floors:${escape(group)}`,
     members: (group) => `${tag}:members:${escape(group)}`,
-    seen: (channel, id) => `${tag}:seen:${escape(channel)}:${escape(id)}`,
+    bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
+    seen: (channel, key) => `${tag}:seen:${escape(channel)}:${escape(key)}`,
     offers: (name) => `${tag}:offers:${escape(name)}`,
     offered: (name) => `${tag}:offered:${escape(name)}`
   }
 }
+
+/**
+ * The name of a waiting message in `waiting`: whom it waits for, and what it is in that one's bodies. Names and ids have no control
+ * characters.
+ */
+export const waitingMember = (group: string, channel: string, id: string): string => `${group}\n${channel}\n${id}`
 
 /** The problem with a prefix, if there is one. A brace would break the hash tag, a glob character the ACL pattern. */
 export const prefixProblem = (prefix: string): string | undefined =>

@@ -23,7 +23,7 @@ const streamsPerLook = 2
 export interface RedisClaims {
   /** Tells the other members that this one lives; who has been silent for a lease. */
   readonly sayAlive: Effect.Effect<ReadonlyArray<string>, RedisError>
-  readonly claim: (count: number) => Effect.Effect<Claimed, RedisError>
+  readonly claim: (count: number) => Effect.Effect<Claimed & { readonly deliveries: ReadonlyArray<Lease> }, RedisError>
   /**
    * Takes what was handed out to this member in answers that never arrived: pending for it, and not held. Nothing may be being
    * read meanwhile.

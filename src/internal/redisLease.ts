@@ -26,6 +26,9 @@ export class Lease implements Delivery {
   readonly deliveryCount: number
   readonly crashes: number
   readonly malformed: string | undefined
+  readonly expiresAtMillis: number | undefined
+  /** Set at the hand-out, by the server's clock. */
+  expiresInMillis: number | undefined
   readonly source: Source
   readonly position: string
   readonly origin: string
@@ -48,6 +51,8 @@ export class Lease implements Delivery {
     this.deliveryCount = entry.deliveries + count
     this.crashes = entry.crashes + count - 1
     this.malformed = entry.malformed
+    this.expiresAtMillis = entry.expiresAtMillis
+    this.expiresInMillis = undefined
     this.source = source
     this.position = position
     this.origin = entry.origin
@@ -66,7 +71,8 @@ export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   deliveries: lease.deliveryCount,
   crashes: lease.crashes,
   origin: lease.origin,
-  history: lease.history
+  history: lease.history,
+  expiresAtMillis: lease.expiresAtMillis
 })
 
 export const chunked = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> => {

@@ -305,12 +305,33 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       })
     )
 
+  /** Tells how long those may be handled that expire. What cannot be told is as if it had not been handed out. */
+  const dated = (leases: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+    leases.some((lease) => lease.expiresAtMillis !== undefined)
+      ? connection.send(["time"], { idempotent: true }).pipe(
+        Effect.map((reply) => {
+          const [seconds, micros] = reply as readonly [string, string]
+          const now = Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+          for (const lease of leases) {
+            if (lease.expiresAtMillis !== undefined) lease.expiresInMillis = lease.expiresAtMillis - now
+          }
+          return leases
+        }),
+        Effect.onError(() =>
+          Effect.sync(() => {
+            for (const lease of leases) lease.source.held.delete(lease.position)
+            lost = true
+          })
+        )
+      )
+      : Effect.succeed(leases)
+
   const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>, BrokerError> =>
     Effect.suspend(() => {
       waking = false
       reading = true
       const generation = reader.generation()
-      return readOnce(count, blockMillis).pipe(
+      return Effect.flatMap(readOnce(count, blockMillis), dated).pipe(
         Effect.tapError((error) =>
           Effect.suspend(() => {
             if (error.reason === "NoGroup") return sync(true)
@@ -355,7 +376,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     ...RedisSettlement.make({ membership, keys, connection, monotonic, onSettled, fail }),
     claim: (count) =>
       Effect.suspend(() => stale ? sync(false) : Effect.void).pipe(
-        Effect.andThen(taking.withPermit(claims.claim(count))),
+        Effect.andThen(taking.withPermit(Effect.tap(claims.claim(count), ({ deliveries }) => dated(deliveries)))),
         // What a claim that failed has taken is pending for this member and held by nobody: the reader looks for it.
         Effect.tapError(() =>
           Effect.sync(() => {

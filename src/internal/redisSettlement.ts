@@ -8,6 +8,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
+import { waitingMember } from "./keys.ts"
 import { chunked, describe, Lease, type Source, surelyHeld } from "./redisLease.ts"
 import { renew as renewScript } from "./scripts/renew.ts"
 import { settle } from "./scripts/settle.ts"
@@ -54,7 +55,7 @@ export const make = (setup: {
           source.key,
           keys.retry(group, source.channel),
           keys.waiting,
-          keys.bodies,
+          keys.bodies(group, source.channel),
           keys.dead,
           keys.retries(group),
           keys.meta,
@@ -166,7 +167,12 @@ export const make = (setup: {
       const { attempt, delayMillis } = wanted.get(lease)!
       const description = Entry.encodeMeta(describe(lease, attempt))
       return delayMillis > 0
-        ? ["wait", `${Math.ceil(delayMillis)}\n${group}\n${lease.channel}\n${lease.origin}`, description, lease.payload]
+        ? [
+          "wait",
+          `${Math.ceil(delayMillis)}\n${waitingMember(group, lease.channel, lease.origin)}`,
+          description,
+          lease.payload
+        ]
         : ["ready", "", description, lease.payload]
     })
   }
@@ -178,6 +184,8 @@ export const make = (setup: {
       Entry.letterKey(group, lease.channel, wanted.get(lease)!.failure.reason),
       Entry.encodeMeta({
         ...describe(lease, lease.attempt),
+        // Whoever requeues it wants it handled.
+        expiresAtMillis: undefined,
         channel: lease.channel,
         group,
         failure: wanted.get(lease)!.failure

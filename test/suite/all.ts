@@ -9,7 +9,9 @@ import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
 import { publisherSuite } from "./publisher.ts"
+import { recurringSuite } from "./recurring.ts"
 import { retriesSuite } from "./retries.ts"
+import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
@@ -21,6 +23,8 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   settlementSuite,
   lifecycleSuite,
   leasesSuite,
+  schedulingSuite,
+  recurringSuite,
   broadcastSuite,
   retriesSuite,
   deadLettersSuite,

@@ -47,7 +47,7 @@ export const deadLettersSuite = (backend: Backend): void => {
         assert.deepStrictEqual([{ ...letter.headers }, { ...letter.params }], [{ trace: "t" }, { userId: "42" }])
         assert.deepInclude(letter.failure, { reason: "exhausted", errorTag: "Declined", message: "no hi" })
         assert.include(letter.failure.cause, "Declined")
-        assert.strictEqual(DateTime.toEpochMillis(letter.publishedAt), Number(receipt.position.split("-")[0]))
+        assert.strictEqual(DateTime.toEpochMillis(letter.publishedAt), Number(receipt.position!.split("-")[0]))
         assert.isAtLeast(DateTime.toEpochMillis(letter.diedAt), DateTime.toEpochMillis(letter.publishedAt))
       })
     )
@@ -236,7 +236,7 @@ export const deadLettersSuite = (backend: Backend): void => {
           { id: receipt.id, attempt: 1, crashes: 0, deliveryCount: 3 }
         )
         assert.deepStrictEqual({ ...message.headers }, { trace: "t" })
-        assert.strictEqual(DateTime.toEpochMillis(message.publishedAt), Number(receipt.position.split("-")[0]))
+        assert.strictEqual(DateTime.toEpochMillis(message.publishedAt), Number(receipt.position!.split("-")[0]))
         assert.deepStrictEqual(yield* everything, [])
         // What is published now comes after anything that was requeued to them.
         yield* Publisher.publish(Text, "marker")

@@ -263,6 +263,7 @@ export const lifecycleSuite = (backend: Backend): void => {
           failed: 6,
           retried: 4,
           dead: 4,
+          expired: 0,
           crashed: 0,
           lostLeases: 0,
           vanished: 0,

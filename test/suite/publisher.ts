@@ -91,7 +91,7 @@ export const publisherSuite = (backend: Backend): void => {
         assert.deepStrictEqual({ ...message.params }, { userId: "42" })
         assert.strictEqual(
           DateTime.toEpochMillis(message.publishedAt),
-          Number(receipt.position.split("-")[0])
+          Number(receipt.position!.split("-")[0])
         )
         assert.deepStrictEqual([message.attempt, message.deliveryCount, message.crashes], [1, 1, 0])
       })

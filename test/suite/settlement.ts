@@ -66,7 +66,7 @@ export const settlementSuite = (backend: Backend): void => {
           attempt: 3,
           deliveryCount: 3,
           crashes: 0,
-          publishedAtMillis: Number(position.split("-")[0])
+          publishedAtMillis: Number(position!.split("-")[0])
         })
         assert.deepStrictEqual({ ...letter.headers }, { trace: "t-1" })
         assert.deepInclude(letter.failure, { reason: "exhausted", errorTag: "Declined", message: "card declined" })

@@ -202,7 +202,7 @@ export const sourcesSuite = (backend: Backend): void => {
       "begins after a position",
       Effect.gen(function*() {
         const [first] = yield* Publisher.publishAll(Text, ["a", "b", "c"])
-        assert.deepStrictEqual(yield* begin({ position: first!.position }), ["b", "c", "new"])
+        assert.deepStrictEqual(yield* begin({ position: first!.position! }), ["b", "c", "new"])
       })
     )
 
@@ -212,7 +212,7 @@ export const sourcesSuite = (backend: Backend): void => {
         yield* Publisher.publishAll(Text, ["a", "b"])
         yield* backend.advance("20 millis")
         const { position } = yield* Publisher.publish(Text, "c")
-        const time = Number(position.split("-")[0])
+        const time = Number(position!.split("-")[0])
         assert.deepStrictEqual(yield* begin({ time }), ["c", "new"])
       })
     )

@@ -15,8 +15,8 @@ export const run = (broker: Broker["Service"], shard: number, intervalMillis: nu
     Effect.gen(function*() {
       // Listening starts before looking: what arrives in between is not missed.
       const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard), { startImmediately: true })
-      const { moved, nextInMillis } = yield* broker.promote(shard, batch)
-      if (moved === 0) {
+      const { nextInMillis } = yield* broker.promote(shard, batch)
+      if (nextInMillis !== 0) {
         yield* Effect.raceFirst(
           Fiber.join(earlier),
           Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis))

@@ -59,6 +59,13 @@ export class DueQueue<A> {
     return found.length
   }
 
+  /** Takes one out; whether it was in. */
+  remove(entry: Due<A>): boolean {
+    if (!(entry instanceof Entry) || this.heap[entry.slot] !== entry) return false
+    this.removeEntry(entry)
+    return true
+  }
+
   private removeEntry(entry: Entry<A>): void {
     const last = this.heap.pop()!
     if (last === entry) return

@@ -38,6 +38,7 @@ export class Lease implements Delivery {
   readonly crashes: number
   readonly malformed = undefined
   readonly history: ReadonlyArray<PastFailure>
+  readonly expiresInMillis: number | undefined
   readonly #reading: Reading
   readonly #stored: Stored
   readonly #number: number | undefined
@@ -60,6 +61,7 @@ export class Lease implements Delivery {
     this.deliveryCount = deliveryCount + 1
     this.crashes = crashes
     this.history = history
+    this.expiresInMillis = stored.expiresAtMillis === undefined ? undefined : stored.expiresAtMillis - nowMillis
     this.#reading = reading
     this.#stored = stored
     this.#number = number

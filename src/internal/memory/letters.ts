@@ -60,7 +60,8 @@ export class Letters {
     const position = this.positions.next(nowMillis)
     this.dead.push({
       position,
-      stored: lease.again(lease.attempt).stored,
+      // Whoever requeues it wants it handled.
+      stored: { ...lease.again(lease.attempt).stored, expiresAtMillis: undefined },
       letter: {
         letterId: format(position),
         group: lease.reading.group.name,

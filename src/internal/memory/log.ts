@@ -10,6 +10,8 @@ import { firstIndex, isAfter, Positions } from "./position.ts"
 
 type Strings = Readonly<Record<string, string>>
 
+export type Content = Pick<NewMessage, "id" | "payload" | "headers" | "params" | "expiresInMillis">
+
 /** A message as it is stored; it is never changed, and all groups share it. */
 export interface Stored {
   readonly position: Position
@@ -17,12 +19,13 @@ export interface Stored {
   readonly payload: string
   readonly headers: Strings
   readonly params: Strings
+  readonly expiresAtMillis: number | undefined
 }
 
 const none: Strings = Object.freeze(Object.create(null) as Record<string, string>)
 
 /** What the publisher changes later must not change what is stored, and no handler may change it for another. */
-const copy = (strings: Strings | undefined): Strings => {
+export const copy = (strings: Strings | undefined): Strings => {
   const keys = strings === undefined ? [] : Object.keys(strings)
   if (keys.length === 0) return none
   const out: Record<string, string> = Object.create(null)
@@ -52,13 +55,15 @@ export class Log {
     return this.entries.length - this.gone
   }
 
-  add(message: NewMessage, nowMillis: number): Stored {
+  /** Its time to live is counted from `sinceMillis`. */
+  add(message: Content, nowMillis: number, sinceMillis: number): Stored {
     const stored: Stored = {
       position: this.positions.next(nowMillis),
       id: message.id,
       payload: message.payload,
       headers: copy(message.headers),
-      params: copy(message.params)
+      params: copy(message.params),
+      expiresAtMillis: message.expiresInMillis === undefined ? undefined : sinceMillis + message.expiresInMillis
     }
     this.entries.push(stored)
     return stored

@@ -3,16 +3,20 @@
  * them, so a fiber that is interrupted leaves nothing half done.
  */
 import { Effect } from "effect"
-import type { BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
+import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
 import { compile } from "../pattern.ts"
+import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Redelivery } from "./group.ts"
 import { Group, Reading } from "./group.ts"
 import type { Requeued } from "./letters.ts"
 import { Letters } from "./letters.ts"
+import type { Content } from "./log.ts"
 import { Log } from "./log.ts"
 import type { Position } from "./position.ts"
 import { format, parse } from "./position.ts"
+import type { Later } from "./scheduled.ts"
+import { dueAt, Scheduled } from "./scheduled.ts"
 import { Windows } from "./windows.ts"
 
 interface Channel {
@@ -28,7 +32,7 @@ const beginning: Position = { millis: 0, sequence: 0 }
 export class Store {
   private readonly channels = new Map<string, Channel>()
   private readonly groups = new Map<string, Group>()
-  private readonly waiting = new DueQueue<Redelivery>()
+  private readonly waiting = new DueQueue<Redelivery | Later>()
   private readonly windows = new Windows()
   private readonly woken: Array<() => void> = []
   readonly letters = new Letters(this.woken)
@@ -36,6 +40,12 @@ export class Store {
   private readonly homeless = new Map<string, Array<Requeued>>()
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
+  readonly scheduled = new Scheduled({
+    wait: (dueAtMillis, later) => this.wait(later, dueAtMillis),
+    remove: (due) => this.waiting.remove(due),
+    publish: (channel, content, nowMillis, sinceMillis) => this.publish(channel, content, nowMillis, sinceMillis),
+    windows: this.windows
+  })
 
   /**
    * Does one operation. Who waits for what it did goes on in a turn of its own: resuming a fiber runs it at
@@ -56,18 +66,34 @@ export class Store {
 
   // Messages ---------------------------------------------------------------------------------------------------------
 
-  append(message: NewMessage, nowMillis: number): { readonly position: string; readonly isDuplicate: boolean } {
-    const { id, limits, windowMillis = 0 } = message
+  append(message: NewMessage, nowMillis: number): Appended {
+    const { due, id, limits, window } = message
     const channel = this.channel(message.channel)
     if (limits !== undefined) channel.limits = limits
-    const first = windowMillis > 0 ? this.windows.find(channel.name, id, nowMillis) : undefined
-    if (first !== undefined) return { position: first, isDuplicate: true }
-    const stored = channel.log.add(message, nowMillis)
-    if (limits?.maxLength !== undefined || limits?.minId !== undefined) this.limit(channel, nowMillis)
-    const position = format(stored.position)
-    if (windowMillis > 0) this.windows.open(channel.name, id, position, nowMillis + windowMillis)
+    const dueAtMillis = due === undefined ? nowMillis : dueAt(due, nowMillis)
+    const waits = due !== undefined && this.scheduled.has(message)
+    if (waits && message.replace !== true) return { _tag: "Duplicate", position: undefined, id }
+    const first = window === undefined ? undefined : this.windows.find(channel.name, window.key, nowMillis)
+    if (first !== undefined && !waits) return { _tag: "Duplicate", ...first }
+    if (waits || dueAtMillis > nowMillis) {
+      this.scheduled.add(message, dueAtMillis)
+      if (window !== undefined) {
+        this.windows.open(channel.name, window.key, { position: undefined, id }, dueAtMillis + window.millis)
+      }
+      return { _tag: "Scheduled", dueAtMillis }
+    }
+    const position = this.publish(channel.name, message, nowMillis, nowMillis)
+    if (window !== undefined) this.windows.open(channel.name, window.key, { position, id }, nowMillis + window.millis)
+    return { _tag: "Stored", position }
+  }
+
+  /** Adds a message to the log of its channel; its time to live is counted from `sinceMillis`. */
+  private publish(name: string, content: Content, nowMillis: number, sinceMillis: number): string {
+    const channel = this.channel(name)
+    const stored = channel.log.add(content, nowMillis, sinceMillis)
+    if (channel.limits.maxLength !== undefined || channel.limits.minId !== undefined) this.limit(channel, nowMillis)
     for (const reading of channel.readings.values()) reading.stored(stored)
-    return { position, isDuplicate: false }
+    return format(stored.position)
   }
 
   /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
@@ -144,7 +170,7 @@ export class Store {
       group.leave(channel)
       this.channels.get(channel)!.readings.delete(name)
     }
-    this.waiting.removeWhere(({ reading }) => ended.has(reading))
+    this.waiting.removeWhere((value) => "reading" in value && ended.has(value.reading))
     group.removals++
     // A member that goes on joins again with its next read.
     group.wake(() => true)
@@ -198,12 +224,17 @@ export class Store {
 
   // Time -------------------------------------------------------------------------------------------------------------
 
-  private wait(redelivery: Redelivery, dueAtMillis: number): void {
+  private wait<A extends Redelivery | Later>(value: A, dueAtMillis: number): Due<A> {
     const first = this.waiting.first
-    this.waiting.add(dueAtMillis, redelivery)
-    if (first !== undefined && first.dueAtMillis <= dueAtMillis) return
-    this.woken.push(...this.sleepers)
-    this.sleepers.clear()
+    const due = this.waiting.add(dueAtMillis, value) as Due<A>
+    if (first === undefined || dueAtMillis < first.dueAtMillis) this.wake(this.sleepers)
+    return due
+  }
+
+  /** Resumes those who wait, after the operation. */
+  wake(sleepers: Set<() => void>): void {
+    this.woken.push(...sleepers)
+    sleepers.clear()
   }
 
   promote(
@@ -214,14 +245,14 @@ export class Store {
     while (moved < limit) {
       const due = this.waiting.takeDue(nowMillis)
       if (due === undefined) break
-      due.value.reading.giveBack(due.value)
+      if ("reading" in due.value) due.value.reading.giveBack(due.value)
+      else this.scheduled.promoted(due.value, nowMillis)
       moved++
     }
-    if (moved > 0) return { moved, nextInMillis: 0 }
     const next = this.waiting.first
     return {
       moved,
-      nextInMillis: next === undefined ? undefined : Math.max(1, Math.ceil(next.dueAtMillis - nowMillis))
+      nextInMillis: next === undefined ? undefined : Math.max(0, Math.ceil(next.dueAtMillis - nowMillis))
     }
   }
 

@@ -1,35 +1,58 @@
-/** Deduplication windows: which ids were stored on which channel, and where, until their time is over. */
+/** Deduplication windows: which message was first with a key on a channel, and where, until their time is over. */
+import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 
-interface Window {
-  readonly channel: string
+/** The first message with a key; without a position it was scheduled. */
+export interface First {
+  readonly position: string | undefined
   readonly id: string
 }
 
+interface Window {
+  readonly channel: string
+  readonly key: string
+  readonly first: First
+}
+
 export class Windows {
-  private readonly positions = new Map<string, Map<string, string>>()
+  private readonly windows = new Map<string, Map<string, Due<Window>>>()
   private readonly ends = new DueQueue<Window>()
 
-  /** Where the message with this id is, if its window is open. */
-  find(channel: string, id: string, nowMillis: number): string | undefined {
+  /** The first message with this key, if its window is open. */
+  find(channel: string, key: string, nowMillis: number): First | undefined {
     this.close(nowMillis)
-    return this.positions.get(channel)?.get(id)
+    return this.windows.get(channel)?.get(key)?.value.first
   }
 
-  open(channel: string, id: string, position: string, endAtMillis: number): void {
-    const ids = this.positions.get(channel)
-    if (ids === undefined) this.positions.set(channel, new Map([[id, position]]))
-    else ids.set(id, position)
-    this.ends.add(endAtMillis, { channel, id })
+  open(channel: string, key: string, first: First, endAtMillis: number): void {
+    this.forget(channel, key)
+    const window = this.ends.add(endAtMillis, { channel, key, first })
+    const keys = this.windows.get(channel)
+    if (keys === undefined) this.windows.set(channel, new Map([[key, window]]))
+    else keys.set(key, window)
+  }
+
+  /** An open window ends at this time at the earliest. */
+  extend(channel: string, key: string, endAtMillis: number): void {
+    const window = this.windows.get(channel)?.get(key)
+    if (window !== undefined && window.dueAtMillis < endAtMillis) {
+      this.open(channel, key, window.value.first, endAtMillis)
+    }
+  }
+
+  forget(channel: string, key: string): void {
+    const keys = this.windows.get(channel)
+    const window = keys?.get(key)
+    if (keys === undefined || window === undefined) return
+    this.ends.remove(window)
+    keys.delete(key)
+    if (keys.size === 0) this.windows.delete(channel)
   }
 
   /** Forgets the windows whose time is over. */
   close(nowMillis: number): void {
-    for (let ended = this.ends.takeDue(nowMillis); ended !== undefined; ended = this.ends.takeDue(nowMillis)) {
-      const { channel, id } = ended.value
-      const ids = this.positions.get(channel)!
-      ids.delete(id)
-      if (ids.size === 0) this.positions.delete(channel)
+    for (let first = this.ends.first; first !== undefined && first.dueAtMillis <= nowMillis; first = this.ends.first) {
+      this.forget(first.value.channel, first.value.key)
     }
   }
 }

@@ -3,7 +3,7 @@ import type { Script } from "../../Redis.ts"
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
- * KEYS: the stream, retry stream, waiting, bodies, dead, retries of the group, meta, counts. ARGV: group, consumer, channel, events
+ * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts. ARGV: group, consumer, channel, events
  * channel, then for each delivery: position, delivery count, action, value, description, payload. The actions:
  * `ack`; `ready` (again at once); `wait` (again after `value` ms); `dead` (`value`: group, channel and reason).
  * Reply: the positions that were refused.
@@ -52,7 +52,7 @@ for i = 5, #ARGV, 6 do
       else
         local separator = string.find(value, '\\n', 1, true)
         local due, member = now + tonumber(string.sub(value, 1, separator - 1)), string.sub(value, separator + 1)
-        redis.call('HSET', bodies, member, description .. '\\n' .. payload)
+        redis.call('HSET', bodies, string.sub(member, #group + #channel + 3), description .. '\\n' .. payload)
         redis.call('ZADD', waiting, due, member)
         if not earliest or due < earliest then earliest = due end
       end

@@ -21,6 +21,7 @@ if (redis.call('HGET', meta, 'v') or '0') ~= version then return {-1, 1} end
 if redis.call('EXISTS', stream) == 0 then return {0, 0} end
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
+  if not dash then return tonumber(position), 0 end
   return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
 end
 local function lower(a, b)

@@ -1,0 +1,453 @@
+/**
+ * Messages that wait for a time: what may be done with scheduled ones, and recurring ones.
+ *
+ * `Publisher.publish` with `delay` or `at` schedules a message. Here it is found again, by its channel and id.
+ *
+ * @since 0.1.0
+ */
+import { Clock, Context, Cron, Data, DateTime, Effect, Layer, Result } from "effect"
+import type { Duration } from "effect"
+import type { BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import type * as Channel from "./Channel.ts"
+import type { When } from "./internal/due.ts"
+import { dueOf, millisOf, shown } from "./internal/due.ts"
+import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
+import * as Recur from "./internal/recurrence.ts"
+import * as Publisher from "./Publisher.ts"
+import type { Place } from "./ScheduledStore.ts"
+import { order } from "./ScheduledStore.ts"
+
+/**
+ * A message that waits for its time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Scheduled {
+  readonly id: string
+  readonly channel: string
+  /** By the backend's clock. */
+  readonly dueAt: DateTime.Utc
+  /** As it is stored; `Channel.decode` reads it. */
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface ListOptions {
+  /** Only messages of this channel. Default: of all channels. */
+  readonly channel?: Channel.Any | undefined
+  /** The cursor of the page before; it stays good whatever happens to the messages. */
+  readonly cursor?: string | undefined
+  /** Messages on a page, from 1 to 1,000. Default 100. */
+  readonly limit?: number | undefined
+}
+
+/**
+ * Scheduled messages, those that are due first at the top.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Page {
+  readonly messages: ReadonlyArray<Scheduled>
+  /** Where the next page begins; `undefined` on the last one. */
+  readonly cursor: string | undefined
+}
+
+/**
+ * When a recurring message recurs: a cron expression (five fields, or six with seconds first), a `Cron`, or an interval, whose first
+ * tick is one interval after it was defined.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Recurs = string | Cron.Cron | { readonly every: Duration.Input }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface RecurringOptions {
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** How long the message of a tick may be delivered; see `Publisher.PublishOptions`. */
+  readonly expiresIn?: Duration.Input | undefined
+  /** The zone of the cron expression, such as `"Europe/Berlin"`. Default: the one of the `Cron`, or UTC. */
+  readonly timeZone?: string | DateTime.TimeZone | undefined
+  /**
+   * What becomes of ticks that were missed by more than 30 seconds because no process ran: `"none"` leaves them out, `"latest"` (the
+   * default) publishes the last one, `{ all: max }` all of them, in order, but of more than `max` only the last. (Ticks that follow
+   * each other faster than they can be published count as missed too.)
+   */
+  readonly catchUp?: CatchUp | undefined
+}
+
+/**
+ * The options of a recurring message for this channel: a template channel wants its params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RecurringOptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? RecurringOptions
+  : RecurringOptions & { readonly params: Channel.ParamsOf<C> }
+
+/** The options are required exactly when the channel has params. */
+type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: RecurringOptions | undefined]
+  : [options: RecurringOptionsFor<C>]
+
+type LooseOptions = RecurringOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+
+/**
+ * A recurring message and its next tick.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Recurring {
+  readonly key: string
+  readonly channel: string
+  /** The cron expression with its zone, or the interval. */
+  readonly recurs: { readonly cron: string; readonly timeZone: string } | { readonly every: Duration.Duration }
+  readonly catchUp: CatchUp
+  readonly next: DateTime.Utc
+  /** As it is stored; `Channel.decode` reads it. */
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+}
+
+/**
+ * A time, interval, cron expression, key, cursor or limit cannot be used. Nothing was done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidSchedule extends Data.TaggedError("InvalidSchedule")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/**
+ * Looks after scheduled and recurring messages; see the functions of the same names.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Scheduler extends Context.Service<Scheduler, {
+  readonly cancel: (channel: Channel.Any, id: string) => Effect.Effect<boolean, BrokerError>
+  readonly reschedule: (
+    channel: Channel.Any,
+    id: string,
+    when: When
+  ) => Effect.Effect<boolean, InvalidSchedule | BrokerError>
+  readonly deliverNow: (channel: Channel.Any, id: string) => Effect.Effect<boolean, BrokerError>
+  readonly list: (options?: ListOptions) => Effect.Effect<Page, InvalidSchedule | BrokerError>
+  readonly count: (channel?: Channel.Any) => Effect.Effect<number, BrokerError>
+  readonly recurring: <C extends Channel.Any>(
+    key: string,
+    recurs: Recurs,
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options?: LooseOptions
+  ) => Effect.Effect<
+    { readonly next: DateTime.Utc },
+    InvalidSchedule | Publisher.RequestError | BrokerError,
+    Channel.EncodingServices<C>
+  >
+  readonly removeRecurring: (key: string) => Effect.Effect<boolean, BrokerError>
+  readonly listRecurring: Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
+}>()("rotif/Scheduler") {}
+
+const invalid = (option: string, message: string) => new InvalidSchedule({ option, message })
+
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+const placeOf = (cursor: string): Place | undefined => {
+  const [dueAtMillis = "", channel = "", id = "", ...more] = cursor.split("\n")
+  return dueAtMillis === "" || !Number.isFinite(Number(dueAtMillis)) || channel === "" || id === "" || more.length > 0
+    ? undefined
+    : { dueAtMillis: Number(dueAtMillis), channel, id }
+}
+
+const cursorOf = ({ channel, dueAtMillis, id }: Place): string => `${dueAtMillis}\n${channel}\n${id}`
+
+const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, InvalidSchedule> => {
+  if (catchUp === undefined || catchUp === "latest" || catchUp === "none") return Result.succeed(catchUp ?? "latest")
+  return typeof catchUp === "object" && Number.isInteger(catchUp.all) && catchUp.all >= 1 && catchUp.all <= 1_000
+    ? Result.succeed({ all: catchUp.all })
+    : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
+}
+
+const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, InvalidSchedule> => {
+  const found = typeof zone === "string" ? DateTime.zoneFromString(zone) : undefined
+  if (typeof zone !== "string") return Result.succeed(DateTime.zoneToString(zone))
+  return found?._tag === "Some"
+    ? Result.succeed(zone)
+    : Result.fail(invalid("timeZone", `"${zone}" is not a time zone: expected a name such as "Europe/Berlin"`))
+}
+
+const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
+  Result.gen(function*() {
+    const catchUp = yield* catchUpOf(options?.catchUp)
+    if (typeof recurs === "object" && "every" in recurs) {
+      const everyMillis = millisOf(recurs.every)
+      if (!(everyMillis >= 1 && everyMillis <= 315_576_000_000)) {
+        return yield* Result.fail(
+          invalid("every", `every must be a duration from 1 ms to 10 years, it is ${shown(recurs.every)}`)
+        )
+      }
+      return { everyMillis: Math.ceil(everyMillis), catchUp } satisfies Recurrence as Recurrence
+    }
+    const given = options?.timeZone ??
+      (typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value)
+    const zone = yield* zoneOf(given)
+    if (typeof recurs !== "string") return Recur.fromCron(recurs, zone, catchUp)
+    const cron = yield* Result.mapError(
+      Cron.parse(recurs, zone),
+      (error) => invalid("recurs", `"${recurs}" is not a cron expression: ${error.message}`)
+    )
+    return Recur.fromCron(cron, zone, catchUp)
+  })
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = Effect.gen(function*() {
+  const broker = yield* Broker
+  const publisher = yield* Publisher.Publisher
+  const clock = yield* Clock.Clock
+  const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
+
+  return Scheduler.of({
+    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }, Publisher.windowOf(id)),
+    reschedule: (channel, id, when) => {
+      const due = when.at === undefined && when.delay === undefined
+        ? "give a delay or a time (at)"
+        : dueOf(when, clock.currentTimeMillisUnsafe())
+      return typeof due === "string"
+        ? Effect.fail(invalid(when.delay === undefined ? "at" : "delay", due))
+        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 }, Publisher.windowOf(id))
+    },
+    deliverNow: (channel, id) =>
+      broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }, Publisher.windowOf(id)),
+    list: Effect.fnUntraced(function*(options) {
+      const limit = options?.limit ?? 100
+      if (!Number.isInteger(limit) || limit < 1 || limit > 1_000) {
+        return yield* invalid("limit", `limit must be a whole number from 1 to 1,000, it is ${limit}`)
+      }
+      const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)
+      if (options?.cursor !== undefined && after === undefined) {
+        return yield* invalid("cursor", "the cursor is not one of a page of Scheduler.list")
+      }
+      const channel = options?.channel?.name
+      const among = channel === undefined ? shards : broker.shardsOf({ _tag: "Channels", names: [channel] })
+      const pages = yield* Effect.forEach(
+        among,
+        (shard) => broker.scheduled.list(shard, { after, channel, limit }),
+        { concurrency: 16 }
+      )
+      // Beyond the place where a shard's own page ends nothing is known of it.
+      const ends = pages.flatMap(({ next }) => next === undefined ? [] : [next]).sort(order)
+      const [end] = ends
+      const known = pages.flatMap(({ messages }) => messages).sort(order)
+        .filter((message) => end === undefined || order(message, end) <= 0)
+      const messages = known.slice(0, limit)
+      const last = known.length > limit ? messages.at(-1) : end
+      return {
+        messages: messages.map(({ channel, dueAtMillis, headers, id, params, payload }) => ({
+          id,
+          channel,
+          dueAt: DateTime.makeUnsafe(dueAtMillis),
+          payload,
+          headers,
+          params
+        })),
+        cursor: last === undefined ? undefined : cursorOf(last)
+      }
+    }),
+    count: (channel) => broker.scheduled.count(channel?.name),
+    recurring: Effect.fnUntraced(function*(key, recurs, channel, payload, options) {
+      if (typeof key !== "string" || key === "" || Buffer.byteLength(key) > 400 || control.test(key)) {
+        return yield* invalid("key", "the key must be a string of 1 to 400 bytes without control characters")
+      }
+      const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
+      const message = yield* publisher.prepare(channel, payload, {
+        headers: options?.headers,
+        params: options?.params,
+        expiresIn: options?.expiresIn
+      })
+      const [shard = 0] = broker.shardsOf({ _tag: "Channels", names: [channel.name] })
+      const now = yield* broker.recurring.nowMillis(shard)
+      const first = yield* Effect.fromResult(
+        Recur.ticksOf(recurrence).pipe(
+          Result.flatMap((ticks) => ticks.after(now)),
+          Result.mapError((problem) => invalid("recurs", `it has no next tick: ${problem}`))
+        )
+      )
+      const next = yield* broker.recurring.upsert({
+        key,
+        channel: channel.name,
+        recurrence: Recur.encode(recurrence),
+        payload: message.payload,
+        headers: message.headers ?? {},
+        params: message.params ?? {},
+        expiresInMillis: message.expiresInMillis,
+        limits: message.limits
+      }, first)
+      return { next: DateTime.makeUnsafe(next) }
+    }),
+    removeRecurring: broker.recurring.remove,
+    listRecurring: Effect.map(
+      Effect.forEach(shards, broker.recurring.list, { concurrency: 16 }),
+      (all) =>
+        all.flat().sort((a, b) => a.nextAtMillis - b.nextAtMillis || (a.key < b.key ? -1 : 1)).flatMap((definition) => {
+          const described = Recur.describe(definition.recurrence)
+          return described === undefined
+            ? []
+            : [{
+              ...described,
+              key: definition.key,
+              channel: definition.channel,
+              next: DateTime.makeUnsafe(definition.nextAtMillis),
+              payload: definition.payload,
+              headers: definition.headers,
+              params: definition.params
+            }]
+        })
+    )
+  })
+})
+
+/**
+ * The scheduler as a layer, on any broker.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Scheduler, never, Broker | Publisher.Publisher> = Layer.effect(Scheduler, make)
+
+/**
+ * Cancels a scheduled message. `true`: it was in time, the message will not be delivered. `false`: it is not waiting: on its way
+ * already, cancelled before, or never scheduled.
+ *
+ * **Details**: its id may be published again at once.
+ *
+ * **Errors**: `BrokerError`; with reason `Uncertain` it may have been cancelled, and a second call would then say `false`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const cancel = (channel: Channel.Any, id: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.cancel(channel, id))
+
+/**
+ * Changes when a scheduled message is due; a time that has come delivers it now. `false`: it is not waiting any more, nothing was done.
+ *
+ * **Errors**: `InvalidSchedule` for a time that cannot be used; `BrokerError` as in `cancel`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const reschedule = (
+  channel: Channel.Any,
+  id: string,
+  when: { readonly delay: Duration.Input } | { readonly at: DateTime.DateTime.Input }
+): Effect.Effect<boolean, InvalidSchedule | BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.reschedule(channel, id, when))
+
+/**
+ * Delivers a scheduled message now. `false`: it is not waiting any more, nothing was done.
+ *
+ * **Errors**: `BrokerError` as in `cancel`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const deliverNow = (channel: Channel.Any, id: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.deliverNow(channel, id))
+
+/**
+ * Lists scheduled messages in pages, those that are due first at the top.
+ *
+ * **Errors**: `InvalidSchedule` for a limit or cursor that cannot be used.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const list = (options?: ListOptions): Effect.Effect<Page, InvalidSchedule | BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.list(options))
+
+/**
+ * Counts the scheduled messages of a channel, or of all. It costs the same however many they are.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const count = (channel?: Channel.Any): Effect.Effect<number, BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.count(channel))
+
+/**
+ * Defines a recurring message, or changes the one with this key.
+ *
+ * **Details**: it is stored, and every process that has the layer publishes its ticks; each tick is published exactly once, however
+ * many they are, with the id `key@time`. Defining it again with the same recurrence (each process may do so at its start) keeps the
+ * next tick; with another one the next tick is worked out anew from now.
+ *
+ * **Errors**: `InvalidSchedule` for a key, cron expression, zone or interval that cannot be used; as `Publisher.publish` for the
+ * message; `BrokerError`. Calling again is safe.
+ *
+ * **Example** (A report on every working day)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Channel, Scheduler } from "rotif"
+ *
+ * const Report = Channel.make("reports.wanted", { payload: Schema.Struct({ kind: Schema.String }) })
+ * const daily = Scheduler.recurring("daily-report", "0 9 * * 1-5", Report, { kind: "daily" }, {
+ *   timeZone: "Europe/Berlin"
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const recurring = <C extends Channel.Any>(
+  key: string,
+  recurs: Recurs,
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: OptionsArgument<C>
+): Effect.Effect<
+  { readonly next: DateTime.Utc },
+  InvalidSchedule | Publisher.RequestError | BrokerError,
+  Scheduler | Channel.EncodingServices<C>
+> => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, options[0]))
+
+/**
+ * Removes a recurring message; whether there was one. Messages of its ticks that are published already are delivered.
+ *
+ * **Errors**: `BrokerError`; calling again is safe.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const removeRecurring = (key: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+  Scheduler.use((scheduler) => scheduler.removeRecurring(key))
+
+/**
+ * Lists the recurring messages by their next ticks.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const listRecurring: Effect.Effect<ReadonlyArray<Recurring>, BrokerError, Scheduler> = Scheduler.use((
+  scheduler
+) => scheduler.listRecurring)

@@ -1,0 +1,127 @@
+/**
+ * When a recurring message recurs: a cron expression in a time zone, or an interval. It is stored as text, so that any process can
+ * work out the next tick.
+ */
+import { Cron, DateTime, Duration, Result } from "effect"
+
+/**
+ * Which of the ticks are published that nobody published at their time: none, the last, or at most so many, the oldest first and the
+ * last ones if there are more.
+ */
+export type CatchUp = "none" | "latest" | { readonly all: number }
+
+interface Common {
+  readonly catchUp: CatchUp
+}
+
+interface CronRecurrence extends Common {
+  readonly cron: string
+  /** Both the day and the weekday must match. */
+  readonly and: boolean
+  readonly zone: string
+  readonly overlap: Cron.DstOverlapPolicy
+}
+
+interface Interval extends Common {
+  readonly everyMillis: number
+}
+
+export type Recurrence = CronRecurrence | Interval
+
+/** A tick this late was missed; earlier it counts as on time, whatever held up the process. */
+const missedMillis = 30_000
+
+export const encode = (recurrence: Recurrence): string => JSON.stringify(recurrence)
+
+export const fromCron = (cron: Cron.Cron, zone: string, catchUp: CatchUp): Recurrence => ({
+  cron: Cron.format(cron, { includeSeconds: true }),
+  // Only its JSON form tells.
+  and: (cron.toJSON() as { readonly and: boolean }).and,
+  zone,
+  overlap: cron.onDstOverlap,
+  catchUp
+})
+
+/** What a stored recurrence looks like to a user; nothing when it is none. */
+export const describe = (text: string) => {
+  const parsed = Result.try(() => JSON.parse(text) as Recurrence | null)
+  if (Result.isFailure(parsed) || parsed.success === null) return undefined
+  const recurrence = parsed.success
+  return {
+    catchUp: recurrence.catchUp,
+    recurs: "everyMillis" in recurrence
+      ? { every: Duration.millis(recurrence.everyMillis) }
+      : { cron: recurrence.cron, timeZone: recurrence.zone }
+  }
+}
+
+/** How ticks follow each other; both fail when there is none in that direction. */
+export interface Ticks {
+  readonly catchUp: CatchUp
+  /** The first one after a time. */
+  readonly after: (millis: number) => Result.Result<number, string>
+  /** The last one at or before a time, counted from one that is known. */
+  readonly upTo: (millis: number, known: number) => Result.Result<number, string>
+}
+
+const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
+
+/** Reads what `encode` wrote, or tells why it cannot. */
+export const decode = (text: string): Result.Result<Ticks, string> =>
+  Result.try({ try: () => JSON.parse(text) as Recurrence | null, catch: messageOf }).pipe(
+    Result.flatMap((recurrence) => recurrence === null ? Result.fail("it is null") : ticksOf(recurrence))
+  )
+
+export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> => {
+  const { catchUp } = recurrence
+  if ("everyMillis" in recurrence) {
+    const { everyMillis } = recurrence
+    return everyMillis >= 1
+      ? Result.succeed({
+        catchUp,
+        after: (millis) => Result.succeed(millis + everyMillis),
+        upTo: (millis, known) => Result.succeed(known + Math.floor((millis - known) / everyMillis) * everyMillis)
+      })
+      : Result.fail("the interval must be at least 1 ms")
+  }
+  // What was stored may be anything.
+  return Result.try({
+    try: () => Cron.parseUnsafe(recurrence.cron, recurrence.zone, { onDstOverlap: recurrence.overlap }),
+    catch: messageOf
+  }).pipe(
+    Result.map((parsed): Ticks => {
+      const cron = recurrence.and
+        ? Cron.make({ ...parsed, and: true, tz: DateTime.zoneMakeNamedUnsafe(recurrence.zone) })
+        : parsed
+      // It throws when it finds none (February 30).
+      const step = (move: typeof Cron.next, from: number) =>
+        Result.try({ try: () => move(cron, from).getTime(), catch: messageOf })
+      return {
+        catchUp,
+        after: (millis) => step(Cron.next, millis),
+        upTo: (millis) => step(Cron.prev, millis + 1)
+      }
+    })
+  )
+}
+
+/** What is to be published at `now`, oldest first, and the next tick; `from` is the first one that has not been published. */
+export const plan = (
+  ticks: Ticks,
+  from: number,
+  now: number
+): Result.Result<{ readonly due: ReadonlyArray<number>; readonly next: number }, string> =>
+  Result.gen(function*() {
+    const last = Math.max(from, yield* ticks.upTo(now, from))
+    const next = yield* ticks.after(last)
+    const { catchUp } = ticks
+    if (catchUp === "none") return { due: now - last > missedMillis ? [] : [last], next }
+    const due = [last]
+    const most = catchUp === "latest" ? 1 : catchUp.all
+    while (due.length < most && due[0]! > from) {
+      const before = yield* ticks.upTo(due[0]! - 1, from)
+      if (before < from) break
+      due.unshift(before)
+    }
+    return { due, next }
+  })

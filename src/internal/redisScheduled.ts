@@ -1,0 +1,240 @@
+/**
+ * What waits for a time, on Redis: one sorted set of names by due time, and their bodies in a hash for each group and channel (without
+ * a group: for the first delivery), so that counting them is one HLEN. Promotion moves them into the streams they wait for.
+ */
+import { Effect } from "effect"
+import type { Appended, BrokerError, NewMessage } from "../Broker.ts"
+import type { Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import type { Due, Place, ScheduledMessage, ScheduledStore } from "../ScheduledStore.ts"
+import * as Entry from "./entry.ts"
+import type { Keys } from "./keys.ts"
+import { waitingMember } from "./keys.ts"
+import { cancel } from "./scripts/cancel.ts"
+import { promote } from "./scripts/promote.ts"
+import { reschedule } from "./scripts/reschedule.ts"
+import { schedule } from "./scripts/schedule.ts"
+import { scheduled } from "./scripts/scheduled.ts"
+
+/** How long a message is put off that cannot be moved because of wrong data under a key. */
+const putOffMillis = 60_000
+
+/** How many members one look at the sorted set passes over. */
+const lookPage = 1_000
+
+/** Targets of promotion that are named without being asked for. */
+const rememberedTargets = 64
+
+/** How many entries one search for a lost publish looks at. */
+const searchPage = 1_000
+
+const dueArgument = (due: Due): string =>
+  "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
+
+const partsOf = (member: string): readonly [group: string, channel: string, id: string] => {
+  const a = member.indexOf("\n")
+  const b = member.indexOf("\n", a + 1)
+  return [member.slice(0, a), member.slice(a + 1, b), member.slice(b + 1)]
+}
+
+/** What a deduplication window remembers: the position of the first message (`@`: it was scheduled), a name, and its id. */
+export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "Duplicate" }> => {
+  const [position = "", call = ""] = first.split(" ", 2)
+  return {
+    _tag: "Duplicate",
+    position: position === "@" ? undefined : position,
+    id: first.slice(position.length + call.length + 2)
+  }
+}
+
+export interface Setup {
+  readonly shards: ReadonlyArray<Keys>
+  readonly shardOf: (channel: string) => number
+  readonly connectionOf: (shard: number) => Connection
+  readonly fail: (operation: string) => (error: RedisError) => BrokerError
+}
+
+export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
+  const keysOf = (channel: string): Keys => shards[shardOf(channel)]!
+
+  /**
+   * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. `since`: where to search for them
+   * after a lost answer ("": nothing was lost); then it is safe to do it twice.
+   */
+  const store = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, since: string) {
+    const { channel } = messages[0]!
+    const keys = keysOf(channel)
+    const windows: Array<string> = []
+    let from = since
+    const args = messages.flatMap((message) => {
+      if (message.window !== undefined) windows.push(keys.seen(channel, message.window.key))
+      return [
+        message.id,
+        dueArgument(message.due!),
+        Entry.encodeBody(message),
+        message.replace === true ? 1 : 0,
+        message.window?.millis ?? 0,
+        windows.length + 3
+      ]
+    })
+    while (true) {
+      const reply = (yield* connectionOf(keys.shard).evaluate(
+        schedule,
+        [keys.waiting, keys.bodies("", channel), keys.log(channel), ...windows],
+        [keys.events, waitingMember("", channel, ""), from, searchPage, ...args],
+        { idempotent: since !== "" }
+      )) as ReadonlyArray<unknown>
+      if (reply[0] === "unknown") return undefined
+      if (reply[0] !== "more") {
+        return (reply as ReadonlyArray<readonly [string, string]>).map(([outcome, value]): Appended =>
+          outcome === "scheduled"
+            ? { _tag: "Scheduled", dueAtMillis: Number(value) }
+            : outcome === "stored"
+            ? { _tag: "Stored", position: value }
+            : duplicateOf(value)
+        )
+      }
+      from = reply[1] as string
+    }
+  })
+
+  const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string]>())
+
+  const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number) {
+    const keys = shards[shard]!
+    const known = targets[shard]!
+    while (true) {
+      const [moved, broken, aside, unknown, wait] = (yield* connectionOf(shard).evaluate(
+        promote,
+        [keys.waiting, ...[...known.values()].flat()],
+        [limit, putOffMillis, ...known.keys()],
+        { idempotent: true }
+      )) as readonly [number, number, number, ReadonlyArray<string>, number]
+      if (broken > 0) {
+        yield* Effect.logError(
+          `rotif: ${broken} waiting messages in ${keys.waiting} had no readable body and were removed`
+        )
+      }
+      if (aside > 0) {
+        yield* Effect.logError(
+          `rotif: ${aside} waiting messages in ${keys.waiting} are put off by ${putOffMillis} ms: their stream or their bodies are ` +
+            `not what they should be (WRONGTYPE); remove the wrong key`
+        )
+      }
+      if (known.size + unknown.length > rememberedTargets) known.clear()
+      for (const prefix of unknown) {
+        const [group, channel] = partsOf(prefix)
+        known.set(prefix, [
+          keys.bodies(group, channel),
+          group === "" ? keys.log(channel) : keys.retry(group, channel)
+        ])
+      }
+      const done = moved + broken + aside
+      if (done > 0 || unknown.length === 0) return { moved, nextInMillis: wait < 0 ? undefined : wait }
+    }
+  })
+
+  const change = (
+    operation: string,
+    effect: Effect.Effect<unknown, RedisError>
+  ): Effect.Effect<boolean, BrokerError> =>
+    effect.pipe(Effect.map((reply) => reply === 1), Effect.mapError(fail(operation)))
+
+  const list = Effect.fnUntraced(function*(
+    shard: number,
+    { after, channel, limit }: Parameters<ScheduledStore["list"]>[1]
+  ) {
+    const keys = shards[shard]!
+    const connection = connectionOf(shard)
+    const prefix = channel === undefined ? "\n" : waitingMember("", channel, "")
+    const places: Array<Place> = []
+    let score: string | number = after?.dueAtMillis ?? ""
+    let member: string | undefined = after === undefined ? "" : waitingMember("", after.channel, after.id)
+    // What waits for a group is passed over.
+    while (places.length === 0 && member !== undefined) {
+      const reply: readonly [ReadonlyArray<string>, string?, string?] = (yield* connection.evaluate(
+        scheduled,
+        [keys.waiting],
+        [prefix, score, member, limit, lookPage],
+        { idempotent: true }
+      )) as readonly [ReadonlyArray<string>, string?, string?]
+      const [found] = reply
+      for (let i = 0; i < found.length; i += 2) {
+        const [, channel, id] = partsOf(found[i + 1]!)
+        places.push({ channel, id, dueAtMillis: Number(found[i]) })
+      }
+      score = reply[1] ?? ""
+      member = reply[2]
+    }
+    const bodies = yield* connection.pipeline(
+      places.map(({ channel, id }) => ["hget", keys.bodies("", channel), id])
+    )
+    const messages: Array<ScheduledMessage> = []
+    for (const [i, place] of places.entries()) {
+      const body = typeof bodies[i] === "string" ? Entry.decodeBody(bodies[i]) : undefined
+      if (bodies[i] instanceof RedisError && bodies[i].reason !== "Refused") return yield* bodies[i]
+      if (body !== undefined) {
+        messages.push({
+          ...place,
+          payload: body.payload,
+          headers: body.headers ?? Entry.none,
+          params: body.params ?? Entry.none,
+          expiresInMillis: body.expiresInMillis
+        })
+      }
+    }
+    return { messages, next: member === undefined ? undefined : places.at(-1) }
+  })
+
+  const count = Effect.fnUntraced(function*(channel: string | undefined) {
+    const lengths = yield* Effect.forEach(
+      channel === undefined ? shards : [keysOf(channel)],
+      Effect.fnUntraced(function*(keys) {
+        const connection = connectionOf(keys.shard)
+        const channels = channel === undefined
+          ? (yield* connection.send(["hkeys", keys.channels], { idempotent: true })) as ReadonlyArray<string>
+          : [channel]
+        const replies = yield* connection.pipeline(channels.map((name) => ["hlen", keys.bodies("", name)]))
+        for (const reply of replies) if (reply instanceof RedisError) return yield* reply
+        return (replies as ReadonlyArray<number>).reduce((sum, length) => sum + length, 0)
+      }),
+      { concurrency: 16 }
+    )
+    return lengths.reduce((sum, length) => sum + length, 0)
+  })
+
+  const service: ScheduledStore = {
+    cancel: ({ channel, id }, window) => {
+      const keys = keysOf(channel)
+      return change(
+        "cancel",
+        connectionOf(keys.shard).evaluate(
+          cancel,
+          [keys.waiting, keys.bodies("", channel), keys.seen(channel, window.key)],
+          [waitingMember("", channel, id), id],
+          { idempotent: false }
+        )
+      )
+    },
+    reschedule: ({ channel, id }, due, window) => {
+      const keys = keysOf(channel)
+      return change(
+        "reschedule",
+        connectionOf(keys.shard).evaluate(
+          reschedule,
+          [keys.waiting, keys.bodies("", channel), keys.log(channel), keys.seen(channel, window.key)],
+          [keys.events, waitingMember("", channel, id), id, dueArgument(due), window.millis],
+          { idempotent: false }
+        )
+      )
+    },
+    list: (shard, options) => Effect.mapError(list(shard, options), fail("list")),
+    count: (channel) => Effect.mapError(count(channel), fail("count"))
+  }
+
+  return {
+    service,
+    store,
+    promote: (shard: number, limit: number) => Effect.mapError(promoteShard(shard, limit), fail("promote"))
+  }
+}

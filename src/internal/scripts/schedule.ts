@@ -1,0 +1,80 @@
+import type { Script } from "../../Redis.ts"
+import { fieldsOfBody } from "./parts/fields.ts"
+
+/**
+ * Lets messages of one channel wait for their time, or adds those whose time has come to the log. A message that is there already
+ * is not added: inside its deduplication window, while it waits, or, after an answer was lost, in the tail of the log.
+ *
+ * KEYS: waiting, bodies of the channel (of no group), log, window keys. ARGV: events channel, member of the channel without an id,
+ * position to search from ("": this is the first attempt), longest search, then for each message: id, `+` and a delay in ms or a
+ * time in ms, body, 1 to replace one that waits, window in ms (0: none), index of its window key in KEYS.
+ * Reply: {"unknown"} when the channel has no log; {"more", position} when the search has to go on from there; else for each message
+ * {"scheduled", due time}, {"stored", position}, {"duplicate", what the window key holds} (see `append`; `@` instead of a position: it was scheduled).
+ *
+ * Types are checked first. The first write is one that can be refused when memory is full; then nothing has been done.
+ */
+export const schedule: Script = {
+  name: "schedule",
+  lua: `
+local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
+local events, prefix, since, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local windows, total = KEYS, #ARGV
+${fieldsOfBody}
+for i, expected in ipairs({'zset', 'hash', 'stream'}) do
+  local found = redis.call('TYPE', windows[i]).ok
+  if i == 3 and found == 'none' then return {'unknown'} end
+  if found ~= 'none' and found ~= expected then
+    return redis.error_reply('WRONGTYPE ' .. windows[i] .. ' is a ' .. found .. ', expected a ' .. expected)
+  end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = {}
+if since ~= '' then
+  local entries = redis.call('XRANGE', log, '(' .. since, '+', 'COUNT', longest)
+  for _, entry in ipairs(entries) do
+    local fields = entry[2]
+    for i = 1, #fields, 2 do
+      if fields[i] == 'i' then found[fields[i + 1]] = entry[1] end
+    end
+  end
+  if #entries == longest and not found[ARGV[5]] then return {'more', entries[#entries][1]} end
+end
+local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+local replies, earliest = {}, nil
+for i = 5, total, 6 do
+  local id, at, body, replace, window = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1', tonumber(ARGV[i + 4])
+  local key = window > 0 and windows[tonumber(ARGV[i + 5])]
+  local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or tonumber(at)
+  if due < now then due = now end
+  local waits = redis.call('HEXISTS', bodies, id) == 1
+  local before = key and redis.call('GET', key)
+  local reply, score
+  if waits and not replace then
+    score = redis.call('ZSCORE', waiting, prefix .. id)
+    if since ~= '' and score then
+      reply = {'scheduled', score}
+    else
+      reply = {'duplicate', '@ - ' .. id}
+    end
+  elseif found[id] and not replace then
+    reply = {'stored', found[id]}
+  elseif before and not waits then
+    reply = {'duplicate', before}
+  elseif due <= now and not waits then
+    local position = redis.call('XADD', log, '*', unpack(fieldsOf(id, body, 0)))
+    if key then redis.call('SET', key, position .. ' - ' .. id, 'PX', window) end
+    reply = {'stored', position}
+  else
+    redis.call('HSET', bodies, id, body)
+    redis.call('ZADD', waiting, due, prefix .. id)
+    if key then redis.call('SET', key, '@ - ' .. id, 'PX', due - now + window) end
+    if not earliest or due < earliest then earliest = due end
+    reply = {'scheduled', string.format('%.0f', due)}
+  end
+  replies[#replies + 1] = reply
+end
+if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
+return replies
+`
+}

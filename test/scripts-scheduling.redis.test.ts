@@ -1,0 +1,422 @@
+/** What each script of scheduling does to the whole keyspace, and what a second run of it does. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Redis } from "rotif"
+import { inject } from "vitest"
+import * as Keys from "../src/internal/keys.ts"
+import { cancel } from "../src/internal/scripts/cancel.ts"
+import { forget } from "../src/internal/scripts/forget.ts"
+import { promote } from "../src/internal/scripts/promote.ts"
+import { recur } from "../src/internal/scripts/recur.ts"
+import { reschedule } from "../src/internal/scripts/reschedule.ts"
+import { schedule } from "../src/internal/scripts/schedule.ts"
+import { scheduled } from "../src/internal/scripts/scheduled.ts"
+import { tick } from "../src/internal/scripts/tick.ts"
+import { ticks } from "../src/internal/scripts/ticks.ts"
+import { freshPrefix } from "./suite/kit.ts"
+
+type Args = ReadonlyArray<string | number>
+
+/** An empty namespace, and ways to seed it, to run a script, and to see everything in it. */
+const namespace = Effect.gen(function*() {
+  const keys = Keys.make(freshPrefix(), 0)
+  const redis = yield* Redis.Redis
+  const connection = redis.connection(keys.meta)
+  const send = (...command: readonly [string, ...Args]) => connection.send(command, { idempotent: true })
+  const run = (script: Redis.Script, keys: ReadonlyArray<string>, args: Args) =>
+    connection.evaluate(script, keys, args, { idempotent: true })
+  const pairs = (flat: unknown) => {
+    const list = flat as ReadonlyArray<string>
+    return Object.fromEntries(list.flatMap((name, i) => i % 2 === 0 ? [[name, list[i + 1]]] : []))
+  }
+  const contents = (key: string) =>
+    Effect.gen(function*() {
+      switch (yield* send("type", key)) {
+        case "zset":
+          return pairs(yield* send("zrange", key, 0, -1, "WITHSCORES"))
+        case "hash":
+          // An object without a prototype.
+          return { ...(yield* send("hgetall", key)) as Record<string, string> }
+        case "stream":
+          return ((yield* send("xrange", key, "-", "+")) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>)
+            .map(([, fields]) => fields)
+        default:
+          return yield* send("get", key)
+      }
+    })
+  /** Everything, without the prefix; positions of entries are left out. */
+  const everything = Effect.gen(function*() {
+    const tag = keys.meta.slice(0, -"meta".length)
+    const names = ((yield* send("keys", `${tag}*`)) as ReadonlyArray<string>).toSorted()
+    const all: Record<string, unknown> = {}
+    for (const name of names) all[name.slice(tag.length)] = yield* contents(name)
+    return all
+  })
+  const logged = (channel: string) =>
+    Effect.andThen(
+      send("xgroup", "CREATE", keys.log(channel), "g", "0", "MKSTREAM"),
+      send("xgroup", "DESTROY", keys.log(channel), "g")
+    )
+  const now = Effect.map(send("time"), (time) => Number((time as ReadonlyArray<string>)[0]) * 1000)
+  return { keys, send, run, everything, logged, now }
+})
+
+const connected = Redis.layer({ url: `redis://127.0.0.1:${inject("redisPort")}` })
+
+const test = (name: string, body: Effect.Effect<unknown, unknown, Redis.Redis>) =>
+  it.live(name, () => Effect.provide(body, connected))
+
+const later = 9_000_000_000_000
+
+describe("schedule", () => {
+  test(
+    "lets messages wait once, and remembers their windows",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run, send } = yield* namespace
+      const scheduleAll = run(
+        schedule,
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ib")],
+        [keys.events, "\nc\n", "", 10, "a", later, "\nA", 0, 0, 3, "b", later + 1, "h{}\n\nB", 0, 1000, 4]
+      )
+      assert.deepStrictEqual(yield* scheduleAll, ["unknown"])
+      assert.deepStrictEqual(yield* everything, {})
+      yield* logged("c")
+      assert.deepStrictEqual(yield* scheduleAll, [["scheduled", `${later}`], ["scheduled", `${later + 1}`]])
+      const state = {
+        "bodies::c": { a: "\nA", b: "h{}\n\nB" },
+        "log:c": [],
+        "seen:c:ib": "@ - b",
+        waiting: { "\nc\na": `${later}`, "\nc\nb": `${later + 1}` }
+      }
+      assert.deepStrictEqual(yield* everything, state)
+      assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ib"))), 1000)
+      assert.deepStrictEqual(yield* scheduleAll, [["duplicate", "@ - a"], ["duplicate", "@ - b"]])
+      assert.deepStrictEqual(yield* everything, state)
+    })
+  )
+
+  test(
+    "adds what is due already to the log, once within its window",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run } = yield* namespace
+      yield* logged("c")
+      const once = run(
+        schedule,
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ia")],
+        [keys.events, "\nc\n", "", 10, "a", 1, "h{}\nx500\n\nA", 0, 1000, 4]
+      )
+      const [[outcome, position]] = (yield* once) as [[string, string]]
+      assert.strictEqual(outcome, "stored")
+      const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} - a` }
+      assert.deepStrictEqual(yield* everything, state)
+      assert.deepStrictEqual(yield* once, [["duplicate", `${position} - a`]])
+      assert.deepStrictEqual(yield* everything, state)
+    })
+  )
+
+  test(
+    "after a lost answer finds the message where it is: waiting, or in the tail of the log",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run, send } = yield* namespace
+      yield* logged("c")
+      const again = (since: string, longest: number) =>
+        run(
+          schedule,
+          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
+          [keys.events, "\nc\n", since, longest, "a", `+${60_000}`, "\nA", 0, 0, 3]
+        )
+      yield* send("zadd", keys.waiting, later, "\nc\na")
+      yield* send("hset", keys.bodies("", "c"), "a", "\nA")
+      const waits = yield* everything
+      assert.deepStrictEqual(yield* again("0-0", 10), [["scheduled", `${later}`]])
+      assert.deepStrictEqual(yield* everything, waits)
+      yield* send("del", keys.waiting, keys.bodies("", "c"))
+      for (const id of ["x", "y"]) yield* send("xadd", keys.log("c"), "*", "i", id, "p", "")
+      const position = yield* send("xadd", keys.log("c"), "*", "i", "a", "p", "A")
+      const logs = yield* everything
+      const [more, from] = (yield* again("0-0", 2)) as [string, string]
+      assert.strictEqual(more, "more")
+      assert.deepStrictEqual(yield* again(from, 2), [["stored", position]])
+      assert.deepStrictEqual(yield* everything, logs)
+    })
+  )
+
+  test(
+    "replaces what waits, where that is asked for",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run } = yield* namespace
+      yield* logged("c")
+      const replace = (body: string, at: number) =>
+        run(
+          schedule,
+          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
+          [keys.events, "\nc\n", "", 10, "a", at, body, 1, 0, 3]
+        )
+      yield* replace("\nA", later)
+      yield* replace("\nB", later + 5)
+      assert.deepStrictEqual(yield* everything, {
+        "bodies::c": { a: "\nB" },
+        "log:c": [],
+        waiting: { "\nc\na": `${later + 5}` }
+      })
+    })
+  )
+
+  test(
+    "does nothing when a key has a wrong type",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run, send } = yield* namespace
+      yield* logged("c")
+      yield* send("set", keys.waiting, "x")
+      const before = yield* everything
+      const error = yield* Effect.flip(
+        run(
+          schedule,
+          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
+          [keys.events, "\nc\n", "", 10, "a", later, "\nA", 0, 0, 3]
+        )
+      )
+      assert.strictEqual(error.reason, "Refused")
+      assert.deepStrictEqual(yield* everything, before)
+    })
+  )
+})
+
+describe("promote", () => {
+  test(
+    "moves what is due to where it waits for, in order, and nothing else",
+    Effect.gen(function*() {
+      const { everything, keys, logged, now, run, send } = yield* namespace
+      yield* logged("c")
+      yield* send("xgroup", "CREATE", keys.retry("g", "c"), "g", "0", "MKSTREAM")
+      yield* send(
+        "zadd",
+        keys.waiting,
+        3,
+        "\nc\nthird",
+        1,
+        "\nc\nfirst",
+        2,
+        "g\nc\n1-1",
+        later,
+        "\nc\nlater",
+        4,
+        "\nc\nno body",
+        5,
+        "junk"
+      )
+      yield* send("hset", keys.bodies("", "c"), "first", "\nA", "third", "x1000\n\nC", "later", "\nD")
+      yield* send("hset", keys.bodies("g", "c"), "1-1", "{}\nB")
+      const step = (...targets: ReadonlyArray<string>) =>
+        run(
+          promote,
+          [
+            keys.waiting,
+            ...targets.flatMap((prefix) =>
+              prefix === "\nc\n" ? [keys.bodies("", "c"), keys.log("c")] : [keys.bodies("g", "c"), keys.retry("g", "c")]
+            )
+          ],
+          [10, 1000, ...targets]
+        )
+      // The caller does not know the targets yet; what is no message at all goes at once.
+      assert.deepStrictEqual(yield* step(), [0, 1, 0, ["\nc\n", "g\nc\n"], 0])
+      const [moved, broken, aside, unknown, wait] = (yield* step("\nc\n", "g\nc\n")) as [
+        number,
+        number,
+        number,
+        Args,
+        number
+      ]
+      assert.deepStrictEqual([moved, broken, aside, unknown], [3, 1, 0, []])
+      assert.isAbove(wait, 1_000_000_000)
+      const left = Number(((yield* everything)["log:c"] as Array<Array<string>>)[1]![3])
+      // It is late by nearly the whole age of the epoch.
+      assert.approximately(left, 1000 - ((yield* now) - 3), 5_000)
+      const state = {
+        "bodies::c": { later: "\nD" },
+        "log:c": [["i", "first", "p", "A"], ["i", "third", "x", String(left), "p", "C"]],
+        "retry:g:c": [["m", "{}", "p", "B"]],
+        waiting: { "\nc\nlater": `${later}` }
+      }
+      assert.deepStrictEqual(yield* everything, state)
+      assert.deepStrictEqual(((yield* step("\nc\n", "g\nc\n")) as Args).slice(0, 3), [0, 0, 0])
+      assert.deepStrictEqual(yield* everything, state)
+    })
+  )
+
+  test(
+    "puts off what has a wrong key, and moves the rest",
+    Effect.gen(function*() {
+      const { everything, keys, logged, now, run, send } = yield* namespace
+      yield* logged("c")
+      yield* send("set", keys.log("bad"), "x")
+      yield* send("zadd", keys.waiting, 1, "\nbad\na", 2, "\nc\nb")
+      yield* send("hset", keys.bodies("", "bad"), "a", "\nA")
+      yield* send("hset", keys.bodies("", "c"), "b", "\nB")
+      const step = run(
+        promote,
+        [keys.waiting, keys.bodies("", "bad"), keys.log("bad"), keys.bodies("", "c"), keys.log("c")],
+        [10, 60_000, "\nbad\n", "\nc\n"]
+      )
+      assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [1, 0, 1])
+      const { waiting, ...rest } = yield* everything
+      assert.deepStrictEqual(rest, { "bodies::bad": { a: "\nA" }, "log:bad": "x", "log:c": [["i", "b", "p", "B"]] })
+      assert.approximately(Number((waiting as Record<string, string>)["\nbad\na"]), (yield* now) + 60_000, 5_000)
+      const before = yield* everything
+      assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [0, 0, 0])
+      assert.deepStrictEqual(yield* everything, before)
+    })
+  )
+
+  test(
+    "moves no more than it may",
+    Effect.gen(function*() {
+      const { keys, logged, run, send } = yield* namespace
+      yield* logged("c")
+      for (let i = 0; i < 7; i++) {
+        yield* send("zadd", keys.waiting, i, `\nc\n${i}`)
+        yield* send("hset", keys.bodies("", "c"), i, "\nA")
+      }
+      const step = run(promote, [keys.waiting, keys.bodies("", "c"), keys.log("c")], [5, 1000, "\nc\n"])
+      assert.deepStrictEqual(yield* step, [5, 0, 0, [], 0])
+      assert.deepStrictEqual(yield* step, [2, 0, 0, [], -1])
+    })
+  )
+})
+
+describe("cancel", () => {
+  test(
+    "removes the message and its window, once",
+    Effect.gen(function*() {
+      const { everything, keys, run, send } = yield* namespace
+      yield* send("zadd", keys.waiting, later, "\nc\na", later, "\nc\nb")
+      yield* send("hset", keys.bodies("", "c"), "a", "\nA", "b", "\nB")
+      yield* send("set", keys.seen("c", "ia"), "@ - a")
+      const once = run(cancel, [keys.waiting, keys.bodies("", "c"), keys.seen("c", "ia")], ["\nc\na", "a"])
+      assert.strictEqual(yield* once, 1)
+      const state = { "bodies::c": { b: "\nB" }, waiting: { "\nc\nb": `${later}` } }
+      assert.deepStrictEqual(yield* everything, state)
+      yield* send("set", keys.seen("c", "ia"), "1-1 - a")
+      // Not waiting: its window stays.
+      assert.strictEqual(yield* once, 0)
+      assert.deepStrictEqual(yield* everything, { ...state, "seen:c:ia": "1-1 - a" })
+    })
+  )
+})
+
+describe("reschedule", () => {
+  test(
+    "changes the time, or moves it into the log",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run, send } = yield* namespace
+      yield* logged("c")
+      yield* send("zadd", keys.waiting, later, "\nc\na")
+      yield* send("hset", keys.bodies("", "c"), "a", "x900\n\nA")
+      const to = (at: string | number) =>
+        run(
+          reschedule,
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ia")],
+          [keys.events, "\nc\na", "a", at, 1000]
+        )
+      assert.strictEqual(yield* to(later - 7), 1)
+      assert.deepStrictEqual(yield* everything, {
+        "bodies::c": { a: "x900\n\nA" },
+        "log:c": [],
+        waiting: { "\nc\na": `${later - 7}` }
+      })
+      yield* send("set", keys.seen("c", "ia"), "@ - a", "PX", 100_000)
+      assert.strictEqual(yield* to(later - 8), 1)
+      assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ia"))), 1_000_000_000)
+      assert.strictEqual(yield* to("+0"), 1)
+      assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ia"))), 1_000_000_000)
+      const state = { "log:c": [["i", "a", "x", "900", "p", "A"]], "seen:c:ia": "@ - a" }
+      assert.deepStrictEqual(yield* everything, state)
+      assert.strictEqual(yield* to("+0"), 0)
+      assert.strictEqual(yield* to(later), 0)
+      assert.deepStrictEqual(yield* everything, state)
+    })
+  )
+})
+
+describe("scheduled", () => {
+  test(
+    "pages through members of one time in the order of their bytes, also past one that is gone",
+    Effect.gen(function*() {
+      const { everything, keys, run, send } = yield* namespace
+      const ids = ["a", "aa", "b", "ä", "é", "z", "ÿ", "€", "😀"].toSorted((one, other) =>
+        Buffer.compare(Buffer.from(one), Buffer.from(other))
+      )
+      for (const id of ids) yield* send("zadd", keys.waiting, later, `\nc\n${id}`)
+      yield* send("zadd", keys.waiting, later, "g\nc\n1-1", 5, "g\nc\n2-2")
+      const before = yield* everything
+      const found: Array<string> = []
+      let score = ""
+      let member: string | undefined = ""
+      while (member !== undefined) {
+        const reply: readonly [ReadonlyArray<string>, string?, string?] =
+          (yield* run(scheduled, [keys.waiting], ["\nc\n", score, member, 2, 3])) as readonly [
+            ReadonlyArray<string>,
+            string?,
+            string?
+          ]
+        found.push(...reply[0].filter((_, i) => i % 2 === 1).map((text) => text.slice(3)))
+        score = reply[1] ?? ""
+        member = reply[2]
+      }
+      assert.deepStrictEqual(found, ids)
+      assert.deepStrictEqual(yield* everything, before)
+      const [past] = (yield* run(scheduled, [keys.waiting], ["\nc\n", later, "\nc\nc", 1, 10])) as [
+        ReadonlyArray<string>
+      ]
+      assert.deepStrictEqual(past, [`${later}`, "\nc\nz"])
+    })
+  )
+})
+
+describe("recur, ticks, tick, forget", () => {
+  test(
+    "keep one next tick for each definition, and publish each once",
+    Effect.gen(function*() {
+      const { everything, keys, logged, run, send } = yield* namespace
+      const define = (head: string, body: string, at: number) =>
+        run(recur, [keys.recurring, keys.ticks], [keys.events, "k", head, body, at])
+      assert.strictEqual(yield* define("{}\nc", "\nA", 10), "10")
+      assert.strictEqual(yield* define("{}\nc", "h{}\n\nB", 20), "10")
+      assert.deepStrictEqual(yield* everything, { recurring: { k: "{}\nc\nh{}\n\nB" }, ticks: { k: "10" } })
+
+      yield* send("zadd", keys.ticks, 5, "orphan", later, "other")
+      const [, wait, ...due] = (yield* run(ticks, [keys.ticks, keys.recurring], [10])) as Args
+      assert.deepStrictEqual([wait, ...due], [0, "orphan", "5", "", "k", "10", "{}\nc"])
+      yield* send("zrem", keys.ticks, "orphan", "other")
+
+      const publish = (recurrence: string, from: number) =>
+        run(
+          tick,
+          [keys.ticks, keys.recurring, keys.log("c"), keys.seen("c", "ik@1"), keys.seen("c", "ik@2")],
+          ["k", recurrence, from, later, "k@1", 1000, "k@2", 1000]
+        )
+      assert.strictEqual(yield* publish("{}", 10), -1)
+      yield* logged("c")
+      yield* send("set", keys.seen("c", "ik@1"), "1-1 - k@1")
+      assert.strictEqual(yield* publish("{\"other\":1}", 10), 0)
+      assert.strictEqual(yield* publish("{}", 11), 0)
+      assert.strictEqual(yield* publish("{}", 10), 1)
+      const { "seen:c:ik@2": window, ...state } = yield* everything
+      assert.match(String(window), /^\d+-\d+ - k@2$/)
+      assert.deepStrictEqual(state, {
+        "log:c": [["i", "k@2", "h", "{}", "p", "B"]],
+        recurring: { k: "{}\nc\nh{}\n\nB" },
+        "seen:c:ik@1": "1-1 - k@1",
+        ticks: { k: `${later}` }
+      })
+      const before = yield* everything
+      assert.strictEqual(yield* publish("{}", 10), 0)
+      assert.deepStrictEqual(yield* everything, before)
+
+      assert.strictEqual(yield* define("{}\nother", "\nA", 30), "30")
+      assert.strictEqual(yield* run(forget, [keys.ticks, keys.recurring], ["k"]), 1)
+      assert.strictEqual(yield* run(forget, [keys.ticks, keys.recurring], ["k"]), 0)
+      assert.hasAllKeys(yield* everything, ["log:c", "seen:c:ik@1", "seen:c:ik@2"])
+    })
+  )
+})
