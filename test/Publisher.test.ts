@@ -67,7 +67,9 @@ describe("Publisher: ids", () => {
     const publishers = [recording(), recording(), recording()]
     return Effect.gen(function*() {
       for (const { layer } of publishers) {
-        yield* Effect.provide(Publisher.publishAll(Text, Array.from({ length: 100 }, String)), layer, { local: true })
+        yield* Effect.provide(Publisher.publishAll(Text, Array.from({ length: 100 }, (_, i) => String(i))), layer, {
+          local: true
+        })
       }
       const ids = publishers.flatMap(({ arrived }) => arrived.map(({ id }) => id))
       assert.strictEqual(new Set(ids).size, 300)
@@ -78,7 +80,7 @@ describe("Publisher: ids", () => {
   it.effect("ascend within one publisher", () => {
     const { arrived, layer } = recording()
     return Effect.gen(function*() {
-      yield* Publisher.publishAll(Text, Array.from({ length: 2_000 }, String))
+      yield* Publisher.publishAll(Text, Array.from({ length: 2_000 }, (_, i) => String(i)))
       const ids = arrived.map(({ id }) => id)
       assert.deepStrictEqual(ids.toSorted((a, b) => (a < b ? -1 : 1)), ids)
     }).pipe(Effect.provide(layer))

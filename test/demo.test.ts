@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { inject } from "vitest"
 import * as Account from "../examples/demo/account.ts"
 import * as Program from "./fixtures/Program.ts"
-import type { LetterStore } from "rotif"
+import type { DeadLetter } from "rotif"
 
 const url = `redis://127.0.0.1:${inject("redisPort")}`
 
@@ -15,12 +15,15 @@ const promises = (redisUrl: string | undefined, inWords: string, loss: RegExp) =
     assert.include(stdout, `read 310 lines, working ${inWords}`)
     assert.match(stdout, loss)
     assert.include(stdout, "shipping has taken over all 20 lost orders")
+    assert.include(stdout, "29 refunds are scheduled, in 500 ms")
+    assert.include(stdout, "billing tried 12 orders again")
+    assert.include(stdout, "6 of 10 dead letters go back to shipping, and to nobody else")
     assert.include(stdout, "published 295 (266 orders, 29 refunds), not JSON 7, not an order 8; together 310 of 310")
     assert.match(stdout, /billing +266 +258 +8 +12 +0 +258 \+ 8 = 266/)
-    assert.match(stdout, /shipping +266 +256 +10 +0 +2\d +256 \+ 10 = 266/)
+    assert.match(stdout, /shipping +266 +262 +4 +0 +2\d +262 \+ 4 = 266/)
     assert.match(stdout, /audit +295 +295 +0 +0 +0 +295 \+ 0 = 295/)
     assert.include(stdout, "billing    CardDeclined: insufficient funds (8)")
-    assert.include(stdout, "shipping   NoCarrier: nobody ships to Antarctica (10)")
+    assert.include(stdout, "shipping   NoCarrier: nobody ships to Antarctica (4)")
     assert.include(stdout, "The account adds up")
   })
 
@@ -44,7 +47,7 @@ describe("the account of the demo", () => {
     const group = Account.makeGroup("g", new Set(["a", "b", "c"]))
     for (const id of handled) group.handled.add(id)
     const letter = (id: string, group: string) =>
-      ({ id, group, failure: { reason: "term", message: "m" } }) as LetterStore.Letter
+      ({ id, group, failure: { reason: "term", message: "m" } }) as DeadLetter.DeadLetter
     return Account.rowOf(group, [...dead.map((id) => letter(id, "g")), letter("other", "another group")])
   }
 

@@ -1,5 +1,5 @@
 /** What became of every message, for each group, and whether it adds up. */
-import type { LetterStore } from "rotif"
+import type { DeadLetter } from "rotif"
 
 export interface Group {
   readonly name: string
@@ -32,7 +32,7 @@ export interface Row {
   readonly addsUp: boolean
 }
 
-export const rowOf = (group: Group, letters: ReadonlyArray<LetterStore.Letter>): Row => {
+export const rowOf = (group: Group, letters: ReadonlyArray<DeadLetter.DeadLetter>): Row => {
   const dead = new Set(letters.filter((letter) => letter.group === group.name).map((letter) => letter.id))
   const settled = new Set([...group.handled, ...dead])
   return {
@@ -60,7 +60,7 @@ export const table = (rows: ReadonlyArray<Row>): ReadonlyArray<string> => [
 ]
 
 /** The dead letters of each group, counted by what it failed with. */
-export const causes = (letters: ReadonlyArray<LetterStore.Letter>): ReadonlyArray<string> => {
+export const causes = (letters: ReadonlyArray<DeadLetter.DeadLetter>): ReadonlyArray<string> => {
   const counts = new Map<string, number>()
   for (const { failure, group } of letters) {
     const cause = `${group.padEnd(10)} ${failure.errorTag ?? failure.reason}: ${failure.message}`

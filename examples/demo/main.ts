@@ -1,14 +1,14 @@
 /**
- * The demo: a few hundred orders, two groups and a wildcard subscription, a consumer that is lost on the way, and an account of
- * every message at the end. It ends with code 1 when the account does not add up.
+ * The demo: a few hundred orders, two groups and a wildcard subscription, retries, a delay, a consumer that is lost on the way, dead
+ * letters that are sent home, and an account of every message at the end. It ends with code 1 when the account does not add up.
  *
  *     npm run demo                                     in memory
  *     REDIS_URL=redis://localhost:6379 npm run demo    on Redis; the lost consumer is a process that is killed
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Data, Effect, Option, Schedule } from "effect"
+import { Console, Data, Effect, Option, Schedule, Stream } from "effect"
 import { join } from "node:path"
-import { Broker, Channel, Publisher, Retry, Subscription } from "rotif"
+import { Broker, Channel, DeadLetters, Publisher, Retry, Scheduler, Subscription } from "rotif"
 import { backend, redisUrl, runPrefix } from "../backend.ts"
 import * as Account from "./account.ts"
 import * as Crash from "./crash.ts"
@@ -44,12 +44,11 @@ const untilDone = Effect.gen(function*() {
   while: (error) => error._tag === "StillWorking"
 }))
 
-const deadLetters = Effect.gen(function*() {
-  const broker = yield* Broker.Broker
-  const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
-  return (yield* Effect.forEach(shards, (shard) => broker.letters.list(shard, { order: "oldest", limit: 1_000 })))
-    .flat()
-})
+/** How long refunds wait before anybody sees them. */
+const refundDelayMillis = 500
+
+/** How many of the orders to Antarctica are sent home when somebody ships there after all. */
+const shippable = 6
 
 const program = Effect.gen(function*() {
   const input = yield* Orders.read(file)
@@ -62,6 +61,8 @@ const program = Effect.gen(function*() {
   const billing = Account.makeGroup("billing", placedIds)
   const shipping = Account.makeGroup(Crash.group, placedIds)
   const audit = Account.makeGroup("audit", new Set([...placedIds, ...refundIds]))
+  let hasPolarCarrier = false
+  let firstRefundAt: number | undefined
 
   /** Keeps the books of a group around its work. */
   const booked = Effect.fnUntraced(function*<E>(
@@ -102,7 +103,15 @@ const program = Effect.gen(function*() {
   yield* Subscription.make(Orders.AnyOrder, {
     group: audit.name,
     concurrency: 4,
-    handler: (message) => booked(audit, message, Effect.sleep("1 millis"))
+    handler: (message) =>
+      booked(
+        audit,
+        message,
+        Effect.suspend(() => {
+          if (message.channel === Orders.OrderRefunded.name) firstRefundAt ??= performance.now()
+          return Effect.sleep("1 millis")
+        })
+      )
   })
 
   // The first consumer of "shipping" takes some orders and is lost with them.
@@ -124,7 +133,7 @@ const program = Effect.gen(function*() {
         message,
         Effect.gen(function*() {
           yield* Effect.sleep("5 millis")
-          if (message.payload.customer.country === "AQ") {
+          if (message.payload.customer.country === "AQ" && !hasPolarCarrier) {
             return yield* new NoCarrier({ message: "nobody ships to Antarctica" })
           }
         })
@@ -134,12 +143,29 @@ const program = Effect.gen(function*() {
   yield* say(`another consumer of "${shipping.name}" is there; the leases end after ${Crash.leaseMillis} ms`)
 
   yield* Publisher.publishAll(Orders.OrderPlaced, placed.slice(early.length), ({ id }) => ({ id }))
-  yield* Publisher.publishAll(Orders.OrderRefunded, refunded, (_, index) => ({ id: refundIds[index]! }))
-  yield* say(`published ${placed.length - early.length} more orders and ${refunded.length} refunds`)
+  yield* say(`published ${placed.length - early.length} more orders`)
+  const scheduledAt = performance.now()
+  yield* Publisher.publishAll(Orders.OrderRefunded, refunded, (_, index) => ({
+    id: refundIds[index]!,
+    delay: refundDelayMillis
+  }))
+  const waiting = yield* Scheduler.count(Orders.OrderRefunded)
+  yield* say(`${waiting} refunds are scheduled, in ${refundDelayMillis} ms`)
 
   yield* untilDone
-  const letters = yield* deadLetters
-  yield* say("everything is settled")
+  const waited = Math.floor((firstRefundAt ?? Number.NaN) - scheduledAt)
+  yield* say(`everything is settled; the first refund came after ${waited} ms`)
+  yield* say(`${billing.name} tried ${billing.retried.size} orders again, with growing delays`)
+
+  const lost = yield* DeadLetters.count({ group: shipping.name })
+  hasPolarCarrier = true
+  const { moved } = yield* DeadLetters.requeueAll({ group: shipping.name }, { limit: shippable })
+  yield* say(
+    `somebody ships to Antarctica: ${moved} of ${lost} dead letters go back to ${shipping.name}, and to nobody else`
+  )
+  yield* untilDone
+  const letters = [...(yield* Stream.runCollect(DeadLetters.all()))]
+  yield* say(`${shipping.name} has handled them`)
 
   const rows = [billing, shipping, audit].map((group) => Account.rowOf(group, letters))
   const published = placed.length + refunded.length
@@ -155,7 +181,8 @@ ${Account.table(rows).join("\n")}
 Dead letters
 ${Account.causes(letters).join("\n")}
 `)
-  if (!isRead || !rows.every(({ addsUp }) => addsUp)) {
+  const isOnTime = waiting === refunded.length && waited >= refundDelayMillis - 1
+  if (!isRead || !isOnTime || moved !== shippable || !rows.every(({ addsUp }) => addsUp)) {
     return yield* new DoesNotAddUp({ message: "the account does not add up" })
   }
   yield* Console.log("The account adds up: every message was handled or is a dead letter, in every group.")

@@ -231,7 +231,7 @@ export const lifecycleSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const count = 300
         const { seen, subscription } = yield* listen(Text, { concurrency: 20 })
-        yield* Publisher.publishAll(Text, Array.from({ length: count }, String))
+        yield* Publisher.publishAll(Text, Array.from({ length: count }, (_, i) => String(i)))
         yield* soon(Queue.takeN(seen, count))
         yield* soon(subscription.drain)
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
@@ -305,7 +305,7 @@ export const lifecycleSuite = (backend: Backend): void => {
     test(
       "holds no more than concurrency and prefetch allow until they are settled",
       Effect.gen(function*() {
-        yield* Publisher.publishAll(Text, Array.from({ length: 20 }, String))
+        yield* Publisher.publishAll(Text, Array.from({ length: 20 }, (_, i) => String(i)))
         const seen = yield* Queue.unbounded<Effect.Effect<void, unknown>>()
         yield* Effect.forkScoped(
           Stream.runForEach(

@@ -109,7 +109,7 @@ export const publisherSuite = (backend: Backend): void => {
     test(
       "gives every message an id of its own",
       Effect.gen(function*() {
-        const receipts = yield* Publisher.publishAll(Text, Array.from({ length: 200 }, String))
+        const receipts = yield* Publisher.publishAll(Text, Array.from({ length: 200 }, (_, i) => String(i)))
         const again = yield* Publisher.publish(Text, "0")
         assert.strictEqual(new Set([...receipts, again].map(({ id }) => id)).size, 201)
       })

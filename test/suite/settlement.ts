@@ -317,7 +317,7 @@ export const settlementSuite = (backend: Backend): void => {
               running--
             })
         })
-        yield* Publisher.publishAll(Text, Array.from({ length: 40 }, String))
+        yield* Publisher.publishAll(Text, Array.from({ length: 40 }, (_, i) => String(i)))
         yield* soon(Queue.takeN(seen, 40))
         yield* soon(subscription.drain)
         assert.strictEqual(most, 5)
@@ -353,7 +353,7 @@ export const settlementSuite = (backend: Backend): void => {
           prefetch: 3,
           handler: () => Deferred.await(gate)
         })
-        yield* Publisher.publishAll(Text, Array.from({ length: 20 }, String))
+        yield* Publisher.publishAll(Text, Array.from({ length: 20 }, (_, i) => String(i)))
         yield* soon(Queue.takeN(seen, 2))
         yield* backend.advance("50 millis")
         const { held, inFlight } = yield* subscription.stats
@@ -373,7 +373,7 @@ export const settlementSuite = (backend: Backend): void => {
           prefetch: 0,
           handler: ({ payload }) => payload === "slow" ? Deferred.await(gate) : Effect.void
         })
-        yield* Publisher.publishAll(Text, ["slow", ...Array.from({ length: 20 }, String)])
+        yield* Publisher.publishAll(Text, ["slow", ...Array.from({ length: 20 }, (_, i) => String(i))])
         yield* soon(Queue.takeN(seen, 21))
         const ending = yield* Effect.forkChild(soon(subscription.drain))
         yield* Deferred.succeed(gate, undefined)
