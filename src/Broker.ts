@@ -244,6 +244,73 @@ export interface Claimed {
 }
 
 /**
+ * The key by which a delivery is done once: two deliveries of one group and channel with the same key are one piece of work.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Keyed {
+  readonly delivery: Delivery
+  readonly key: string
+}
+
+/**
+ * What a member found when it wanted to begin a delivery by its key: `mine`: nobody did it and nobody is at it, this member is
+ * now; `done`: it was done before; `busy`: another delivery with this key is being handled.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Begun = "mine" | "done" | "busy"
+
+/**
+ * A change of a key that belongs to the user, in the same shard as the channel of the delivery (`OwnKeys`).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Write =
+  | { readonly _tag: "Set"; readonly key: string; readonly value: string }
+  | { readonly _tag: "HashSet"; readonly key: string; readonly fields: Readonly<Record<string, string>> }
+  | { readonly _tag: "Increment"; readonly key: string; readonly by: number }
+  | { readonly _tag: "Delete"; readonly key: string }
+
+/**
+ * Everything a handler wants to happen together with the acknowledgement of its delivery.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Commit {
+  readonly delivery: Delivery
+  readonly messages: ReadonlyArray<NewMessage>
+  readonly writes: ReadonlyArray<Write>
+}
+
+/**
+ * A commit cannot be applied to the data as it is; nothing of it was applied, and the delivery is not acknowledged.
+ *
+ * - `WrongType`: a key holds another type than the write needs. - `NotAnInteger`: a key to be incremented holds no integer of at
+ *   most 18 digits.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CommitRefused extends Data.TaggedError("CommitRefused")<{
+  readonly reason: "WrongType" | "NotAnInteger"
+  readonly key: string
+  readonly message: string
+}> {}
+
+/**
+ * What became of a commit: `lost` when this member had no right to the delivery any more; nothing was applied then.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Committed = "done" | "lost" | CommitRefused
+
+/**
  * Who joins which group.
  *
  * @category models
@@ -258,6 +325,8 @@ export interface Membership {
   readonly start: Start
   /** How long a delivery belongs to this member without being renewed. The members of a group use the same. */
   readonly leaseMillis: number
+  /** How long it is remembered that a key was done; only members that `begin` their deliveries need it. At least the lease. */
+  readonly doneMillis?: number | undefined
 }
 
 /**
@@ -282,6 +351,13 @@ export interface Member {
   readonly bury: (items: ReadonlyArray<Burial>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Starts the lease of these deliveries anew. */
   readonly renew: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /**
+   * Begins deliveries by key, in order. What is `mine` stays so while its lease is renewed: `ack` and `commit` then remember the
+   * key as done in the same step, and refuse when another delivery has taken the key over; `requeue` and `bury` free it.
+   */
+  readonly begin: (items: ReadonlyArray<Keyed>) => Effect.Effect<ReadonlyArray<Begun>, BrokerError>
+  /** Applies each commit wholly or not at all: its messages, its writes, its acknowledgement, its key. */
+  readonly commit: (commits: ReadonlyArray<Commit>) => Effect.Effect<ReadonlyArray<Committed>, BrokerError>
   /** Takes over at most `count` deliveries of this group whose lease has expired; each counts as a crash. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
 }
@@ -330,6 +406,24 @@ export interface BrokerInfo {
 }
 
 /**
+ * Keys that belong to the user, beside the channels of a shard: transactions write them, everybody may read them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OwnKeys {
+  /** The key of this name in the shard of the channel. */
+  readonly keyFor: (channel: string, name: string) => string
+  /** Why a transaction of a delivery of this channel cannot write the key, if it cannot. */
+  readonly problemOf: (
+    channel: string,
+    key: string
+  ) => { readonly reason: "WrongSlot" | "Reserved"; readonly message: string } | undefined
+  /** A string, the fields of a hash, or nothing. */
+  readonly read: (key: string) => Effect.Effect<string | Readonly<Record<string, string>> | undefined, BrokerError>
+}
+
+/**
  * The service every backend provides.
  *
  * @category services
@@ -361,6 +455,12 @@ export class Broker extends Context.Service<Broker, {
   readonly scheduled: ScheduledStore
   /** Definitions of recurring messages. */
   readonly recurring: RecurringStore
+  /** Moves at most `limit` messages of a shard's outbox, where commits put what goes to other shards, to their channels; how many. */
+  readonly relay: (shard: number, limit: number) => Effect.Effect<number, BrokerError>
+  /** Completes when something was put into the outbox, from the moment it is called. */
+  readonly awaitOutbox: (shard: number) => Effect.Effect<void>
+  /** The keys that transactions write. */
+  readonly own: OwnKeys
   /** Removes what every group has acknowledged and what is beyond its channel's limits; how many were removed. */
   readonly trim: (shard: number) => Effect.Effect<number, BrokerError>
   /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */

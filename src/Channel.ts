@@ -64,6 +64,11 @@ export interface ChannelOptions<S extends Schema.Constraint> {
   /** What the messages carry. It travels as JSON, by the JSON codec of the schema. */
   readonly payload: S
   /**
+   * Makes the id of a message that is published without one: publishing the same again within its window stores nothing. 1 to 512
+   * bytes.
+   */
+  readonly idempotencyKey?: ((payload: S["Type"]) => string) | undefined
+  /**
    * Limits on what the channel keeps, beside the rule that a message is removed when every group has acknowledged it. What a limit
    * removes is lost for the groups that had not handled it.
    */
@@ -97,6 +102,7 @@ export interface Channel<Name extends string, S extends Schema.Constraint> {
   readonly payload: S
   readonly paramNames: ReadonlyArray<string>
   readonly limits: Limits | undefined
+  idempotencyKey?(payload: S["Type"]): string
   readonly codec: Codec<S>
 }
 
@@ -351,6 +357,7 @@ export const make = <const Name extends string, S extends Schema.Constraint>(
       segment.slice(1)
     ),
     limits: limitsOf(name, options.limits),
+    ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
     codec: codecOf(name, options.payload)
   }
 }

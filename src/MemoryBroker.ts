@@ -8,6 +8,7 @@
  */
 import { Clock, Effect, Layer } from "effect"
 import { Broker } from "./Broker.ts"
+import * as Keys from "./internal/keys.ts"
 import * as Broadcast from "./internal/memory/broadcast.ts"
 import * as Member from "./internal/memory/member.ts"
 import { Recurring } from "./internal/memory/recurring.ts"
@@ -35,6 +36,8 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
     const store = new Store()
     const { letters } = store
     const recurring = new Recurring(store)
+    // Nothing is stored under them but what transactions write: the same names as on Redis.
+    const keys = Keys.make("rotif", 0)
     const now = () => clock.currentTimeMillisUnsafe()
 
     return Broker.of({
@@ -66,6 +69,13 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         due: (_, limit) => store.run(() => recurring.due(limit, now())),
         advance: (_, advance) => store.run(() => recurring.advance(advance, now())),
         awaitChange: () => awaitWake(recurring.sleepers)
+      },
+      relay: () => Effect.succeed(0),
+      awaitOutbox: () => Effect.never,
+      own: {
+        keyFor: (_, name) => keys.own(name),
+        problemOf: (_, key) => Keys.ownKeyProblem(keys, key),
+        read: (key) => Effect.sync(() => store.own.read(key))
       },
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),

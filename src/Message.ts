@@ -49,7 +49,7 @@ export interface Envelope {
   readonly deliveryCount: number
   /** How often a consumer lost its lease on it. */
   readonly crashes: number
-  /** Done: never again for this group. */
+  /** Done: never again for this group. In a transactional subscription the success of the handler does it, and this dies. */
   readonly ack: Effect.Effect<void, LeaseLost>
   /** Again, as the next attempt, at once or after `delay`. It is not limited: `maxRetries` counts failures of the handler. */
   readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
@@ -149,7 +149,10 @@ class Live implements Envelope {
   }
 
   get ack() {
-    return this.#settle(ackSettlement)
+    return this.#held.isTransactional
+      // It would acknowledge without what the transaction holds.
+      ? Effect.die(new Error(`message ${this.id} is acknowledged with its transaction, when the handler succeeds`))
+      : this.#settle(ackSettlement)
   }
   nack(options?: { readonly delay?: Duration.Input | undefined }) {
     return this.#settle({

@@ -3,13 +3,13 @@
  *
  * @since 0.1.0
  */
-import type { Duration } from "effect"
-import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
-import type { Appended, BrokerError, NewMessage, Window } from "./Broker.ts"
+import { Clock, Context, Data, DateTime, Duration, Effect, Layer } from "effect"
+import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
+import { identify } from "./internal/identity.ts"
 import * as PublishChain from "./internal/publishChain.ts"
 import * as Middleware from "./Middleware.ts"
 import type { Due } from "./ScheduledStore.ts"
@@ -45,9 +45,18 @@ export interface PublishOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
   /**
    * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour (of its due time, if it is
-   * scheduled) stores nothing. Default: an id of its own.
+   * scheduled) stores nothing. Default: the `idempotencyKey` of the channel, or an id of its own.
    */
   readonly id?: string | undefined
+  /** How long this id is remembered, instead of an hour; at most `maxWindow` of the publisher. */
+  readonly deduplicate?: { readonly window: Duration.Input } | undefined
+  /** The first message with this key within the window wins; the others are duplicates of it, whatever their ids. */
+  readonly throttle?: { readonly key: string; readonly window: Duration.Input } | undefined
+  /**
+   * The last message with this key wins: it is delivered when none has come for so long, and replaces the one that waits. It has no
+   * other id; its receipt says `Scheduled`.
+   */
+  readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
   /** Deliver it after this span, at the earliest. 0 is now. */
   readonly delay?: Duration.Input | undefined
   /** Deliver it at this time, at the earliest. A time in the past is now. */
@@ -68,8 +77,13 @@ export interface PublishOptions {
 export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
   : PublishOptions & { readonly params: Channel.ParamsOf<C> }
 
-/** The options are required exactly when the channel has params. */
-type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+/**
+ * The options are required exactly when the channel has params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
   ? [options?: PublishOptions | undefined]
   : [options: OptionsFor<C>]
 
@@ -213,6 +227,8 @@ export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
 export interface Options {
   /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
   readonly maxPayloadBytes?: number | undefined
+  /** The longest window of `deduplicate` and `throttle`, and the longest delay of `debounce`. Default 7 days. */
+  readonly maxWindow?: Duration.Input | undefined
 }
 
 /**
@@ -251,19 +267,8 @@ export class Publisher extends Context.Service<Publisher, {
 /** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
 const largestMessage = 64 * 1024 * 1024
 
-/** How long the id given to a publish is remembered. */
-const windowMillis = 3_600_000
-
-/**
- * The deduplication window of an id.
- *
- * @category operations
- * @since 0.1.0
- */
-export const windowOf = (id: string): Window => ({ key: `i${id}`, millis: windowMillis })
-
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const control = /[\u0000-\u001f\u007f-\u009f]/
+/** How long a window may be, unless the publisher says otherwise: a week. */
+const usualMaxWindow = "7 days"
 
 /**
  * Ids that are unique among processes (48 random bits a process) and ascending within one: the first digit of the counter tells
@@ -278,6 +283,8 @@ const makeIds = () => {
     return `${process}${digits.length}${digits}`
   }
 }
+
+const none: PublishOptions = {}
 
 const bytesOf = (message: NewMessage): number => {
   let bytes = Buffer.byteLength(message.payload)
@@ -306,16 +313,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const clock = yield* Clock.Clock
   const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
+  const mostMillis = Duration.toMillis(options?.maxWindow ?? usualMaxWindow)
   const nextId = makeIds()
   const program = yield* Middleware.Program
 
   const problemOf = (options: PublishOptions): string | undefined => {
-    if (options.id !== undefined) {
-      if (typeof options.id !== "string" || options.id === "" || Buffer.byteLength(options.id) > 512) {
-        return "the id must be a string of 1 to 512 bytes"
-      }
-      if (control.test(options.id)) return "the id must not contain control characters"
-    }
     for (const [name, value] of Object.entries(options.headers ?? {})) {
       if (typeof value !== "string") return `the header "${name}" must be a string`
     }
@@ -339,7 +341,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (problem !== undefined) {
         return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
       }
-      let due: Due | undefined
+      const identity = identify(options ?? none, channel.idempotencyKey?.(payload), () => id ?? nextId(), mostMillis)
+      if (typeof identity === "string") {
+        return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: identity }))
+      }
+      let due: Due | undefined = identity.delayMillis === undefined ? undefined : { delayMillis: identity.delayMillis }
       let expiresInMillis: number | undefined
       if (options?.delay !== undefined || options?.at !== undefined) {
         const found = dueOf(options, clock.currentTimeMillisUnsafe())
@@ -356,14 +362,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         expiresInMillis = found
       }
       const message: NewMessage = {
-        id: options?.id ?? id ?? nextId(),
+        id: identity.id,
         channel: channel.name,
         payload: text,
         headers: options?.headers,
         params,
         limits: Channel.limits(channel),
-        window: options?.id === undefined ? undefined : windowOf(options.id),
+        window: identity.window,
         due,
+        replace: identity.replace,
         expiresInMillis
       }
       // A character is at most three bytes: most messages need not be measured.

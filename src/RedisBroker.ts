@@ -11,6 +11,7 @@ import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
 import * as RedisAppend from "./internal/redisAppend.ts"
+import { type Channels, relay } from "./internal/redisCommit.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
 import * as RedisBroadcast from "./internal/redisBroadcast.ts"
 import * as RedisLetters from "./internal/redisLetters.ts"
@@ -122,6 +123,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const earlier = signal()
   const tickChange = signal()
   const letterChange = signal()
+  /** Something was put into the outbox. */
+  const outbox = signal()
   const shardByEvents = new Map(allKeys.map((keys) => [keys.events, keys.shard]))
   yield* redis.listen([...shardByEvents.keys()], {
     onMessage: (events, message) => {
@@ -131,6 +134,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (kind === "due") earlier.wake(shard)
       if (kind === "tick") tickChange.wake(shard)
       if (kind === "letter") letterChange.wake(shard)
+      if (kind === "outbox") outbox.wake(shard)
       if (kind === "channel") { for (const member of members[shard]!) member.notify(first, undefined) }
       if (kind === "retry" && second !== undefined) {
         for (const member of members[shard]!) member.notify(second, first)
@@ -142,18 +146,27 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         earlier.wake(keys.shard)
         tickChange.wake(keys.shard)
         letterChange.wake(keys.shard)
+        outbox.wake(keys.shard)
       }
     }
   }).pipe(Effect.mapError(fail("open")))
 
   const setup: RedisScheduled.Setup = { shards: allKeys, shardOf, connectionOf, fail }
   const scheduled = RedisScheduled.make(setup)
-  const { append, introduce } = RedisAppend.make({
+  const { append, forget, introduce, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
     touch: (shard, stream) => janitors[shard]!.touch(stream)
   })
   const recurring = RedisRecurring.make({ ...setup, introduce, waitForTick: tickChange.wait })
+
+  const channels: Channels = {
+    shardOf,
+    keysOf,
+    connectionOf,
+    target,
+    forget
+  }
 
   // Members ----------------------------------------------------------------------------------------------------------
 
@@ -169,6 +182,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       keys,
       connection: connectionOf(membership.shard),
       reader,
+      channels,
       patterns: typeof mine === "string" ? [mine] : mine,
       names: typeof mine === "string" ? [] : mine,
       matches: matcherOf(typeof mine === "string" ? selector : { _tag: "Channels", names: mine }),
@@ -237,6 +251,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (removed.length > 0) {
         yield* connection.send(["del", ...removed.map((channel) => keys.bodies(group, channel))], { idempotent: true })
       }
+      if (left.length === 0) {
+        yield* connection.send(["unlink", keys.marks(group), keys.oldMarks(group)], { idempotent: true })
+      }
     }
   })
 
@@ -290,6 +307,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     return { channels, waiting: number(waiting), dead: number(dead) }
   })
 
+  const readOwn = Effect.fnUntraced(function*(connection: Connection, key: string) {
+    const send = (...command: Command) => connection.send(command, { idempotent: true })
+    const type = yield* send("type", key)
+    if (type === "none") return undefined
+    return type === "hash"
+      ? (yield* send("hgetall", key)) as Record<string, string>
+      : (yield* send("get", key)) as string
+  })
+
   return Broker.of({
     shards,
     shardsOf,
@@ -299,6 +325,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     awaitEarlier: earlier.wait,
     scheduled: scheduled.service,
     recurring,
+    relay: (shard, limit) => Effect.mapError(relay(channels, shard, limit), fail("relay")),
+    awaitOutbox: (shard) => outbox.wait(shard),
+    own: {
+      keyFor: (channel, name) => keysOf(shardOf(channel)).own(name),
+      problemOf: (channel, key) => Keys.ownKeyProblem(keysOf(shardOf(channel)), key),
+      read: (key) => readOwn(redis.connection(key), key).pipe(Effect.mapError(fail("own.read")))
+    },
     trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => {

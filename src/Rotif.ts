@@ -9,8 +9,10 @@ import * as Broadcast from "./Broadcast.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as DeadLetters from "./DeadLetters.ts"
+import * as Deduplication from "./Deduplication.ts"
 import * as Janitor from "./internal/agents/janitor.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
+import * as Relayer from "./internal/agents/relayer.ts"
 import * as Ticker from "./internal/agents/ticker.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
@@ -32,6 +34,7 @@ export type Services =
   | Subscription.Subscriptions
   | DeadLetters.DeadLetters
   | Broker
+  | Deduplication.Deduplication
 
 /**
  * What it gets on Redis: the connections, too, for whatever else the application does there (`EffectRedis`).
@@ -68,7 +71,9 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
  * @category layers
  * @since 0.1.0
  */
-export const layerBroker = (options?: Options): Layer.Layer<Services, never, Broker> =>
+export const layerBroker = (
+  options?: Options
+): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> =>
   Layer.mergeAll(
     Layer.provideMerge(Scheduler.layer, Publisher.layer(options)),
     Broadcast.layer(options),
@@ -85,6 +90,8 @@ export const layerBroker = (options?: Options): Layer.Layer<Services, never, Bro
           yield* Effect.forkScoped(Ticker.run(broker, shard, check))
         }
         yield* Effect.forkScoped(Janitor.run(broker, shard, trim))
+        // With one shard a transaction has everything in reach.
+        if (broker.shards > 1) yield* Effect.forkScoped(Relayer.run(broker, shard, check))
       }
     }))
   )
@@ -106,7 +113,10 @@ export const layerMemory: Layer.Layer<Services> = Layer.suspend(() => layerMemor
  */
 export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
   // Fresh: two of these in one program would otherwise be given the same broker.
-  layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(Layer.fresh(MemoryBroker.layer)))
+  Layer.merge(
+    layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(Layer.fresh(MemoryBroker.layer))),
+    Layer.fresh(Deduplication.layerMemory())
+  )
 
 /**
  * Options on Redis: how to connect, how to lay out the data, and what is common to all backends.
@@ -115,6 +125,12 @@ export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
  * @since 0.1.0
  */
 export type RedisOptions = Redis.Options & RedisBroker.Options & Options
+
+const onRedis = (options?: RedisBroker.Options & Options) =>
+  Layer.merge(
+    layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options))),
+    Deduplication.layerRedis(options)
+  )
 
 /**
  * Everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
@@ -138,7 +154,7 @@ export type RedisOptions = Redis.Options & RedisBroker.Options & Options
  * @since 0.1.0
  */
 export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.RedisError | BrokerError> =>
-  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provideMerge(Redis.layer(options)))
+  onRedis(options).pipe(Layer.provideMerge(Redis.layer(options)))
 
 /**
  * `layer` with the connection read from `Config`; see `Redis.layerConfig` for the names.
@@ -149,4 +165,4 @@ export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.R
 export const layerConfig = (
   options?: RedisBroker.Options & Options
 ): Layer.Layer<RedisServices, Redis.RedisError | BrokerError | Config.ConfigError> =>
-  layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options)), Layer.provideMerge(Redis.layerConfig()))
+  onRedis(options).pipe(Layer.provideMerge(Redis.layerConfig()))

@@ -14,6 +14,7 @@ import type { When } from "./internal/due.ts"
 import { dueOf, millisOf, shown } from "./internal/due.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
+import { windowOf } from "./internal/identity.ts"
 import * as Publisher from "./Publisher.ts"
 import type { Place } from "./ScheduledStore.ts"
 import { order } from "./ScheduledStore.ts"
@@ -227,17 +228,17 @@ export const make = Effect.gen(function*() {
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   return Scheduler.of({
-    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }, Publisher.windowOf(id)),
+    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }, windowOf(id)),
     reschedule: (channel, id, when) => {
       const due = when.at === undefined && when.delay === undefined
         ? "give a delay or a time (at)"
         : dueOf(when, clock.currentTimeMillisUnsafe())
       return typeof due === "string"
         ? Effect.fail(invalid(when.delay === undefined ? "at" : "delay", due))
-        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 }, Publisher.windowOf(id))
+        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 }, windowOf(id))
     },
     deliverNow: (channel, id) =>
-      broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }, Publisher.windowOf(id)),
+      broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }, windowOf(id)),
     list: Effect.fnUntraced(function*(options) {
       const limit = options?.limit ?? 100
       if (!Number.isInteger(limit) || limit < 1 || limit > 1_000) {

@@ -6,14 +6,17 @@
 import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
 import { hostname } from "node:os"
 import type { BrokerError, Failure, Start } from "./Broker.ts"
-import { Broker } from "./Broker.ts"
+import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
-import type { Counts, Held, Settlement } from "./internal/consumer.ts"
+import { keyOf as keyOfMessage } from "./internal/identity.ts"
+import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
+import * as Transaction from "./Transaction.ts"
 
 /**
  * Where a new group begins on channels that exist already: with the oldest message kept, with the next one published, after a
@@ -100,6 +103,42 @@ export interface StreamOptions {
 }
 
 /**
+ * How deliveries are recognised as the same piece of work.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExactlyOnce<S extends Channel.Source> {
+  /**
+   * The key of a message: 1 to 512 bytes. Messages of one channel with the same key are handled to completion once by the group.
+   * Default: the message id. A function that throws, or gives no such string, is a failure of the attempt.
+   */
+  readonly key?: ((message: Message.Message<S>) => string) | undefined
+  /** How long it is remembered, at least, that a key was done; at most twice as long. At least the lease. Default 1 day. */
+  readonly ttl?: Duration.Input | undefined
+}
+
+/**
+ * The key that `exactlyOnce` made of a message cannot be used: it is a failure of the attempt.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidKey extends Data.TaggedError("InvalidKey")<{
+  readonly message: string
+}> {}
+
+/**
+ * What a handler needs beside the transaction that a transactional subscription gives it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type HandlerServices<R, Transactional extends boolean> = Transactional extends true
+  ? Exclude<R, Transaction.Transaction>
+  : R
+
+/**
  * @category models
  * @since 0.1.0
  */
@@ -107,7 +146,8 @@ export interface Options<
   S extends Channel.Source,
   E,
   R,
-  Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+  Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
 > extends StreamOptions {
   /**
    * Handles one message. When it succeeds the message is acknowledged, when it fails or dies it is retried. It is interrupted when
@@ -136,6 +176,20 @@ export interface Options<
   readonly maxRetries?: number | undefined
   /** How long a failed message waits for its next attempt where `retry` does not decide. Default 1 second. */
   readonly retryDelay?: Duration.Input | undefined
+  /**
+   * Each message is handled to completion once: it is remembered as done in the same step as its acknowledgement, and another copy
+   * of it (delivered again, requeued, published twice) is then acknowledged without being handled. While a copy is being
+   * handled, another one waits; no attempt is counted. Default `false`.
+   *
+   * It cannot undo what a handler did before it failed or was killed: an effect is exactly once when it is part of the
+   * transaction, or itself idempotent. See `docs/exactly-once.md`.
+   */
+  readonly exactlyOnce?: boolean | ExactlyOnce<S> | undefined
+  /**
+   * What the handler publishes and writes through its `Transaction` is applied together with the acknowledgement, or not at all. It
+   * includes `exactlyOnce`. Default `false`.
+   */
+  readonly transactional?: Transactional | undefined
 }
 
 /**
@@ -298,6 +352,11 @@ const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Fail
 
 /** The defaults of `maxRetries` where neither a schedule nor an option says how many. */
 const defaultRetries = 5
+/** What fails beside the handler: no policy of the handler's errors knows it. */
+type OwnError = Cause.TimeoutError | CommitRefused | InvalidKey
+
+const isOwn = (error: unknown): error is CommitRefused | InvalidKey =>
+  error instanceof CommitRefused || error instanceof InvalidKey
 
 let counter = 0
 const uniqueName = (label: string) =>
@@ -337,18 +396,23 @@ export const make = Effect.fnUntraced(function*<
   S extends Channel.Source,
   E,
   R,
-  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
 >(
   source: S,
-  options: Options<S, E, R, Ms>
+  options: Options<S, E, R, Ms, Transactional>
 ): Effect.fn.Return<
   Subscription,
   InvalidSubscription | BrokerError,
-  Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S> | Broker | Subscriptions | Scope.Scope
+  | HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional>
+  | Channel.DecodingServices<S>
+  | Broker
+  | Subscriptions
+  | Scope.Scope
 > {
   // What the chain provides to the handler is not needed here; what it fails with counts as an error of the handler.
-  type Failed = E | Middleware.ProcessErrors<Ms> | Cause.TimeoutError
-  type Needs = Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S>
+  type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
+  type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
   const { defaults, middleware: program, running } = yield* Subscriptions
   const pattern = Channel.describe(source)
@@ -366,13 +430,25 @@ export const make = Effect.fnUntraced(function*<
   const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, 1_000, 0)
   const timeoutMillis = yield* spanOption("timeout", options.timeout, 0, 1)
   const start = yield* startOption(options.startFrom)
+  const isTransactional = options.transactional === true
+  const onceOptions = typeof options.exactlyOnce === "object" ? options.exactlyOnce : undefined
+  const isOnce = isTransactional || onceOptions !== undefined || options.exactlyOnce === true
+  const doneMillis = isOnce
+    ? yield* spanOption("exactlyOnce.ttl", onceOptions?.ttl, Math.max(86_400_000, leaseMillis), leaseMillis)
+    : undefined
+  if (isTransactional && options.ackMode === "manual") {
+    return yield* invalid(
+      "ackMode",
+      "a transactional subscription acknowledges when its handler succeeds: ackMode is \"auto\""
+    )
+  }
   const selector = Channel.selector(source)
   const decoderFor = Channel.decoderFor(source)
   const settled = Effect.succeed<Settlement>(
     options.ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
   )
 
-  const delayed = (held: Held, delayMillis: number): Settlement => ({ ...Consumer.release(held.delivery), delayMillis })
+  const delayed = (held: Held, delayMillis: number): Final => ({ ...Consumer.release(held.delivery), delayMillis })
 
   const fallback: Retry.AnyRule = defaults.retry ?? retryMillis
   const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
@@ -383,7 +459,7 @@ export const make = Effect.fnUntraced(function*<
     const error = Cause.findErrorOption(cause)
     const byDefault = Retry.decide(fallback, { attempt, error: Cause.squash(cause), message })
     // A handler's own TimeoutError is one of its errors; only this very one is ours.
-    if (error._tag === "None" || Cause.hasDies(cause) || error.value === tooLong) return byDefault
+    if (error._tag === "None" || Cause.hasDies(cause) || error.value === tooLong || isOwn(error.value)) return byDefault
     // The policy was not written for what the middleware of the program fails with.
     if (options.retry === undefined || border?.isForeign(error.value) === true) return byDefault
     const known = Retry.decide<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(options.retry, {
@@ -399,7 +475,7 @@ export const make = Effect.fnUntraced(function*<
     message: Message.Message<S>,
     consumer: Consumer.Consumer,
     cause: Cause.Cause<Failed>
-  ): Effect.Effect<Settlement> => {
+  ): Effect.Effect<Final> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
     if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(held, retryMillis))
     const { attempt } = held.delivery
@@ -410,7 +486,7 @@ export const make = Effect.fnUntraced(function*<
           Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, Cause.pretty(defect)),
           Retry.nack(retryMillis)
         )),
-      (verdict = Retry.nack(retryMillis)): Settlement => {
+      (verdict = Retry.nack(retryMillis)): Final => {
         consumer.counts.failed++
         if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
         if (verdict._tag === "Release") return delayed(held, 0)
@@ -444,24 +520,80 @@ export const make = Effect.fnUntraced(function*<
       message: Message.Message<S>
     ) => Effect.Effect<unknown, Failed, Needs>
 
-  const handle = (
+  /** Runs the handler with a transaction, and applies it. */
+  const transact = (
+    held: Held,
+    consumer: Consumer.Consumer,
+    message: Message.Message<S>
+  ): Effect.Effect<Settlement, Failed, Needs> =>
+    Effect.suspend(() => {
+      held.isTransactional = true
+      const transaction = Transaction.makeUnsafe(held.delivery.channel)
+      return attempt(message).pipe(
+        Effect.provideService(Transaction.Transaction, transaction),
+        Effect.ensuring(Effect.sync(transaction.close)),
+        Effect.flatMap((): Effect.Effect<Settlement, CommitRefused> => {
+          const { messages, writes } = transaction
+          if (messages.length === 0 && writes.length === 0) return Effect.succeed(Consumer.ackSettlement)
+          return Effect.flatMap(
+            consumer.commit(held, { messages, writes }),
+            // By now the delivery has left this process, whichever way.
+            (outcome) => typeof outcome === "string" ? Effect.succeed(Consumer.holdSettlement) : Effect.fail(outcome)
+          )
+        })
+      ) as Effect.Effect<Settlement, Failed, Needs>
+    })
+
+  const decoded = (
     held: Held,
     consumer: Consumer.Consumer
-  ): Effect.Effect<Settlement, never, Needs> => {
+  ): Effect.Effect<Message.Message<S>, Channel.InvalidPayload, Channel.DecodingServices<S>> => {
     const { channel, payload } = held.delivery
     const decode = decoderFor(channel)
     // The selector and the decoders come from the same source; only a broken backend hands out anything else.
     if (decode === undefined) {
       return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
     }
-    return Effect.matchCauseEffect(decode(payload), {
-      onFailure: (cause) => Effect.succeed<Settlement>({ _tag: "Bury", failure: failureOf("decode", cause) }),
-      onSuccess: (value) => {
-        const message = Message.makeUnsafe<S>(held, value, group, consumer)
-        return Effect.matchCauseEffect(attempt(message), {
-          onFailure: (cause) => retry(held, message, consumer, cause),
-          onSuccess: () => settled
-        })
+    return Effect.map(decode(payload), (value) => Message.makeUnsafe<S>(held, value, group, consumer))
+  }
+
+  const undecodable = (cause: Cause.Cause<unknown>): Final => ({ _tag: "Bury", failure: failureOf("decode", cause) })
+
+  const handle = (
+    held: Held,
+    consumer: Consumer.Consumer
+  ): Effect.Effect<Settlement, never, Needs> => {
+    const run = (message: Message.Message<S>) =>
+      Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(message), {
+        onFailure: (cause: Cause.Cause<Failed>) => retry(held, message, consumer, cause),
+        onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as Settlement) : settled
+      })
+    // Decoded already to find its key.
+    if (held.prepared !== undefined) return run(held.prepared as Message.Message<S>)
+    return Effect.matchCauseEffect(decoded(held, consumer), {
+      onFailure: (cause) => Effect.succeed<Settlement>(undecodable(cause)),
+      onSuccess: run
+    })
+  }
+
+  const keyOf: KeyOf<Channel.DecodingServices<S>> = (held, consumer) => {
+    if (onceOptions?.key === undefined) {
+      return Effect.succeed(keyOfMessage(held.delivery.id, held.delivery.publishedAtMillis))
+    }
+    const { key } = onceOptions
+    return Effect.matchCauseEffect(decoded(held, consumer), {
+      onFailure: (cause) => Effect.succeed(undecodable(cause)),
+      onSuccess: (message) => {
+        held.prepared = message
+        return Effect.matchCauseEffect(
+          Effect.suspend(() => {
+            const made = key(message)
+            return typeof made === "string" && made !== "" && Buffer.byteLength(made) <= 512
+              ? Effect.succeed(made)
+              : Effect.fail(new InvalidKey({ message: "exactlyOnce.key must give a string of 1 to 512 bytes" }))
+          }),
+          { onFailure: (cause) => retry(held, message, consumer, cause), onSuccess: Effect.succeed }
+        )
       }
     })
   }
@@ -469,13 +601,14 @@ export const make = Effect.fnUntraced(function*<
   const scope = yield* Scope.fork(yield* Effect.scope)
   const consumer = yield* Consumer.make({
     broker,
-    membership: { group, consumer: name, selector, start, leaseMillis },
+    membership: { group, consumer: name, selector, start, leaseMillis, doneMillis },
     concurrency,
     prefetch,
     blockMillis,
     drainMillis,
     maxCrashes,
     expired: options.expired ?? "dead-letter",
+    keyOf: isOnce ? keyOf : undefined,
     handle
   }).pipe(
     Scope.provide(scope),
@@ -517,15 +650,19 @@ export const layer = <
   S extends Channel.Source,
   E,
   R,
-  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
 >(
   source: S,
-  options: Options<S, E, R, Ms>
+  options: Options<S, E, R, Ms, Transactional>
 ): Layer.Layer<
   never,
   InvalidSubscription | BrokerError,
   Exclude<
-    Middleware.ProcessServices<Ms, R> | Channel.DecodingServices<S> | Broker | Subscriptions,
+    | HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional>
+    | Channel.DecodingServices<S>
+    | Broker
+    | Subscriptions,
     Scope.Scope
   >
 > => Layer.effectDiscard(make(source, options))
@@ -539,7 +676,7 @@ export const layer = <
  */
 export const stream = <S extends Channel.Source>(
   source: S,
-  options?: StreamOptions
+  options?: StreamOptions & Pick<Options<S, never, never>, "exactlyOnce">
 ): Stream.Stream<
   Message.Message<S>,
   InvalidSubscription | BrokerError,

@@ -19,6 +19,7 @@ const recording = (options?: Publisher.Options) => {
     letters: unused,
     scheduled: unused,
     recurring: unused,
+    own: { keyFor: (_, name) => name, problemOf: () => undefined, read: () => Effect.undefined },
     append: (messages) =>
       Effect.sync(() => {
         arrived.push(...messages)

@@ -79,9 +79,12 @@ describe("facts in the documentation", () => {
       castGlob: _glob,
       floors,
       log,
+      marks,
       members,
       offered,
       offers,
+      oldMarks,
+      own,
       retries,
       retry,
       seen,
@@ -102,7 +105,10 @@ describe("facts in the documentation", () => {
       members("G"),
       seen("C", "I"),
       offers("N"),
-      offered("N")
+      offered("N"),
+      marks("G"),
+      oldMarks("G"),
+      own("K")
     ]
     const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
     assert.deepStrictEqual(named.toSorted(), parts.toSorted())

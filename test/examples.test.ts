@@ -100,6 +100,21 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "count 1",
     "count 2",
     "7 dropped"
+  ],
+  "examples/13-transaction.ts": [
+    "o-1: Published",
+    "o-2: Published",
+    "o-1: Duplicate",
+    "shipped o-1 o-2",
+    "turnover 42",
+    "report sent in round 1",
+    "round 1: Done",
+    "round 2: Duplicate"
+  ],
+  "examples/14-sql-inbox.ts": [
+    "attempt 1: booked",
+    "attempt 2: was booked before",
+    "alice has 500 cents"
   ]
 }
 

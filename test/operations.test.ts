@@ -3,7 +3,17 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schedule, Schema } from "effect"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Broadcast, Broker, Channel, Publisher, Rotif, Scheduler, Subscription } from "rotif"
+import {
+  Broadcast,
+  Broker,
+  Channel,
+  Deduplication,
+  Publisher,
+  Rotif,
+  Scheduler,
+  Subscription,
+  Transaction
+} from "rotif"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
 const page = readFileSync(join(import.meta.dirname, "../docs/operations.md"), "utf8")
@@ -81,6 +91,35 @@ const everything = Effect.gen(function*() {
   )
   assert.lengthOf(yield* Scheduler.listRecurring, 1)
   assert.isTrue(yield* Scheduler.removeRecurring("often"))
+  // Generations of marks as short as a lease: they follow each other while this runs.
+  const once = yield* Subscription.make(Text, {
+    group: "transactional",
+    lease: "100 millis",
+    transactional: true,
+    exactlyOnce: { ttl: "100 millis" },
+    handler: Effect.fnUntraced(function*({ payload }) {
+      const key = (name: string) => Transaction.key(name)
+      yield* Transaction.incrby(yield* key("count"), 1)
+      yield* Transaction.set(yield* key("last"), payload)
+      yield* Transaction.hset(yield* key("all"), { [payload]: "1" })
+      yield* Transaction.del(yield* key("gone"))
+      yield* Transaction.publish(Latest, payload, { id: payload })
+      yield* Transaction.publish(Latest, payload, { debounce: { key: "k", delay: "1 hour" } })
+      yield* Effect.sleep("20 millis")
+    })
+  })
+  yield* Effect.map(once.stats, ({ processed }) => processed > 9).pipe(
+    Effect.filterOrFail((isDone) => isDone, () => "waiting"),
+    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 })))
+  )
+  const count = yield* Transaction.keyFor(Text, "count")
+  assert.isAbove(Number(yield* Transaction.read(count)), 9)
+  assert.isObject(yield* Transaction.read(yield* Transaction.keyFor(Text, "all")))
+  assert.strictEqual((yield* Deduplication.once("k", "1 hour", Effect.void))._tag, "Done")
+  assert.isTrue(yield* Deduplication.forget("k"))
+  yield* broker.relay(0, 10)
+  yield* broker.trim(0)
+  yield* once.unsubscribe({ removeGroup: true })
   yield* subscription.pause
   yield* subscription.resume
   yield* subscription.unsubscribe({ removeGroup: true })

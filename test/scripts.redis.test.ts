@@ -309,12 +309,12 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       args: [
         ...settleArgs,
         ...[
-          ["1-0", 1, "ack", "", "", ""],
-          ["2-0", 1, "ready", "", "two", "x"],
-          ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x"],
-          ["4-0", 1, "dead", "g\nch\nterm", "four", "x"],
-          ["5-0", 2, "dead", "", "five", "x"],
-          ["6-0", 1, "ready", "", "six", "x"]
+          ["1-0", 1, "ack", "", "", "", "", ""],
+          ["2-0", 1, "ready", "", "two", "x", "", ""],
+          ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x", "", ""],
+          ["4-0", 1, "dead", "g\nch\nterm", "four", "x", "", ""],
+          ["5-0", 2, "dead", "", "five", "x", "", ""],
+          ["6-0", 1, "ready", "", "six", "x", "", ""]
         ].flat()
       ],
       reply: ["5-0", "6-0"],
@@ -468,7 +468,10 @@ const names = readdirSync(directory).filter((file) => file.endsWith(".ts")).map(
   .filter((name) => !name.endsWith("Letters")).toSorted()
 /** These are in scripts-scheduling.redis.test.ts: what they do depends on what was done before. */
 const elsewhere = new Set(
-  ["cancel", "forget", "promote", "recur", "reschedule", "schedule", "scheduled", "tick", "ticks"]
+  [
+    ...["cancel", "forget", "promote", "recur", "reschedule", "schedule", "scheduled", "tick", "ticks"],
+    ...["begin", "commit", "finish", "once", "sweep"]
+  ]
 )
 
 describe("scripts on data", () => {

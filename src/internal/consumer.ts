@@ -6,11 +6,24 @@
  * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
  */
 import { Cause, Duration, Effect, Exit, Fiber, Latch, Random, Scope } from "effect"
-import type { Broker, BrokerError, Burial, Delivery, Failure, Member, Membership, Requeue } from "../Broker.ts"
+import type {
+  Broker,
+  BrokerError,
+  Burial,
+  Commit,
+  CommitRefused,
+  Committed,
+  Delivery,
+  Failure,
+  Member,
+  Membership,
+  Requeue
+} from "../Broker.ts"
+import * as Beginning from "./beginning.ts"
 
 /** How a delivery ends. */
 export type Final =
-  | { readonly _tag: "Ack"; readonly isExpired?: boolean }
+  | { readonly _tag: "Ack"; readonly isExpired?: true; readonly isDuplicate?: true }
   | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
@@ -19,6 +32,7 @@ export type Settlement = Final | { readonly _tag: "Hold" }
 
 export const ackSettlement: Final = { _tag: "Ack" }
 const expiredSettlement: Final = { _tag: "Ack", isExpired: true }
+const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 
 export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
@@ -26,6 +40,12 @@ export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Re
   delayMillis: 0,
   attempt: delivery.attempt,
   isRetry: false
+})
+
+/** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
+const later = (delivery: Delivery, leaseMillis: number): Final => ({
+  ...release(delivery),
+  delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
 })
 
 /** The longest a message may wait for its next attempt: ten years. */
@@ -52,6 +72,10 @@ export class Held {
   fiber: Fiber.Fiber<Settlement> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
+  /** What was made of it to find its key, for the handler. */
+  prepared: unknown
+  /** Its acknowledgement is part of a transaction, and not the handler's to send. */
+  isTransactional = false
 
   constructor(delivery: Delivery, lane: Lane) {
     this.delivery = delivery
@@ -66,6 +90,7 @@ interface Lane {
   readonly settlements: Latch.Latch
   isRenewalDue: boolean
   outbox: Array<Pending>
+  commits: Array<Committing>
 }
 
 interface Pending {
@@ -73,10 +98,18 @@ interface Pending {
   readonly settlement: Final
 }
 
+interface Committing {
+  readonly held: Held
+  readonly commit: Commit
+  readonly resume: (outcome: Settled | CommitRefused) => void
+}
+
 /** Counts since the consumer started, of this process. */
 export interface Counts {
   /** Deliveries acknowledged. */
   processed: number
+  /** Deliveries acknowledged without being handled, because their key was done before. */
+  duplicates: number
   /** Attempts that failed. */
   failed: number
   /** Attempts that failed and will be repeated. */
@@ -105,6 +138,8 @@ export interface Options<R> {
   readonly maxCrashes: number
   /** What becomes of a message whose time to live has ended. */
   readonly expired: "dead-letter" | "drop"
+  /** When given, every delivery is done once by its key. */
+  readonly keyOf?: Beginning.KeyOf<R> | undefined
   readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R>
 }
 
@@ -114,6 +149,8 @@ export interface Consumer {
   readonly held: () => number
   readonly isPaused: () => boolean
   readonly settle: (held: Held, settlement: Final) => Effect.Effect<Settled>
+  /** Acknowledges together with messages and writes; when they are refused the delivery is as it was before. */
+  readonly commit: (held: Held, changes: Omit<Commit, "delivery">) => Effect.Effect<Settled | CommitRefused>
   readonly renew: (held: Held) => Effect.Effect<Settled, BrokerError>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
@@ -171,6 +208,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const counts: Counts = {
     processed: 0,
+    duplicates: 0,
     failed: 0,
     retried: 0,
     dead: 0,
@@ -199,7 +237,8 @@ export const make = Effect.fnUntraced(function*<R>(
         capacity: Latch.makeUnsafe(true),
         settlements: Latch.makeUnsafe(false),
         isRenewalDue: false,
-        outbox: []
+        outbox: [],
+        commits: []
       })),
     { concurrency: 8 }
   ).pipe(Scope.provide(members))
@@ -280,7 +319,33 @@ export const make = Effect.fnUntraced(function*<R>(
     pumping = false
   }
 
+  const ready = (held: Held) => {
+    queue.push(held)
+    if (closing || paused) giveBackWaiting()
+    else pump()
+  }
+
+  const beginnings = new Map<Lane, Beginning.Beginning<R>>()
+  const { keyOf } = options
+  if (keyOf !== undefined) {
+    for (const lane of lanes) {
+      beginnings.set(
+        lane,
+        Beginning.make(lane.member, (held) => keyOf(held, consumer), {
+          end: enqueue,
+          begun: (held, begun) => {
+            if (begun === "mine") ready(held)
+            else enqueue(held, begun === "done" ? duplicateSettlement : later(held.delivery, membership.leaseMillis))
+          }
+        })
+      )
+    }
+  }
+
   const giveBackWaiting = () => {
+    for (const beginning of beginnings.values()) {
+      for (const held of beginning.clear()) if (held.phase === "waiting") enqueue(held, release(held.delivery))
+    }
     for (const held of queue.slice(head)) {
       if (held.phase === "waiting") enqueue(held, release(held.delivery))
     }
@@ -289,6 +354,7 @@ export const make = Effect.fnUntraced(function*<R>(
   }
 
   const accept = (lane: Lane, deliveries: ReadonlyArray<Delivery>) => {
+    const beginning = beginnings.get(lane)
     for (const delivery of deliveries) {
       const held = new Held(delivery, lane)
       lane.held.add(held)
@@ -300,7 +366,8 @@ export const make = Effect.fnUntraced(function*<R>(
         enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
       } else {
         if (delivery.expiresInMillis !== undefined) held.expiresAtMillis = monotonic() + delivery.expiresInMillis
-        queue.push(held)
+        if (beginning !== undefined) beginning.add(held)
+        else queue.push(held)
       }
     }
     if (closing || paused) giveBackWaiting()
@@ -361,6 +428,23 @@ export const make = Effect.fnUntraced(function*<R>(
     for (const delivery of lost) lose(held.get(delivery)!)
   })
 
+  const concluded = ({ held, resume }: Committing, outcome: Committed) => {
+    if (held.phase === "gone") return
+    if (outcome === "lost") {
+      lose(held)
+    } else if (outcome === "done") {
+      counts.processed++
+      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      drop(held, "done")
+    } else if (held.fiber === undefined) {
+      // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
+      enqueue(held, release(held.delivery))
+    } else {
+      held.phase = "running"
+    }
+    resume(outcome)
+  }
+
   const settleBatch = Effect.fnUntraced(function*(lane: Lane) {
     yield* lane.settlements.await
     lane.settlements.closeUnsafe()
@@ -399,8 +483,10 @@ export const make = Effect.fnUntraced(function*<R>(
           lose(held)
           continue
         }
-        if (settlement._tag === "Ack") counts.processed += settlement.isExpired === true ? 0 : 1
-        else if (settlement._tag === "Bury") counts.dead++
+        if (settlement._tag === "Ack") {
+          if (settlement.isDuplicate === true) counts.duplicates++
+          else if (settlement.isExpired !== true) counts.processed++
+        } else if (settlement._tag === "Bury") counts.dead++
         else if (settlement.isRetry) counts.retried++
         drop(held, "done")
       }
@@ -416,7 +502,18 @@ export const make = Effect.fnUntraced(function*<R>(
         delivery: held.delivery,
         failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
       }))))
-    if (lane.outbox.length > 0) lane.settlements.openUnsafe()
+    const commits = lane.commits.filter(({ held }) => held.phase !== "gone")
+    lane.commits = []
+    if (commits.length > 0) {
+      const result = yield* Effect.result(lane.member.commit(commits.map(({ commit }) => commit)))
+      if (result._tag === "Failure") {
+        failure = result.failure
+        lane.commits.push(...commits)
+      } else {
+        for (const [i, committing] of commits.entries()) concluded(committing, result.success[i]!)
+      }
+    }
+    if (lane.outbox.length > 0 || lane.commits.length > 0) lane.settlements.openUnsafe()
     if (failure !== undefined) return yield* Effect.fail(failure)
   })
 
@@ -433,6 +530,17 @@ export const make = Effect.fnUntraced(function*<R>(
         else held.waiters.push(waiter)
         // The first settlement counts; a second one waits for it.
         if (held.phase !== "settling") enqueue(held, settlement)
+      }),
+    commit: (held, changes) =>
+      Effect.callback<Settled | CommitRefused>((resume) => {
+        if (held.phase !== "running") return resume(Effect.succeed(held.outcome ?? "lost"))
+        held.phase = "settling"
+        held.lane.commits.push({
+          held,
+          commit: { delivery: held.delivery, ...changes },
+          resume: (outcome) => resume(Effect.succeed(outcome))
+        })
+        held.lane.settlements.openUnsafe()
       }),
     renew: (held) =>
       Effect.suspend(() =>
@@ -472,7 +580,8 @@ export const make = Effect.fnUntraced(function*<R>(
           Effect.flatMap(claimOnce(lane), (millis) => Effect.sleep(millis ?? membership.leaseMillis))
         ),
         supervise(`renewing for ${label}`, renewOnce(lane)),
-        supervise(`settling for ${label}`, settleBatch(lane))
+        supervise(`settling for ${label}`, settleBatch(lane)),
+        ...(beginnings.has(lane) ? [supervise(`beginning for ${label}`, beginnings.get(lane)!.next)] : [])
       ], (loop) => Effect.forkIn(loop, parent))
       return { lane, reader, claimer: others[0]!, rest: others.slice(1) }
     }))

@@ -89,6 +89,24 @@ export const decodeBody = (body: string): Content | undefined => {
   }
 }
 
+/** The fields of an entry of the outbox: the message but for its payload, as JSON, and the payload. */
+export const outboxFields = ({ payload, ...message }: NewMessage): ReadonlyArray<string> => [
+  "m",
+  JSON.stringify(message),
+  "p",
+  payload
+]
+
+/** The message of an entry of the outbox; `undefined` when it holds none. */
+export const decodeOutbox = (fields: ReadonlyArray<string>): NewMessage | undefined => {
+  const message = parseObject(fields[1] ?? "")
+  const payload = fields[3]
+  return message === undefined || payload === undefined || typeof message["id"] !== "string"
+      || typeof message["channel"] !== "string"
+    ? undefined
+    : { ...message, payload } as unknown as NewMessage
+}
+
 export const encodeMeta = (meta: Meta): string =>
   JSON.stringify({
     i: meta.id,

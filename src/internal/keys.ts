@@ -22,6 +22,11 @@
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
  * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
+ * | `marks:G`      | hash        | channel and key → empty: done by group G; or who is at it, and until when |
+ * | `oldmarks:G`   | hash        | the same, of the time before                                             |
+ * | `outbox`       | stream      | messages of transactions for channels of other shards                    |
+ * | `relayed`      | hash        | shard → the last position of its outbox that has arrived here            |
+ * | `own:K`        | the user's  | what transactions write                                                  |
  * | `janitor`      | string, TTL | who trims this shard for now                                             |
  * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
  * | `cast:C`       | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
@@ -58,6 +63,11 @@ export interface Keys {
   readonly seen: (channel: string, key: string) => string
   readonly offers: (name: string) => string
   readonly offered: (name: string) => string
+  readonly marks: (group: string) => string
+  readonly oldMarks: (group: string) => string
+  readonly outbox: string
+  readonly relayed: string
+  readonly own: (name: string) => string
 }
 
 export const make = (prefix: string, shard: number): Keys => {
@@ -94,7 +104,12 @@ export const make = (prefix: string, shard: number): Keys => {
     bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
     seen: (channel, key) => `${tag}:seen:${escape(channel)}:${escape(key)}`,
     offers: (name) => `${tag}:offers:${escape(name)}`,
-    offered: (name) => `${tag}:offered:${escape(name)}`
+    offered: (name) => `${tag}:offered:${escape(name)}`,
+    marks: (group) => `${tag}:marks:${escape(group)}`,
+    oldMarks: (group) => `${tag}:oldmarks:${escape(group)}`,
+    outbox: `${tag}:outbox`,
+    relayed: `${tag}:relayed`,
+    own: (name) => `${tag}:own:${escape(name)}`
   }
 }
 
@@ -104,11 +119,48 @@ export const make = (prefix: string, shard: number): Keys => {
  */
 export const waitingMember = (group: string, channel: string, id: string): string => `${group}\n${channel}\n${id}`
 
+/** A key of the Deduplication service: no script needs two of them, so on a Cluster they are spread over all nodes. */
+export const onceKey = (prefix: string, key: string): string => `{${prefix}:once:${escape(key)}}`
+
 /** The problem with a prefix, if there is one. A brace would break the hash tag, a glob character the ACL pattern. */
 export const prefixProblem = (prefix: string): string | undefined =>
   /^[A-Za-z0-9._:-]{1,64}$/.test(prefix)
     ? undefined
     : "expected 1 to 64 characters out of letters, digits, '.', '_', ':' and '-'"
+
+/** The field of `marks` for a key of a channel. It has a line break; what the scripts keep there for themselves has none. */
+export const markOf = (channel: string, key: string): string => `${channel}\n${key}`
+
+/** The hash tag of a key, as Redis Cluster finds it. */
+const hashTag = (key: string): string | undefined => {
+  const open = key.indexOf("{")
+  const close = key.indexOf("}", open + 1)
+  return open < 0 || close <= open + 1 ? undefined : key.slice(open + 1, close)
+}
+
+/** Why a transaction of this shard cannot write a key of the user's, if it cannot. */
+export const ownKeyProblem = (
+  keys: Keys,
+  key: string
+): { reason: "WrongSlot" | "Reserved"; message: string } | undefined => {
+  const tag = keys.meta.slice(0, keys.meta.indexOf("}") + 1)
+  if (`{${hashTag(key)}}` !== tag) {
+    return {
+      reason: "WrongSlot",
+      message:
+        `the key ${
+          JSON.stringify(key)
+        } is not in the slot of this transaction, which Redis needs to apply it as a whole: ` +
+        `put ${tag} into it, or take a key from Transaction.key`
+    }
+  }
+  return key.startsWith(`${tag}:`) && !key.startsWith(`${tag}:own:`)
+    ? {
+      reason: "Reserved",
+      message: `the key ${JSON.stringify(key)} is one of Rotif's own: take a key from Transaction.key`
+    }
+    : undefined
+}
 
 /** The shard of a channel: FNV-1a over its name, so that every client and version finds the same. */
 export const shardOf = (channel: string, shards: number): number => {

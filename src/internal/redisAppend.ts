@@ -339,6 +339,9 @@ export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: S
 
   return {
     append,
+    /** What is known of the channel of a message; it is made known where it is not. */
+    target: knownFor,
+    forget: (channel: string) => void known.delete(channel),
     /** Makes a channel known. It is not remembered here: a publish knows its limits, and brings them along. */
     introduce: (channel: Pick<NewMessage, "channel" | "limits">) =>
       Effect.tap(introduce(channel), () => Effect.sync(() => known.delete(channel.channel)))

@@ -9,6 +9,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
 import { compile } from "./pattern.ts"
+import { sweep } from "./scripts/sweep.ts"
 import { trim as trimScript } from "./scripts/trim.ts"
 
 /** Streams trimmed in one pass; the next pass goes on with the next ones. */
@@ -19,6 +20,9 @@ const abandonedMillis = 600_000
 
 /** For so long one process goes through the streams that nobody asked for. */
 const turnMillis = 30_000
+
+/** Marks that do not say how long they are to be kept are kept so long. */
+const longestMarksMillis = 86_400_000
 
 /** A stream, and what decides how much of it may go. */
 interface Subject {
@@ -48,6 +52,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   let subjects = new Map<string, Subject>()
   /** What a change of groups or channels may have set free. */
   let unvisited = new Set<string>()
+  let groupNames: ReadonlyArray<string> = []
   let cursor = 0
 
   const load = Effect.fnUntraced(function*() {
@@ -58,6 +63,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       return { group: field.slice(0, at), matches: compile(field.slice(at + 1)) }
     })
     const names = [...new Set(groups.map(({ group }) => group))]
+    groupNames = names
     const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
     const out = new Map<string, Subject>()
     for (const [channel, text] of Object.entries(limits as Record<string, string>)) {
@@ -125,6 +131,12 @@ export const make = Effect.fnUntraced(function*(setup: {
       for (const stream of unvisited) if (pass.size < streamsPerPass) pass.add(stream)
       const all = [...subjects.keys()]
       if (all.length > 0) pass.add(all[cursor++ % all.length]!)
+      if (groupNames.length > 0) {
+        const group = groupNames[cursor % groupNames.length]!
+        yield* connection.evaluate(sweep, [keys.marks(group), keys.oldMarks(group)], [longestMarksMillis], {
+          idempotent: true
+        })
+      }
     }
     for (const stream of pass) {
       touched.delete(stream)

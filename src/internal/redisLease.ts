@@ -39,6 +39,9 @@ export class Lease implements Delivery {
   heldUntil: number
   /** A settlement was sent that is not known to have failed: if the next one is refused, that one did it. */
   uncertain = false
+  /** The mark it has begun by, and the token that tells this from other beginnings; empty where it has not. */
+  mark = ""
+  token = ""
 
   constructor(source: Source, position: string, entry: Entry.Entry, count: number, heldUntil: number) {
     this.id = entry.id

@@ -10,7 +10,9 @@ import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import type { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
 import * as RedisClaims from "./redisClaims.ts"
+import { type Channels, commit } from "./redisCommit.ts"
 import { chunked, type Lease, type RawEntries, type Source, take } from "./redisLease.ts"
+import * as RedisMarks from "./redisMarks.ts"
 import * as RedisSettlement from "./redisSettlement.ts"
 import { attach } from "./scripts/attach.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
@@ -38,6 +40,7 @@ export interface Setup {
   readonly keys: Keys
   readonly connection: Connection
   readonly reader: BlockingConnection
+  readonly channels: Channels
   /** The names and patterns the group reads in this shard. */
   readonly patterns: ReadonlyArray<string>
   /** The names among them: these channels are created when they do not exist. */
@@ -81,6 +84,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   let waking = false
   let reading = false
 
+  const marks = RedisMarks.make({ membership, keys, connection, fail })
   const claims = RedisClaims.make({
     membership,
     keys,
@@ -373,7 +377,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   return {
     read,
     wake,
-    ...RedisSettlement.make({ membership, keys, connection, monotonic, onSettled, fail }),
+    ...RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail }),
+    begin: marks.begin,
+    commit: (commits) =>
+      Effect.mapError(commit({ channels: setup.channels, keys, group, marks, onSettled }, commits), fail("commit")),
     claim: (count) =>
       Effect.suspend(() => stale ? sync(false) : Effect.void).pipe(
         Effect.andThen(taking.withPermit(Effect.tap(claims.claim(count), ({ deliveries }) => dated(deliveries)))),

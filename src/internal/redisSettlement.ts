@@ -10,6 +10,7 @@ import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
 import { waitingMember } from "./keys.ts"
 import { chunked, describe, Lease, type Source, surelyHeld } from "./redisLease.ts"
+import type { RedisMarks } from "./redisMarks.ts"
 import { renew as renewScript } from "./scripts/renew.ts"
 import { settle } from "./scripts/settle.ts"
 
@@ -22,11 +23,12 @@ export const make = (setup: {
   readonly keys: Keys
   readonly connection: Connection
   readonly monotonic: () => number
+  readonly marks: RedisMarks
   /** Something was settled in this stream. */
   readonly onSettled: (stream: string) => void
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
 }): Pick<Member, "ack" | "requeue" | "bury" | "renew"> => {
-  const { connection, fail, keys, monotonic, onSettled } = setup
+  const { connection, fail, keys, marks, monotonic, onSettled } = setup
   const { consumer, group, leaseMillis } = setup.membership
 
   const bySource = (deliveries: ReadonlyArray<Delivery>): Map<Source, Array<Lease>> => {
@@ -59,14 +61,21 @@ export const make = (setup: {
           keys.dead,
           keys.retries(group),
           keys.meta,
-          keys.counts
+          keys.counts,
+          ...(chunk.some((lease) => lease.mark !== "") ? [marks.marks, marks.oldMarks] : [])
         ],
         [
           group,
           consumer,
           source.channel,
           keys.events,
-          ...chunk.flatMap((lease) => [lease.position, lease.count, ...describeItem(lease)])
+          ...chunk.flatMap((lease) => [
+            lease.position,
+            lease.count,
+            ...describeItem(lease),
+            lease.mark,
+            lease.token
+          ])
         ],
         { idempotent: false }
       ).pipe(
@@ -106,7 +115,12 @@ export const make = (setup: {
   }
 
   const letGo = (settled: ReadonlyMap<Source, ReadonlyArray<Lease>>) => {
-    for (const [source, leases] of settled) for (const lease of leases) source.held.delete(lease.position)
+    for (const [source, leases] of settled) {
+      for (const lease of leases) {
+        source.held.delete(lease.position)
+        marks.leave(lease)
+      }
+    }
   }
 
   const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
@@ -115,7 +129,12 @@ export const make = (setup: {
     const plain: Array<Command> = []
     const plainLeases: Array<ReadonlyArray<Lease>> = []
     const mine = holding(deliveries, refused)
-    for (const [source, leases] of mine) {
+    for (const [source, held] of mine) {
+      const leases = held.filter((lease) => lease.mark === "")
+      if (leases.length < held.length) {
+        refused.push(...(yield* marks.finish(source, held.filter((lease) => lease.mark !== ""))))
+        onSettled(source.key)
+      }
       const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain)
       if (sure.length > 0) {
         plain.push(["xack", source.key, group, ...sure.map((lease) => lease.position)])
@@ -215,11 +234,14 @@ export const make = (setup: {
           Effect.mapError(fail("renew"))
         )) as ReadonlyArray<string>
         const positions = new Set(reply)
+        const kept = mine.filter((lease) => !positions.has(lease.position) && !lease.uncertain)
+        for (const lease of yield* Effect.mapError(marks.renew(kept), fail("renew"))) positions.add(lease.position)
         for (const lease of mine) {
           // Whether it was settled or lost, the repetition of its settlement will tell.
           if (lease.uncertain) continue
           if (positions.has(lease.position)) {
             source.held.delete(lease.position)
+            marks.leave(lease)
             refused.push(lease)
           } else {
             lease.heldUntil = from + leaseMillis * surelyHeld

@@ -4,6 +4,8 @@ import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
 import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
 import { deadLettersSuite } from "./deadLetters.ts"
+import { deduplicationSuite } from "./deduplication.ts"
+import { exactlyOnceSuite } from "./exactlyOnce.ts"
 import type { Backend } from "./kit.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
@@ -15,6 +17,8 @@ import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
+import { transactionSuite } from "./transaction.ts"
+import { windowsSuite } from "./windows.ts"
 
 const suites: ReadonlyArray<(backend: Backend) => void> = [
   brokerSuite,
@@ -25,6 +29,10 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   leasesSuite,
   schedulingSuite,
   recurringSuite,
+  exactlyOnceSuite,
+  transactionSuite,
+  deduplicationSuite,
+  windowsSuite,
   broadcastSuite,
   retriesSuite,
   deadLettersSuite,

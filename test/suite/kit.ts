@@ -31,7 +31,13 @@ export const memoryBackend = (layer: Backend["layer"]): Backend => ({
   layer,
   advance: TestClock.adjust,
   soon: (effect) =>
-    Effect.raceFirst(effect, Effect.forever(Effect.andThen(TestClock.adjust("5 millis"), Effect.yieldNow)))
+    Effect.raceFirst(
+      effect,
+      Effect.andThen(
+        Effect.repeat(Effect.andThen(TestClock.adjust("5 millis"), Effect.yieldNow), { times: 60_000 }),
+        Effect.die(new Error("nothing happened within 5 minutes of the clock"))
+      )
+    )
 })
 
 export const liveBackend = (name: string, layer: Backend["layer"]): Backend => ({
@@ -70,10 +76,11 @@ export const listen = Effect.fnUntraced(function*<
   S extends Channel.Source,
   E = never,
   R = never,
-  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly []
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
 >(
   source: S,
-  options?: Partial<Subscription.Options<S, E, R, Ms>>
+  options?: Partial<Subscription.Options<S, E, R, Ms, Transactional>>
 ) {
   const seen = yield* Queue.unbounded<Message.Message<S>>()
   const { handler = () => Effect.void, ...rest } = options ?? {}
@@ -83,6 +90,14 @@ export const listen = Effect.fnUntraced(function*<
   })
   return { subscription, seen }
 })
+
+/** Waits until something can be seen to be so. */
+export const until = <E, R>(backend: Backend, isSo: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  backend.soon(
+    Effect.gen(function*() {
+      while (!(yield* isSo)) yield* backend.clock === "live" ? Effect.sleep(5) : Effect.yieldNow
+    })
+  )
 
 /** What is not done yet, on all channels of the source and for all its groups. */
 export const leftover = Effect.fnUntraced(function*(source: Channel.Source) {

@@ -260,6 +260,7 @@ export const lifecycleSuite = (backend: Backend): void => {
         const { lastSettledAtMillis, ...stats } = yield* subscription.stats
         assert.deepStrictEqual(stats, {
           processed: 6,
+          duplicates: 0,
           failed: 6,
           retried: 4,
           dead: 4,

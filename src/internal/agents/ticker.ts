@@ -5,9 +5,9 @@
 import { DateTime, Effect, Fiber, Result } from "effect"
 import type { Broker } from "../../Broker.ts"
 import { BrokerError } from "../../Broker.ts"
-import { windowOf } from "../../Publisher.ts"
 import type { DueTicks } from "../../RecurringStore.ts"
 import { supervise } from "../consumer.ts"
+import { windowOf } from "../identity.ts"
 import * as Recurrence from "../recurrence.ts"
 
 const batch = 100

@@ -6,8 +6,12 @@ import { MutableList } from "effect"
 import type { Delivery } from "../../Broker.ts"
 import type { PastFailure } from "../../LetterStore.ts"
 import type { Log, Stored } from "./log.ts"
+import { Marks } from "./marks.ts"
 import type { Position } from "./position.ts"
 import { isAfter } from "./position.ts"
+
+/** So many keys of a group are remembered. */
+const mostMarks = 1_000_000
 
 /** A message that was handed out before and comes again. */
 export interface Redelivery {
@@ -42,8 +46,10 @@ export class Lease implements Delivery {
   readonly #reading: Reading
   readonly #stored: Stored
   readonly #number: number | undefined
-  readonly #owner: object
+  #owner: object
   #sinceMillis: number
+  /** The key it has begun by. */
+  mark: string | undefined
 
   constructor(
     { attempt, crashes, deliveryCount, history, reading, stored }: Redelivery,
@@ -85,6 +91,11 @@ export class Lease implements Delivery {
 
   isHeldBy(owner: object): boolean {
     return this.#owner === owner && this.#reading.leases.has(this)
+  }
+
+  /** Nobody holds it any more; whoever looks for expired leases finds it when its time has come. */
+  abandon(): void {
+    this.#owner = {}
   }
 
   renew(nowMillis: number): void {
@@ -213,6 +224,8 @@ export class Group {
   /** In the order they began to wait: the first one to wait is the first one served. */
   readonly waiters = new Set<Waiter>()
   members = 0
+  /** The keys of its channels that are done, or being handled. */
+  readonly marks = new Marks(mostMarks)
   /** How often something was taken from it by `removeGroup`. */
   removals = 0
 

@@ -1,7 +1,8 @@
 /** One consumer of one group in memory. */
 import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
-import type { Delivery, Member, Membership } from "../../Broker.ts"
+import type { Begun, Committed, Delivery, Member, Membership } from "../../Broker.ts"
+import { markOf } from "../keys.ts"
 import type { Group, Reading, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
@@ -110,11 +111,29 @@ export const make = (
       const nowMillis = now()
       for (const item of items) {
         const lease = deliveryOf(item)
-        if (lease instanceof Lease && store.release(lease, owner)) action(lease, item, nowMillis)
-        else refused.push(lease)
+        if (lease instanceof Lease && store.release(lease, owner)) {
+          if (lease.mark !== undefined) group.marks.free(lease.mark, lease)
+          action(lease, item, nowMillis)
+        } else {
+          refused.push(lease)
+        }
       }
       return refused
     })
+
+  /** Begins its key, or holds on to it; a mark ends a little before the lease it goes with, as on Redis. */
+  const mark = (lease: Lease, name: string, nowMillis: number) =>
+    group.marks.begin(name, lease, nowMillis, nowMillis + leaseMillis * 0.9)
+
+  /** Ends a lease together with its key; nothing is changed when the key is another's by now. */
+  const finish = (lease: Lease, nowMillis: number): boolean => {
+    if (lease.mark === undefined) return store.release(lease, owner)
+    if (!lease.isHeldBy(owner)) return false
+    const keepMillis = Math.max(membership.doneMillis ?? 0, leaseMillis)
+    if (group.marks.finish(lease.mark, lease, nowMillis, nowMillis + keepMillis)) return store.release(lease, owner)
+    lease.abandon()
+    return false
+  }
 
   return {
     read,
@@ -123,7 +142,37 @@ export const make = (
       waking = true
       waiting?.openUnsafe()
     }),
-    ack: (deliveries) => settle(deliveries, (delivery) => delivery, () => {}),
+    ack: (deliveries) =>
+      store.run(() => {
+        const nowMillis = now()
+        return deliveries.filter((lease) => !(lease instanceof Lease) || !finish(lease, nowMillis))
+      }),
+    begin: (items) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        return items.map(({ delivery, key }): Begun => {
+          if (!(delivery instanceof Lease) || !delivery.isHeldBy(owner)) return "busy"
+          const name = markOf(delivery.channel, key)
+          const begun = mark(delivery, name, nowMillis)
+          delivery.mark = begun === "mine" ? name : undefined
+          return begun
+        })
+      }),
+    commit: (commits) =>
+      store.run(() => {
+        const nowMillis = now()
+        return commits.map(({ delivery: lease, messages, writes }): Committed => {
+          if (!(lease instanceof Lease) || lease.mark === undefined) return "lost"
+          // Without the key there is nothing to be refused; with it, nothing is done before the writes are known to fit.
+          if (lease.isHeldBy(owner) && group.marks.isAt(lease.mark, lease)) {
+            const refused = store.own.apply(writes)
+            if (refused !== undefined) return refused
+          }
+          if (!finish(lease, nowMillis)) return "lost"
+          for (const message of messages) store.append(message, nowMillis)
+          return "done"
+        })
+      }),
     requeue: (items) =>
       settle(
         items,
@@ -142,6 +191,10 @@ export const make = (
         return deliveries.filter((lease) => {
           if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
           lease.renew(nowMillis)
+          if (lease.mark !== undefined && mark(lease, lease.mark, nowMillis) !== "mine") {
+            lease.abandon()
+            return true
+          }
           return false
         })
       }),

@@ -13,6 +13,7 @@ import type { Requeued } from "./letters.ts"
 import { Letters } from "./letters.ts"
 import type { Content } from "./log.ts"
 import { Log } from "./log.ts"
+import { OwnKeys } from "./ownKeys.ts"
 import type { Position } from "./position.ts"
 import { format, parse } from "./position.ts"
 import type { Later } from "./scheduled.ts"
@@ -38,6 +39,7 @@ export class Store {
   readonly letters = new Letters(this.woken)
   /** Messages requeued to a group that does not read their channel at present. */
   private readonly homeless = new Map<string, Array<Requeued>>()
+  readonly own = new OwnKeys()
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
   readonly scheduled = new Scheduled({
@@ -99,6 +101,7 @@ export class Store {
   /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
   trim(nowMillis: number): number {
     this.windows.close(nowMillis)
+    for (const group of this.groups.values()) group.marks.tidy(nowMillis)
     let removed = 0
     for (const channel of this.channels.values()) {
       if (channel.readings.size > 0) {
@@ -171,6 +174,7 @@ export class Store {
       this.channels.get(channel)!.readings.delete(name)
     }
     this.waiting.removeWhere((value) => "reading" in value && ended.has(value.reading))
+    if (group.registered.size === 0) group.marks.clear()
     group.removals++
     // A member that goes on joins again with its next read.
     group.wake(() => true)

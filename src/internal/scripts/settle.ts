@@ -3,9 +3,10 @@ import type { Script } from "../../Redis.ts"
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
- * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts. ARGV: group, consumer, channel, events
- * channel, then for each delivery: position, delivery count, action, value, description, payload. The actions:
- * `ack`; `ready` (again at once); `wait` (again after `value` ms); `dead` (`value`: group, channel and reason).
+ * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts; where deliveries have marks: marks, old
+ * marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count, action, value,
+ * description, payload, mark, token (both "" where it has none). The actions: `ack`; `ready` (again at once); `wait` (again after
+ * `value` ms); `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
  * Reply: the positions that were refused.
  *
  * There is no rollback: types are checked before the first write, and XACK is the first write of each, because it passes when
@@ -16,7 +17,7 @@ export const settle: Script = {
   lua: `
 local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash'}
+local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
 for i = 1, #KEYS do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= 'none' and found ~= expected[i] then
@@ -27,7 +28,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
 local refused, earliest, back, died = {}, nil, false, false
-for i = 5, #ARGV, 6 do
+for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
   if not lease or lease[2] ~= consumer or lease[4] ~= tonumber(ARGV[i + 1]) then
@@ -57,6 +58,11 @@ for i = 5, #ARGV, 6 do
         if not earliest or due < earliest then earliest = due end
       end
     end
+  end
+  local mark, token = ARGV[i + 6], ARGV[i + 7]
+  for j = 9, mark ~= '' and 10 or 0 do
+    local value = redis.call('HGET', KEYS[j], mark)
+    if value and string.sub(value, 15) == token then redis.call('HDEL', KEYS[j], mark) end
   end
 end
 if died then redis.call('PUBLISH', events, 'letter') end

@@ -1,0 +1,290 @@
+/**
+ * Doing something once by a key, for effects of your own: a call to an API, a file, an email.
+ *
+ * A key is free, being done (leased to one caller, which renews the lease while it works), or done until its time is over. It is done
+ * only after the effect has succeeded. A caller that is killed between the end of the effect and the mark leaves a key that is free
+ * again: no store can make an effect outside of it exactly once. See `docs/exactly-once.md`.
+ *
+ * @since 0.1.0
+ */
+import { Clock, Context, Data, Duration, Effect, Exit, Layer } from "effect"
+import { BrokerError, type BrokerErrorReason } from "./Broker.ts"
+import * as Keys from "./internal/keys.ts"
+import { Marks } from "./internal/memory/marks.ts"
+import { once as onceScript } from "./internal/scripts/once.ts"
+import { Redis, type RedisError, type RedisErrorReason } from "./Redis.ts"
+
+/**
+ * Somebody else is doing this key. Asking again later is safe.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InProgress extends Data.TaggedError("InProgress")<{
+  readonly key: string
+  /** When the lease of the other one ends, if it is not renewed. */
+  readonly leftMillis: number
+}> {
+  override get message() {
+    return `"${this.key}" is being done elsewhere, for another ${this.leftMillis} ms at most unless it is renewed`
+  }
+}
+
+/**
+ * The lease of this key ended while the effect ran: it was interrupted, or it had ended by then, and somebody else may do it too.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class KeyLost extends Data.TaggedError("KeyLost")<{
+  readonly key: string
+}> {
+  override get message() {
+    return `the lease of "${this.key}" ended before its effect was marked as done: it may be done again; take a longer lease`
+  }
+}
+
+/**
+ * The key or a span of time cannot be used. Nothing was done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidKey extends Data.TaggedError("InvalidKey")<{
+  readonly key: string
+  readonly message: string
+}> {}
+
+/**
+ * What `once` did: the effect, or nothing, because it was done before.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Outcome<A> =
+  | { readonly _tag: "Done"; readonly value: A }
+  | { readonly _tag: "Duplicate" }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface OnceOptions {
+  /** How long the key stays with a caller that is gone. It is renewed while the effect runs. Default 30 seconds, at least 30 ms. */
+  readonly lease?: Duration.Input | undefined
+}
+
+/**
+ * What a store answers. `left`: how long what it says is so, at most.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Answer {
+  readonly outcome: "mine" | "done" | "busy" | "already" | "free" | "lost"
+  readonly leftMillis: number
+}
+
+/**
+ * The store of the keys. Each step is one atomic change, fenced by the token of the caller; repeating it changes nothing.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Deduplication extends Context.Service<Deduplication, {
+  readonly step: (
+    step: "begin" | "renew" | "finish" | "free" | "forget",
+    key: string,
+    token: object & { readonly text: string },
+    millis: number
+  ) => Effect.Effect<Answer, BrokerError>
+}>()("rotif/Deduplication") {}
+
+const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> => {
+  const span = Duration.fromInput(input)
+  const millis = span._tag === "Some" ? Duration.toMillis(span.value) : Number.NaN
+  return Number.isFinite(millis) && millis >= least && millis <= 315_576_000_000
+    ? Effect.succeed(Math.ceil(millis))
+    : Effect.fail(new InvalidKey({ key, message: `the ${name} must be a duration from ${least} ms to ten years` }))
+}
+
+const checked = (key: string): Effect.Effect<void, InvalidKey> =>
+  typeof key !== "string" || key === "" || Buffer.byteLength(key) > 1024
+    ? Effect.fail(new InvalidKey({ key: String(key), message: "a key is a string of 1 to 1,024 bytes" }))
+    : Effect.void
+
+const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString("base64url")
+let tokens = 0
+
+/**
+ * Runs an effect once by a key: when it has succeeded before, within `ttl`, by whichever process, it is not run.
+ *
+ * **Details**: while it runs the key is leased, and the lease renewed; others fail with `InProgress`. When it fails, dies or is
+ * interrupted the key is free at once; when the process is lost, after the lease. When the lease cannot be renewed in time the
+ * effect is interrupted.
+ *
+ * **Errors**: `InProgress`: not run, ask again later. `KeyLost`: run, perhaps in part, and perhaps by somebody else too. `InvalidKey`:
+ * not run. `BrokerError`: the store could not be reached; before the effect it was not run, and after it the mark may be missing: it may
+ * then run again. Errors of the effect pass.
+ *
+ * **Example** (An email once per order)
+ *
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Deduplication } from "rotif"
+ *
+ * const confirm = (orderId: string) =>
+ *   Deduplication.once(`confirm:${orderId}`, "1 day", Effect.log(`mail about ${orderId}`)).pipe(
+ *     Effect.retry({ while: (error) => error._tag === "InProgress", schedule: Schedule.spaced("1 second") })
+ *   )
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const once = Effect.fnUntraced(function*<A, E, R>(
+  key: string,
+  ttl: Duration.Input,
+  effect: Effect.Effect<A, E, R>,
+  options?: OnceOptions
+): Effect.fn.Return<Outcome<A>, E | InProgress | KeyLost | InvalidKey | BrokerError, R | Deduplication> {
+  const { step } = yield* Deduplication
+  yield* checked(key)
+  const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
+  const leaseMillis = yield* spanOf(key, "lease", options?.lease ?? "30 seconds", 30)
+  const clock = yield* Clock.Clock
+  const token = { text: `${process}${(tokens++).toString(36)}` }
+  const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  return yield* Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      let heldUntil = monotonic() + leaseMillis
+      const { leftMillis, outcome } = yield* step("begin", key, token, leaseMillis)
+      if (outcome === "done") return { _tag: "Duplicate" } as const
+      if (outcome !== "mine") return yield* new InProgress({ key, leftMillis })
+      const keep = Effect.gen(function*() {
+        while (monotonic() < heldUntil) {
+          yield* Effect.sleep(leaseMillis / 3)
+          const from = monotonic()
+          const renewed = yield* Effect.result(step("renew", key, token, leaseMillis))
+          // While the store is away the lease lasts as long as was agreed.
+          if (renewed._tag === "Failure") continue
+          if (renewed.success.outcome !== "mine") break
+          heldUntil = from + leaseMillis
+        }
+        return yield* new KeyLost({ key })
+      })
+      const exit = yield* Effect.exit(restore(Effect.raceFirst(effect, keep)))
+      if (Exit.isFailure(exit)) {
+        // Not waited for when the store is away: the lease frees it.
+        yield* Effect.ignore(step("free", key, token, 0))
+        return yield* Effect.failCause(exit.cause)
+      }
+      const end = yield* step("finish", key, token, ttlMillis)
+      if (end.outcome === "lost") return yield* new KeyLost({ key })
+      return { _tag: "Done", value: exit.value } as const
+    })
+  )
+})
+
+/**
+ * Makes a key that was done free again; whether it was done.
+ *
+ * **Errors**: `InvalidKey`: nothing was done. `BrokerError`: the store could not be reached; asking again is safe.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const forget = Effect.fnUntraced(function*(key: string) {
+  const { step } = yield* Deduplication
+  yield* checked(key)
+  return (yield* step("forget", key, { text: "" }, 0)).outcome === "free"
+})
+
+const reasons: Record<RedisErrorReason, BrokerErrorReason> = {
+  Unavailable: "Unavailable",
+  ConnectionLost: "Uncertain",
+  Transient: "Unavailable",
+  OutOfMemory: "Overloaded",
+  NoGroup: "Unavailable",
+  Refused: "Refused"
+}
+
+const failed = (error: RedisError) =>
+  new BrokerError({ reason: reasons[error.reason], operation: "once", message: `once: ${error.message}` })
+
+/**
+ * Keys in Redis, shared by all processes; on a Cluster they are spread over its nodes.
+ *
+ * **Details**: a key is `{prefix:once:key}`, with a time to live: nothing has to be cleaned up. `prefix` is `"rotif"` unless given.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerRedis = (
+  options?: { readonly prefix?: string | undefined }
+): Layer.Layer<Deduplication, BrokerError, Redis> =>
+  Layer.effect(
+    Deduplication,
+    Effect.gen(function*() {
+      const redis = yield* Redis
+      const prefix = options?.prefix ?? "rotif"
+      const problem = Keys.prefixProblem(prefix)
+      if (problem !== undefined) {
+        return yield* new BrokerError({ reason: "Refused", operation: "once", message: `invalid prefix: ${problem}` })
+      }
+      return {
+        step: (step, key, token, millis) => {
+          const name = Keys.onceKey(prefix, key)
+          return redis.connection(name).evaluate(onceScript, [name], [step, token.text, millis], { idempotent: true })
+            .pipe(
+              Effect.map((reply) => {
+                const [outcome, leftMillis] = reply as readonly [Answer["outcome"], number]
+                return { outcome, leftMillis: Math.max(0, leftMillis) }
+              }),
+              Effect.mapError(failed)
+            )
+        }
+      }
+    })
+  )
+
+/**
+ * Keys in this process, on Effect's `Clock`. At most `capacity` are remembered (default 10,000); then those are forgotten first
+ * that were looked at least recently, but never one that is being done.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory = (
+  options?: { readonly capacity?: number | undefined }
+): Layer.Layer<Deduplication> =>
+  Layer.effect(
+    Deduplication,
+    Effect.clockWith((clock) =>
+      Effect.sync(() => {
+        const marks = new Marks(Math.max(1, options?.capacity ?? 10_000))
+        return {
+          step: (step, key, token, millis) =>
+            Effect.sync((): Answer => {
+              const now = clock.currentTimeMillisUnsafe()
+              const answer = (outcome: Answer["outcome"], leftMillis = 0): Answer => ({ outcome, leftMillis })
+              switch (step) {
+                case "begin": {
+                  const begun = marks.begin(key, token, now, now + millis)
+                  marks.tidy(now)
+                  return answer(begun, Math.max(0, (marks.untilOf(key) ?? now) - now))
+                }
+                case "renew":
+                  return marks.isAt(key, token) ? answer(marks.begin(key, token, now, now + millis)) : answer("lost")
+                case "finish":
+                  return answer(marks.finish(key, token, now, now + millis) ? "done" : "lost")
+                case "free":
+                  return answer(marks.free(key, token) ? "free" : "lost")
+                case "forget":
+                  return answer(marks.forget(key) ? "free" : "lost")
+              }
+            })
+        }
+      })
+    )
+  )

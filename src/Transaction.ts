@@ -1,0 +1,254 @@
+/**
+ * What a handler wants to happen together with the acknowledgement of its message: all of it, or nothing.
+ *
+ * A subscription with `transactional: true` gives its handler a transaction. What the handler publishes and writes through it is
+ * collected, and applied in one step when the handler succeeds: with the acknowledgement and the mark that says this message
+ * is done. When the handler fails, times out, is interrupted or its process is lost, nothing of it has happened; when another
+ * consumer has the message by then, it is refused. What is collected cannot be read back inside the handler.
+ *
+ * @since 0.1.0
+ */
+import { Context, Data, Effect } from "effect"
+import type { BrokerError, NewMessage, Write } from "./Broker.ts"
+import { Broker, CommitRefused as Refused } from "./Broker.ts"
+import type * as Channel from "./Channel.ts"
+import { type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
+
+/**
+ * The transaction cannot be applied to the data as it is; nothing was. It is a failure of the handler, so it is retried.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const CommitRefused = Refused
+
+/**
+ * A transaction cannot write this key.
+ *
+ * - `WrongSlot`: it is not in the slot of the shard of the message's channel, and a script of Redis reaches one slot only.
+ * - `Reserved`: it belongs to Rotif. - `Invalid`: the key, a value or a number cannot be used.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class KeyRefused extends Data.TaggedError("KeyRefused")<{
+  readonly reason: "WrongSlot" | "Reserved" | "Invalid"
+  readonly key: string
+  readonly message: string
+}> {}
+
+/**
+ * The transaction holds as many messages and writes as it may (500). What does not fit belongs into messages of its own.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TransactionTooLarge extends Data.TaggedError("TransactionTooLarge")<{
+  readonly limit: number
+}> {
+  override get message() {
+    return `a transaction takes at most ${this.limit} messages and writes: split the work over several messages`
+  }
+}
+
+/** So many messages and writes are applied by one script without holding up others for long. */
+const limit = 500
+
+/**
+ * The transaction of the message that is being handled. It ends with the handler.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Transaction extends Context.Service<Transaction, {
+  /** The channel of the message; its shard is the transaction's. */
+  readonly channel: string
+  readonly messages: ReadonlyArray<NewMessage>
+  readonly writes: ReadonlyArray<Write>
+  readonly addMessage: (message: NewMessage) => Effect.Effect<void, TransactionTooLarge>
+  readonly addWrite: (write: Write) => Effect.Effect<void, TransactionTooLarge>
+  /** Takes no more: what is added after the handler's end could not be applied. */
+  readonly close: () => void
+}>()("rotif/Transaction") {}
+
+/**
+ * Makes the transaction of one message.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeUnsafe = (channel: string): Transaction["Service"] => {
+  const messages: Array<NewMessage> = []
+  const writes: Array<Write> = []
+  let isClosed = false
+  const add = <A>(list: Array<A>, item: A) =>
+    Effect.suspend((): Effect.Effect<void, TransactionTooLarge> => {
+      if (isClosed) {
+        return Effect.die(new Error(`the transaction of a message of "${channel}" is over: its handler ended`))
+      }
+      if (messages.length + writes.length >= limit) return Effect.fail(new TransactionTooLarge({ limit }))
+      list.push(item)
+      return Effect.void
+    })
+  return {
+    channel,
+    messages,
+    writes,
+    addMessage: (message) => add(messages, message),
+    addWrite: (write) => add(writes, write),
+    close: () => {
+      isClosed = true
+    }
+  }
+}
+
+/**
+ * Publishes a message when the transaction is applied; gives the id the message will have.
+ *
+ * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. One for another
+ * shard (with `shards` above 1) is stored in the same step, and brought to its channel within moments, exactly once. An
+ * `id` that was published before within its window adds nothing.
+ *
+ * **Errors**: as those of `Publisher.publish` before anything is sent; `TransactionTooLarge`.
+ *
+ * **Example** (Consume, publish, acknowledge as one step)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Channel, Subscription, Transaction } from "rotif"
+ *
+ * const Placed = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
+ * const Paid = Channel.make("orders.paid", { payload: Schema.Struct({ id: Schema.String }) })
+ *
+ * const Billing = Subscription.layer(Placed, {
+ *   group: "billing",
+ *   transactional: true,
+ *   handler: Effect.fnUntraced(function*(message) {
+ *     yield* Transaction.publish(Paid, { id: message.payload.id })
+ *     yield* Transaction.incrby(yield* Transaction.key("paid"), 1)
+ *   })
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const publish = <C extends Channel.Any>(
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: OptionsArgument<C>
+): Effect.Effect<
+  string,
+  RequestError | TransactionTooLarge,
+  Transaction | Publisher | Channel.EncodingServices<C>
+> =>
+  Effect.gen(function*() {
+    const transaction = yield* Transaction
+    const publisher = yield* Publisher
+    const message = yield* publisher.prepare(channel, payload, options[0])
+    yield* transaction.addMessage(message)
+    return message.id
+  })
+
+const write = Effect.fnUntraced(function*(operation: Write, problem?: string) {
+  const transaction = yield* Transaction
+  const broker = yield* Broker
+  const { key } = operation
+  if (typeof key !== "string" || key === "" || Buffer.byteLength(key) > 4096) {
+    return yield* new KeyRefused({
+      reason: "Invalid",
+      key: String(key),
+      message: "a key is a string of 1 to 4,096 bytes"
+    })
+  }
+  if (problem !== undefined) return yield* new KeyRefused({ reason: "Invalid", key, message: problem })
+  const refused = broker.own.problemOf(transaction.channel, key)
+  if (refused !== undefined) return yield* new KeyRefused({ key, ...refused })
+  return yield* transaction.addWrite(operation)
+})
+
+type Written = Effect.Effect<void, KeyRefused | TransactionTooLarge, Transaction | Broker>
+
+const textProblem = (what: string, text: string) => typeof text === "string" ? undefined : `${what} must be a string`
+
+/**
+ * Sets a key to a string when the transaction is applied (Redis `SET`).
+ *
+ * **Errors**: `KeyRefused` for a key that is not in the transaction's slot or not the user's; `TransactionTooLarge`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const set = (key: string, value: string): Written =>
+  write({ _tag: "Set", key, value }, textProblem("the value", value))
+
+/**
+ * Sets fields of a hash when the transaction is applied (Redis `HSET`).
+ *
+ * **Errors**: as those of `set`; at the end `CommitRefused` when the key holds no hash.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const hset = (key: string, fields: Readonly<Record<string, string>>): Written => {
+  const values = Object.entries(fields)
+  return write(
+    { _tag: "HashSet", key, fields: Object.fromEntries(values) },
+    values.length === 0 || values.length > 1000
+      ? "a hash takes 1 to 1,000 fields at a time"
+      : values.map(([name, value]) => textProblem(`the field ${name}`, value)).find((problem) => problem !== undefined)
+  )
+}
+
+/**
+ * Adds to an integer when the transaction is applied (Redis `INCRBY`); a key that does not exist counts as 0.
+ *
+ * **Errors**: as those of `set`; at the end `CommitRefused` when the key holds no integer of at most 18 digits.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const incrby = (key: string, by: number): Written =>
+  write(
+    { _tag: "Increment", key, by },
+    Number.isSafeInteger(by) ? undefined : "an integer is incremented by a safe integer"
+  )
+
+/**
+ * Deletes a key when the transaction is applied (Redis `DEL`).
+ *
+ * **Errors**: as those of `set`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const del = (key: string): Written => write({ _tag: "Delete", key })
+
+/**
+ * The key of this name that the transaction can write.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const key = (name: string): Effect.Effect<string, never, Transaction | Broker> =>
+  Effect.flatMap(Transaction, ({ channel }) => Effect.map(Broker, (broker) => broker.own.keyFor(channel, name)))
+
+/**
+ * The key of this name that transactions of messages of this channel can write, to be read by anybody.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const keyFor = (channel: Channel.Any, name: string): Effect.Effect<string, never, Broker> =>
+  Effect.map(Broker, (broker) => broker.own.keyFor(channel.name, name))
+
+/**
+ * Reads a key that transactions write: a string, the fields of a hash, or `undefined`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const read = (
+  key: string
+): Effect.Effect<string | Readonly<Record<string, string>> | undefined, BrokerError, Broker> =>
+  Effect.flatMap(Broker, (broker) => broker.own.read(key))

@@ -1,0 +1,96 @@
+/**
+ * The id of a message and the window in which it is told from others, from the options of a publish.
+ */
+import type { Duration } from "effect"
+import type { NewMessage, Window } from "../Broker.ts"
+import { millisOf, shown, type When } from "./due.ts"
+
+/** How long an id given to a publish is remembered, unless the publish says otherwise. */
+const usualMillis = 3_600_000
+
+/** Ids that debouncing makes begin with this: one that comes again is another message. */
+const debounced = "debounce:"
+
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+/** The window of an id. Keys of other kinds begin with another letter. */
+export const windowOf = (id: string, millis = usualMillis): Window => ({ key: `i${id}`, millis })
+
+/** By what a delivery is done once, unless the subscription says otherwise. */
+export const keyOf = (id: string, publishedAtMillis: number): string =>
+  id.startsWith(debounced) ? `${id}\n${publishedAtMillis}` : id
+
+export interface Options extends When {
+  readonly id?: string | undefined
+  readonly deduplicate?: { readonly window: Duration.Input } | undefined
+  readonly throttle?: { readonly key: string; readonly window: Duration.Input } | undefined
+  readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
+}
+
+export type Identity = Pick<NewMessage, "id" | "window" | "replace"> & { readonly delayMillis?: number }
+
+const keyProblem = (what: string, key: unknown, most: number): string | undefined =>
+  typeof key !== "string" || key === "" || Buffer.byteLength(key) > most
+    ? `${what} must be a string of 1 to ${most} bytes`
+    : control.test(key)
+    ? `${what} must not contain control characters`
+    : undefined
+
+const spanProblem = (what: string, span: Duration.Input, mostMillis: number): string | undefined => {
+  const millis = millisOf(span)
+  return millis >= 1 && millis <= mostMillis
+    ? undefined
+    : `${what} must be a duration from 1 ms to ${mostMillis} ms, it is ${
+      shown(span)
+    } (the option maxWindow is the limit)`
+}
+
+/** Without any of these options a message has an id of its own and no window: nothing is looked up for it. */
+export const identify = (
+  options: Options,
+  given: string | undefined,
+  nextId: () => string,
+  mostMillis: number
+): Identity | string => {
+  const { deduplicate, debounce, throttle } = options
+  const id = options.id ?? given
+  if (id === undefined && deduplicate === undefined && debounce === undefined && throttle === undefined) {
+    return { id: nextId(), window: undefined }
+  }
+  const problem = id === undefined ? undefined : keyProblem("the id", id, 512)
+  if (problem !== undefined) return problem
+  if (options.id?.startsWith(debounced) === true) {
+    return `ids that begin with "${debounced}" are made by the option debounce`
+  }
+  if ([deduplicate, debounce, throttle].filter((option) => option !== undefined).length > 1) {
+    return "give one of deduplicate, throttle and debounce"
+  }
+  if (throttle !== undefined) {
+    const wrong = keyProblem("throttle.key", throttle.key, 512) ??
+      spanProblem("throttle.window", throttle.window, mostMillis)
+    if (wrong !== undefined) return wrong
+    return { id: id ?? nextId(), window: { key: `t${throttle.key}`, millis: Math.ceil(millisOf(throttle.window)) } }
+  }
+  if (debounce !== undefined) {
+    if (options.id !== undefined || options.delay !== undefined || options.at !== undefined) {
+      return "debounce takes no id, delay or time (at): its key is the id, and its delay begins anew"
+    }
+    const wrong = keyProblem("debounce.key", debounce.key, 500) ??
+      spanProblem("debounce.delay", debounce.delay, mostMillis)
+    if (wrong !== undefined) return wrong
+    return {
+      id: `${debounced}${debounce.key}`,
+      window: undefined,
+      replace: true,
+      delayMillis: Math.ceil(millisOf(debounce.delay))
+    }
+  }
+  if (deduplicate !== undefined) {
+    if (id === undefined) return "deduplicate needs an id, or a channel with an idempotencyKey"
+    const wrong = spanProblem("deduplicate.window", deduplicate.window, mostMillis)
+    if (wrong !== undefined) return wrong
+    return { id, window: windowOf(id, Math.ceil(millisOf(deduplicate.window))) }
+  }
+  return { id: id!, window: windowOf(id!) }
+}

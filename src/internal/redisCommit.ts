@@ -1,0 +1,260 @@
+/**
+ * Transactions on Redis: the script that applies messages and writes as a whole, for a member's commit and for the outbox.
+ *
+ * A script reaches one slot. What a transaction publishes to a channel of another shard goes into the outbox of its own shard with
+ * everything else, and is relayed from there: in order, behind a fence in the target's shard that lets each position pass once.
+ */
+import { Effect } from "effect"
+import type { Commit, CommitRefused, Committed, NewMessage, Write } from "../Broker.ts"
+import { type Connection, RedisError } from "../Redis.ts"
+import * as Entry from "./entry.ts"
+import { type Keys, waitingMember } from "./keys.ts"
+import { Lease } from "./redisLease.ts"
+import type { RedisMarks } from "./redisMarks.ts"
+import { notAnInteger, wrongType } from "./refusal.ts"
+import { commit as commitScript } from "./scripts/commit.ts"
+
+/** Where a message goes, as far as this process knows. */
+export interface Target {
+  readonly log: string
+  readonly trims: ReadonlyArray<string | number>
+}
+
+/** What the broker knows of channels. */
+export interface Channels {
+  readonly shardOf: (channel: string) => number
+  readonly keysOf: (shard: number) => Keys
+  readonly connectionOf: (shard: number) => Connection
+  /** Creates the channel where this process has not seen it. */
+  readonly target: (message: NewMessage) => Effect.Effect<Target, RedisError>
+  readonly forget: (channel: string) => void
+}
+
+type Fence = readonly [kind: string, who: string, position: string, mark: string, token: string]
+
+/** Collects the keys and arguments of the script. */
+const builder = (fenceKeys: readonly [string, string, string], fence: Fence, events: string) => {
+  const keys: Array<string> = [...fenceKeys]
+  const args: Array<string | number> = [...fence, events]
+  const indexes = new Map<string, number>()
+  const indexOf = (key: string) => {
+    let index = indexes.get(key)
+    if (index === undefined) {
+      index = keys.push(key)
+      indexes.set(key, index)
+    }
+    return index
+  }
+  const add = (name: string, key: string, values: ReadonlyArray<string | number>) => {
+    args.push(name, indexOf(key), values.length, ...values)
+  }
+  return {
+    keys,
+    args,
+    publish: (shard: Keys, target: Target, message: NewMessage) => {
+      const { channel, due, id, window } = message
+      const seen = [window?.millis ?? 0, window === undefined ? 0 : indexOf(shard.seen(channel, window.key)), id]
+      if (due === undefined) {
+        add("publish", target.log, [...seen, target.trims.length, ...target.trims, ...Entry.logFields(message)])
+      } else {
+        add("schedule", target.log, [
+          ...seen,
+          indexOf(shard.waiting),
+          indexOf(shard.bodies("", channel)),
+          waitingMember("", channel, id),
+          "atMillis" in due ? Math.ceil(due.atMillis) : `+${Math.ceil(due.delayMillis)}`,
+          message.replace === true ? 1 : 0,
+          Entry.encodeBody(message)
+        ])
+      }
+    },
+    outbox: (shard: Keys, message: NewMessage) => add("outbox", shard.outbox, Entry.outboxFields(message)),
+    write: (write: Write) => {
+      switch (write._tag) {
+        case "Set":
+          return add("set", write.key, [write.value])
+        case "HashSet":
+          return add("hset", write.key, Object.entries(write.fields).flat())
+        case "Increment":
+          return add("incrby", write.key, [write.by])
+        case "Delete":
+          return add("del", write.key, [])
+      }
+    }
+  }
+}
+
+type Reply = readonly [outcome: string, key?: string, found?: string, expected?: string]
+
+const refusalOf = ([outcome, key = "", found = "", expected = ""]: Reply): CommitRefused =>
+  outcome === "type" ? wrongType(key, found, expected) : notAnInteger(key)
+
+/** A log that is announced as missing again and again is deleted by somebody. */
+const mostRepeats = 10
+
+/** Runs the script; a channel that is not there yet is created, and the script run again. */
+const run = Effect.fnUntraced(function*(
+  channels: Channels,
+  connection: Connection,
+  messages: ReadonlyArray<NewMessage>,
+  build: () => Effect.Effect<
+    { readonly keys: ReadonlyArray<string>; readonly args: ReadonlyArray<string | number> },
+    RedisError
+  >,
+  idempotent: boolean
+): Effect.fn.Return<Reply, RedisError> {
+  for (let i = 0; i < mostRepeats; i++) {
+    const { args, keys } = yield* build()
+    const reply = (yield* connection.evaluate(commitScript, keys, args, { idempotent })) as Reply
+    if (reply[0] !== "unknown") return reply
+    for (const message of messages) channels.forget(message.channel)
+  }
+  return yield* new RedisError({
+    reason: "Unavailable",
+    command: "commit",
+    message: "the log of a channel vanishes as often as it is created"
+  })
+})
+
+export interface Setup {
+  readonly channels: Channels
+  readonly keys: Keys
+  readonly group: string
+  readonly marks: RedisMarks
+  /** Something was settled in this stream. */
+  readonly onSettled: (stream: string) => void
+}
+
+/** Applies a transaction together with the end of its delivery. */
+const commitOne = Effect.fnUntraced(function*(
+  { channels, group, keys: shard, onSettled }: Setup,
+  { delivery, messages, writes }: Commit
+): Effect.fn.Return<Committed, RedisError> {
+  if (!(delivery instanceof Lease)) return "lost"
+  const lease = delivery
+  if (lease.source.held.get(lease.position) !== lease || lease.mark === "") return "lost"
+  const reply = yield* run(
+    channels,
+    channels.connectionOf(shard.shard),
+    messages,
+    Effect.fnUntraced(function*() {
+      const script = builder(
+        [lease.source.key, shard.marks(group), shard.oldMarks(group)],
+        ["ack", group, lease.position, lease.mark, lease.token],
+        shard.events
+      )
+      for (const message of messages) {
+        if (channels.shardOf(message.channel) !== shard.shard) script.outbox(shard, message)
+        else script.publish(shard, yield* channels.target(message), message)
+      }
+      for (const write of writes) script.write(write)
+      return script
+    }),
+    false
+  ).pipe(Effect.tapError((error) =>
+    Effect.sync(() => {
+      if (error.reason === "ConnectionLost") lease.uncertain = true
+    })
+  ))
+  const outcome = reply[0]
+  if (outcome === "type" || outcome === "number") return refusalOf(reply)
+  if (outcome !== "done" && !(outcome === "already" && lease.uncertain)) return "lost"
+  // Told so when all of them have ended: if one fails, this comes once more.
+  lease.uncertain = true
+  onSettled(lease.source.key)
+  return "done"
+})
+
+/** Applies each commit by itself, and to its end: one that was cut off would not be known to be uncertain. */
+export const commit = Effect.fnUntraced(function*(setup: Setup, commits: ReadonlyArray<Commit>) {
+  const results = yield* Effect.forEach(commits, (one) => Effect.result(commitOne(setup, one)), {
+    concurrency: "unbounded"
+  })
+  const outcomes = yield* Effect.forEach(results, Effect.fromResult)
+  for (const [i, { delivery }] of commits.entries()) {
+    if (!(delivery instanceof Lease) || typeof outcomes[i] !== "string") continue
+    delivery.source.held.delete(delivery.position)
+    setup.marks.leave(delivery)
+  }
+  return outcomes
+})
+
+/** So many pages of an outbox are looked at for others when one of its targets cannot be reached. */
+const mostPages = 20
+
+/**
+ * Relays messages of a shard's outbox, in order; how many have left it. Any number of processes may do it at once: what has
+ * arrived is remembered in the target's shard, and a second arrival changes nothing. A target that refuses or cannot be reached
+ * holds up nobody but itself.
+ */
+export const relay = Effect.fnUntraced(function*(channels: Channels, shard: number, limit: number) {
+  const keys = channels.keysOf(shard)
+  const connection = channels.connectionOf(shard)
+  const failures = new Map<number, RedisError>()
+  let moved = 0
+  let from = "-"
+  for (let page = 0; page < mostPages; page++) {
+    const entries = (yield* connection.send(["xrange", keys.outbox, from, "+", "COUNT", limit], {
+      idempotent: true
+    })) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>
+    const gone: Array<string> = []
+    const byShard = new Map<number, Array<readonly [position: string, message: NewMessage]>>()
+    for (const [position, fields] of entries) {
+      const message = Entry.decodeOutbox(fields)
+      if (message === undefined) {
+        yield* Effect.logError(`rotif: the entry ${position} of ${keys.outbox} is no message and was removed`)
+        gone.push(position)
+        continue
+      }
+      const target = channels.shardOf(message.channel)
+      const same = byShard.get(target)
+      if (same === undefined) byShard.set(target, [[position, message]])
+      else same.push([position, message])
+    }
+    const results = yield* Effect.forEach(
+      [...byShard].filter(([target]) => !failures.has(target)),
+      ([target, items]) =>
+        Effect.map(Effect.result(deliver(channels, shard, target, items, gone)), (result) => [target, result] as const),
+      { concurrency: "unbounded" }
+    )
+    for (const [target, result] of results) if (result._tag === "Failure") failures.set(target, result.failure)
+    if (gone.length > 0) yield* connection.send(["xdel", keys.outbox, ...gone], { idempotent: true })
+    moved += gone.length
+    if (failures.size === 0 || entries.length < limit) break
+    from = `(${entries.at(-1)![0]}`
+  }
+  for (const failure of failures.values()) return yield* Effect.fail(failure)
+  return moved
+})
+
+/** Brings messages to one target, in order and up to the first that does not arrive: behind it, the fence would shut it out. */
+const deliver = Effect.fnUntraced(function*(
+  channels: Channels,
+  shard: number,
+  target: number,
+  items: ReadonlyArray<readonly [position: string, message: NewMessage]>,
+  gone: Array<string>
+): Effect.fn.Return<void, RedisError> {
+  const there = channels.keysOf(target)
+  for (const [position, message] of items) {
+    const reply = yield* run(
+      channels,
+      channels.connectionOf(target),
+      [message],
+      Effect.fnUntraced(function*() {
+        const script = builder(
+          [there.relayed, there.relayed, there.relayed],
+          ["relay", String(shard), position, "", ""],
+          there.events
+        )
+        script.publish(there, yield* channels.target(message), message)
+        return script
+      }),
+      true
+    )
+    if (reply[0] === "type") {
+      return yield* new RedisError({ reason: "Refused", command: "relay", message: refusalOf(reply).message })
+    }
+    gone.push(position)
+  }
+})

@@ -1,0 +1,20 @@
+/** Why a transaction cannot be applied, in the same words on every backend. */
+import { CommitRefused } from "../Broker.ts"
+
+export const wrongType = (key: string, found: string, expected: string): CommitRefused =>
+  new CommitRefused({
+    reason: "WrongType",
+    key,
+    message: `the key ${
+      JSON.stringify(key)
+    } holds a ${found}, and the transaction needs a ${expected}: nothing was applied`
+  })
+
+export const notAnInteger = (key: string): CommitRefused =>
+  new CommitRefused({
+    reason: "NotAnInteger",
+    key,
+    message: `the key ${
+      JSON.stringify(key)
+    } holds no integer of at most 18 digits and cannot be incremented: nothing was applied`
+  })

@@ -1,0 +1,123 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Applies messages and writes as a whole, behind a fence.
+ *
+ * KEYS[1], KEYS[2], KEYS[3] and the first four ARGV are the fence. `ack`: stream, marks, old marks; "ack", group, position, mark,
+ * and the token as fifth: it passes while the mark has this token, and acknowledges the delivery and remembers its key as done.
+ * `relay`: the hash of relayed positions (three times); "relay", shard, position, "", "": it passes when this position of the
+ * shard's outbox has not arrived here yet, and remembers it.
+ *
+ * ARGV[6]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
+ * `publish` (a log): window in ms, index of the window key (both 0: no window), id, number of trim arguments, trim arguments,
+ * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
+ * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body.
+ * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
+ *
+ * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}; {"unknown", log} when a log has to be created first;
+ * {"type", key, found, expected}; {"number", key}. Nothing was written but for "done".
+ *
+ * There is no rollback: what every write will find is played through before the first one. That is the XACK, which passes when
+ * memory is full and lets the rest pass.
+ */
+export const commit: Script = {
+  name: "commit",
+  lua: `
+local keys, args = KEYS, ARGV
+local kind, fence, position, mark, token, events = unpack(args, 1, 6)
+local function parse(text)
+  local dash = string.find(text, '-', 1, true)
+  return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
+end
+if kind == 'ack' then
+  local value = redis.call('HGET', keys[2], mark) or redis.call('HGET', keys[3], mark)
+  if value == '' then return {'already'} end
+  if not value or string.sub(value, 15) ~= token then return {'lost'} end
+else
+  local last = redis.call('HGET', keys[1], fence)
+  if last then
+    local time, sequence = parse(last)
+    local newTime, newSequence = parse(position)
+    if newTime < time or (newTime == time and newSequence <= sequence) then return {'already'} end
+  end
+end
+local operations, at = {}, 7
+while at <= #args do
+  local count = tonumber(args[at + 2])
+  operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + count)}
+  at = at + 3 + count
+end
+local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
+local types, numbers = {}, {}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, operation in ipairs(operations) do
+  local name, key = operation[1], operation[2]
+  local found = types[key]
+  if not found then
+    found = redis.call('TYPE', key).ok
+    if name == 'incrby' and found == 'string' then numbers[key] = redis.call('GET', key) end
+  end
+  local expected = needs[name]
+  if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
+  if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
+  if name == 'schedule' then
+    for i, other in ipairs({'zset', 'hash'}) do
+      local index = tonumber(operation[5 + i])
+      local type = redis.call('TYPE', keys[index]).ok
+      if type ~= 'none' and type ~= other then return {'type', keys[index], type, other} end
+    end
+  end
+  if name == 'incrby' then
+    if found == 'none' then numbers[key] = '0' end
+    if not numbers[key] then numbers[key] = redis.call('GET', key) end
+    if #numbers[key] > 19 or not (numbers[key] == '0' or string.find(numbers[key], '^%-?[1-9]%d*$')) then return {'number', key} end
+    if #string.gsub(numbers[key], '-', '') > 18 then return {'number', key} end
+  elseif name == 'set' then
+    numbers[key] = operation[3]
+  end
+  types[key] = name == 'del' and 'none' or name == 'set' and 'string' or expected
+end
+if kind == 'ack' then
+  redis.call('XACK', keys[1], fence, position)
+  redis.call('HSET', keys[2], mark, '')
+else
+  redis.call('HSET', keys[1], fence, position)
+end
+local relay, earliest = false, nil
+for _, operation in ipairs(operations) do
+  local name, key = operation[1], operation[2]
+  if name == 'publish' then
+    local window, seen, trims = tonumber(operation[3]), keys[tonumber(operation[4])], tonumber(operation[6])
+    if window == 0 or redis.call('EXISTS', seen) == 0 then
+      local command = {'XADD', key}
+      for i = 7, 6 + trims do command[#command + 1] = operation[i] end
+      command[#command + 1] = '*'
+      for i = 7 + trims, #operation do command[#command + 1] = operation[i] end
+      local added = redis.call(unpack(command))
+      if window > 0 then redis.call('SET', seen, added .. ' - ' .. operation[5], 'PX', window) end
+    end
+  elseif name == 'schedule' then
+    local window, seen, id = tonumber(operation[3]), keys[tonumber(operation[4])], operation[5]
+    local waiting, bodies, member, at = keys[tonumber(operation[6])], keys[tonumber(operation[7])], operation[8], operation[9]
+    local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or math.max(now, tonumber(at))
+    local waits = redis.call('HEXISTS', bodies, id) == 1
+    if waits and operation[10] == '1' or not waits and (window == 0 or redis.call('EXISTS', seen) == 0) then
+      local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+      redis.call('HSET', bodies, id, operation[11])
+      redis.call('ZADD', waiting, due, member)
+      if window > 0 then redis.call('SET', seen, '@ - ' .. id, 'PX', due - now + window) end
+      if not first or due < first then earliest = due end
+    end
+  elseif name == 'outbox' then
+    relay = true
+    redis.call('XADD', key, '*', unpack(operation, 3))
+  else
+    redis.call(name, key, unpack(operation, 3))
+  end
+end
+if relay then redis.call('PUBLISH', events, 'outbox') end
+if earliest then redis.call('PUBLISH', events, 'due') end
+return {'done'}
+`
+}

@@ -1,0 +1,20 @@
+/** What only the store in memory promises; the rest is in suite/deduplication.ts. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Deduplication } from "rotif"
+
+describe("Deduplication.layerMemory", () => {
+  it.effect("forgets what was looked at least recently when it is full, and never what is being done", () =>
+    Effect.gen(function*() {
+      const { step } = yield* Deduplication.Deduplication
+      yield* step("begin", "held", { text: "t" }, 60_000)
+      const once = (key: string) => Effect.map(Deduplication.once(key, "1 hour", Effect.void), ({ _tag }) => _tag)
+      for (const key of ["a", "b"]) assert.strictEqual(yield* once(key), "Done")
+      // Looked at: "b" is the one to go.
+      assert.strictEqual(yield* once("a"), "Duplicate")
+      assert.strictEqual(yield* once("c"), "Done")
+      assert.strictEqual(yield* once("a"), "Duplicate")
+      assert.strictEqual(yield* once("b"), "Done")
+      assert.instanceOf(yield* Effect.flip(Deduplication.once("held", 1, Effect.void)), Deduplication.InProgress)
+    }).pipe(Effect.provide(Deduplication.layerMemory({ capacity: 3 }))))
+})

@@ -1,0 +1,390 @@
+/**
+ * What the scripts of exactly-once do to the data: seeded keys, one run, the whole keyspace compared, and a second run. Times of the
+ * server become `now`, what is later `later`; positions it gave become `new`.
+ */
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Redis } from "ioredis"
+import { inject } from "vitest"
+import { begin } from "../src/internal/scripts/begin.ts"
+import { commit } from "../src/internal/scripts/commit.ts"
+import { finish } from "../src/internal/scripts/finish.ts"
+import { once } from "../src/internal/scripts/once.ts"
+import { settle } from "../src/internal/scripts/settle.ts"
+import { sweep } from "../src/internal/scripts/sweep.ts"
+import type { Script } from "../src/Redis.ts"
+import { freshPrefix } from "./suite/kit.ts"
+
+type Arg = string | number
+type Command = readonly [name: string, key: string, ...args: ReadonlyArray<Arg>]
+
+interface Case {
+  readonly does: string
+  readonly script: Script
+  readonly seed?: ReadonlyArray<Command>
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<Arg>
+  readonly reply: unknown
+  readonly after: Readonly<Record<string, unknown>>
+  /** The second run, where it is not like the first. */
+  readonly again?: { readonly reply: unknown; readonly after?: Readonly<Record<string, unknown>> }
+}
+
+const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
+afterAll(() => client.disconnect())
+
+const started = Date.now()
+const far = String(started + 1_000_000)
+const past = String(started - 1_000_000)
+
+const plain = (value: unknown): unknown =>
+  Array.isArray(value)
+    ? value.map(plain)
+    : typeof value !== "string"
+    ? value
+    : value.replace(/\b(\d{13})(-\d+)?\b/g, (text, millis: string, position: string | undefined) => {
+      const time = Number(millis)
+      if (text === far || text === past) return text === far ? "far" : "past"
+      return position !== undefined ? "new" : time < started ? text : time > Date.now() ? "later" : "now"
+    })
+
+const dump = async (prefix: string) => {
+  const out: Record<string, unknown> = {}
+  for (const key of (await client.keys(`${prefix}:*`)).toSorted()) {
+    const name = key.slice(prefix.length + 1)
+    const type = await client.type(key)
+    if (type === "string") {
+      out[name] = [plain(await client.get(key)), await client.pttl(key) > 0 ? "expires" : "stays"]
+    } else if (type === "hash") {
+      out[name] = Object.fromEntries(
+        Object.entries(await client.hgetall(key)).map(([field, value]) => [field, plain(value)])
+      )
+    } else {
+      const groups = (await client.xinfo("GROUPS", key)) as ReadonlyArray<ReadonlyArray<unknown>>
+      out[name] = {
+        entries: (await client.xrange(key, "-", "+")).map(([, fields]) => fields.join(" ")),
+        pending: groups.reduce((sum, group) => sum + Number(group[group.indexOf("pending") + 1]), 0)
+      }
+    }
+  }
+  return out
+}
+
+const day = 86_400_000
+/** A message of the log that a consumer holds. */
+const held: ReadonlyArray<Command> = [
+  ["xadd", "log", "1-1", "i", "m", "p", "1"],
+  ["hold", "log"]
+]
+const log = (pending: number, ...more: ReadonlyArray<string>) => ({ entries: ["i m p 1", ...more], pending })
+const generation = `now ${day}`
+const marked = (value: string): Command => ["hset", "marks", "", `${past} ${day}`, "c\nm", value]
+const past1 = `past ${day}`
+
+const commitKeys = ["log", "marks", "old"]
+const fence = ["ack", "g", "1-1", "c\nm", "t1", "events"]
+const mine = [...held, marked(`${far} t1`)]
+const untouched = { log: log(1), marks: { "": past1, "c\nm": "far t1" } }
+const doneMarks = { "": past1, "c\nm": "" }
+
+const cases: ReadonlyArray<Case> = [
+  {
+    does: "begin: marks what is free, and says what is done and who is at it",
+    script: begin,
+    seed: [[
+      "hset",
+      "marks",
+      "",
+      `${past} ${day}`,
+      "c\ndone",
+      "",
+      "c\nbusy",
+      `${far} t2`,
+      "c\nover",
+      `${past} t2`,
+      "c\nown",
+      `${far} t1`
+    ]],
+    keys: ["marks", "old"],
+    args: [30_000, day, "t1", "c\nnew", "c\ndone", "c\nbusy", "c\nover", "c\nown"],
+    reply: [1, 0, -1, 1, 1],
+    after: {
+      marks: {
+        "": past1,
+        "c\nnew": "later t1",
+        "c\ndone": "",
+        "c\nbusy": "far t2",
+        "c\nover": "later t1",
+        "c\nown": "later t1"
+      }
+    }
+  },
+  {
+    does: "begin: looks at the marks of the time before",
+    script: begin,
+    seed: [["hset", "old", "c\ndone", "", "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
+    keys: ["marks", "old"],
+    args: [30_000, day, "t1", "c\ndone", "c\nbusy", "c\nown"],
+    reply: [0, -1, 1],
+    after: {
+      marks: { "": generation, "c\nown": "later t1" },
+      old: { "c\ndone": "", "c\nbusy": "far t2", "c\nown": "far t1" }
+    }
+  },
+  {
+    does: "begin: a generation whose time is over becomes the old one",
+    script: begin,
+    seed: [["hset", "marks", "", `${past} 1000`, "c\ndone", ""], ["hset", "old", "c\nolder", ""]],
+    keys: ["marks", "old"],
+    args: [30_000, 1000, "t1", "c\ndone", "c\nolder"],
+    reply: [0, 1],
+    after: {
+      marks: { "": "now 1000", "c\nolder": "later t1" },
+      old: { "": "past 1000", "c\ndone": "" }
+    }
+  },
+  {
+    does: "finish: acknowledges and remembers what has this token",
+    script: finish,
+    seed: mine,
+    keys: ["log", "marks", "old"],
+    args: ["g", "1-1", "c\nm", "t1"],
+    reply: [1],
+    after: { log: log(0), marks: doneMarks },
+    again: { reply: [2] }
+  },
+  {
+    does: "finish: finds its mark in the time before",
+    script: finish,
+    seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
+    keys: ["log", "marks", "old"],
+    args: ["g", "1-1", "c\nm", "t1"],
+    reply: [1],
+    after: { log: log(0), marks: { "c\nm": "" }, old: { "c\nm": "past t1" } },
+    again: { reply: [2] }
+  },
+  {
+    does: "finish: refuses a mark that is another's or gone, and touches nothing",
+    script: finish,
+    seed: [...held, marked(`${past} t2`)],
+    keys: ["log", "marks", "old"],
+    args: ["g", "1-1", "c\nm", "t1", "1-1", "c\ngone", "t1"],
+    reply: [0, 0],
+    after: { log: log(1), marks: { "": past1, "c\nm": "past t2" } }
+  },
+  {
+    does: "settle: frees the mark of what goes back",
+    script: settle,
+    seed: mine,
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "marks", "old"],
+    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
+    reply: [],
+    after: {
+      log: log(0),
+      counts: { "d\ng\nc\nterm": "1" },
+      dead: { entries: ["m {} p 1"], pending: 0 },
+      marks: { "": past1 }
+    },
+    again: { reply: ["1-1"] }
+  },
+  {
+    does: "settle: leaves the mark of another alone",
+    script: settle,
+    seed: [...held, marked(`${far} t2`)],
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "marks", "old"],
+    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
+    reply: [],
+    after: {
+      log: log(0),
+      counts: { "d\ng\nc\nterm": "1" },
+      dead: { entries: ["m {} p 1"], pending: 0 },
+      marks: { "": past1, "c\nm": "far t2" }
+    },
+    again: { reply: ["1-1"] }
+  },
+  {
+    does: "commit: everything, with the acknowledgement and the mark",
+    script: commit,
+    seed: [...mine, ["set", "counter", "41"], ["set", "gone", "x"], ["hset", "hash", "a", "1"], [
+      "xadd",
+      "to",
+      "1-1",
+      "p",
+      "0"
+    ]],
+    keys: [...commitKeys, "to", "seen", "counter", "hash", "text", "gone", "outbox"],
+    args: [
+      ...fence,
+      ...["publish", 4, 10, 60_000, 5, "x", 2, "MAXLEN", 10, "i", "x", "p", "2"],
+      ...["publish", 4, 10, 60_000, 5, "x", 2, "MAXLEN", 10, "i", "x", "p", "3"],
+      ...["incrby", 6, 1, 1],
+      ...["hset", 7, 2, "b", "2"],
+      ...["set", 8, 1, "7"],
+      ...["incrby", 8, 1, -8],
+      ...["del", 9, 0],
+      ...["outbox", 10, 4, "m", "{}", "p", "4"]
+    ],
+    reply: ["done"],
+    after: {
+      log: log(0),
+      marks: doneMarks,
+      to: { entries: ["p 0", "i x p 2"], pending: 0 },
+      seen: ["new - x", "expires"],
+      counter: ["42", "stays"],
+      hash: { a: "1", b: "2" },
+      text: ["-1", "stays"],
+      outbox: { entries: ["m {} p 4"], pending: 0 }
+    },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "commit: nothing when the key has another holder",
+    script: commit,
+    seed: [...held, marked(`${far} t2`), ["set", "counter", "41"]],
+    keys: [...commitKeys, "counter"],
+    args: [...fence, "incrby", 4, 1, 1],
+    reply: ["lost"],
+    after: { log: log(1), marks: { "": past1, "c\nm": "far t2" }, counter: ["41", "stays"] }
+  },
+  {
+    does: "commit: nothing when a log is missing",
+    script: commit,
+    seed: [...mine, ["set", "counter", "41"]],
+    keys: [...commitKeys, "counter", "to"],
+    args: [...fence, "incrby", 4, 1, 1, "publish", 5, 6, 0, 0, "x", 0, "p", "2"],
+    reply: ["unknown", "$to"],
+    after: { ...untouched, counter: ["41", "stays"] }
+  },
+  {
+    does: "commit: nothing when a later write meets another type",
+    script: commit,
+    seed: [...mine, ["set", "counter", "41"], ["set", "text", "x"]],
+    keys: [...commitKeys, "counter", "text"],
+    args: [...fence, "incrby", 4, 1, 1, "hset", 5, 2, "a", "1"],
+    reply: ["type", "$text", "string", "hash"],
+    after: { ...untouched, counter: ["41", "stays"], text: ["x", "stays"] }
+  },
+  {
+    does: "commit: nothing when what is set in it meets another type, or is no number",
+    script: commit,
+    seed: mine,
+    keys: [...commitKeys, "text"],
+    args: [...fence, "set", 4, 1, "1.5", "incrby", 4, 1, 1],
+    reply: ["number", "$text"],
+    after: untouched
+  },
+  {
+    does: "commit: refuses an integer that could overflow",
+    script: commit,
+    seed: [...mine, ["set", "counter", "9223372036854775807"]],
+    keys: [...commitKeys, "counter"],
+    args: [...fence, "incrby", 4, 1, 1],
+    reply: ["number", "$counter"],
+    after: { ...untouched, counter: ["9223372036854775807", "stays"] }
+  },
+  {
+    does: "commit of the outbox: lets each position of a shard pass once, and in order",
+    script: commit,
+    seed: [["hset", "relayed", "3", "5-7"], ["xadd", "to", "1-1", "p", "0"]],
+    keys: ["relayed", "relayed", "relayed", "to"],
+    args: ["relay", "3", "5-10", "", "", "events", "publish", 4, 6, 0, 0, "x", 0, "p", "1"],
+    reply: ["done"],
+    after: { relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "sweep: a generation in its time stays",
+    script: sweep,
+    seed: [["hset", "marks", "", `${started} ${day}`, "c\nm", ""], ["hset", "old", "c\nn", ""]],
+    keys: ["marks", "old"],
+    args: [day],
+    reply: 0,
+    after: { marks: { "": `now ${day}`, "c\nm": "" }, old: { "c\nn": "" } }
+  },
+  {
+    does: "sweep: one whose time is over becomes the old one, and goes the next time",
+    script: sweep,
+    seed: [["hset", "marks", "", `${past} 0`, "c\nm", ""], ["hset", "old", "c\nn", ""]],
+    keys: ["marks", "old"],
+    args: [day],
+    reply: 1,
+    after: { old: { "": "now 0", "c\nm": "" } },
+    again: { reply: 1, after: {} }
+  },
+  {
+    does: "once: begins a free key, again under the same token, and not under another",
+    script: once,
+    keys: ["key"],
+    args: ["begin", "t1", 60_000],
+    reply: ["mine", 0],
+    after: { key: ["t1", "expires"] }
+  },
+  {
+    does: "once: does not renew a key that is free",
+    script: once,
+    keys: ["key"],
+    args: ["renew", "t1", 60_000],
+    reply: ["lost", 0],
+    after: {}
+  },
+  {
+    does: "once: finishes under its token",
+    script: once,
+    seed: [["set", "key", "t1"]],
+    keys: ["key"],
+    args: ["finish", "t1", 60_000],
+    reply: ["done", 0],
+    after: { key: ["=t1", "expires"] },
+    again: { reply: ["already", 0] }
+  },
+  {
+    does: "once: refuses to finish under another",
+    script: once,
+    seed: [["set", "key", "t2"]],
+    keys: ["key"],
+    args: ["finish", "t1", 60_000],
+    reply: ["lost", 0],
+    after: { key: ["t2", "stays"] }
+  },
+  {
+    does: "once: frees under its token",
+    script: once,
+    seed: [["set", "key", "t1"]],
+    keys: ["key"],
+    args: ["free", "t1", 0],
+    reply: ["free", 0],
+    after: {},
+    again: { reply: ["lost", 0] }
+  },
+  {
+    does: "once: forgets what is done, and leaves what is being done",
+    script: once,
+    seed: [["set", "key", "=t1"]],
+    keys: ["key"],
+    args: ["forget", "", 0],
+    reply: ["free", 0],
+    after: {},
+    again: { reply: ["lost", 0] }
+  }
+]
+
+describe("scripts of exactly-once", () => {
+  it.each(cases)("$does", async ({ after, again, args, keys, reply, script, seed = [] }) => {
+    const prefix = `{${freshPrefix()}}`
+    const name = (key: string) => `${prefix}:${key}`
+    for (const [command, key, ...rest] of seed) {
+      await (command === "hold"
+        // A group with a consumer that has read everything.
+        ? client.multi().xgroup("CREATE", name(key), "g", "0").xreadgroup("GROUP", "g", "me", "STREAMS", name(key), ">")
+          .exec()
+        : client.call(command, name(key), ...rest))
+    }
+    const run = async () => {
+      const result = await client.eval(script.lua, keys.length, ...keys.map(name), ...args)
+      return JSON.parse(JSON.stringify(result).replaceAll(`${prefix}:`, "$"))
+    }
+    assert.deepStrictEqual(await run(), reply)
+    assert.deepStrictEqual(await dump(prefix), after)
+    assert.deepStrictEqual(await run(), again?.reply ?? reply)
+    assert.deepStrictEqual(await dump(prefix), again?.after ?? after)
+  })
+})
