@@ -108,6 +108,7 @@ const everything = Effect.gen(function*() {
       yield* Effect.sleep("20 millis")
     })
   })
+  yield* Publisher.publishAll(Text, Array.from({ length: 12 }, (_, i) => `once ${i}`))
   yield* Effect.map(once.stats, ({ processed }) => processed > 9).pipe(
     Effect.filterOrFail((isDone) => isDone, () => "waiting"),
     Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 })))

@@ -181,7 +181,7 @@ const cases: ReadonlyArray<Case> = [
     after: {
       log: log(0),
       counts: { "d\ng\nc\nterm": "1" },
-      dead: { entries: ["m {} p 1"], pending: 0 },
+      dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
       marks: { "": past1 }
     },
     again: { reply: ["1-1"] }
@@ -196,7 +196,7 @@ const cases: ReadonlyArray<Case> = [
     after: {
       log: log(0),
       counts: { "d\ng\nc\nterm": "1" },
-      dead: { entries: ["m {} p 1"], pending: 0 },
+      dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
       marks: { "": past1, "c\nm": "far t2" }
     },
     again: { reply: ["1-1"] }

@@ -1,7 +1,7 @@
 /** Handled to completion once, whatever copies of a message come and whatever becomes of their consumers. */
 import { assert, describe } from "@effect/vitest"
 import { Data, Deferred, Effect, Queue, Ref, Schema } from "effect"
-import { Broker, Channel, Publisher, Subscription } from "rotif"
+import { Broker, Channel, DeadLetters, Publisher, Subscription } from "rotif"
 import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("once.texts", { payload: Schema.String })
@@ -147,6 +147,31 @@ export const exactlyOnceSuite = (backend: Backend): void => {
         yield* ended(subscription, 2)
         assert.deepStrictEqual(yield* Ref.get(completed), ["a:3"])
         assert.deepInclude(yield* subscription.stats, { processed: 1, duplicates: 1, failed: 2, retried: 2 })
+      })
+    )
+
+    test(
+      "a message requeued from the dead letters is handled, and done once",
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, {
+          exactlyOnce: true,
+          maxRetries: 0,
+          handler: (message) => message.payload === "bad" ? Effect.fail(new Declined({ message: "" })) : Effect.void
+        })
+        yield* copy("a", "bad")
+        yield* until(backend, Effect.map(subscription.stats, ({ dead }) => dead === 1))
+        const [letter] = (yield* DeadLetters.list()).letters
+        assert.isTrue(yield* DeadLetters.requeue(letter!.letterId))
+        yield* until(backend, Effect.map(subscription.stats, ({ dead }) => dead === 2))
+        const [again] = (yield* DeadLetters.list()).letters
+        yield* copy("a", "good")
+        yield* ended(subscription, 1)
+        assert.isTrue(yield* DeadLetters.requeue(again!.letterId))
+        yield* ended(subscription, 2)
+        assert.deepStrictEqual((yield* Queue.clear(seen)).map(({ payload }) => payload), ["bad", "bad", "good"])
+        assert.deepInclude(yield* subscription.stats, { processed: 1, duplicates: 1, dead: 2 })
+        assert.deepStrictEqual(yield* letters, [])
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
       })
     )
 
