@@ -43,7 +43,7 @@ const program = Effect.gen(function*() {
   const orders = (yield* Queue.takeN(shipped, 2)).toSorted((a, b) => a.localeCompare(b))
   yield* Console.log(`shipped ${orders.join(" ")}`)
   const turnover = yield* Transaction.read(yield* Transaction.keyFor(OrderPlaced, "turnover"))
-  yield* Console.log(`turnover ${String(turnover)}`)
+  yield* Console.log(`turnover ${JSON.stringify(turnover)}`)
 
   // An effect outside of Redis, at most once at a time and not again after it has succeeded.
   for (const round of [1, 2]) {

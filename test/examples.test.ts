@@ -106,7 +106,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "o-2: Published",
     "o-1: Duplicate",
     "shipped o-1 o-2",
-    "turnover 42",
+    "turnover \"42\"",
     "report sent in round 1",
     "round 1: Done",
     "round 2: Duplicate"

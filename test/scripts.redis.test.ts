@@ -469,8 +469,20 @@ const names = readdirSync(directory).filter((file) => file.endsWith(".ts")).map(
 /** These are in scripts-scheduling.redis.test.ts: what they do depends on what was done before. */
 const elsewhere = new Set(
   [
-    ...["cancel", "forget", "promote", "recur", "reschedule", "schedule", "scheduled", "tick", "ticks"],
-    ...["begin", "commit", "finish", "once", "sweep"]
+    "cancel",
+    "forget",
+    "promote",
+    "recur",
+    "reschedule",
+    "schedule",
+    "scheduled",
+    "tick",
+    "ticks",
+    "begin",
+    "commit",
+    "finish",
+    "once",
+    "sweep"
   ]
 )
 

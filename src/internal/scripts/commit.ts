@@ -49,8 +49,7 @@ while at <= #args do
 end
 local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
 local types, numbers = {}, {}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = 0
 for _, operation in ipairs(operations) do
   local name, key = operation[1], operation[2]
   local found = types[key]
@@ -62,6 +61,8 @@ for _, operation in ipairs(operations) do
   if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
   if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
   if name == 'schedule' then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
     for i, other in ipairs({'zset', 'hash'}) do
       local index = tonumber(operation[5 + i])
       local type = redis.call('TYPE', keys[index]).ok
