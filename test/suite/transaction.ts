@@ -138,6 +138,11 @@ export const transactionSuite = (backend: Backend): void => {
       "brings messages to channels of any shard, each once and in order",
       Effect.gen(function*() {
         const every = Channel.pattern("once.spread.*", { payload: Schema.String })
+        const broker = yield* Broker.Broker
+        // As many processes would: each relays whatever it finds.
+        for (let i = 0; i < 3 * broker.shards; i++) {
+          yield* Effect.forkScoped(Effect.forever(Effect.andThen(broker.relay(i % broker.shards, 7), Effect.sleep(1))))
+        }
         const copies = yield* listen(every, { concurrency: 4 })
         const { subscription } = yield* listen(Text, {
           transactional: true,
