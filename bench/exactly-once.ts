@@ -73,7 +73,7 @@ const payloads = Array.from({ length: total }, (_, id) => ({ id, note: "x".repea
 /** Handles everything once with a consumer of the given kind. */
 const drain = <R, Transactional extends boolean = false>(
   handler: (payload: typeof Payload.Type) => Effect.Effect<unknown, unknown, R>,
-  options: Partial<Subscription.Options<typeof In, unknown, R, Transactional>>
+  options: Partial<Subscription.Options<typeof In, unknown, R, readonly [], Transactional>>
 ) =>
   Effect.gen(function*() {
     const all = yield* Deferred.make<void>()
