@@ -82,7 +82,7 @@ describe("settle: dead", () => {
       keys.meta,
       keys.counts
     ]
-    const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description", "x"]
+    const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description", "x", "", ""]
     assert.deepStrictEqual(await run(settle, names, args), [])
     const after = {
       "log:orders": { entries: [["1-0", { i: "m", p: "x" }]], groups: ["billing"] },
@@ -123,7 +123,9 @@ describe("settle: dead", () => {
       "dead",
       key,
       "d",
-      "x"
+      "x",
+      "",
+      ""
     ]).catch((error: unknown) => error)
     assert.match(String(error), /WRONGTYPE.*counts is a string, expected a hash/)
     assert.deepStrictEqual(await snapshot(), before)
