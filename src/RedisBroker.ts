@@ -82,11 +82,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       ? allKeys.map((keys) => keys.shard)
       : [...new Set(selector.names.map(shardOf))].sort((a, b) => a - b)
 
-  const [, recorded] = yield* connectionOf(0).pipeline([
-    ["hsetnx", keysOf(0).meta, "shards", shards],
-    ["hget", keysOf(0).meta, "shards"]
-  ]).pipe(Effect.mapError(fail("open")))
-  if (recorded instanceof RedisError) return yield* fail("open")(recorded)
+  const again = { idempotent: true } as const
+  const recorded = yield* connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", shards], again).pipe(
+    Effect.andThen(connectionOf(0).send(["hget", keysOf(0).meta, "shards"], again)),
+    Effect.mapError(fail("open"))
+  )
   if (recorded !== String(shards)) {
     return yield* refuse(
       `the namespace "${prefix}" has ${String(recorded)} shards and this client is set to ${shards}: use shards: ${

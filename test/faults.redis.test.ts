@@ -70,6 +70,23 @@ const insist = (text: string, knownId?: string) =>
     }
   })
 
+describe("the start", () => {
+  it.live("goes on when an answer is lost", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      for (const command of ["hsetnx", "hget"]) {
+        const dropped = yield* proxy.dropReplyOnce(has(command))
+        const published = Publisher.publish(Text, command).pipe(
+          Effect.provide(Rotif.layer({ url: proxy.url, ...quick }))
+        )
+        assert.strictEqual((yield* published)._tag, "Published")
+        yield* dropped
+      }
+      assert.deepStrictEqual(yield* payloadsIn(server), ["hsetnx", "hget"])
+    }))
+})
+
 describe("publish", () => {
   faulty("is stored once and told as published when its answer is lost", (server, proxy) =>
     Effect.gen(function*() {
