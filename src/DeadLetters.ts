@@ -189,6 +189,7 @@ export class DeadLetters extends Context.Service<DeadLetters, {
   readonly requeueAll: (filter: Filter, options: RequeueAllOptions) => Effect.Effect<Progress, QueryError>
   readonly remove: (letterId: string) => Effect.Effect<boolean, BrokerError>
   readonly purge: (filter: Filter) => Effect.Effect<number, QueryError>
+  readonly expire: Effect.Effect<number, BrokerError>
   readonly subscribe: <E, R>(
     source: Channel.Source | undefined,
     options: SubscribeOptions<never, E, R>
@@ -222,6 +223,20 @@ const spanOption = (
   return millis >= least && millis <= 2_000_000_000
     ? Effect.succeed(millis)
     : Effect.fail(invalid(option, `${option} must be a duration from ${least} ms to 23 days`))
+}
+
+const retentionOf = (options: Options | undefined): Undertaker.Options => {
+  const { archive, interval, maxAge, maxCount } = options?.deadLetters ?? {}
+  return {
+    maxAgeMillis: Duration.toMillis(maxAge ?? "90 days"),
+    maxCount: Math.max(maxCount ?? 100_000, 0),
+    // Neither a busy loop nor a lease without an end, whatever the option says.
+    intervalMillis: Math.min(Math.max(Duration.toMillis(interval ?? "1 minute"), 10), 86_400_000),
+    archive: (shard, letters) =>
+      archive === undefined
+        ? Effect.void
+        : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter))))
+  }
 }
 
 /**
@@ -367,6 +382,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       )
       return moved
     }),
+    expire: Undertaker.pass(store, broker.shards, retentionOf(options), Effect.succeed(true)),
     subscribe: Effect.fnUntraced(function*(source, options) {
       const name = options.name ?? "dead-letters"
       if (name === "" || Buffer.byteLength(name) > 1024) {
@@ -400,18 +416,8 @@ export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker
   Layer.effect(
     DeadLetters,
     Effect.gen(function*() {
-      const { archive, interval, maxAge, maxCount } = options?.deadLetters ?? {}
       const broker = yield* Broker
-      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, {
-        maxAgeMillis: Duration.toMillis(maxAge ?? "90 days"),
-        maxCount: Math.max(maxCount ?? 100_000, 0),
-        // Neither a busy loop nor a lease without an end, whatever the option says.
-        intervalMillis: Math.min(Math.max(Duration.toMillis(interval ?? "1 minute"), 10), 86_400_000),
-        archive: (shard, letters) =>
-          archive === undefined
-            ? Effect.void
-            : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter))))
-      }))
+      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, retentionOf(options)))
       return yield* make(options)
     })
   )
@@ -559,6 +565,17 @@ export const remove = (letterId: string): Effect.Effect<boolean, BrokerError, De
  */
 export const purge = (filter: Filter): Effect.Effect<number, QueryError, DeadLetters> =>
   DeadLetters.use((service) => service.purge(filter))
+
+/**
+ * Ends the retention now: deletes what is too old or too many, through the archive, as one of the processes does at every `interval`; how
+ * many.
+ *
+ * **Errors**: `BrokerError`: some may have been deleted; calling again goes on with the rest.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const expire: Effect.Effect<number, BrokerError, DeadLetters> = DeadLetters.use((service) => service.expire)
 
 /**
  * Subscribes to dead letters as they arrive, in the current scope.

@@ -459,6 +459,22 @@ export const deadLettersSuite = (backend: Backend): void => {
       { deadLetters: { maxCount: 4, interval: "20 millis" } }
     )
 
+    test(
+      "expire does it now, and tells how many",
+      Effect.gen(function*() {
+        archived.length = 0
+        // Of its own, without the process that looks by itself.
+        const { expire } = yield* DeadLetters.make({ deadLetters: { maxCount: 1, archive } })
+        yield* bury(Text, ["1", "2", "3"])
+        assert.strictEqual(yield* expire, 2)
+        assert.deepStrictEqual(archived, ["\"1\"", "\"2\""])
+        assert.deepStrictEqual(yield* raws, ["3"])
+        assert.strictEqual(yield* expire, 0)
+        // As the layer was told: nothing is too old, or too many.
+        assert.strictEqual(yield* DeadLetters.expire, 0)
+      })
+    )
+
     const offeredToArchive: Array<string> = []
     test(
       "an archive that fails deletes nothing, and gets the letters again",

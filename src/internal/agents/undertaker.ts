@@ -18,10 +18,15 @@ export interface Options {
 /** Letters archived and deleted in one go. */
 const batch = 100
 
-const pass = Effect.fnUntraced(function*(store: LetterStore, shards: number, options: Options) {
-  const { archive, intervalMillis, maxAgeMillis, maxCount } = options
-  const leaseMillis = intervalMillis + 30_000
-  const leads = store.lead(leaseMillis)
+/** One look, for as long as `leads`; how many letters it deleted. */
+export const pass = Effect.fnUntraced(function*(
+  store: LetterStore,
+  shards: number,
+  options: Omit<Options, "intervalMillis">,
+  leads: Effect.Effect<boolean, BrokerError>
+): Effect.fn.Return<number, BrokerError> {
+  const { archive, maxAgeMillis, maxCount } = options
+  let deleted = 0
 
   /** Whether the letters are gone. */
   const end = Effect.fnUntraced(function*(shard: number, letters: ReadonlyArray<Letter>): Effect.fn.Return<
@@ -37,25 +42,25 @@ const pass = Effect.fnUntraced(function*(store: LetterStore, shards: number, opt
       )
       return false
     }
-    yield* store.remove(shard, letters.map(({ letterId }) => letterId))
+    deleted += (yield* store.remove(shard, letters.map(({ letterId }) => letterId))).length
     return true
   })
 
-  if (!(yield* leads)) return
+  if (!(yield* leads)) return deleted
   if (Number.isFinite(maxAgeMillis)) {
     for (let shard = 0; shard < shards; shard++) {
       while (true) {
         const old = yield* store.list(shard, { order: "oldest", limit: batch, minAgeMillis: maxAgeMillis })
         if (old.length === 0) break
-        if (!(yield* end(shard, old)) || !(yield* leads)) return
+        if (!(yield* end(shard, old)) || !(yield* leads)) return deleted
       }
     }
   }
-  if (!Number.isFinite(maxCount)) return
+  if (!Number.isFinite(maxCount)) return deleted
   while (true) {
     let excess = -maxCount
     for (let shard = 0; shard < shards; shard++) excess += yield* store.size(shard)
-    if (excess <= 0) return
+    if (excess <= 0) return deleted
     // The oldest of all shards are among the oldest of each.
     const oldest: Array<{ readonly shard: number; readonly letter: Letter }> = []
     for (let shard = 0; shard < shards; shard++) {
@@ -70,14 +75,17 @@ const pass = Effect.fnUntraced(function*(store: LetterStore, shards: number, opt
       else same.push(letter)
     }
     for (const [shard, letters] of byShard) {
-      if (!(yield* end(shard, letters))) return
+      if (!(yield* end(shard, letters))) return deleted
     }
-    if (byShard.size === 0 || !(yield* leads)) return
+    if (byShard.size === 0 || !(yield* leads)) return deleted
   }
 })
 
 export const run = (store: LetterStore, shards: number, options: Options): Effect.Effect<never> =>
   supervise(
     "ending the retention of dead letters",
-    Effect.andThen(pass(store, shards, options), Effect.sleep(options.intervalMillis))
+    Effect.andThen(
+      pass(store, shards, options, store.lead(options.intervalMillis + 30_000)),
+      Effect.sleep(options.intervalMillis)
+    )
   )
