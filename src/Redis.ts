@@ -9,8 +9,8 @@
  */
 import type { Scope } from "effect"
 import { Config, Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
-import type { Cluster, ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
-import { Command as ClientCommand, Redis as Client } from "ioredis"
+import type { ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
+import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
@@ -307,6 +307,38 @@ const placeOf = (options: Options): Origin => {
   if ("url" in options) return direct("standalone", urlOf(options))
   const { db = 0, host, port = 6379 } = options
   return direct("standalone", { host, port, db, ...securityOf(options) })
+}
+
+/**
+ * A client of ioredis, of one server or of a Cluster.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type IoredisClient = Client | Cluster
+
+/**
+ * Makes a client of ioredis for the same place, for commands that Rotif does not need. It connects at its first command, and reconnects as
+ * ioredis does; whoever made it closes it. It has nothing to do with the connections of Rotif.
+ *
+ * **Errors**: throws `RedisError` (`Refused`) for options that cannot be used.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const clientUnsafe = (options: Options): IoredisClient => {
+  const { base, mode, natMap, seeds } = originOf(options)
+  const common = { ...base, lazyConnect: true, replyMapping: "legacy" } as const
+  const client = mode === "cluster"
+    ? new Cluster(seeds.map(addressOf), {
+      lazyConnect: true,
+      redisOptions: common,
+      ...(natMap === undefined ? {} : { natMap })
+    })
+    : new Client(common)
+  // A command that fails tells its caller; without a listener the failure of the connection would be printed as well.
+  client.on("error", () => {})
+  return client
 }
 
 /** What every socket is opened with: it is used as it is, and thrown away when anything goes wrong. */
