@@ -3,8 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { Config } from "effect"
-import { Duration, Effect, Layer } from "effect"
+import { Config, Duration, Effect, Layer } from "effect"
 import * as Broadcast from "./Broadcast.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
@@ -156,8 +155,54 @@ const onRedis = (options?: RedisBroker.Options & Options) =>
 export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.RedisError | BrokerError> =>
   onRedis(options).pipe(Layer.provideMerge(Redis.layer(options)))
 
+const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
+
 /**
- * `layer` with the connection read from `Config`; see `Redis.layerConfig` for the names.
+ * Reads the options from the environment; what is not there has the default of the option.
+ *
+ * | name | option |
+ * | --- | --- |
+ * | `ROTIF_PREFIX`, `ROTIF_SHARDS` | `prefix`, `shards` |
+ * | `ROTIF_GRACE` | `graceMillis`, as a span of time |
+ * | `ROTIF_DELAYED` | `delayed` |
+ * | `ROTIF_CHECK_INTERVAL`, `ROTIF_TRIM_INTERVAL` | `checkInterval`, `trimInterval` |
+ * | `ROTIF_BLOCK_INTERVAL`, `ROTIF_LEASE`, `ROTIF_DRAIN_TIMEOUT` | `blockInterval`, `lease`, `drainTimeout` |
+ * | `ROTIF_CONCURRENCY` | `concurrency` |
+ * | `ROTIF_MAX_RETRIES`, `ROTIF_RETRY_DELAY`, `ROTIF_MAX_CRASHES` | `maxRetries`, `retryDelay`, `maxCrashes` |
+ * | `ROTIF_MAX_PAYLOAD_BYTES`, `ROTIF_MAX_WINDOW` | `maxPayloadBytes`, `maxWindow` |
+ * | `ROTIF_DEAD_LETTERS_MAX_AGE`, `ROTIF_DEAD_LETTERS_MAX_COUNT`, `ROTIF_DEAD_LETTERS_INTERVAL` | `deadLetters` |
+ *
+ * Spans of time are such as `5 seconds`.
+ *
+ * @category config
+ * @since 0.1.0
+ */
+export const config: Config.Config<RedisBroker.Options & Options> = Config.all({
+  prefix: optional(Config.String("ROTIF_PREFIX")),
+  shards: optional(Config.Int("ROTIF_SHARDS")),
+  graceMillis: optional(Config.map(Config.Duration("ROTIF_GRACE"), Duration.toMillis)),
+  delayed: optional(Config.Boolean("ROTIF_DELAYED")),
+  checkInterval: optional(Config.Duration("ROTIF_CHECK_INTERVAL")),
+  trimInterval: optional(Config.Duration("ROTIF_TRIM_INTERVAL")),
+  blockInterval: optional(Config.Duration("ROTIF_BLOCK_INTERVAL")),
+  lease: optional(Config.Duration("ROTIF_LEASE")),
+  drainTimeout: optional(Config.Duration("ROTIF_DRAIN_TIMEOUT")),
+  concurrency: optional(Config.Int("ROTIF_CONCURRENCY")),
+  maxRetries: optional(Config.Int("ROTIF_MAX_RETRIES")),
+  retryDelay: optional(Config.Duration("ROTIF_RETRY_DELAY")),
+  maxCrashes: optional(Config.Int("ROTIF_MAX_CRASHES")),
+  maxPayloadBytes: optional(Config.Int("ROTIF_MAX_PAYLOAD_BYTES")),
+  maxWindow: optional(Config.Duration("ROTIF_MAX_WINDOW")),
+  deadLetters: Config.all({
+    maxAge: optional(Config.Duration("ROTIF_DEAD_LETTERS_MAX_AGE")),
+    maxCount: optional(Config.Int("ROTIF_DEAD_LETTERS_MAX_COUNT")),
+    interval: optional(Config.Duration("ROTIF_DEAD_LETTERS_INTERVAL"))
+  })
+})
+
+/**
+ * `layer` with everything read from `Config`: the connection as `Redis.config` says, the rest as `config` says. What is given here wins,
+ * such as functions, which no environment has.
  *
  * @category layers
  * @since 0.1.0
@@ -165,4 +210,7 @@ export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.R
 export const layerConfig = (
   options?: RedisBroker.Options & Options
 ): Layer.Layer<RedisServices, Redis.RedisError | BrokerError | Config.ConfigError> =>
-  onRedis(options).pipe(Layer.provideMerge(Redis.layerConfig()))
+  Layer.unwrap(Effect.map(config, (found) => {
+    const all = { ...found, ...options, deadLetters: { ...found.deadLetters, ...options?.deadLetters } }
+    return onRedis(all).pipe(Layer.provideMerge(Redis.layerConfig()))
+  }))
