@@ -1,0 +1,447 @@
+/**
+ * What users of the Promise API may set, checked where it is given, and what it means to the layers below.
+ */
+import { Data, Duration, Redacted, Result, Schema, SchemaIssue } from "effect"
+import type * as DeadLetters from "../../DeadLetters.ts"
+import type * as Redis from "../../Redis.ts"
+import type * as RedisBroker from "../../RedisBroker.ts"
+import type * as Rotif from "../../Rotif.ts"
+import type * as Subscription from "../../Subscription.ts"
+import { prefixProblem } from "../keys.ts"
+import type { RotifMessage } from "./message.ts"
+
+/**
+ * Any JSON value. What a channel carries is known to nobody here; Effect programs have schemas for that.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+// oxlint-disable-next-line typescript/no-explicit-any -- its users read fields of it without a check
+export type Payload = any
+
+/**
+ * Where log lines go: `console`, pino, winston, or anything with these methods. Each gets one string.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Logger {
+  debug(message: string): unknown
+  info(message: string): unknown
+  warn(message: string): unknown
+  error(message: string): unknown
+}
+
+/**
+ * A named way to space retries; n is the number of the retry, from 1.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RetryStrategy {
+  /**
+   * - `fixed`: `baseDelay`. - `linear`: `baseDelay` · n. - `exponential`: `baseDelay` · `multiplier`^(n − 1).
+   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: what `customDelayFn` says.
+   */
+  readonly strategy: "fixed" | "linear" | "exponential" | "fibonacci" | "custom"
+  /** Milliseconds. Not needed by `custom`. Default 1000. */
+  readonly baseDelay?: number | undefined
+  /** Of `exponential`. Default 2. */
+  readonly multiplier?: number | undefined
+  /** No delay is longer than so many milliseconds, before jitter. */
+  readonly maxDelay?: number | undefined
+  /** Spreads each delay over 0.8 to 1.2 of it (`true`), or as `Retry.StrategyOptions` says. Default: none. */
+  readonly jitter?: boolean | "full" | "equal" | "proportional" | undefined
+  readonly customDelayFn?: ((attempt: number, message: RotifMessage) => number) | undefined
+}
+
+/**
+ * How dead letters end.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqCleanup {
+  /** `false`: dead letters are kept for ever. Default `true`. */
+  readonly enabled?: boolean | undefined
+  /** Milliseconds after which a dead letter is deleted. Default 90 days. */
+  readonly maxAge?: number | undefined
+  /** How many dead letters are kept; the oldest go first. Default 100,000. */
+  readonly maxSize?: number | undefined
+  /** How often is looked, in milliseconds. Default 1 minute. */
+  readonly cleanupInterval?: number | undefined
+  /** Publishes each dead letter to the channel `archivePrefix` before it is deleted. Default `false`. */
+  readonly archiveBeforeDelete?: boolean | undefined
+  /** The name of the channel of the archive. Default `"dlq-archive"`. */
+  readonly archivePrefix?: string | undefined
+}
+
+/**
+ * The configuration of a `NotificationManager`. All spans of time are milliseconds, unless a name says otherwise.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RotifConfig {
+  /**
+   * Where Redis is: a URL, options (`url`, `host` and `port`, `sentinels`, `cluster`, `username`, `password`, `tls`, `db`, …), or `"memory"`
+   * for everything in this process, without Redis. Default `"redis://localhost:6379"`.
+   */
+  readonly redis?: string | Redis.Options | undefined
+  /** Retries after the first attempt. Default 5. */
+  readonly maxRetries?: number | undefined
+  /** How long a failed message waits for its next attempt. Default 1000. */
+  readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
+  /** In place of `retryDelay`. */
+  readonly retryStrategy?: RetryStrategy | undefined
+  /** How often waiting messages are looked at when nothing is known to be due; only a safety net. Default 1000. */
+  readonly checkDelayInterval?: number | undefined
+  /** Whether this process delivers what is due; some process has to. Default `true`. */
+  readonly enableDelayed?: boolean | undefined
+  /** The opposite of `enableDelayed`. */
+  readonly disableDelayed?: boolean | undefined
+  /** How long one read waits at Redis; a message ends the wait at once. Default 5000. */
+  readonly blockInterval?: number | undefined
+  /** Default: the logger of Effect, which prints to the console. */
+  readonly logger?: Logger | undefined
+  /** Keep at most about so many messages of each channel. What it removes is lost for groups that had not handled it. */
+  readonly maxStreamLength?: number | undefined
+  /** Keep no message below this position, such as `"1700000000000-0"`. */
+  readonly minStreamId?: string | undefined
+  /** The group of a subscription that names none. Default `grp:` and the pattern. */
+  readonly groupNameFn?: ((pattern: string) => string) | undefined
+  /** The first part of consumers' names; a random part is added. Default `host:pid`. */
+  readonly consumerNameFn?: (() => string) | undefined
+  /** How long what was published or handled exactly once is remembered, in **seconds**. Default 3600. */
+  readonly deduplicationTTL?: number | undefined
+  /** What makes two messages the same for `exactlyOnce`, where the publish names no `dedupKey`. Default: channel and payload. */
+  readonly generateDedupKey?: ((message: { readonly channel: string; readonly payload: Payload }) => string) | undefined
+  /** The subscriptions of one group take turns, one message each, in place of reading ahead. Default `false`. */
+  readonly localRoundRobin?: boolean | undefined
+  /** How many handlers of a subscription run at a time. Default 1, in the order of publishing. */
+  readonly concurrency?: number | undefined
+  /** Namespace of all keys in Redis. Default `"rotif"`. */
+  readonly prefix?: string | undefined
+  /** How many slots of a Cluster the channels are spread over; the same for all programs of a namespace. Default 1. */
+  readonly shards?: number | undefined
+  /** How long a message belongs to a handler without a sign of life of its process. Default 60,000. */
+  readonly lease?: number | undefined
+  /** How long `stopAll` and `unsubscribe` wait for running handlers. Default 30,000. */
+  readonly drainTimeout?: number | undefined
+  /** Looks at the health this often, and logs when it changes. Default: never. */
+  readonly healthInterval?: number | undefined
+  /**
+   * The name under which `subscribeToDLQ` remembers which dead letters it has seen: processes with one name share them, each name gets
+   * all. Default `"dlq"`.
+   */
+  readonly dlqKey?: string | undefined
+  readonly dlqCleanup?: DlqCleanup | undefined
+  /** Largest message in bytes. Default 1 MiB. */
+  readonly maxPayloadBytes?: number | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOptions {
+  /** Deliver it after so many milliseconds, at the earliest. */
+  readonly delayMs?: number | undefined
+  /** Deliver it at this time, at the earliest: a `Date`, milliseconds since 1970, or an ISO string. */
+  readonly deliverAt?: Date | number | string | undefined
+  /** Store it once: the same message again within `deduplicationTTL` is a duplicate. */
+  readonly exactlyOnce?: boolean | undefined
+  /** What makes two messages the same; it includes `exactlyOnce`. Default: `generateDedupKey`, or channel and payload. */
+  readonly dedupKey?: string | undefined
+  /** Seconds, at most 7 days or that of the manager, if it is longer. Default: that of the manager. */
+  readonly deduplicationTTL?: number | undefined
+  /** Strings that travel with the message. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubscribeOptions {
+  /** The consumer group: every group gets every message, its members share them. Default: `groupNameFn` of the pattern. */
+  readonly group?: string | undefined
+  /** The same as `group`. */
+  readonly groupName?: string | undefined
+  /** The first part of the consumer's name; a random part is added. */
+  readonly consumerName?: string | undefined
+  readonly maxRetries?: number | undefined
+  readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
+  readonly retryStrategy?: RetryStrategy | undefined
+  /** Each message is handled to completion once by the group: copies of it are skipped. */
+  readonly exactlyOnce?: boolean | undefined
+  /** Seconds. Default: that of the manager. */
+  readonly deduplicationTTL?: number | undefined
+  /**
+   * Where a new group begins on what is stored already: `"earliest"` (or `"0"`, the default), `"latest"` (or `"$"`), after a position, or at
+   * a `Date`. A group that exists goes on where it was.
+   */
+  readonly startFrom?: string | Date | undefined
+  readonly concurrency?: number | undefined
+  readonly lease?: number | undefined
+  readonly localRoundRobin?: boolean | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqQuery {
+  /** A channel's name or a pattern. */
+  readonly channel?: string | undefined
+  /** Default 100. */
+  readonly limit?: number | undefined
+  /** Skip so many. Default 0. */
+  readonly offset?: number | undefined
+  /** Only those that died within so many milliseconds. */
+  readonly maxAge?: number | undefined
+}
+
+/**
+ * An option is not known, or has a value it cannot have. Thrown before anything is done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidOption extends Data.TaggedError("InvalidOption")<{
+  /** Its name, with dots: `"redis.url"`. */
+  readonly option: string
+  readonly message: string
+}> {}
+
+// -----------------------------------------------------------------------------
+// Schemas
+// -----------------------------------------------------------------------------
+
+const optional = Schema.optional
+
+const callable = Schema.declare((value: unknown): value is () => unknown => typeof value === "function", {
+  expected: "a function"
+})
+const millis = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+const positive = Schema.Finite.check(Schema.isGreaterThan(0))
+const count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+const size = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+const lease = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(100))
+const name = Schema.NonEmptyString
+const prefix = name.check(Schema.makeFilter((value) => prefixProblem(value) ?? true))
+const position = Schema.String.check(Schema.isPattern(/^\d{1,16}(-\d{1,20})?$/))
+const logger = Schema.declare(
+  (value: unknown): value is Logger =>
+    typeof value === "object" && value !== null &&
+    ["debug", "info", "warn", "error"].every((method) =>
+      typeof (value as Record<string, unknown>)[method] === "function"
+    ),
+  { expected: "an object with the methods debug, info, warn and error" }
+)
+const date = Schema.Date.check(Schema.makeFilter((value) => !Number.isNaN(value.getTime()) || "expected a valid Date"))
+
+const strategy = Schema.Struct({
+  strategy: Schema.Literals(["fixed", "linear", "exponential", "fibonacci", "custom"]),
+  baseDelay: optional(millis),
+  multiplier: optional(positive),
+  maxDelay: optional(millis),
+  jitter: optional(Schema.Union([Schema.Boolean, Schema.Literals(["full", "equal", "proportional"])])),
+  customDelayFn: optional(callable)
+})
+
+const retryDelay = Schema.Union([millis, callable])
+
+const secret = Schema.Union([
+  Schema.String,
+  Schema.declare((value: unknown): value is Redacted.Redacted<string> => Redacted.isRedacted(value), {
+    expected: "a string"
+  })
+])
+const tls = Schema.Union([Schema.Boolean, Schema.Record(Schema.String, Schema.Unknown)])
+const address = Schema.Struct({ host: name, port: Schema.Int })
+// Spans of time, and what only code can make; their values are checked where they are used.
+const given = Schema.Unknown
+
+const redis = Schema.Struct({
+  url: optional(secret),
+  host: optional(name),
+  port: optional(Schema.Int),
+  db: optional(count),
+  username: optional(Schema.String),
+  password: optional(secret),
+  tls: optional(tls),
+  insecure: optional(Schema.Boolean),
+  sentinels: optional(Schema.Array(address)),
+  name: optional(name),
+  sentinelUsername: optional(Schema.String),
+  sentinelPassword: optional(secret),
+  sentinelTls: optional(tls),
+  cluster: optional(Schema.Array(address)),
+  natMap: optional(given),
+  client: optional(given),
+  commandTimeout: optional(given),
+  connectTimeout: optional(given),
+  startTimeout: optional(given),
+  maxWaiting: optional(size),
+  connectionName: optional(name)
+})
+
+const config = Schema.Struct({
+  redis: optional(Schema.Union([name, redis])),
+  maxRetries: optional(count),
+  retryDelay: optional(retryDelay),
+  retryStrategy: optional(strategy),
+  checkDelayInterval: optional(positive),
+  enableDelayed: optional(Schema.Boolean),
+  disableDelayed: optional(Schema.Boolean),
+  blockInterval: optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(10))),
+  logger: optional(logger),
+  maxStreamLength: optional(count),
+  minStreamId: optional(position),
+  groupNameFn: optional(callable),
+  consumerNameFn: optional(callable),
+  deduplicationTTL: optional(positive),
+  generateDedupKey: optional(callable),
+  localRoundRobin: optional(Schema.Boolean),
+  concurrency: optional(size),
+  prefix: optional(prefix),
+  shards: optional(size),
+  lease: optional(lease),
+  drainTimeout: optional(millis),
+  healthInterval: optional(positive),
+  dlqKey: optional(name),
+  dlqCleanup: optional(Schema.Struct({
+    enabled: optional(Schema.Boolean),
+    maxAge: optional(millis),
+    maxSize: optional(count),
+    cleanupInterval: optional(positive),
+    archiveBeforeDelete: optional(Schema.Boolean),
+    archivePrefix: optional(name)
+  })),
+  maxPayloadBytes: optional(size)
+})
+
+const publishing = Schema.Struct({
+  delayMs: optional(millis),
+  deliverAt: optional(Schema.Union([Schema.Finite, name, date])),
+  exactlyOnce: optional(Schema.Boolean),
+  dedupKey: optional(name),
+  deduplicationTTL: optional(positive),
+  headers: optional(Schema.Record(Schema.String, Schema.String))
+})
+
+const subscribing = Schema.Struct({
+  group: optional(name),
+  groupName: optional(name),
+  consumerName: optional(name),
+  maxRetries: optional(count),
+  retryDelay: optional(retryDelay),
+  retryStrategy: optional(strategy),
+  exactlyOnce: optional(Schema.Boolean),
+  deduplicationTTL: optional(positive),
+  startFrom: optional(Schema.Union([Schema.Literals(["earliest", "latest", "$"]), position, date])),
+  concurrency: optional(size),
+  lease: optional(lease),
+  localRoundRobin: optional(Schema.Boolean)
+})
+
+const dlqQuery = Schema.Struct({
+  channel: optional(name),
+  limit: optional(count),
+  offset: optional(count),
+  maxAge: optional(millis)
+})
+
+const format = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** A check of options by their schema: what is wrong, if anything is. */
+const checker = (where: string, schema: Schema.ConstraintDecoder<unknown>) => {
+  const decode = Schema.decodeUnknownResult(schema)
+  return (options: unknown): InvalidOption | undefined => {
+    if (options === undefined) return undefined
+    const result = decode(options, { onExcessProperty: "error" })
+    if (Result.isSuccess(result)) return undefined
+    const [issue] = format(result.failure.issue).issues
+    const option = (issue?.path ?? []).map(String).join(".")
+    const problem = issue?.message.replace(/^Expected/, "expected").replace(" | undefined", "") ?? "it is not valid"
+    return new InvalidOption({
+      option,
+      message: option === ""
+        ? `${where}: the options must be an object`
+        : problem === "expected no excess property"
+        ? `${where}: there is no option "${option}"`
+        : `${where}: the option "${option}" is not valid: ${problem}`
+    })
+  }
+}
+
+export const checkConfig = checker("NotificationManager", config)
+export const checkPublish = checker("publish", publishing)
+export const checkSubscribe = checker("subscribe", subscribing)
+export const checkDlqQuery = checker("getDLQMessages", dlqQuery)
+
+// -----------------------------------------------------------------------------
+// What the options mean
+// -----------------------------------------------------------------------------
+
+/** The schema of every channel here. */
+export const anything = { payload: Schema.Unknown }
+
+export const defaults = {
+  url: "redis://localhost:6379",
+  retryDelayMillis: 1000,
+  leaseMillis: 60_000,
+  deduplicationSeconds: 3600,
+  longestSeconds: 7 * 86_400,
+  dlqKey: "dlq",
+  archive: "dlq-archive",
+  maxAge: Duration.days(90),
+  maxSize: 100_000
+} as const
+
+/** Where Redis is; `undefined` for `"memory"`. */
+export const redisOf = ({ redis = defaults.url }: RotifConfig): Redis.Options | undefined => {
+  if (redis === "memory") return undefined
+  if (typeof redis === "string") return { url: redis }
+  const isSomewhere = ["url", "host", "sentinels", "cluster", "client"].some((key) => key in redis)
+  return isSomewhere ? redis : { ...redis, url: defaults.url }
+}
+
+/** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
+export const rotifOptions = (
+  options: RotifConfig,
+  archive: NonNullable<DeadLetters.Retention["archive"]>
+): Rotif.Options & RedisBroker.Options => {
+  const { dlqCleanup: cleanup } = options
+  return {
+    checkInterval: options.checkDelayInterval ?? 1000,
+    delayed: options.enableDelayed !== false && options.disableDelayed !== true,
+    blockInterval: options.blockInterval ?? 5000,
+    groupName: options.groupNameFn ?? ((pattern) => `grp:${pattern}`),
+    consumerName: options.consumerNameFn,
+    concurrency: options.concurrency,
+    lease: options.lease ?? defaults.leaseMillis,
+    drainTimeout: options.drainTimeout ?? 30_000,
+    maxRetries: options.maxRetries ?? 5,
+    maxPayloadBytes: options.maxPayloadBytes,
+    maxWindow: Math.max(options.deduplicationTTL ?? 0, defaults.longestSeconds) * 1000,
+    prefix: options.prefix,
+    shards: options.shards,
+    deadLetters: cleanup?.enabled === false
+      ? { maxAge: Duration.infinity, maxCount: Infinity }
+      : {
+        maxAge: cleanup?.maxAge ?? defaults.maxAge,
+        maxCount: cleanup?.maxSize ?? defaults.maxSize,
+        interval: cleanup?.cleanupInterval,
+        archive: cleanup?.archiveBeforeDelete === true ? archive : undefined
+      }
+  }
+}
+
+export const startOf = (start: SubscribeOptions["startFrom"]): Subscription.StartFrom | undefined => {
+  if (start === undefined) return undefined
+  if (typeof start !== "string") return { time: start }
+  if (start === "$" || start === "latest") return "latest"
+  return start === "0" || start === "earliest" ? "earliest" : { position: start }
+}

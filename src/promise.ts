@@ -1,0 +1,477 @@
+/**
+ * Rotif for programs that do not use Effect: one class, with Promises.
+ *
+ * `NotificationManager` is a facade over the layers of Rotif: it runs their effects, and everything they promise holds here too.
+ *
+ * @since 0.1.0
+ */
+import { Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import * as Channel from "./Channel.ts"
+import * as DeadLetters from "./DeadLetters.ts"
+import type { HealthStatus } from "./internal/promise/health.ts"
+import * as Health from "./internal/promise/health.ts"
+import type { Middleware } from "./internal/promise/hooks.ts"
+import * as Hooks from "./internal/promise/hooks.ts"
+import type { DlqMessage, DlqStats } from "./internal/promise/letters.ts"
+import * as Letters from "./internal/promise/letters.ts"
+import { loggerLayer } from "./internal/promise/logging.ts"
+import * as Message from "./internal/promise/message.ts"
+import type { RotifMessage } from "./internal/promise/message.ts"
+import * as Options from "./internal/promise/options.ts"
+import type { DlqQuery, Payload, PublishOptions, RotifConfig, SubscribeOptions } from "./internal/promise/options.ts"
+import { policyOf } from "./internal/promise/retrying.ts"
+import * as Sameness from "./internal/promise/sameness.ts"
+import * as Publisher from "./Publisher.ts"
+import * as Redis from "./Redis.ts"
+import * as Rotif from "./Rotif.ts"
+import * as Core from "./Subscription.ts"
+
+export { type HealthStatus } from "./internal/promise/health.ts"
+export { type Middleware } from "./internal/promise/hooks.ts"
+export { type DlqMessage, type DlqStats } from "./internal/promise/letters.ts"
+export { type RotifMessage, UnrecoverableError, UnrecoverableError as Reject } from "./internal/promise/message.ts"
+export {
+  type DlqCleanup,
+  type DlqQuery,
+  InvalidOption,
+  type Logger,
+  type Payload,
+  type PublishOptions,
+  type RetryStrategy,
+  type RotifConfig,
+  type SubscribeOptions
+} from "./internal/promise/options.ts"
+
+/**
+ * What `publish` returns for a message that was published before.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const DUPLICATE = "DUPLICATE"
+
+/**
+ * Counts of one subscription since it started, in this process.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubscriptionStats {
+  /** Handled and acknowledged. */
+  readonly messages: number
+  /** Skipped, because a copy was handled before (`exactlyOnce`). */
+  readonly duplicates: number
+  /** Attempts that failed and are made again. */
+  readonly retries: number
+  /** Messages given up: they became dead letters. */
+  readonly failures: number
+  /** Handed to this process and not settled yet. */
+  readonly pending: number
+  /** When the last message was settled, in milliseconds since 1970. */
+  readonly lastMessageAt: number | undefined
+}
+
+/**
+ * A running subscription.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subscription {
+  readonly id: string
+  readonly pattern: string
+  readonly group: string
+  readonly isPaused: boolean
+  readonly stats: () => SubscriptionStats
+  /** Takes no more messages, and lets running handlers finish. */
+  readonly pause: () => Promise<void>
+  readonly resume: () => Promise<void>
+  /** Ends it: finishes what runs, gives the rest back. With `removeGroup` the group is forgotten, with all it had not handled. */
+  readonly unsubscribe: (options?: { readonly removeGroup?: boolean | undefined }) => Promise<void>
+}
+
+/** How many channels are remembered with their options. */
+const mostChannels = 1000
+
+/**
+ * Publishes and handles messages with Promises.
+ *
+ * **Details**: it connects with the first call that needs Redis (or `waitUntilReady`); when that fails, the next call tries again. Whatever
+ * fails rejects with an `Error` whose message says what to do; see `docs/promise.md`.
+ *
+ * **Errors**: the constructor throws `InvalidOption` for an option that is not known or not valid.
+ *
+ * **Example** (Publishing and handling)
+ *
+ * ```ts check
+ * import { NotificationManager } from "rotif/promise"
+ *
+ * const manager = new NotificationManager({ redis: "redis://localhost:6379", maxRetries: 3 })
+ *
+ * await manager.subscribe("orders.*", async (message) => {
+ *   console.log(message.payload)
+ * }, { group: "billing" })
+ * await manager.publish("orders.placed", { id: "o-1" })
+ *
+ * await manager.stopAll()
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export class NotificationManager {
+  readonly #config: RotifConfig
+  readonly #client: Redis.IoredisClient | undefined
+  readonly #layer: Layer.Layer<Rotif.Services, unknown>
+  readonly #scope = Scope.makeUnsafe("parallel")
+  readonly #channels = new Map<string, Channel.Channel<string, Schema.Unknown>>()
+  readonly #middleware: Array<Middleware> = []
+  readonly #subscriptions = new Set<Subscription>()
+  #runtime: ManagedRuntime.ManagedRuntime<Rotif.Services, unknown> | undefined
+  #stopped: Promise<void> | undefined
+  #isDraining = false
+
+  constructor(config: RotifConfig = {}) {
+    const problem = Options.checkConfig(config)
+    if (problem !== undefined) throw problem
+    this.#config = config
+    const redis = Options.redisOf(config)
+    // It opens no connection before it is used.
+    this.#client = redis === undefined ? undefined : Redis.clientUnsafe(redis)
+    const archive = config.dlqCleanup?.archivePrefix ?? Options.defaults.archive
+    const options = Options.rotifOptions(
+      config,
+      (letters) =>
+        Effect.tryPromise({ try: () => this.#run(Letters.archive(archive, letters)), catch: (error) => error })
+    )
+    const services = redis === undefined
+      ? Rotif.layerMemoryWith(options)
+      : Rotif.layer({ ...redis, ...options })
+    const { healthInterval } = config
+    const watched = healthInterval === undefined
+      ? services
+      : Layer.provideMerge(
+        Layer.effectDiscard(Effect.forkScoped(Health.watch(() => this.getSubscriptions(), healthInterval))),
+        services
+      )
+    this.#layer = Layer.provideMerge(watched, loggerLayer(config.logger))
+  }
+
+  /** Runs an effect; while it drains, only what running handlers need. */
+  #run<A>(effect: Effect.Effect<A, unknown, Rotif.Services>, alsoDraining = false): Promise<A> {
+    let runtime = this.#runtime
+    if (this.#stopped !== undefined && !(alsoDraining && this.#isDraining && runtime !== undefined)) {
+      return Promise.reject(new Error("the NotificationManager is stopped"))
+    }
+    if (runtime === undefined) {
+      const made = ManagedRuntime.make(this.#layer)
+      this.#runtime = runtime = made
+      // A start that failed is not kept: the next call tries again.
+      Effect.runFork(Effect.catchCause(made.contextEffect, () =>
+        Effect.suspend(() => {
+          if (this.#runtime === made) this.#runtime = undefined
+          return made.disposeEffect
+        })))
+    }
+    // Not as a fiber of the runtime: who waits for a start that fails is to be told why, and not to be interrupted.
+    return runtime.cachedContext === undefined
+      ? Effect.runPromise(Effect.flatMap(runtime.contextEffect, (context) => Effect.provideContext(effect, context)))
+      : Effect.runPromiseWith(runtime.cachedContext)(effect)
+  }
+
+  #channel(name: string): Channel.Channel<string, Schema.Unknown> {
+    let channel = this.#channels.get(name)
+    if (channel === undefined) {
+      const { maxStreamLength, minStreamId } = this.#config
+      const limits = maxStreamLength === undefined && minStreamId === undefined
+        ? undefined
+        : { maxLength: maxStreamLength, minId: minStreamId }
+      channel = Channel.make(name, { ...Options.anything, limits })
+      if (this.#channels.size >= mostChannels) this.#channels.clear()
+      this.#channels.set(name, channel)
+    }
+    return channel
+  }
+
+  #source(pattern: string): Channel.Channel<string, Schema.Unknown> | Channel.Pattern<Schema.Unknown> {
+    return pattern.includes("*") ? Channel.pattern(pattern, Options.anything) : this.#channel(pattern)
+  }
+
+  /**
+   * The client of ioredis for the same server, for what Rotif does not do. It connects when it is used; `stopAll` closes it.
+   */
+  get redis(): Redis.IoredisClient {
+    if (this.#client === undefined) throw new Error("a NotificationManager in memory has no Redis client")
+    return this.#client
+  }
+
+  /** Connects; rejects when that fails. */
+  waitUntilReady(): Promise<void> {
+    return this.#run(Effect.void)
+  }
+
+  // Publishing -------------------------------------------------------------------------------------------------------
+
+  #prepare(channel: string, payload: Payload, options: PublishOptions | undefined) {
+    const config = this.#config
+    return Effect.gen({ self: this }, function*() {
+      const problem = Options.checkPublish(options)
+      if (problem !== undefined) return yield* problem
+      yield* Hooks.before(this.#middleware, "beforePublish", channel, payload, options)
+      const value = yield* Sameness.plain(channel, payload)
+      const id = options?.exactlyOnce === true || options?.dedupKey !== undefined
+        ? yield* Effect.try({
+          try: () => Sameness.onceId(config, channel, value, options.dedupKey),
+          catch: (error) => error
+        })
+        : undefined
+      const seconds = options?.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
+      const publishing: Publisher.PublishOptions = {
+        headers: options?.headers,
+        delay: options?.delayMs,
+        at: options?.deliverAt,
+        id,
+        deduplicate: id === undefined ? undefined : { window: Duration.seconds(seconds) }
+      }
+      // A name that cannot be used throws; here it fails the publish.
+      return { channel: yield* Effect.try({ try: () => this.#channel(channel), catch: (e) => e }), value, publishing }
+    })
+  }
+
+  /**
+   * Publishes a message; when it resolves the message is stored, also when nobody subscribes yet.
+   *
+   * **Details**: it resolves to the id of the message, or to `"DUPLICATE"` when it was published before (only with `exactlyOnce` or
+   * `dedupKey`).
+   *
+   * **Errors**: rejects when the message is not stored: a payload without a JSON form, an option or a name that cannot be used, Redis away
+   * or refusing, what `beforePublish` threw. Only `PublishUncertain` leaves open whether it is.
+   */
+  publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
+    return this.#run(
+      Effect.gen({ self: this }, function*() {
+        const prepared = yield* this.#prepare(channel, payload, options)
+        const receipt = yield* Publisher.publish(prepared.channel, prepared.value, prepared.publishing)
+        const result = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
+        yield* Hooks.after(this.#middleware, "afterPublish", channel, payload, result, options)
+        return result
+      }),
+      true
+    )
+  }
+
+  /**
+   * Publishes many messages in few round trips; what `publish` returns for each, in order. The messages of one channel are stored in order.
+   *
+   * **Errors**: everything is checked before anything is sent. When some are not stored it rejects with `PublishIncomplete`, or with what
+   * befell one of them.
+   */
+  publishBatch(
+    messages: ReadonlyArray<{
+      readonly channel: string
+      readonly payload: Payload
+      readonly options?: PublishOptions | undefined
+    }>
+  ): Promise<ReadonlyArray<string>> {
+    return this.#run(
+      Effect.gen({ self: this }, function*() {
+        const prepared = yield* Effect.forEach(
+          messages,
+          (message) => this.#prepare(message.channel, message.payload, message.options)
+        )
+        const results = new Array<string>(messages.length)
+        const byChannel = Map.groupBy(prepared.keys(), (index) => prepared[index]!.channel.name)
+        yield* Effect.forEach(byChannel.values(), (indexes) =>
+          Effect.map(
+            Publisher.publishAll(
+              prepared[indexes[0]!]!.channel,
+              indexes.map((index): unknown => prepared[index]!.value),
+              (_, i) => prepared[indexes[i]!]!.publishing
+            ),
+            (receipts) => {
+              for (const [i, receipt] of receipts.entries()) {
+                results[indexes[i]!] = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
+              }
+            }
+          ), { concurrency: 8, discard: true })
+        yield* Effect.forEach(
+          messages,
+          ({ channel, options, payload }, index) =>
+            Hooks.after(this.#middleware, "afterPublish", channel, payload, results[index]!, options)
+        )
+        return results
+      }),
+      true
+    )
+  }
+
+  // Subscribing ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Handles the messages of a channel, or of all channels that match a pattern: `*` stands for one segment between dots, `**` for one or
+   * more. When it resolves, what is published from then on reaches the group whatever happens.
+   *
+   * **Errors**: rejects when an option or the pattern cannot be used, or the group could not be joined. While it runs, failures of Redis are
+   * logged and it goes on.
+   */
+  subscribe(
+    pattern: string,
+    handler: (message: RotifMessage) => unknown,
+    options: SubscribeOptions = {}
+  ): Promise<Subscription> {
+    const config = this.#config
+    return this.#run(Effect.gen({ self: this }, function*() {
+      const problem = Options.checkSubscribe(options)
+      if (problem !== undefined) return yield* problem
+      const source = yield* Effect.try({ try: () => this.#source(pattern), catch: (error) => error })
+      const lease = options.lease ?? config.lease ?? Options.defaults.leaseMillis
+      const seconds = options.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
+      const subscription = yield* Core.make(source, {
+        group: options.group ?? options.groupName,
+        consumer: options.consumerName,
+        concurrency: options.concurrency,
+        // Nothing waits here that another consumer of the group could take.
+        prefetch: options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined,
+        lease,
+        startFrom: Options.startOf(options.startFrom),
+        maxRetries: options.maxRetries,
+        handler: (message) => this.#handle(handler, Message.fromMessage(message)),
+        retry: policyOf(options, config),
+        exactlyOnce: options.exactlyOnce === true
+          ? { key: (message) => Sameness.onceKey(config, message), ttl: Math.max(seconds * 1000, lease) }
+          : false
+      }).pipe(Effect.provideService(Scope.Scope, this.#scope))
+      return this.#keep(subscription)
+    }))
+  }
+
+  #handle(handler: (message: RotifMessage) => unknown, message: RotifMessage): Effect.Effect<void, unknown> {
+    const all = this.#middleware
+    return Hooks.before(all, "beforeProcess", message).pipe(
+      Effect.andThen(Message.handle(handler, message)),
+      Effect.tapError((error) =>
+        Message.isWish(error) ? Effect.void : Hooks.after(all, "onError", message, error as Error)
+      ),
+      Effect.tap(() => Hooks.after(all, "afterProcess", message))
+    )
+  }
+
+  #keep(core: Core.Subscription): Subscription {
+    const subscriptions = this.#subscriptions
+    const subscription: Subscription = {
+      id: core.consumer,
+      pattern: core.pattern,
+      group: core.group,
+      get isPaused() {
+        return Effect.runSync(core.isPaused)
+      },
+      stats: () => {
+        const { dead, duplicates, held, lastSettledAtMillis, processed, retried } = Effect.runSync(core.stats)
+        return {
+          messages: processed,
+          duplicates,
+          retries: retried,
+          failures: dead,
+          pending: held,
+          lastMessageAt: lastSettledAtMillis
+        }
+      },
+      pause: () => Effect.runPromise(core.pause),
+      resume: () => Effect.runPromise(core.resume),
+      unsubscribe: (options) => Effect.runPromise(core.unsubscribe(options))
+    }
+    subscriptions.add(subscription)
+    Effect.runFork(Effect.andThen(core.ended, Effect.sync(() => subscriptions.delete(subscription))))
+    return subscription
+  }
+
+  /** The subscriptions that run. */
+  getSubscriptions(): Array<Subscription> {
+    return [...this.#subscriptions]
+  }
+
+  /** The counts of all subscriptions that run. */
+  getSubscriptionStats(): Array<SubscriptionStats & Pick<Subscription, "id" | "pattern" | "group">> {
+    return this.getSubscriptions().map(({ group, id, pattern, stats }) => ({ id, pattern, group, ...stats() }))
+  }
+
+  /** Adds hooks around publishing and handling, after those that are there; also for subscriptions that run already. */
+  use(middleware: Middleware): void {
+    this.#middleware.push(middleware)
+  }
+
+  // Dead letters -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Handles dead letters, those that are there and those to come. `ack` deletes a dead letter; a handler that ends without it keeps it,
+   * and does not get it again; one that throws gets it again after a pause.
+   */
+  subscribeToDLQ(handler: (message: RotifMessage) => unknown): Promise<void> {
+    return this.#run(
+      DeadLetters.subscribe({
+        name: this.#config.dlqKey ?? Options.defaults.dlqKey,
+        handler: (letter) => Message.handle(handler, Message.fromLetter(letter))
+      }).pipe(Effect.provideService(Scope.Scope, this.#scope))
+    )
+  }
+
+  /** Sends dead letters back to the groups that gave them up, the oldest first, as attempt 1; how many. Default: at most 10. */
+  requeueFromDLQ(count = 10): Promise<number> {
+    return count === 0
+      ? Promise.resolve(0)
+      : this.#run(Effect.map(DeadLetters.requeueAll({}, { limit: count }), ({ moved }) => moved))
+  }
+
+  /** How many dead letters there are, by channel, and when the first and the last was given up. */
+  getDLQStats(): Promise<DlqStats> {
+    return this.#run(Letters.stats)
+  }
+
+  /** Dead letters, the newest first. */
+  getDLQMessages(query: DlqQuery = {}): Promise<Array<DlqMessage>> {
+    return this.#run(Letters.list(query))
+  }
+
+  /** Deletes now what `dlqCleanup` would delete at its next look, through the archive if there is one; how many. */
+  cleanupDLQ(): Promise<number> {
+    return this.#run(DeadLetters.expire)
+  }
+
+  /** Deletes all dead letters; how many. They do not go through the archive. */
+  clearDLQ(): Promise<number> {
+    return this.#run(DeadLetters.purge({}))
+  }
+
+  // Health and end ---------------------------------------------------------------------------------------------------
+
+  /** Whether the backend answers, what runs here, and how many dead letters there are. It never rejects. */
+  getHealthStatus(): Promise<HealthStatus> {
+    const running = () => this.getSubscriptions()
+    return this.#run(Health.check(running)).catch((error: unknown) => Health.unhealthy(running(), error))
+  }
+
+  /**
+   * Ends everything: takes no more messages, waits for running handlers (up to `drainTimeout`), gives the rest back, closes all
+   * connections. It may be called again. From then on everything else rejects, but that running handlers may still publish.
+   */
+  stopAll(): Promise<void> {
+    if (this.#stopped === undefined) {
+      this.#isDraining = true
+      this.#stopped = Effect.runPromise(
+        Scope.close(this.#scope, Exit.void).pipe(
+          Effect.andThen(Effect.suspend(() => {
+            this.#isDraining = false
+            return this.#runtime?.disposeEffect ?? Effect.void
+          })),
+          Effect.ensuring(Effect.sync(() => this.#client?.disconnect()))
+        )
+      )
+    }
+    return this.#stopped
+  }
+
+  /** `await using manager = …` ends it with its block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stopAll()
+  }
+}

@@ -1,0 +1,686 @@
+/** The Promise API beyond the page: what its documentation promises, on every backend. */
+import { assert, describe, it } from "@effect/vitest"
+import type { PublishOptions, RotifConfig, RotifMessage, SubscribeOptions, Subscription } from "rotif/promise"
+import { NotificationManager, Reject, UnrecoverableError } from "rotif/promise"
+import { managed, until } from "./promiseKit.ts"
+
+const failure = (promise: Promise<unknown>): Promise<Error> =>
+  promise.then((value) => assert.fail(`it did not fail, but gave ${JSON.stringify(value)}`), (error: Error) => error)
+
+export const promiseSuite = (name: string, config: () => RotifConfig): void => {
+  describe(`rotif/promise, on ${name}`, () => {
+    const settled = (subscription: Subscription, messages: number) =>
+      until(() => subscription.stats().messages === messages && subscription.stats().pending === 0)
+
+    describe("publish", () => {
+      it("carries every JSON value as it is", async () => {
+        const manager = managed(config())
+        const payloads = [null, "", 0, false, -0.5, "ä\u0000", [], {}, { a: [1, { b: null }] }, [null, [[]]]]
+        const seen: Array<unknown> = []
+        await manager.subscribe("values", async (message) => void seen.push(message.payload))
+        for (const payload of payloads) await manager.publish("values", payload)
+        await until(() => seen.length === payloads.length)
+        assert.deepStrictEqual(seen, payloads)
+      })
+
+      it("stores what JSON.stringify makes of a value: dates as text, nothing for what is undefined", async () => {
+        const manager = managed(config())
+        const seen: Array<unknown> = []
+        await manager.subscribe("values", async (message) => void seen.push(message.payload))
+        await manager.publish("values", { at: new Date(0), none: undefined })
+        await until(() => seen.length === 1)
+        assert.deepStrictEqual(seen, [{ at: "1970-01-01T00:00:00.000Z" }])
+      })
+
+      it("refuses what has no JSON form, and stores nothing", async () => {
+        const manager = managed(config())
+        const seen: Array<unknown> = []
+        await manager.subscribe("values", async (message) => void seen.push(message.payload))
+        const circular: Record<string, unknown> = {}
+        circular["self"] = circular
+        for (const [payload, why] of [[circular, /circular/], [1n, /BigInt/], [{ n: [1n] }, /BigInt/]] as const) {
+          const error = await failure(manager.publish("values", payload))
+          assert.match(error.message, /the payload for "values" cannot be stored as JSON/)
+          assert.match(error.message, why)
+        }
+        for (const payload of [undefined, () => {}, Symbol("x")]) {
+          assert.match((await failure(manager.publish("values", payload))).message, /has no JSON form/)
+        }
+        const batch = [{ channel: "values", payload: 1 }, { channel: "values", payload: 1n }]
+        assert.match((await failure(manager.publishBatch(batch))).message, /BigInt/)
+        await manager.publish("values", "last")
+        await until(() => seen.length > 0)
+        assert.deepStrictEqual(seen, ["last"])
+      })
+
+      it("tells a duplicate by its key, or by channel and payload whatever the order of keys", async () => {
+        const manager = managed(config())
+        const seen: Array<unknown> = []
+        const subscription = await manager.subscribe("orders", async (message) => void seen.push(message.payload))
+        const once = { exactlyOnce: true }
+        const id = await manager.publish("orders", { a: 1, b: { c: 2, d: 3 } }, once)
+        assert.notStrictEqual(id, "DUPLICATE")
+        assert.strictEqual(await manager.publish("orders", { b: { d: 3, c: 2 }, a: 1 }, once), "DUPLICATE")
+        assert.notStrictEqual(await manager.publish("refunds", { a: 1, b: { c: 2, d: 3 } }, once), "DUPLICATE")
+        assert.notStrictEqual(await manager.publish("orders", { a: 2 }, { ...once, dedupKey: "k" }), "DUPLICATE")
+        assert.strictEqual(await manager.publish("orders", { a: 3 }, { dedupKey: "k" }), "DUPLICATE")
+        assert.notStrictEqual(await manager.publish("orders", { a: 3 }), "DUPLICATE")
+        assert.notStrictEqual(await manager.publish("orders", { a: 3 }), "DUPLICATE")
+        await settled(subscription, 4)
+        assert.deepStrictEqual(seen, [{ a: 1, b: { c: 2, d: 3 } }, { a: 2 }, { a: 3 }, { a: 3 }])
+      })
+
+      it("forgets a duplicate after its time", async () => {
+        const manager = managed({ ...config(), deduplicationTTL: 0.05 })
+        await manager.publish("orders", 1, { exactlyOnce: true })
+        await manager.publish("orders", 1, { exactlyOnce: true, dedupKey: "k", deduplicationTTL: 1000 })
+        await until(async () => await manager.publish("orders", 1, { exactlyOnce: true }) !== "DUPLICATE")
+        assert.strictEqual(await manager.publish("orders", 1, { dedupKey: "k", deduplicationTTL: 1000 }), "DUPLICATE")
+      })
+
+      it("remembers a duplicate as long as the manager says, also longer than a week", async () => {
+        const month = 30 * 86_400
+        const manager = managed({ ...config(), deduplicationTTL: month })
+        await manager.publish("orders", 1, { exactlyOnce: true })
+        assert.strictEqual(await manager.publish("orders", 1, { exactlyOnce: true }), "DUPLICATE")
+        const error = await failure(manager.publish("orders", 1, { dedupKey: "k", deduplicationTTL: 2 * month }))
+        assert.match(error.message, /window/)
+      })
+
+      it("asks generateDedupKey where no key is given", async () => {
+        const manager = managed({ ...config(), generateDedupKey: ({ channel, payload }) => `${channel}/${payload.id}` })
+        await manager.publish("orders", { id: 1, at: 1 }, { exactlyOnce: true })
+        assert.strictEqual(await manager.publish("orders", { id: 1, at: 2 }, { exactlyOnce: true }), "DUPLICATE")
+        assert.notStrictEqual(await manager.publish("orders", { id: 1 }, { dedupKey: "other" }), "DUPLICATE")
+      })
+
+      it("publishBatch: results in order, duplicates among them", async () => {
+        const manager = managed(config())
+        const seen: Array<string> = []
+        await manager.subscribe("*", async (message) => void seen.push(`${message.channel} ${message.payload}`))
+        const once = { exactlyOnce: true }
+        const results = await manager.publishBatch([
+          { channel: "a", payload: 1, options: once },
+          { channel: "b", payload: 1 },
+          { channel: "a", payload: 1, options: once },
+          { channel: "a", payload: 2, options: { headers: { h: "1" } } }
+        ])
+        assert.lengthOf(results, 4)
+        assert.strictEqual(results[2], "DUPLICATE")
+        assert.strictEqual(new Set(results).size, 4)
+        await until(() => seen.length === 3)
+        assert.deepStrictEqual(seen.filter((line) => line.startsWith("a")), ["a 1", "a 2"])
+        assert.deepStrictEqual(await manager.publishBatch([]), [])
+      })
+
+      it("refuses a name or an option that cannot be used, naming it", async () => {
+        const manager = managed(config())
+        assert.match((await failure(manager.publish("a..b", 1))).message, /"a\.\.b"/)
+        const wrong = { delayMS: 5 } as PublishOptions
+        assert.strictEqual(
+          (await failure(manager.publish("a", 1, wrong))).message,
+          "publish: there is no option \"delayMS\""
+        )
+        assert.match((await failure(manager.publish("a", 1, { delayMs: -1 }))).message, /"delayMs"/)
+        assert.match((await failure(manager.publish("a", 1, { deliverAt: "soon" }))).message, /at/)
+      })
+    })
+
+    describe("subscribe", () => {
+      it("hands over id, channel, payload, timestamp, attempt, headers and group", async () => {
+        const manager = managed(config())
+        const seen: Array<RotifMessage> = []
+        const from = Date.now()
+        await manager.subscribe("orders.*", async (message) => void seen.push(message), { groupName: "billing" })
+        const id = await manager.publish("orders.placed", { n: 1 }, { headers: { trace: "t" } })
+        await until(() => seen.length === 1)
+        const { attempt, channel, group, headers, payload, timestamp } = seen[0]!
+        assert.deepStrictEqual(
+          { id: seen[0]!.id, attempt, channel, group, headers, payload },
+          { id, attempt: 1, channel: "orders.placed", group: "billing", headers: { trace: "t" }, payload: { n: 1 } }
+        )
+        assert.closeTo(timestamp, from, 60_000)
+      })
+
+      it("names a group grp:pattern unless something says otherwise", async () => {
+        const manager = managed(config())
+        assert.strictEqual((await manager.subscribe("orders.*", () => {})).group, "grp:orders.*")
+        assert.strictEqual((await manager.subscribe("orders.*", () => {}, { group: "g" })).group, "g")
+      })
+
+      it("acknowledges on success without ack, and takes ack twice", async () => {
+        const manager = managed(config())
+        const plain = await manager.subscribe("a", () => "anything")
+        const twice = await manager.subscribe("b", async ({ ack }) => {
+          await ack()
+          await ack()
+        })
+        await manager.publish("a", 1)
+        await manager.publish("b", 1)
+        await settled(plain, 1)
+        await settled(twice, 1)
+      })
+
+      it("a handler that throws after ack has acknowledged", async () => {
+        const manager = managed({ ...config(), retryDelay: 1 })
+        let attempts = 0
+        const subscription = await manager.subscribe("a", async (message) => {
+          attempts++
+          await message.ack()
+          throw new Error("too late")
+        })
+        await manager.publish("a", 1)
+        await settled(subscription, 1)
+        assert.strictEqual(attempts, 1)
+        assert.strictEqual((await manager.getDLQStats()).totalMessages, 0)
+      })
+
+      it("retry: again as the next attempt, after the given delay, and within maxRetries", async () => {
+        const manager = managed({ ...config(), retryDelay: 60_000, maxRetries: 2 })
+        const seen: Array<number> = []
+        await manager.subscribe("a", async (message) => {
+          seen.push(message.attempt)
+          await message.retry(5)
+        })
+        await manager.publish("a", 1)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+        assert.deepStrictEqual(seen, [1, 2, 3])
+        const [letter] = await manager.getDLQMessages()
+        assert.match(letter!.error, /asked for a retry/)
+      })
+
+      it("reject and the error class: to the dead letters at once", async () => {
+        const manager = managed({ ...config(), retryDelay: 1 })
+        let attempts = 0
+        await manager.subscribe("a", async (message) => {
+          attempts++
+          if (message.payload === "reject") await message.reject("not for us")
+          else if (message.payload === "class") throw new UnrecoverableError("never")
+          else throw new (class OurError extends Reject {})("nor this")
+        })
+        for (const payload of ["reject", "class", "subclass"]) await manager.publish("a", payload)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 3)
+        assert.strictEqual(attempts, 3)
+        assert.deepStrictEqual(
+          (await manager.getDLQMessages()).map(({ error, payload, reason }) => ({ error, payload, reason }))
+            .toReversed(),
+          [
+            { error: "not for us", payload: "reject", reason: "term" },
+            { error: "never", payload: "class", reason: "term" },
+            { error: "nor this", payload: "subclass", reason: "term" }
+          ]
+        )
+      })
+
+      it("takes whatever a handler throws, also at once and also no Error", async () => {
+        const manager = managed({ ...config(), retryDelay: 1, maxRetries: 0 })
+        await manager.subscribe("a", (message) => {
+          switch (message.payload) {
+            case 0:
+              throw new Error("at once")
+            case 1:
+              return Promise.reject("text")
+            default:
+              // oxlint-disable-next-line typescript/only-throw-error -- users do
+              throw null
+          }
+        })
+        for (const n of [0, 1, 2]) await manager.publish("a", n)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 3)
+        assert.deepStrictEqual((await manager.getDLQMessages()).map(({ error }) => error), ["null", "text", "at once"])
+      })
+
+      it.each<[string, SubscribeOptions, RotifConfig, ReadonlyArray<number>]>([
+        ["a number", { retryDelay: 40 }, { retryDelay: 60_000 }, [40, 40, 40]],
+        ["a function", { retryDelay: (attempt, { payload }) => attempt * payload }, {}, [20, 40, 60]],
+        ["its own delay beats the manager's strategy", { retryDelay: 30 }, {
+          retryStrategy: { strategy: "fixed", baseDelay: 60_000 }
+        }, [30, 30, 30]],
+        ["fixed", { retryStrategy: { strategy: "fixed", baseDelay: 30 } }, { retryDelay: 60_000 }, [30, 30, 30]],
+        ["linear", { retryStrategy: { strategy: "linear", baseDelay: 20 } }, {}, [20, 40, 60]],
+        [
+          "exponential",
+          { retryStrategy: { strategy: "exponential", baseDelay: 10, multiplier: 3, maxDelay: 50 } },
+          {},
+          [
+            10,
+            30,
+            50
+          ]
+        ],
+        ["fibonacci", {}, { retryStrategy: { strategy: "fibonacci", baseDelay: 20 } }, [20, 20, 40]],
+        ["custom", { retryStrategy: { strategy: "custom", customDelayFn: (attempt) => 60 / attempt } }, {}, [
+          60,
+          30,
+          20
+        ]]
+      ])("spaces retries: %s", async (_, own, shared, delays) => {
+        const manager = managed({ ...config(), ...shared, maxRetries: 3 })
+        const times: Array<number> = []
+        await manager.subscribe("a", async () => {
+          times.push(performance.now())
+          throw new Error("no")
+        }, own)
+        await manager.publish("a", 20)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+        assert.lengthOf(times, 4)
+        // Never early; how late depends on the machine.
+        for (const [i, delay] of delays.entries()) assert.isAtLeast(times[i + 1]! - times[i]!, delay - 3)
+      })
+
+      it("exactlyOnce alone: copies are skipped, and a failure is no completion", async () => {
+        const manager = managed({ ...config(), retryDelay: 1 })
+        const seen: Array<string> = []
+        const subscription = await manager.subscribe("a", async (message) => {
+          seen.push(`${message.payload} ${message.attempt}`)
+          if (message.attempt === 1) throw new Error("not yet")
+        }, { exactlyOnce: true })
+        await manager.publish("a", "x")
+        await settled(subscription, 1)
+        await manager.publish("a", "x")
+        await manager.publish("a", "y", { dedupKey: "1" })
+        await manager.publish("a", "y", { dedupKey: "2" })
+        await settled(subscription, 3)
+        assert.strictEqual(subscription.stats().duplicates, 1)
+        assert.deepStrictEqual(seen.toSorted(), ["x 1", "x 2", "y 1", "y 1", "y 2", "y 2"])
+      })
+
+      it.each<[string, SubscribeOptions["startFrom"], ReadonlyArray<number>]>([
+        ["nothing", undefined, [1, 2, 3]],
+        ["earliest", "earliest", [1, 2, 3]],
+        ["0", "0", [1, 2, 3]],
+        ["latest", "latest", [3]],
+        ["$", "$", [3]],
+        ["a Date", new Date(0), [1, 2, 3]]
+      ])("a new group starts where startFrom says: %s", async (_, startFrom, expected) => {
+        const manager = managed(config())
+        await manager.publish("a", 1)
+        await manager.publish("a", 2)
+        const seen: Array<number> = []
+        await manager.subscribe("a", async (message) => void seen.push(message.payload), { startFrom })
+        await manager.publish("a", 3)
+        await until(() => seen.includes(3))
+        assert.deepStrictEqual(seen, expected)
+      })
+
+      it("handles one at a time, in order, unless a concurrency is given", async () => {
+        const manager = managed(config())
+        const most = { one: 0, three: 0 }
+        const running = { one: 0, three: 0 }
+        const order: Array<number> = []
+        let release = () => {}
+        const gate = new Promise<void>((resolve) => {
+          release = resolve
+        })
+        await manager.subscribe("a", async ({ payload }) => {
+          most.one = Math.max(most.one, ++running.one)
+          await new Promise(setImmediate)
+          order.push(payload)
+          running.one--
+        }, { group: "one" })
+        await manager.subscribe("a", async () => {
+          most.three = Math.max(most.three, ++running.three)
+          if (running.three === 3) release()
+          await gate
+          running.three--
+        }, { group: "three", concurrency: 3 })
+        for (let n = 0; n < 9; n++) await manager.publish("a", n)
+        await until(() => order.length === 9 && running.three === 0)
+        assert.deepStrictEqual(most, { one: 1, three: 3 })
+        assert.deepStrictEqual(order, [0, 1, 2, 3, 4, 5, 6, 7, 8])
+      })
+
+      it("localRoundRobin: nothing waits behind a handler while another one of the group is free", async () => {
+        const manager = managed({ ...config(), localRoundRobin: true })
+        const gate = Promise.withResolvers<void>()
+        const handled: Array<string> = []
+        let isFirst = true
+        for (const name of ["one", "two"]) {
+          await manager.subscribe("a", async ({ payload }) => {
+            if (isFirst) {
+              isFirst = false
+              await gate.promise
+            }
+            handled.push(`${name} ${payload}`)
+          }, { group: "g" })
+        }
+        for (let n = 0; n < 6; n++) await manager.publish("a", n)
+        await until(() => handled.length === 5)
+        gate.resolve()
+        await until(() => handled.length === 6)
+        assert.strictEqual(new Set(handled.slice(0, 5).map((line) => line.split(" ")[0])).size, 1)
+      })
+
+      it("pause takes no more, resume goes on", async () => {
+        const manager = managed(config())
+        const seen: Array<number> = []
+        const subscription = await manager.subscribe("a", async ({ payload }) => void seen.push(payload))
+        assert.isFalse(subscription.isPaused)
+        await subscription.pause()
+        assert.isTrue(subscription.isPaused)
+        await manager.publish("a", 1)
+        const other: Array<number> = []
+        await manager.subscribe("a", async ({ payload }) => void other.push(payload), { group: "other" })
+        await until(() => other.length === 1)
+        assert.deepStrictEqual(seen, [])
+        await subscription.resume()
+        await until(() => seen.length === 1)
+      })
+
+      it("unsubscribe ends it; the group goes on where it was", async () => {
+        const manager = managed(config())
+        const seen: Array<string> = []
+        const first = await manager.subscribe("a", async ({ payload }) => void seen.push(`first ${payload}`))
+        await manager.publish("a", 1)
+        await settled(first, 1)
+        await first.unsubscribe()
+        assert.deepStrictEqual(manager.getSubscriptions(), [])
+        await manager.publish("a", 2)
+        const second = await manager.subscribe("a", async ({ payload }) => void seen.push(`second ${payload}`))
+        await settled(second, 1)
+        assert.deepStrictEqual(seen, ["first 1", "second 2"])
+      })
+
+      it("counts messages, retries, failures, and knows the last", async () => {
+        const manager = managed({ ...config(), maxRetries: 1, retryDelay: 1 })
+        const subscription = await manager.subscribe("a", async ({ attempt, payload }) => {
+          if (payload === "never" || (payload === "later" && attempt === 1)) throw new Error("no")
+        })
+        assert.deepStrictEqual(subscription.stats(), {
+          messages: 0,
+          duplicates: 0,
+          retries: 0,
+          failures: 0,
+          pending: 0,
+          lastMessageAt: undefined
+        })
+        for (const payload of ["now", "later", "never"]) await manager.publish("a", payload)
+        await until(() => subscription.stats().messages === 2 && subscription.stats().failures === 1)
+        const { failures, lastMessageAt, messages, pending, retries } = subscription.stats()
+        assert.deepStrictEqual({ failures, messages, pending, retries }, {
+          failures: 1,
+          messages: 2,
+          pending: 0,
+          retries: 2
+        })
+        assert.closeTo(lastMessageAt!, Date.now(), 60_000)
+        const { group, id, pattern } = subscription
+        assert.deepStrictEqual(manager.getSubscriptionStats(), [{ id, pattern, group, ...subscription.stats() }])
+      })
+
+      it("refuses a pattern or an option that cannot be used, naming it", async () => {
+        const manager = managed(config())
+        assert.match((await failure(manager.subscribe("a*", () => {}))).message, /"a\*"/)
+        const wrong = { retries: 5 } as SubscribeOptions
+        assert.strictEqual(
+          (await failure(manager.subscribe("a", () => {}, wrong))).message,
+          "subscribe: there is no option \"retries\""
+        )
+        assert.match((await failure(manager.subscribe("a", () => {}, { concurrency: 0 }))).message, /"concurrency"/)
+        assert.deepStrictEqual(manager.getSubscriptions(), [])
+      })
+    })
+
+    describe("use", () => {
+      it("runs hooks in order, for subscriptions that run already too", async () => {
+        const manager = managed(config())
+        const calls: Array<string> = []
+        const subscription = await manager.subscribe("a", async () => void calls.push("handler"))
+        for (const name of ["first", "second"]) {
+          manager.use({
+            beforePublish: async () => void calls.push(`${name} beforePublish`),
+            afterPublish: (_channel, _payload, id) => calls.push(`${name} afterPublish ${typeof id}`),
+            beforeProcess: () => calls.push(`${name} beforeProcess`),
+            afterProcess: async () => void calls.push(`${name} afterProcess`)
+          })
+        }
+        await manager.publish("a", 1)
+        await settled(subscription, 1)
+        const steps = (phase: string) => calls.filter((call) => call.includes(phase))
+        assert.deepStrictEqual(steps("beforePublish"), ["first beforePublish", "second beforePublish"])
+        assert.deepStrictEqual(steps("afterPublish"), ["first afterPublish string", "second afterPublish string"])
+        assert.deepStrictEqual(calls.filter((call) => !call.includes("Publish")), [
+          "first beforeProcess",
+          "second beforeProcess",
+          "handler",
+          "first afterProcess",
+          "second afterProcess"
+        ])
+      })
+
+      it("beforePublish may change what is published", async () => {
+        const manager = managed(config())
+        manager.use({
+          beforePublish: (_, payload) => {
+            payload.stamped = true
+          }
+        })
+        const seen: Array<unknown> = []
+        await manager.subscribe("a", async ({ payload }) => void seen.push(payload))
+        await manager.publish("a", { n: 1 })
+        await until(() => seen.length === 1)
+        assert.deepStrictEqual(seen, [{ n: 1, stamped: true }])
+      })
+
+      it("hooks that throw afterwards neither repeat nor lose a message, nor keep others from running", async () => {
+        const lines: Array<string> = []
+        const manager = managed({
+          ...config(),
+          retryDelay: 1,
+          logger: { ...console, error: (line) => lines.push(line) }
+        })
+        const boom = () => {
+          throw new Error("hook")
+        }
+        const calls: Array<string> = []
+        manager.use({ afterPublish: boom, afterProcess: async () => boom(), onError: boom })
+        manager.use({ afterProcess: () => calls.push("after"), onError: () => calls.push("error") })
+        let attempts = 0
+        const subscription = await manager.subscribe("a", async ({ attempt }) => {
+          attempts++
+          if (attempt === 1) throw new Error("not yet")
+        })
+        await manager.publish("a", 1)
+        await settled(subscription, 1)
+        assert.strictEqual(attempts, 2)
+        assert.deepStrictEqual(calls, ["error", "after"])
+        assert.lengthOf(lines.filter((line) => line.includes("hook")), 3)
+      })
+
+      it("beforeProcess that throws is a failure of the attempt", async () => {
+        const manager = managed({ ...config(), retryDelay: 1 })
+        const seen: Array<number> = []
+        manager.use({
+          beforeProcess: ({ attempt }) => {
+            if (attempt < 3) throw new Error("not ready")
+          }
+        })
+        const subscription = await manager.subscribe("a", async ({ attempt }) => void seen.push(attempt))
+        await manager.publish("a", 1)
+        await settled(subscription, 1)
+        assert.deepStrictEqual(seen, [3])
+      })
+    })
+
+    describe("dead letters", () => {
+      /** Three dead letters, or as many of them as are kept. */
+      const dead = async (options: RotifConfig = {}, kept = 3) => {
+        const manager = managed({ ...config(), maxRetries: 0, ...options })
+        for (const channel of ["a", "b"]) {
+          await manager.subscribe(channel, async ({ payload }) => {
+            throw new Error(`no ${payload}`)
+          })
+        }
+        for (const [channel, n] of [["a", 1], ["b", 2], ["a", 3]] as const) {
+          await manager.publish(channel, n)
+          await until(async () => (await manager.getDLQStats()).totalMessages >= Math.min(n, kept))
+        }
+        return manager
+      }
+
+      it("getDLQStats counts them by channel and knows the first and the last", async () => {
+        const manager = await dead()
+        const { messagesByChannel, newestMessage, oldestMessage, totalMessages } = await manager.getDLQStats()
+        assert.deepStrictEqual({ messagesByChannel, totalMessages }, {
+          messagesByChannel: { a: 2, b: 1 },
+          totalMessages: 3
+        })
+        assert.isAtMost(oldestMessage!, newestMessage!)
+        assert.closeTo(newestMessage!, Date.now(), 60_000)
+        assert.strictEqual(await manager.clearDLQ(), 3)
+        assert.deepStrictEqual(await manager.getDLQStats(), {
+          totalMessages: 0,
+          messagesByChannel: {},
+          oldestMessage: undefined,
+          newestMessage: undefined
+        })
+      })
+
+      it("getDLQMessages: the newest first, by channel, in pages, by age", async () => {
+        const manager = await dead()
+        const errors = async (...args: Parameters<typeof manager.getDLQMessages>) =>
+          (await manager.getDLQMessages(...args)).map(({ error }) => error)
+        assert.deepStrictEqual(await errors(), ["no 3", "no 2", "no 1"])
+        assert.deepStrictEqual(await errors({ channel: "a" }), ["no 3", "no 1"])
+        assert.deepStrictEqual(await errors({ limit: 1, offset: 1 }), ["no 2"])
+        assert.deepStrictEqual(await errors({ limit: 0 }), [])
+        assert.deepStrictEqual(await errors({ maxAge: 60_000 }), ["no 3", "no 2", "no 1"])
+        const [{ age, attempt, channel, group, payload }] = await manager.getDLQMessages() as [never]
+        assert.deepStrictEqual({ attempt, channel, group, payload }, {
+          attempt: 1,
+          channel: "a",
+          group: "grp:a",
+          payload: 3
+        })
+        assert.isAtLeast(age, 0)
+      })
+
+      it("requeueFromDLQ takes the oldest, and tells how many", async () => {
+        const manager = await dead()
+        for (const subscription of manager.getSubscriptions()) await subscription.pause()
+        assert.strictEqual(await manager.requeueFromDLQ(0), 0)
+        assert.strictEqual(await manager.requeueFromDLQ(2), 2)
+        assert.deepStrictEqual((await manager.getDLQMessages()).map(({ payload }) => payload), [3])
+        assert.strictEqual(await manager.requeueFromDLQ(), 1)
+        assert.strictEqual(await manager.requeueFromDLQ(), 0)
+      })
+
+      it("cleanupDLQ deletes the oldest of too many, through the archive", async () => {
+        const cleanup = { maxSize: 1, cleanupInterval: 3_600_000, archiveBeforeDelete: true, archivePrefix: "archive" }
+        const manager = await dead({ dlqCleanup: cleanup })
+        const archived: Array<number> = []
+        const ids: Array<string> = []
+        await manager.subscribe("archive", async ({ id, payload }) => {
+          ids.push(id)
+          archived.push(payload.payload)
+        })
+        assert.strictEqual(await manager.cleanupDLQ(), 2)
+        await until(() => archived.length === 2)
+        assert.deepStrictEqual(archived, [1, 2])
+        // The id of the dead letter: what is archived twice is there once.
+        for (const id of ids) assert.match(id, /^0:/)
+        assert.deepStrictEqual((await manager.getDLQMessages()).map(({ payload }) => payload), [3])
+        assert.strictEqual(await manager.cleanupDLQ(), 0)
+      })
+
+      it("dead letters end by themselves, or never", async () => {
+        const swift = await dead({ dlqCleanup: { maxSize: 2, cleanupInterval: 10, enabled: true } }, 2)
+        await until(async () => (await swift.getDLQMessages()).map(({ payload }) => payload).join() === "3,2")
+        const never = await dead({ dlqCleanup: { maxSize: 1, maxAge: 0, cleanupInterval: 10, enabled: false } })
+        assert.strictEqual(await never.cleanupDLQ(), 0)
+        assert.strictEqual((await never.getDLQStats()).totalMessages, 3)
+      })
+
+      it("subscribeToDLQ: one that throws is offered again, retry too, reject keeps", async () => {
+        const manager = await dead()
+        const seen: Array<string> = []
+        await manager.subscribeToDLQ(async (message) => {
+          seen.push(`${message.group} ${message.payload} ${message.error}`)
+          if (message.payload === 1) await message.ack()
+          else if (message.payload === 2) await message.reject()
+          else if (seen.filter((line) => line.includes(" 3 ")).length === 1) await message.retry(1)
+          else await message.ack()
+        })
+        await until(() => seen.length === 4)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+        assert.deepStrictEqual(seen, ["grp:a 1 no 1", "grp:b 2 no 2", "grp:a 3 no 3", "grp:a 3 no 3"])
+      })
+    })
+
+    describe("the end", () => {
+      it("stopAll drains, may be called again, and everything else rejects afterwards", async () => {
+        const manager = managed({ ...config(), drainTimeout: 10_000 })
+        let finish = () => {}
+        let isFinished = false
+        await manager.subscribe("a", async () => {
+          await new Promise<void>((resolve) => {
+            finish = resolve
+          })
+          isFinished = true
+        })
+        await manager.publish("a", 1)
+        await until(() => manager.getSubscriptions()[0]!.stats().pending === 1)
+        const stopped = manager.stopAll()
+        const again = manager.stopAll()
+        finish()
+        await Promise.all([stopped, again, manager.stopAll()])
+        assert.isTrue(isFinished)
+        for (
+          const call of [
+            () => manager.publish("a", 1),
+            () => manager.publishBatch([]),
+            () => manager.subscribe("a", () => {}),
+            () => manager.subscribeToDLQ(() => {}),
+            () => manager.waitUntilReady(),
+            () => manager.requeueFromDLQ()
+          ]
+        ) {
+          assert.strictEqual((await failure(call())).message, "the NotificationManager is stopped")
+        }
+        assert.strictEqual((await manager.getHealthStatus()).status, "unhealthy")
+        assert.deepStrictEqual(manager.getSubscriptions(), [])
+      })
+
+      it("a handler that runs when stopAll is called may still publish", async () => {
+        const manager = managed({ ...config(), drainTimeout: 10_000 })
+        let go = () => {}
+        const published: Array<string> = []
+        await manager.subscribe("a", async () => {
+          await new Promise<void>((resolve) => {
+            go = resolve
+          })
+          published.push(await manager.publish("b", 1), ...await manager.publishBatch([{ channel: "b", payload: 2 }]))
+        })
+        await manager.publish("a", 1)
+        await until(() => manager.getSubscriptions()[0]!.stats().pending === 1)
+        const stopped = manager.stopAll()
+        assert.match((await failure(manager.subscribe("b", () => {}))).message, /is stopped/)
+        go()
+        await stopped
+        assert.lengthOf(published, 2)
+      })
+
+      it("stopAll of a manager that did nothing", async () => {
+        await new NotificationManager(config()).stopAll()
+      })
+
+      it("getHealthStatus tells what runs and what was given up", async () => {
+        const manager = managed({ ...config(), maxRetries: 0 })
+        const subscription = await manager.subscribe("a", () => Promise.reject(new Error("no")))
+        await manager.publish("a", 1)
+        await until(async () => (await manager.getHealthStatus()).deadLetters === 1)
+        await subscription.pause()
+        const { lastPingMs, ...status } = await manager.getHealthStatus()
+        assert.isAtLeast(lastPingMs!, 0)
+        assert.deepStrictEqual(status, {
+          status: "healthy",
+          connected: true,
+          subscriptions: 1,
+          paused: 1,
+          deadLetters: 1,
+          error: undefined
+        })
+      })
+    })
+  })
+}
