@@ -119,6 +119,21 @@ describe("facts in the documentation", () => {
     const named = new Set(Array.from(read("docs/connections.md").matchAll(/`(REDIS_[A-Z_]+)`/g), ([, name]) => name!))
     assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
   })
+
+  it("docs/configuration.md names everything that is read from the environment, and every option of the Promise API", () => {
+    const page = read("docs/configuration.md")
+    const source = new Set(Array.from(read("src/Rotif.ts").matchAll(/"(ROTIF_[A-Z_]+)"/g), ([, name]) => name!))
+    const named = new Set(Array.from(page.matchAll(/`(ROTIF_[A-Z_]+)`/g), ([, name]) => name!))
+    assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
+    const options = read("src/internal/promise/options.ts")
+    const fields = (name: string) => {
+      const [, body] = new RegExp(`export interface ${name} {\n([^]*?)\n}`).exec(options)!
+      return Array.from(body!.matchAll(/^ {2}readonly (\w+)\?/gm), ([, field]) => field!)
+    }
+    const all = ["RotifConfig", "DlqCleanup", "PublishOptions"].flatMap(fields)
+    assert.isAbove(all.length, 30)
+    assert.deepStrictEqual(all.filter((field) => !new RegExp(`\\b${field}\\b`).test(page)), [])
+  })
 })
 
 describe("the runner of snippets", () => {

@@ -25,7 +25,7 @@ const node = (cwd: string, ...args: ReadonlyArray<string>) => run(cwd, process.e
 describe("the package", () => {
   let project: string
   const installed = () => join(project, "node_modules/rotif")
-  let example: string
+  let examples: ReadonlyArray<string>
 
   beforeAll(async () => {
     project = await mkdtemp(join(tmpdir(), "rotif-package-"))
@@ -33,7 +33,10 @@ describe("the package", () => {
     const built = join(project, "build")
     await mkdir(built)
     for (const file of ["package.json", "README.md", "LICENSE", "CHANGELOG.md", "src", "docs"]) {
-      await cp(join(root, file), join(built, file), { recursive: true })
+      await cp(join(root, file), join(built, file), {
+        recursive: true,
+        filter: (from) => !from.endsWith("node_modules")
+      })
     }
     const config = join(root, "tsconfig.build.json")
     await node(root, "node_modules/typescript/bin/tsc", "-p", config, "--outDir", join(built, "dist"))
@@ -48,13 +51,21 @@ describe("the package", () => {
       await mkdir(dirname(link), { recursive: true })
       await symlink(dirname(dependency.resolve(`${name}/package.json`)), link)
     }
-    const [, code] = /```ts\n([^]*?)```/.exec(await readFile(join(root, "README.md"), "utf8"))!
-    example = code!
+    const readme = await readFile(join(root, "README.md"), "utf8")
+    examples = Array.from(readme.matchAll(/```ts\n([^]*?)```/g), ([, code]) => code!)
     await writeFile(join(project, "package.json"), JSON.stringify({ type: "module" }))
   }, 120_000)
   afterAll(() => rm(project, { recursive: true, force: true }))
 
-  const worked = /^Published \S+ on orders.placed\ncharged 42 for o-1 of \S+, attempt 2\n$/
+  /** What the examples print: that with Effect, and that with Promises. */
+  const worked = [
+    /^Published \S+ on orders.placed\ncharged 42 for o-1 of \S+, attempt 2\n$/,
+    /^published \S+\ncharged 42 for o-1, attempt 2\n$/
+  ]
+
+  it("the README has an example for each", () => {
+    assert.lengthOf(examples, worked.length)
+  })
 
   it("holds what is needed and nothing else", async () => {
     const entries = await readdir(installed())
@@ -69,13 +80,16 @@ describe("the package", () => {
     ])
   })
 
-  it("runs the example of the README in plain JavaScript", async () => {
-    await writeFile(join(project, "example.mjs"), example)
-    assert.match(await node(project, "example.mjs"), worked)
+  it("runs the examples of the README in plain JavaScript", async () => {
+    for (const [i, example] of examples.entries()) {
+      await writeFile(join(project, "example.mjs"), example)
+      assert.match(await node(project, "example.mjs"), worked[i]!)
+    }
   })
 
-  it("compiles the example with strict settings, and runs it", async () => {
-    await writeFile(join(project, "example.ts"), example)
+  it("compiles the examples with strict settings, and runs them", async () => {
+    const files = examples.map((_, i) => `example${i}.ts`)
+    for (const [i, file] of files.entries()) await writeFile(join(project, file), examples[i]!)
     const compilerOptions = {
       target: "ES2022",
       // Effect describes Web Crypto and streams in words of the DOM.
@@ -86,9 +100,11 @@ describe("the package", () => {
       types: ["node"],
       outDir: "out"
     }
-    await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["example.ts"] }))
+    await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, files }))
     await node(project, join(root, "node_modules/typescript/bin/tsc"), "-p", ".")
-    assert.match(await node(project, "out/example.js"), worked)
+    for (const [i, file] of files.entries()) {
+      assert.match(await node(project, `out/${file.replace(".ts", ".js")}`), worked[i]!)
+    }
   })
 
   it("gives each module a path of its own, and keeps the inner ones to itself", async () => {
@@ -104,7 +120,8 @@ describe("the package", () => {
     await writeFile(join(project, "paths.mjs"), script)
     assert.strictEqual(
       await node(project, "paths.mjs"),
-      `ERR_PACKAGE_PATH_NOT_EXPORTED ${names.filter((name) => name !== "index").sort().join()}\n`
+      // The Promise API is for those who do not use Effect, and apart from the rest.
+      `ERR_PACKAGE_PATH_NOT_EXPORTED ${names.filter((name) => name !== "index" && name !== "promise").sort().join()}\n`
     )
   })
 })
