@@ -103,7 +103,7 @@ export const seedSuite = (name: string, config: () => RotifConfig): void => {
     })
 
     it("exactly-once processing: the same message is processed once", async () => {
-      const manager = managed(config())
+      const manager = managed({ ...config(), generateDedupKey: ({ payload }) => `order ${payload.order}` })
       const { console, lines } = recorder()
 
       await manager.subscribe("exactly.once", async (msg) => {
@@ -111,13 +111,30 @@ export const seedSuite = (name: string, config: () => RotifConfig): void => {
         await msg.ack()
       }, { exactlyOnce: true })
       await manager.publish("exactly.once", { order: 1, by: "ada" })
-      await manager.publish("exactly.once", { by: "ada", order: 1 })
+      await manager.publish("exactly.once", { by: "bob", order: 1 })
       await manager.publish("exactly.once", { order: 2, by: "ada" })
 
       await until(() => lines.length === 2)
       const [subscription] = manager.getSubscriptions()
       await until(() => subscription!.stats().messages === 2 && subscription!.stats().duplicates === 1)
       assert.deepStrictEqual(lines, [[{ order: 1, by: "ada" }], [{ order: 2, by: "ada" }]])
+    })
+
+    it("exactly-once processing: equal payloads without a key are two messages", async () => {
+      const manager = managed(config())
+      const seen: Array<unknown> = []
+      await manager.subscribe("exactly.once", async (msg) => {
+        seen.push(msg.payload)
+      }, { exactlyOnce: true })
+      await manager.publish("exactly.once", { coffee: 1 })
+      await manager.publish("exactly.once", { coffee: 1 })
+      const ids = [
+        await manager.publish("exactly.once", { tea: 1, sugar: 0 }, { exactlyOnce: true }),
+        await manager.publish("exactly.once", { sugar: 0, tea: 1 }, { exactlyOnce: true })
+      ]
+      await until(() => seen.length === 3)
+      assert.strictEqual(ids[1], "DUPLICATE")
+      assert.deepStrictEqual(seen, [{ coffee: 1 }, { coffee: 1 }, { tea: 1, sugar: 0 }])
     })
 
     it("middleware: hooks run around publishing, processing and errors", async () => {

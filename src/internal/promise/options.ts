@@ -114,7 +114,10 @@ export interface RotifConfig {
   readonly consumerNameFn?: (() => string) | undefined
   /** How long what was published or handled exactly once is remembered, in **seconds**. Default 3600. */
   readonly deduplicationTTL?: number | undefined
-  /** What makes two messages the same for `exactlyOnce`, where the publish names no `dedupKey`. Default: channel and payload. */
+  /**
+   * What makes two messages the same for `exactlyOnce`, where the publish names no `dedupKey`. Default: channel and payload for `publish`; for
+   * `subscribe` the id of the message.
+   */
   readonly generateDedupKey?: ((message: { readonly channel: string; readonly payload: Payload }) => string) | undefined
   /** The subscriptions of one group take turns, one message each, in place of reading ahead. Default `false`. */
   readonly localRoundRobin?: boolean | undefined
@@ -173,7 +176,10 @@ export interface SubscribeOptions {
   readonly maxRetries?: number | undefined
   readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
   readonly retryStrategy?: RetryStrategy | undefined
-  /** Each message is handled to completion once by the group: copies of it are skipped. */
+  /**
+   * Each message is handled to completion once by the group: copies of it (another delivery, the same `dedupKey` or `generateDedupKey`) are
+   * skipped.
+   */
   readonly exactlyOnce?: boolean | undefined
   /** Seconds. Default: that of the manager. */
   readonly deduplicationTTL?: number | undefined

@@ -53,8 +53,14 @@ export const onceId = (
     ? idOf(channel, "key", generateDedupKey({ channel, payload }))
     : idOf(channel, "payload", canonical(payload))
 
-/** By what a message is handled once: as it was published once, else as it would have been. */
+/**
+ * By what a message is handled once: as it was published once, by `generateDedupKey`, else by its id. Not by its payload: two equal
+ * payloads may be two pieces of work, and skipping one would lose it.
+ */
 export const onceKey = (
   config: RotifConfig,
   message: { readonly id: string; readonly channel: string; readonly payload: Payload }
-): string => message.id.startsWith(prefix) ? message.id : onceId(config, message.channel, message.payload, undefined)
+): string =>
+  message.id.startsWith(prefix) || config.generateDedupKey === undefined
+    ? message.id
+    : onceId(config, message.channel, message.payload, undefined)
