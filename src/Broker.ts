@@ -21,6 +21,7 @@ import type { BroadcastPort } from "./BroadcastPort.ts"
 import type { LetterStore } from "./LetterStore.ts"
 import type { RecurringStore } from "./RecurringStore.ts"
 import type { Due, ScheduledStore } from "./ScheduledStore.ts"
+import type { StatsStore } from "./StatsStore.ts"
 
 /**
  * Why an operation of a broker failed.
@@ -467,6 +468,10 @@ export class Broker extends Context.Service<Broker, {
   readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
   /** Counts, for the channels of the selector. Bounded by the number of channels and groups, not of messages. */
   readonly info: (selector: Selector) => Effect.Effect<BrokerInfo, BrokerError>
+  /** Counts and totals of channels and groups. */
+  readonly stats: StatsStore
+  /** Asks every part of the backend for an answer. */
+  readonly ping: Effect.Effect<void, BrokerError>
   /** What groups gave up on. */
   readonly letters: LetterStore
   /** Messages to whoever listens now. */

@@ -77,13 +77,15 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         problemOf: (_, key) => Keys.ownKeyProblem(keys, key),
         read: (key) => Effect.sync(() => store.own.read(key))
       },
+      ping: Effect.void,
+      stats: { read: (selector) => Effect.sync(() => store.stats(matcherOf(selector), now())) },
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
       letters: {
         list: (_, range) => Effect.sync(() => letters.list(range, now())),
         get: (_, letterId) => Effect.sync(() => letters.get(letterId)),
-        requeue: (_, items) => store.run(() => store.requeueLetters(items)),
+        requeue: (_, items) => store.run(() => store.requeueLetters(items, now())),
         remove: (_, letterIds) => Effect.sync(() => letters.remove(letterIds)),
         counts: () => Effect.sync(() => letters.counts()),
         size: () => Effect.sync(() => letters.size),

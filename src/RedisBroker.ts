@@ -18,6 +18,8 @@ import * as RedisLetters from "./internal/redisLetters.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import * as RedisRecurring from "./internal/redisRecurring.ts"
 import * as RedisScheduled from "./internal/redisScheduled.ts"
+import * as RedisStats from "./internal/redisStats.ts"
+import { drop } from "./internal/scripts/drop.ts"
 import type { Command, Connection, RedisErrorReason } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
 
@@ -200,13 +202,6 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     return member
   })
 
-  /** Each of these has to pass; what is gone already is as good as removed. */
-  const removeAll = Effect.fnUntraced(function*(connection: Connection, commands: ReadonlyArray<Command>) {
-    for (const reply of yield* connection.pipeline(commands)) {
-      if (reply instanceof RedisError && reply.reason !== "NoGroup") return yield* reply
-    }
-  })
-
   const removeGroup = Effect.fnUntraced(function*(group: string, selector: Selector) {
     for (const shard of shardsOf(selector)) {
       const keys = keysOf(shard)
@@ -223,13 +218,19 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const matches = matcherOf(selector)
       const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
       for (const channel of removed) {
-        yield* removeAll(connection, [
-          ["xgroup", "DESTROY", keys.log(channel), group],
-          ["del", keys.retry(group, channel)],
-          ["srem", keys.retries(group), channel],
-          ["hdel", keys.floors(group), channel],
-          ["hincrby", keys.meta, "v", 1]
-        ])
+        yield* connection.evaluate(
+          drop,
+          [
+            keys.log(channel),
+            keys.retry(group, channel),
+            keys.retries(group),
+            keys.floors(group),
+            keys.meta,
+            keys.counts
+          ],
+          [group, channel],
+          { idempotent: true }
+        )
       }
       yield* connection.send(["del", keys.members(group)], { idempotent: true })
       const ended = new Set(removed)
@@ -244,7 +245,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
           return i % 2 === 0 && owner === group && ended.has(channel)
         })
         if (waiting.length > 0) {
-          yield* removeAll(connection, [["zrem", keys.waiting, ...waiting]])
+          yield* connection.send(["zrem", keys.waiting, ...waiting], { idempotent: true })
         }
       } while (cursor !== "0")
       // Last, so that no promoter finds a name without its body.
@@ -332,6 +333,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       problemOf: (channel, key) => Keys.ownKeyProblem(keysOf(shardOf(channel)), key),
       read: (key) => readOwn(redis.connection(key), key).pipe(Effect.mapError(fail("own.read")))
     },
+    ping: Effect.forEach(connections, (connection) => connection.send(["ping"], { idempotent: true }), {
+      concurrency: "unbounded",
+      discard: true
+    }).pipe(Effect.mapError(fail("ping"))),
+    stats: RedisStats.make({ shards: allKeys, connectionOf, fail }),
     trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => {

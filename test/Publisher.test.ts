@@ -19,6 +19,8 @@ const recording = (options?: Publisher.Options) => {
     letters: unused,
     scheduled: unused,
     recurring: unused,
+    stats: unused,
+    ping: Effect.void,
     own: { keyFor: (_, name) => name, problemOf: () => undefined, read: () => Effect.undefined },
     append: (messages) =>
       Effect.sync(() => {

@@ -192,10 +192,11 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
-      keys: ["floors", "log", "other", "retry"],
+      keys: ["floors", "counts", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
       args: ["g", "0", "ch", "other", ""],
       reply: 3,
       after: {
+        counts: { "s\ng\nother": "0" },
         floors: { ch: "3-0" },
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "3-0", consumers: 0, pending: [] } } },
         other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
@@ -206,10 +207,11 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "log"],
+      keys: ["floors", "counts", "log", "r", "b"],
       args: ["g", "$", "ch"],
       reply: 1,
       after: {
+        counts: { "s\ng\nch": "1" },
         floors: { ch: "5-0" },
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "5-0", consumers: 0, pending: [] } } }
       },

@@ -30,10 +30,18 @@ export interface Channels {
   readonly forget: (channel: string) => void
 }
 
-type Fence = readonly [kind: string, who: string, position: string, mark: string, token: string]
+type Fence = readonly [
+  kind: string,
+  who: string,
+  position: string,
+  mark: string,
+  token: string,
+  channel: string,
+  crashes: number
+]
 
 /** Collects the keys and arguments of the script. */
-const builder = (fenceKeys: readonly [string, string, string], fence: Fence, events: string) => {
+const builder = (fenceKeys: readonly [string, string, string, string], fence: Fence, events: string) => {
   const keys: Array<string> = [...fenceKeys]
   const args: Array<string | number> = [...fence, events]
   const indexes = new Map<string, number>()
@@ -139,8 +147,8 @@ const commitOne = Effect.fnUntraced(function*(
     messages,
     Effect.fnUntraced(function*() {
       const script = builder(
-        [lease.source.key, shard.marks(group), shard.oldMarks(group)],
-        ["ack", group, lease.position, lease.mark, lease.token],
+        [lease.source.key, shard.marks(group), shard.oldMarks(group), shard.counts],
+        ["ack", group, lease.position, lease.mark, lease.token, lease.channel, lease.count - 1],
         shard.events
       )
       for (const message of messages) {
@@ -243,8 +251,8 @@ const deliver = Effect.fnUntraced(function*(
       [message],
       Effect.fnUntraced(function*() {
         const script = builder(
-          [there.relayed, there.relayed, there.relayed],
-          ["relay", String(shard), position, "", ""],
+          [there.relayed, there.relayed, there.relayed, there.relayed],
+          ["relay", String(shard), position, "", "", "", 0],
           there.events
         )
         script.publish(there, yield* channels.target(message), message)

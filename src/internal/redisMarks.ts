@@ -78,6 +78,7 @@ export const make = ({ connection, fail, keys, membership }: {
     for (const [lease, answer] of yield* Effect.mapError(mark(leases), fail("begin"))) {
       found.set(lease, answer === 1 ? "mine" : answer === 0 ? "done" : "busy")
       if (answer === 1) continue
+      lease.isDuplicate = answer === 0
       // It ends like a delivery without a key.
       begun.delete(lease.mark)
       lease.mark = ""
@@ -94,8 +95,12 @@ export const make = ({ connection, fail, keys, membership }: {
     for (const chunk of chunked(leases, deliveriesPerCall)) {
       const reply = (yield* connection.evaluate(
         finishScript,
-        [source.key, marks, oldMarks],
-        [group, ...chunk.flatMap((lease) => [lease.position, lease.mark, lease.token])],
+        [source.key, marks, oldMarks, keys.counts],
+        [
+          group,
+          source.channel,
+          ...chunk.flatMap((lease) => [lease.position, lease.mark, lease.token, lease.count - 1])
+        ],
         { idempotent: false }
       ).pipe(
         Effect.tapError((error) =>

@@ -109,7 +109,13 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       (chunk) =>
         evaluate(
           attach,
-          [keys.floors(group), ...chunk.map(([key]) => key)],
+          [
+            keys.floors(group),
+            keys.counts,
+            ...chunk.flatMap(([key, channel]) =>
+              channel === "" ? [key, key, key] : [key, keys.retry(group, channel), keys.bodies(group, channel)]
+            )
+          ],
           [group, position, ...chunk.map(([, channel]) => channel)],
           { idempotent: true }
         ),

@@ -1,12 +1,12 @@
 /**
- * How a member ends and renews its leases. Each settlement is fenced by owner and delivery count, but for a plain XACK while
- * the lease is surely held. One whose answer was lost is sent again, and what it finds done counts as done.
+ * How a member ends and renews its leases. Each settlement is fenced by owner and delivery count, but for a plain XACK of whole
+ * batches while the leases are surely held. One whose answer was lost is sent again, and what it finds done counts as done.
  */
 import { Effect } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
-import type { Command, Connection } from "../Redis.ts"
-import { RedisError } from "../Redis.ts"
+import type { Connection, RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
+import * as RedisAck from "./redisAck.ts"
 import type { Keys } from "./keys.ts"
 import { waitingMember } from "./keys.ts"
 import { chunked, describe, Lease, type Source, surelyHeld } from "./redisLease.ts"
@@ -30,6 +30,7 @@ export const make = (setup: {
 }): Pick<Member, "ack" | "requeue" | "bury" | "renew"> => {
   const { connection, fail, keys, marks, monotonic, onSettled } = setup
   const { consumer, group, leaseMillis } = setup.membership
+  const acknowledge = RedisAck.make({ connection, keys, group, onSettled })
 
   const bySource = (deliveries: ReadonlyArray<Delivery>): Map<Source, Array<Lease>> => {
     const out = new Map<Source, Array<Lease>>()
@@ -102,7 +103,7 @@ export const make = (setup: {
     return refused
   })
 
-  const nothing = () => ["ack", "", "", ""]
+  const nothing = (lease: Lease) => ["ack", lease.isDuplicate ? "u" : "", "", ""]
 
   /** What this member holds, by stream; all else goes to `refused` without asking. */
   const holding = (deliveries: ReadonlyArray<Delivery>, refused: Array<Delivery>) => {
@@ -126,8 +127,7 @@ export const make = (setup: {
   const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
     const refused: Array<Delivery> = []
     const now = monotonic()
-    const plain: Array<Command> = []
-    const plainLeases: Array<ReadonlyArray<Lease>> = []
+    const plain: Array<RedisAck.Batch[number]> = []
     const mine = holding(deliveries, refused)
     for (const [source, held] of mine) {
       const leases = held.filter((lease) => lease.mark === "")
@@ -136,32 +136,13 @@ export const make = (setup: {
         onSettled(source.key)
       }
       const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain)
-      if (sure.length > 0) {
-        plain.push(["xack", source.key, group, ...sure.map((lease) => lease.position)])
-        plainLeases.push(sure)
-      }
+      for (const chunk of chunked(sure, RedisAck.positionsPerAck)) plain.push([source, chunk])
       if (sure.length < leases.length) {
         const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))
         refused.push(...(yield* fenced("ack", source, others, nothing)))
       }
     }
-    if (plain.length > 0) {
-      const replies = yield* (plain.length === 1
-        ? Effect.map(
-          Effect.result(connection.send(plain[0]!, { idempotent: false })),
-          (reply): ReadonlyArray<unknown> => [reply._tag === "Success" ? reply.success : reply.failure]
-        )
-        : Effect.catch(connection.pipeline(plain), (error) => Effect.succeed(plain.map((): unknown => error))))
-      let failure: RedisError | undefined
-      for (const [i, leases] of plainLeases.entries()) {
-        const reply = replies[i]
-        if (reply instanceof RedisError) failure = reply
-        if (reply instanceof RedisError && reply.reason !== "ConnectionLost") continue
-        for (const lease of leases) lease.uncertain = true
-        onSettled(leases[0]!.source.key)
-      }
-      if (failure !== undefined) return yield* Effect.fail(fail("ack")(failure))
-    }
+    if (plain.length > 0) yield* Effect.mapError(acknowledge(plain), fail("ack"))
     letGo(mine)
     return refused
   })
@@ -184,15 +165,16 @@ export const make = (setup: {
     const wanted = new Map(items.map((item) => [item.delivery, item]))
     return settleAll("requeue", items.map((item) => item.delivery), (lease) => {
       const { attempt, delayMillis } = wanted.get(lease)!
+      const again = attempt > lease.attempt ? "+" : ""
       const description = Entry.encodeMeta(describe(lease, attempt))
       return delayMillis > 0
         ? [
-          "wait",
+          `wait${again}`,
           `${Math.ceil(delayMillis)}\n${waitingMember(group, lease.channel, lease.origin)}`,
           description,
           lease.payload
         ]
-        : ["ready", "", description, lease.payload]
+        : [`ready${again}`, "", description, lease.payload]
     })
   }
 

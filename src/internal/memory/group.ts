@@ -5,6 +5,7 @@ import type { Latch } from "effect"
 import { MutableList } from "effect"
 import type { Delivery } from "../../Broker.ts"
 import type { PastFailure } from "../../LetterStore.ts"
+import type { Totals } from "../../StatsStore.ts"
 import type { Log, Stored } from "./log.ts"
 import { Marks } from "./marks.ts"
 import type { Position } from "./position.ts"
@@ -22,6 +23,8 @@ export interface Redelivery {
   readonly crashes: number
   /** Of a message that was requeued from the dead letters. */
   readonly history: ReadonlyArray<PastFailure>
+  /** When it became ready again. */
+  readonly readyAtMillis?: number | undefined
 }
 
 const noHistory: ReadonlyArray<PastFailure> = []
@@ -47,15 +50,21 @@ export class Lease implements Delivery {
   readonly #stored: Stored
   readonly #number: number | undefined
   #owner: object
+  /** How often it was taken over from a lost consumer since it became ready. */
+  readonly #takeovers: number
   #sinceMillis: number
+  readonly #readyAtMillis: number
   /** The key it has begun by. */
   mark: string | undefined
+  /** Its key was done before. */
+  isDuplicate = false
 
   constructor(
-    { attempt, crashes, deliveryCount, history, reading, stored }: Redelivery,
+    { attempt, crashes, deliveryCount, history, reading, readyAtMillis, stored }: Redelivery,
     number: number | undefined,
     owner: object,
-    nowMillis: number
+    nowMillis: number,
+    takeovers = 0
   ) {
     this.id = stored.id
     this.channel = reading.channel
@@ -69,9 +78,11 @@ export class Lease implements Delivery {
     this.history = history
     this.expiresInMillis = stored.expiresAtMillis === undefined ? undefined : stored.expiresAtMillis - nowMillis
     this.#reading = reading
+    this.#readyAtMillis = readyAtMillis ?? stored.position.millis
     this.#stored = stored
     this.#number = number
     this.#owner = owner
+    this.#takeovers = takeovers
     this.#sinceMillis = nowMillis
   }
 
@@ -82,6 +93,19 @@ export class Lease implements Delivery {
   /** The number of the message in the log; a redelivery has left the log behind. */
   get number(): number | undefined {
     return this.#number
+  }
+
+  get takeovers(): number {
+    return this.#takeovers
+  }
+
+  /** When the message was stored, or became ready again. */
+  get readyAtMillis(): number {
+    return this.#readyAtMillis
+  }
+
+  get owner(): object {
+    return this.#owner
   }
 
   /** When it was handed out or renewed. */
@@ -121,6 +145,20 @@ export class Reading {
   readonly log: Log
   /** The number of the next message to hand out. */
   private next: number
+  /** How many messages were stored before its beginning. */
+  started: number
+  readonly totals: { -readonly [Total in keyof Totals]: number } = {
+    acked: 0,
+    duplicates: 0,
+    failed: 0,
+    retried: 0,
+    dead: 0,
+    crashed: 0
+  }
+  /** Dead letters that were deleted. */
+  removed = 0
+  /** Messages that wait for a retry. */
+  due = 0
   /** Messages up to this position are not for this group; it may lie ahead. */
   private begin: Position | undefined
   private readonly ready = MutableList.make<Redelivery>()
@@ -132,6 +170,7 @@ export class Reading {
     this.channel = channel
     this.log = log
     this.next = log.after(begin)
+    this.started = this.next
     this.begin = begin
   }
 
@@ -150,10 +189,20 @@ export class Reading {
     return lowest
   }
 
+  /** When the oldest message that is not settled was stored, or became ready again. */
+  get oldestAtMillis(): number | undefined {
+    let oldest = this.unreadCount > 0 ? this.log.at(Math.max(this.next, this.log.first)).position.millis : Infinity
+    for (const { readyAtMillis } of this.leases) oldest = Math.min(oldest, readyAtMillis)
+    const first = this.ready.length > 0 ? this.ready.head?.array[this.ready.head.offset]?.readyAtMillis : undefined
+    oldest = Math.min(oldest, first ?? Infinity)
+    return oldest === Infinity ? undefined : oldest
+  }
+
   /** Told of every message stored. */
   stored({ position }: Stored): void {
     if (this.begin !== undefined && !isAfter(position, this.begin)) {
       this.next = this.log.end
+      this.started = this.next
       return
     }
     this.begin = undefined
@@ -161,8 +210,8 @@ export class Reading {
   }
 
   /** Makes a message ready that was handed out before. */
-  giveBack(redelivery: Redelivery): void {
-    MutableList.append(this.ready, redelivery)
+  giveBack(redelivery: Redelivery, nowMillis: number): void {
+    MutableList.append(this.ready, { ...redelivery, readyAtMillis: nowMillis })
     this.group.announce(this)
   }
 
@@ -197,7 +246,13 @@ export class Reading {
   takeOver(lease: Lease, owner: object, nowMillis: number, out: Array<Lease>): void {
     this.leases.delete(lease)
     this.hold(
-      new Lease({ ...lease.again(lease.attempt), crashes: lease.crashes + 1 }, lease.number, owner, nowMillis),
+      new Lease(
+        { ...lease.again(lease.attempt), crashes: lease.crashes + 1, readyAtMillis: lease.readyAtMillis },
+        lease.number,
+        owner,
+        nowMillis,
+        lease.takeovers + 1
+      ),
       out
     )
   }
@@ -206,6 +261,14 @@ export class Reading {
     this.leases.add(lease)
     out.push(lease)
   }
+}
+
+/** A member, as the owner of leases. */
+export interface Owner {
+  readonly consumer: string
+  readonly reads: (channel: string) => boolean
+  /** When it last asked for messages, renewed or claimed any. */
+  heardAtMillis: number
 }
 
 /** A member that waits for messages. */
@@ -223,7 +286,7 @@ export class Group {
   readonly active = new Set<Reading>()
   /** In the order they began to wait: the first one to wait is the first one served. */
   readonly waiters = new Set<Waiter>()
-  members = 0
+  readonly members = new Set<Owner>()
   /** The keys of its channels that are done, or being handled. */
   readonly marks = new Marks(mostMarks)
   /** How often something was taken from it by `removeGroup`. */

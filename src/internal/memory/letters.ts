@@ -44,12 +44,14 @@ export class Letters {
   private readonly subscriptions = new Map<string, Subscription>()
   private tokens = 0
   private readonly woken: Array<() => void>
+  private readonly onRemoved: (letter: Letter) => void
   /** Told when a letter may be offered that could not before. */
   readonly sleepers = new Set<() => void>()
 
   /** Who waits is put into `woken`, to go on after the operation. */
-  constructor(woken: Array<() => void>) {
+  constructor(woken: Array<() => void>, onRemoved: (letter: Letter) => void) {
     this.woken = woken
+    this.onRemoved = onRemoved
   }
 
   get size(): number {
@@ -116,11 +118,19 @@ export class Letters {
         history: pastOf(history, failure, diedAtMillis, attempt)
       })
     }
-    this.remove([...out.keys()])
+    this.take([...out.keys()])
     return out
   }
 
   remove(letterIds: ReadonlyArray<string>): ReadonlyArray<string> {
+    for (const letterId of new Set(letterIds)) {
+      const dead = this.find(letterId)
+      if (dead !== undefined) this.onRemoved(dead.letter)
+    }
+    return this.take(letterIds)
+  }
+
+  private take(letterIds: ReadonlyArray<string>): ReadonlyArray<string> {
     const gone = new Set(letterIds.filter((letterId) => this.find(letterId) !== undefined))
     if (gone.size > 0) this.dead = this.dead.filter(({ letter }) => !gone.has(letter.letterId))
     return [...gone]

@@ -3,7 +3,7 @@ import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
 import type { Begun, Committed, Delivery, Member, Membership } from "../../Broker.ts"
 import { markOf } from "../keys.ts"
-import type { Group, Reading, Waiter } from "./group.ts"
+import type { Group, Owner, Reading, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
 
@@ -21,10 +21,10 @@ export const make = (
   const isPattern = selector._tag === "Pattern"
   const patterns = isPattern ? [selector.pattern] : selector.names
   const names = isPattern ? [] : selector.names
-  const owner = {}
+  const owner: Owner = { consumer: membership.consumer, reads, heardAtMillis: clock.currentTimeMillisUnsafe() }
   const now = () => clock.currentTimeMillisUnsafe()
   const group: Group = store.register(name, patterns, names, membership.start)
-  group.members++
+  group.members.add(owner)
   let removals = group.removals
   let onlyReady = true
   let reading = false
@@ -42,6 +42,7 @@ export const make = (
 
   const take = (count: number): ReadonlyArray<Lease> => {
     heal()
+    owner.heardAtMillis = now()
     const out: Array<Lease> = []
     const ready: Array<Reading> = []
     const unread: Array<Reading> = []
@@ -145,7 +146,11 @@ export const make = (
     ack: (deliveries) =>
       store.run(() => {
         const nowMillis = now()
-        return deliveries.filter((lease) => !(lease instanceof Lease) || !finish(lease, nowMillis))
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease) || !finish(lease, nowMillis)) return true
+          store.acked(lease)
+          return false
+        })
       }),
     begin: (items) =>
       Effect.sync(() => {
@@ -155,6 +160,7 @@ export const make = (
           const name = markOf(delivery.channel, key)
           const begun = mark(delivery, name, nowMillis)
           delivery.mark = begun === "mine" ? name : undefined
+          delivery.isDuplicate = begun === "done"
           return begun
         })
       }),
@@ -169,6 +175,7 @@ export const make = (
             if (refused !== undefined) return refused
           }
           if (!finish(lease, nowMillis)) return "lost"
+          store.acked(lease)
           for (const message of messages) store.append(message, nowMillis)
           return "done"
         })
@@ -188,6 +195,7 @@ export const make = (
     renew: (deliveries) =>
       Effect.sync(() => {
         const nowMillis = now()
+        owner.heardAtMillis = nowMillis
         return deliveries.filter((lease) => {
           if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
           lease.renew(nowMillis)
@@ -202,6 +210,7 @@ export const make = (
       store.run(() => {
         heal()
         const nowMillis = now()
+        owner.heardAtMillis = nowMillis
         const deliveries: Array<Lease> = []
         let nextInMillis = leaseMillis
         let vanished = 0
@@ -225,6 +234,6 @@ export const make = (
         }
         return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
       }),
-    close: () => store.leave(group)
+    close: () => store.leave(group, owner)
   }
 }

@@ -4,10 +4,11 @@
  */
 import { Effect } from "effect"
 import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
+import { balance, type ChannelStats } from "../../StatsStore.ts"
 import { compile } from "../pattern.ts"
 import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
-import type { Lease, Redelivery } from "./group.ts"
+import type { Lease, Owner, Redelivery } from "./group.ts"
 import { Group, Reading } from "./group.ts"
 import type { Requeued } from "./letters.ts"
 import { Letters } from "./letters.ts"
@@ -36,9 +37,12 @@ export class Store {
   private readonly waiting = new DueQueue<Redelivery | Later>()
   private readonly windows = new Windows()
   private readonly woken: Array<() => void> = []
-  readonly letters = new Letters(this.woken)
+  readonly letters = new Letters(this.woken, ({ channel, group }) => {
+    const reading = this.groups.get(group)?.readings.get(channel)
+    if (reading !== undefined) reading.removed++
+  })
   /** Messages requeued to a group that does not read their channel at present. */
-  private readonly homeless = new Map<string, Array<Requeued>>()
+  private readonly homeless = new Map<string, Array<Requeued & { readonly atMillis: number }>>()
   readonly own = new OwnKeys()
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
@@ -144,7 +148,11 @@ export class Store {
     group.readings.set(channel.name, reading)
     if (reading.unreadCount > 0) group.announce(reading)
     const key = homeKey(group.name, channel.name)
-    for (const requeued of this.homeless.get(key) ?? []) reading.giveBack(redeliveryOf(requeued, reading))
+    const homeless = this.homeless.get(key) ?? []
+    const letters = this.letters.counts().filter((kind) => kind.group === group.name && kind.channel === channel.name)
+    // What it has of an earlier life is none of what it gets from now on.
+    reading.started -= homeless.length + letters.reduce((sum, { count }) => sum + count, 0)
+    for (const requeued of homeless) reading.giveBack(redeliveryOf(requeued, reading), requeued.atMillis)
     this.homeless.delete(key)
   }
 
@@ -181,13 +189,15 @@ export class Store {
     this.forget(group)
   }
 
-  leave(group: Group): void {
-    group.members--
+  leave(group: Group, owner: Owner): void {
+    group.members.delete(owner)
     this.forget(group)
   }
 
   private forget(group: Group): void {
-    if (group.members === 0 && group.readings.size === 0 && group.registered.size === 0) this.groups.delete(group.name)
+    if (group.members.size === 0 && group.readings.size === 0 && group.registered.size === 0) {
+      this.groups.delete(group.name)
+    }
   }
 
   // Settlements ------------------------------------------------------------------------------------------------------
@@ -197,31 +207,54 @@ export class Store {
     return lease.isHeldBy(owner) && lease.reading.leases.delete(lease)
   }
 
+  /** Counts a delivery that was acknowledged. */
+  acked({ isDuplicate, reading: { totals }, takeovers }: Lease): void {
+    totals.acked++
+    totals.crashed += takeovers
+    if (isDuplicate) totals.duplicates++
+  }
+
   requeue(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
     const redelivery = lease.again(attempt)
-    if (delayMillis > 0) this.wait(redelivery, nowMillis + Math.ceil(delayMillis))
-    else lease.reading.giveBack(redelivery)
+    const { totals } = lease.reading
+    totals.crashed += lease.takeovers
+    if (attempt > lease.attempt) {
+      totals.failed++
+      totals.retried++
+    }
+    if (delayMillis > 0) {
+      lease.reading.due++
+      this.wait(redelivery, nowMillis + Math.ceil(delayMillis))
+    } else {
+      lease.reading.giveBack(redelivery, nowMillis)
+    }
   }
 
   bury(lease: Lease, failure: Failure, nowMillis: number): void {
+    const { totals } = lease.reading
+    totals.crashed += lease.takeovers
+    totals.dead++
+    if (failure.reason === "exhausted" || failure.reason === "term") totals.failed++
     this.letters.add(lease, failure, nowMillis)
   }
 
   /** Sends the messages of dead letters back to their groups; the ids of those that were there. */
   requeueLetters(
-    items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
+    items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>,
+    nowMillis: number
   ): ReadonlyArray<string> {
     const requeued = this.letters.requeue(items)
     for (const one of requeued.values()) {
       const reading = this.groups.get(one.group)?.readings.get(one.channel)
       if (reading !== undefined) {
-        reading.giveBack(redeliveryOf(one, reading))
+        reading.giveBack(redeliveryOf(one, reading), nowMillis)
         continue
       }
       const key = homeKey(one.group, one.channel)
       const others = this.homeless.get(key)
-      if (others === undefined) this.homeless.set(key, [one])
-      else others.push(one)
+      const waiting = { ...one, atMillis: nowMillis }
+      if (others === undefined) this.homeless.set(key, [waiting])
+      else others.push(waiting)
     }
     return [...requeued.keys()]
   }
@@ -249,8 +282,10 @@ export class Store {
     while (moved < limit) {
       const due = this.waiting.takeDue(nowMillis)
       if (due === undefined) break
-      if ("reading" in due.value) due.value.reading.giveBack(due.value)
-      else this.scheduled.promoted(due.value, nowMillis)
+      if ("reading" in due.value) {
+        due.value.reading.due--
+        due.value.reading.giveBack(due.value, nowMillis)
+      } else this.scheduled.promoted(due.value, nowMillis)
       moved++
     }
     const next = this.waiting.first
@@ -261,6 +296,48 @@ export class Store {
   }
 
   // Looking ----------------------------------------------------------------------------------------------------------
+
+  stats(matches: (channel: string) => boolean, nowMillis: number): ReadonlyArray<ChannelStats> {
+    const letters = new Map<string, number>()
+    for (const { channel, count, group } of this.letters.counts()) {
+      const key = homeKey(group, channel)
+      letters.set(key, (letters.get(key) ?? 0) + count)
+    }
+    return [...this.channels.keys()].filter(matches).sort().map((channel): ChannelStats => {
+      const { log, readings } = this.channels.get(channel)!
+      return {
+        channel,
+        published: log.end,
+        length: log.length,
+        bytes: undefined,
+        scheduled: this.scheduled.count(channel),
+        groups: [...readings.keys()].sort().map((group) => {
+          const reading = readings.get(group)!
+          const pending = new Map<object, number>()
+          for (const { owner } of reading.leases) pending.set(owner, (pending.get(owner) ?? 0) + 1)
+          const { due, leases, oldestAtMillis, readyCount, removed, started, totals, unreadCount } = reading
+          return balance(log.end, {
+            group,
+            channel,
+            lag: unreadCount,
+            pending: leases.size,
+            ready: readyCount,
+            due,
+            dead: letters.get(homeKey(group, channel)) ?? 0,
+            removed,
+            started,
+            oldestMillis: oldestAtMillis === undefined ? undefined : Math.max(0, nowMillis - oldestAtMillis),
+            consumers: [...reading.group.members].filter(({ reads }) => reads(channel)).map((member) => ({
+              consumer: member.consumer,
+              pending: pending.get(member) ?? 0,
+              idleMillis: nowMillis - member.heardAtMillis
+            })),
+            totals: { ...totals }
+          })
+        })
+      }
+    })
+  }
 
   info(matches: (channel: string) => boolean): BrokerInfo {
     const names = [...this.channels.keys()].filter(matches).sort()

@@ -4,25 +4,56 @@ import type { Script } from "../../Redis.ts"
  * Creates a group on streams where it is missing: at its stored floor if it has one there, else at the given position, which
  * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning.
  *
- * KEYS: floors of the group, streams. ARGV: group, position, then the channel of each stream ("": a retry stream, which is
+ * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
+ * stream: itself). ARGV: group, position, then the channel of each stream ("": a retry stream, which is
  * always read from its beginning). Reply: how many were created.
+ *
+ * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
+ * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
+ * counted, and then there is no "s".
  */
 export const attach: Script = {
   name: "attach",
   lua: `
-local floors = KEYS[1]
+local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
 local created = 0
-for i = 2, #KEYS do
-  local exists, last = false, '0'
-  if redis.call('EXISTS', KEYS[i]) == 1 then
-    last = redis.call('XINFO', 'STREAM', KEYS[i])[8]
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[i])) do
+local function parse(position)
+  local dash = string.find(position, '-', 1, true)
+  if not dash then return tonumber(position), 0 end
+  return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
+end
+local function before(stream, position, last, added, length)
+  if position == last then return added end
+  if position == '0' then return added - length end
+  local time, sequence = parse(position)
+  local lastTime, lastSequence = parse(last)
+  -- What comes until then is not for the group either.
+  if time > lastTime or (time == lastTime and sequence > lastSequence) then return nil end
+  -- From whichever end is nearer, but never far.
+  local later = length == 0 and 0 or #redis.call('XRANGE', stream, '(' .. position, '+', 'COUNT', 100)
+  if later < 100 then return added - later end
+  local earlier = #redis.call('XRANGE', stream, '-', position, 'COUNT', 100)
+  return earlier < 100 and added - length + earlier or nil
+end
+local function old(account, retry, bodies)
+  local sum = redis.call('HLEN', bodies)
+  for _, reason in ipairs({'exhausted', 'term', 'decode', 'crashed', 'expired'}) do
+    sum = sum + (tonumber(redis.call('HGET', counts, 'd\\n' .. account .. '\\n' .. reason)) or 0)
+  end
+  return sum + redis.call('XLEN', retry)
+end
+for i = 3, #KEYS, 3 do
+  local stream, exists, last, length, added = KEYS[i], false, '0-0', 0, 0
+  if redis.call('EXISTS', stream) == 1 then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    length, last, added = info[2], info[8], info[12]
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
       if info[2] == group then exists = true end
     end
   end
   if not exists then
-    local channel = ARGV[i + 1]
+    local channel = ARGV[2 + i / 3]
     local position = '0'
     if channel ~= '' then
       local floor = redis.call('HGET', floors, channel)
@@ -30,7 +61,17 @@ for i = 2, #KEYS do
       if position == '$' then position = last end
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
-    redis.call('XGROUP', 'CREATE', KEYS[i], group, position, 'MKSTREAM')
+    local skipped = before(stream, position, last, added, length)
+    if skipped then
+      redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM', 'ENTRIESREAD', skipped)
+    else
+      redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
+    end
+    if channel ~= '' then
+      local account = group .. '\\n' .. channel
+      for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
+      if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end
+    end
     created = created + 1
   end
 end

@@ -1,14 +1,15 @@
 import type { Script } from "../../Redis.ts"
+import { counting } from "./parts/counting.ts"
 
 /**
  * Applies messages and writes as a whole, behind a fence.
  *
- * KEYS[1], KEYS[2], KEYS[3] and the first four ARGV are the fence. `ack`: stream, marks, old marks; "ack", group, position, mark,
- * and the token as fifth: it passes while the mark has this token, and acknowledges the delivery and remembers its key as done.
- * `relay`: the hash of relayed positions (three times); "relay", shard, position, "", "": it passes when this position of the
+ * KEYS[1] to KEYS[4] and the first seven ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
+ * token, channel, how often it was taken over from a lost consumer: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
+ * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0: it passes when this position of the
  * shard's outbox has not arrived here yet, and remembers it.
  *
- * ARGV[6]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
+ * ARGV[8]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
  * `publish` (a log): window in ms, index of the window key (both 0: no window), id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
  * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body.
@@ -24,12 +25,16 @@ export const commit: Script = {
   name: "commit",
   lua: `
 local keys, args = KEYS, ARGV
-local kind, fence, position, mark, token, events = unpack(args, 1, 6)
+local kind, fence, position, mark, token, channel, crashed, events = unpack(args, 1, 8)
+local counts = keys[4]
+${counting}
 local function parse(text)
   local dash = string.find(text, '-', 1, true)
   return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
 end
 if kind == 'ack' then
+  local found = redis.call('TYPE', counts).ok
+  if found ~= 'none' and found ~= 'hash' then return {'type', counts, found, 'hash'} end
   local value = redis.call('HGET', keys[2], mark) or redis.call('HGET', keys[3], mark)
   if value == '' then return {'already'} end
   if not value or string.sub(value, 15) ~= token then return {'lost'} end
@@ -41,11 +46,11 @@ else
     if newTime < time or (newTime == time and newSequence <= sequence) then return {'already'} end
   end
 end
-local operations, at = {}, 7
+local operations, at = {}, 9
 while at <= #args do
-  local count = tonumber(args[at + 2])
-  operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + count)}
-  at = at + 3 + count
+  local size = tonumber(args[at + 2])
+  operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
+  at = at + 3 + size
 end
 local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
 local types, numbers = {}, {}
@@ -80,8 +85,10 @@ for _, operation in ipairs(operations) do
   types[key] = name == 'del' and 'none' or name == 'set' and 'string' or expected
 end
 if kind == 'ack' then
-  redis.call('XACK', keys[1], fence, position)
+  local acked = redis.call('XACK', keys[1], fence, position)
   redis.call('HSET', keys[2], mark, '')
+  count('a', fence .. '\\n' .. channel, acked)
+  count('c', fence .. '\\n' .. channel, acked * crashed)
 else
   redis.call('HSET', keys[1], fence, position)
 end

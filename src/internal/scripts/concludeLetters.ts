@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { countingOff } from "./parts/counting.ts"
 
 /**
  * Ends or prolongs offers of dead letters, each only while its token is that of the last offer.
@@ -12,6 +13,7 @@ export const concludeLetters: Script = {
   lua: `
 local dead, counts, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, total = ARGV[1], #ARGV
+${countingOff}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local refused, back = {}, false
@@ -33,12 +35,7 @@ for i = 2, total, 4 do
     local entry = outcome == 'remove' and redis.call('XRANGE', dead, id, id)[1]
     if entry then
       redis.call('XDEL', dead, id)
-      for j = 1, #entry[2], 2 do
-        if entry[2][j] == 'k' then
-          local field = 'd\\n' .. entry[2][j + 1]
-          if redis.call('HINCRBY', counts, field, -1) <= 0 then redis.call('HDEL', counts, field) end
-        end
-      end
+      countOff(entry[2], true)
     end
   end
 end

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { countingOff } from "./parts/counting.ts"
 
 /**
  * Moves dead letters back to the groups that failed: into the retry stream of each, as a message that begins anew. Whoever comes
@@ -15,6 +16,7 @@ export const requeueLetters: Script = {
   lua: `
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
+${countingOff}
 local function check(key, expected)
   local found = redis.call('TYPE', key).ok
   if found == 'none' or found == expected then return nil end
@@ -42,12 +44,7 @@ for i = 3 + 2 * targets, #ARGV, 4 do
     end
     redis.call('XADD', retry, '*', 'm', description, 'p', payload)
     redis.call('XDEL', dead, id)
-    for j = 1, #entry[2], 2 do
-      if entry[2][j] == 'k' then
-        local field = 'd\\n' .. entry[2][j + 1]
-        if redis.call('HINCRBY', counts, field, -1) <= 0 then redis.call('HDEL', counts, field) end
-      end
-    end
+    countOff(entry[2], false)
     moved[#moved + 1] = id
   end
 end

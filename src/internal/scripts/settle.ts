@@ -1,13 +1,14 @@
 import type { Script } from "../../Redis.ts"
+import { counting } from "./parts/counting.ts"
 
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
  * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts; where deliveries have marks: marks, old
  * marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count, action, value,
- * description, payload, mark, token (both "" where it has none). The actions: `ack`; `ready` (again at once); `wait` (again after
- * `value` ms); `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
- * Reply: the positions that were refused.
+ * description, payload, mark, token (both "" where it has none). The actions: `ack` (`value` "u": a duplicate); `ready` (again at
+ * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
+ * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
  *
  * There is no rollback: types are checked before the first write, and XACK is the first write of each, because it passes when
  * memory is full and lets the rest pass. A crash between two deliveries leaves each either untouched or wholly done.
@@ -17,6 +18,8 @@ export const settle: Script = {
   lua: `
 local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local account = group .. '\\n' .. channel
+${counting}
 local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
 for i = 1, #KEYS do
   local found = redis.call('TYPE', KEYS[i]).ok
@@ -28,6 +31,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
 local refused, earliest, back, died = {}, nil, false, false
+local acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
@@ -35,11 +39,22 @@ for i = 5, #ARGV, 8 do
     refused[#refused + 1] = position
   else
     redis.call('XACK', stream, group, position)
-    if action == 'dead' then
+    crashed = crashed + math.max(0, lease[4] - 1)
+    if action == 'ack' then
+      acked = acked + 1
+      if value == 'u' then duplicates = duplicates + 1 end
+    elseif action == 'dead' then
       died = true
+      buried = buried + 1
+      local reason = string.match(value, '[^\\n]*$')
+      if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
       redis.call('XADD', dead, '*', 'k', value, 'm', description, 'p', payload)
       redis.call('HINCRBY', counts, 'd\\n' .. value, 1)
-    elseif action ~= 'ack' then
+    else
+      if string.sub(action, -1) == '+' then
+        action = string.sub(action, 1, -2)
+        failed, retried = failed + 1, retried + 1
+      end
       if not back then
         back = true
         if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
@@ -65,6 +80,12 @@ for i = 5, #ARGV, 8 do
     if value and string.sub(value, 15) == token then redis.call('HDEL', KEYS[j], mark) end
   end
 end
+count('a', account, acked)
+count('u', account, duplicates)
+count('f', account, failed)
+count('r', account, retried)
+count('b', account, buried)
+count('c', account, crashed)
 if died then redis.call('PUBLISH', events, 'letter') end
 if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
 return refused

@@ -1,0 +1,135 @@
+/** Counts on Redis: one script call for each channel, which sees it and its groups at one time. */
+import { Effect } from "effect"
+import type { BrokerError, Selector } from "../Broker.ts"
+import type { Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import { balance, type ChannelStats, type StatsStore } from "../StatsStore.ts"
+import type { Keys } from "./keys.ts"
+import { compile, matcherOf } from "./pattern.ts"
+import { stats as statsScript } from "./scripts/stats.ts"
+
+/** Channels looked at in one pipeline, and scripts under way at a time. */
+const channelsPerCall = 100
+const scriptsAtOnce = 8
+
+/** Nodes of the log that Redis looks at to tell its size. */
+const samples = 5
+
+export interface Setup {
+  readonly shards: ReadonlyArray<Keys>
+  readonly connectionOf: (shard: number) => Connection
+  readonly fail: (operation: string) => (error: RedisError) => BrokerError
+}
+
+type RawConsumer = readonly [name: string, pending: number, idle: number]
+
+type Raw = readonly [
+  length: number,
+  published: number,
+  scheduled: number,
+  groups: ReadonlyArray<ReadonlyArray<unknown>>
+]
+
+const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
+
+export const make = ({ connectionOf, fail, shards }: Setup): StatsStore => {
+  const look = Effect.fnUntraced(function*(
+    keys: Keys,
+    channel: string,
+    groups: ReadonlyArray<string>,
+    bytes: number | undefined
+  ): Effect.fn.Return<ChannelStats, RedisError> {
+    const [length, published, scheduled, found] = (yield* connectionOf(keys.shard).evaluate(
+      statsScript,
+      [
+        keys.log(channel),
+        keys.counts,
+        keys.bodies("", channel),
+        ...groups.flatMap((group) => [keys.retry(group, channel), keys.bodies(group, channel)])
+      ],
+      [channel, ...groups],
+      { idempotent: true }
+    )) as Raw
+    return {
+      channel,
+      published,
+      length,
+      bytes,
+      scheduled,
+      groups: found.map((raw, i) => {
+        const [lag, pending, ready, due, oldest, started, acked, duplicates, failed, retried, buried, crashed] =
+          raw as ReadonlyArray<number>
+        const [removed, ...letters] = raw.slice(12, -1) as ReadonlyArray<number>
+        return balance(published, {
+          group: groups[i]!,
+          channel,
+          lag: orUndefined(lag),
+          pending: pending!,
+          ready: ready!,
+          due: due!,
+          dead: letters.reduce((sum, count) => sum + count, 0),
+          removed: removed!,
+          started: typeof started === "number" ? started : undefined,
+          oldestMillis: orUndefined(oldest),
+          consumers: (raw.at(-1) as ReadonlyArray<RawConsumer>).map(([consumer, pending, idleMillis]) => ({
+            consumer,
+            pending,
+            idleMillis
+          })),
+          totals: {
+            acked: acked!,
+            duplicates: duplicates!,
+            failed: failed!,
+            retried: retried!,
+            dead: buried!,
+            crashed: crashed!
+          }
+        })
+      })
+    }
+  })
+
+  const readShard = Effect.fnUntraced(function*(
+    keys: Keys,
+    matches: (channel: string) => boolean
+  ): Effect.fn.Return<ReadonlyArray<ChannelStats>, RedisError> {
+    const connection = connectionOf(keys.shard)
+    const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
+    for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
+    const registered = (fields as ReadonlyArray<string>).map((field) => {
+      const at = field.indexOf("\n")
+      return { group: field.slice(0, at), reads: compile(field.slice(at + 1)) }
+    })
+    const channels = (names as ReadonlyArray<string>).filter(matches).sort()
+    const out: Array<ChannelStats> = []
+    for (let i = 0; i < channels.length; i += channelsPerCall) {
+      const some = channels.slice(i, i + channelsPerCall)
+      const replies = yield* connection.pipeline(some.flatMap((channel): ReadonlyArray<Command> => [
+        ["xinfo", "GROUPS", keys.log(channel)],
+        ["memory", "USAGE", keys.log(channel), "SAMPLES", samples]
+      ]))
+      const looked = yield* Effect.forEach(some, (channel, j) => {
+        const attached = replies[2 * j]
+        // A log that is gone has no groups; and where MEMORY is not permitted the size is not known.
+        const present = Array.isArray(attached) ? (attached as ReadonlyArray<ReadonlyArray<unknown>>) : []
+        const groups = new Set([
+          ...present.map((info) => String(info[1])),
+          ...registered.filter(({ reads }) => reads(channel)).map(({ group }) => group)
+        ])
+        return look(keys, channel, [...groups].sort(), orUndefined(replies[2 * j + 1]))
+      }, { concurrency: scriptsAtOnce })
+      out.push(...looked)
+    }
+    return out
+  })
+
+  return {
+    read: (selector: Selector) => {
+      const matches = matcherOf(selector)
+      return Effect.forEach(shards, (keys) => readShard(keys, matches), { concurrency: 16 }).pipe(
+        Effect.map((all) => all.flat()),
+        Effect.mapError(fail("stats"))
+      )
+    }
+  }
+}
