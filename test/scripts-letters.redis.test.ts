@@ -87,7 +87,7 @@ describe("settle: dead", () => {
     const after = {
       "log:orders": { entries: [["1-0", { i: "m", p: "x" }]], groups: ["billing"] },
       dead: [["*", { k: key, m: "description", p: "x" }]],
-      counts: { [`d\n${key}`]: "1" }
+      counts: { [`d\n${key}`]: "1", "b\nbilling\norders": "1", "f\nbilling\norders": "1" }
     }
     assert.deepStrictEqual(await snapshot(), after)
     assert.deepStrictEqual(await client.xpending(log, "billing"), [0, null, null, null])
@@ -208,7 +208,10 @@ describe("removeLetters", () => {
     const { keys, run, snapshot } = await seeded()
     const names = [keys.dead, keys.counts]
     assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), ["1-0", "4-0", "2-0"])
-    const after = { dead: [third], counts: { "d\naudit\norders\nterm": "1", "w\nbilling\norders": "7" } }
+    const after = {
+      dead: [third],
+      counts: { "d\naudit\norders\nterm": "1", "w\nbilling\norders": "7", "x\nbilling\norders": "2" }
+    }
     assert.deepStrictEqual(await snapshot(), after)
     assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), [])
     assert.deepStrictEqual(await snapshot(), after)
@@ -279,7 +282,12 @@ describe("offerLetters and concludeLetters", () => {
     assert.deepStrictEqual(await conclude(here, ...args), ["9-0"])
     const after = {
       dead: [second, third, fourth, ["5-0", { what: "ever" }]],
-      counts: { [`d\n${key}`]: "1", "d\naudit\norders\nterm": "1", "w\nbilling\norders": "7" },
+      counts: {
+        [`d\n${key}`]: "1",
+        "d\naudit\norders\nterm": "1",
+        "w\nbilling\norders": "7",
+        "x\nbilling\norders": "1"
+      },
       "offers:ops": { "3-0": "in 30 s", "4-0": "in 0 s", "5-0": "in 90 s" },
       "offered:ops": { cursor: "5-0", "3-0": "1\n", "4-0": "0\n", "5-0": "1\nt" }
     }

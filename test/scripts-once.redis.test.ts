@@ -80,8 +80,8 @@ const generation = `now ${day}`
 const marked = (value: string): Command => ["hset", "marks", "", `${past} ${day}`, "c\nm", value]
 const past1 = `past ${day}`
 
-const commitKeys = ["log", "marks", "old"]
-const fence = ["ack", "g", "1-1", "c\nm", "t1", "events"]
+const commitKeys = ["log", "marks", "old", "counts"]
+const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, "events"]
 const mine = [...held, marked(`${far} t1`)]
 const untouched = { log: log(1), marks: { "": past1, "c\nm": "far t1" } }
 const doneMarks = { "": past1, "c\nm": "" }
@@ -146,28 +146,33 @@ const cases: ReadonlyArray<Case> = [
     does: "finish: acknowledges and remembers what has this token",
     script: finish,
     seed: mine,
-    keys: ["log", "marks", "old"],
-    args: ["g", "1-1", "c\nm", "t1"],
+    keys: ["log", "marks", "old", "counts"],
+    args: ["g", "c", "1-1", "c\nm", "t1", 2],
     reply: [1],
-    after: { log: log(0), marks: doneMarks },
+    after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), marks: doneMarks },
     again: { reply: [2] }
   },
   {
     does: "finish: finds its mark in the time before",
     script: finish,
     seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
-    keys: ["log", "marks", "old"],
-    args: ["g", "1-1", "c\nm", "t1"],
+    keys: ["log", "marks", "old", "counts"],
+    args: ["g", "c", "1-1", "c\nm", "t1", 2],
     reply: [1],
-    after: { log: log(0), marks: { "c\nm": "" }, old: { "c\nm": "past t1" } },
+    after: {
+      counts: { "a\ng\nc": "1", "c\ng\nc": "2" },
+      log: log(0),
+      marks: { "c\nm": "" },
+      old: { "c\nm": "past t1" }
+    },
     again: { reply: [2] }
   },
   {
     does: "finish: refuses a mark that is another's or gone, and touches nothing",
     script: finish,
     seed: [...held, marked(`${past} t2`)],
-    keys: ["log", "marks", "old"],
-    args: ["g", "1-1", "c\nm", "t1", "1-1", "c\ngone", "t1"],
+    keys: ["log", "marks", "old", "counts"],
+    args: ["g", "c", "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
     reply: [0, 0],
     after: { log: log(1), marks: { "": past1, "c\nm": "past t2" } }
   },
@@ -180,7 +185,7 @@ const cases: ReadonlyArray<Case> = [
     reply: [],
     after: {
       log: log(0),
-      counts: { "d\ng\nc\nterm": "1" },
+      counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
       marks: { "": past1 }
     },
@@ -195,7 +200,7 @@ const cases: ReadonlyArray<Case> = [
     reply: [],
     after: {
       log: log(0),
-      counts: { "d\ng\nc\nterm": "1" },
+      counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
       marks: { "": past1, "c\nm": "far t2" }
     },
@@ -214,62 +219,18 @@ const cases: ReadonlyArray<Case> = [
     keys: [...commitKeys, "to", "seen", "counter", "hash", "text", "gone", "outbox"],
     args: [
       ...fence,
-      "publish",
-      4,
-      10,
-      60_000,
-      5,
-      "x",
-      2,
-      "MAXLEN",
-      10,
-      "i",
-      "x",
-      "p",
-      "2",
-      "publish",
-      4,
-      10,
-      60_000,
-      5,
-      "x",
-      2,
-      "MAXLEN",
-      10,
-      "i",
-      "x",
-      "p",
-      "3",
-      "incrby",
-      6,
-      1,
-      1,
-      "hset",
-      7,
-      2,
-      "b",
-      "2",
-      "set",
-      8,
-      1,
-      "7",
-      "incrby",
-      8,
-      1,
-      -8,
-      "del",
-      9,
-      0,
-      "outbox",
-      10,
-      4,
-      "m",
-      "{}",
-      "p",
-      "4"
+      ...["publish", 5, 10, 60_000, 6, "x", 2, "MAXLEN", 10, "i", "x", "p", "2"],
+      ...["publish", 5, 10, 60_000, 6, "x", 2, "MAXLEN", 10, "i", "x", "p", "3"],
+      ...["incrby", 7, 1, 1],
+      ...["hset", 8, 2, "b", "2"],
+      ...["set", 9, 1, "7"],
+      ...["incrby", 9, 1, -8],
+      ...["del", 10, 0],
+      ...["outbox", 11, 4, "m", "{}", "p", "4"]
     ],
     reply: ["done"],
     after: {
+      counts: { "a\ng\nc": "1", "c\ng\nc": "1" },
       log: log(0),
       marks: doneMarks,
       to: { entries: ["p 0", "i x p 2"], pending: 0 },
@@ -286,16 +247,25 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [...held, marked(`${far} t2`), ["set", "counter", "41"]],
     keys: [...commitKeys, "counter"],
-    args: [...fence, "incrby", 4, 1, 1],
+    args: [...fence, "incrby", 5, 1, 1],
     reply: ["lost"],
     after: { log: log(1), marks: { "": past1, "c\nm": "far t2" }, counter: ["41", "stays"] }
+  },
+  {
+    does: "commit: nothing when what it counts in is no hash",
+    script: commit,
+    seed: [...mine, ["set", "counts", "x"]],
+    keys: commitKeys,
+    args: [...fence],
+    reply: ["type", "$counts", "string", "hash"],
+    after: { ...untouched, counts: ["x", "stays"] }
   },
   {
     does: "commit: nothing when a log is missing",
     script: commit,
     seed: [...mine, ["set", "counter", "41"]],
     keys: [...commitKeys, "counter", "to"],
-    args: [...fence, "incrby", 4, 1, 1, "publish", 5, 6, 0, 0, "x", 0, "p", "2"],
+    args: [...fence, "incrby", 5, 1, 1, "publish", 6, 6, 0, 0, "x", 0, "p", "2"],
     reply: ["unknown", "$to"],
     after: { ...untouched, counter: ["41", "stays"] }
   },
@@ -304,7 +274,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [...mine, ["set", "counter", "41"], ["set", "text", "x"]],
     keys: [...commitKeys, "counter", "text"],
-    args: [...fence, "incrby", 4, 1, 1, "hset", 5, 2, "a", "1"],
+    args: [...fence, "incrby", 5, 1, 1, "hset", 6, 2, "a", "1"],
     reply: ["type", "$text", "string", "hash"],
     after: { ...untouched, counter: ["41", "stays"], text: ["x", "stays"] }
   },
@@ -313,7 +283,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: mine,
     keys: [...commitKeys, "text"],
-    args: [...fence, "set", 4, 1, "1.5", "incrby", 4, 1, 1],
+    args: [...fence, "set", 5, 1, "1.5", "incrby", 5, 1, 1],
     reply: ["number", "$text"],
     after: untouched
   },
@@ -322,7 +292,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [...mine, ["set", "counter", "9223372036854775807"]],
     keys: [...commitKeys, "counter"],
-    args: [...fence, "incrby", 4, 1, 1],
+    args: [...fence, "incrby", 5, 1, 1],
     reply: ["number", "$counter"],
     after: { ...untouched, counter: ["9223372036854775807", "stays"] }
   },
@@ -330,8 +300,8 @@ const cases: ReadonlyArray<Case> = [
     does: "commit of the outbox: lets each position of a shard pass once, and in order",
     script: commit,
     seed: [["hset", "relayed", "3", "5-7"], ["xadd", "to", "1-1", "p", "0"]],
-    keys: ["relayed", "relayed", "relayed", "to"],
-    args: ["relay", "3", "5-10", "", "", "events", "publish", 4, 6, 0, 0, "x", 0, "p", "1"],
+    keys: ["relayed", "relayed", "relayed", "relayed", "to"],
+    args: ["relay", "3", "5-10", "", "", "", 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
     reply: ["done"],
     after: { relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }

@@ -33,7 +33,13 @@ const far = start + 1_000_000
 /** Makes what depends on the time comparable. */
 const plain = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(plain)
-  if (typeof value === "number") return value > 900_000 && value <= 1_000_000 ? "later" : value
+  if (typeof value === "number") {
+    return value >= start - 10_000
+      ? "age"
+      : value > 900_000 && value <= 1_000_000
+      ? "later"
+      : value
+  }
   if (typeof value !== "string") return value
   return value.replace(
     /\b\d{13}-\d+\b/g,
@@ -132,6 +138,107 @@ const trimArgs = (
 ]
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
+  ack: [
+    {
+      does: "acknowledges and counts what was pending, once, stream by stream",
+      seed: [...handedOut("c", "c", "c"), ["set", "$wrong", "x"]],
+      keys: ["counts", "log", "wrong", "missing", "log"],
+      args: ["g", "ch", 3, 1, 2, "1-0", "2-0", "w", 0, 0, 1, "1-0", "m", 0, 0, 1, "1-0", "ch", 5, 5, 2, "2-0", "3-0"],
+      reply: [2, "WRONGTYPE Operation against a key holding the wrong kind of value", 0, 1],
+      after: {
+        counts: { "a\ng\nch": "3", "c\ng\nch": "3", "u\ng\nch": "1" },
+        log: { entries: logged(1, 2, 3), groups: { g: { at: "3-0", consumers: 1, pending: [] } } },
+        wrong: ["x", "stays"]
+      },
+      again: { reply: [0, "WRONGTYPE Operation against a key holding the wrong kind of value", 0, 0] }
+    },
+    {
+      does: "changes nothing when what it counts in is no hash",
+      seed: [...handedOut("c"), ["set", "$counts", "x"]],
+      keys: ["counts", "log"],
+      args: ["g", "ch", 0, 0, 1, "1-0"],
+      reply: "WRONGTYPE counts is a string, expected a hash",
+      after: {
+        counts: ["x", "stays"],
+        log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [["1-0", "c", 1, "old"]] } } }
+      }
+    }
+  ],
+  drop: [{
+    does: "removes the group from a channel, with its totals; its dead letters stay",
+    seed: [
+      ...handedOut("c"),
+      ["xgroup", "create", "$log", "h", "0"],
+      ["xadd", "$retry", "9-0", "p", "x"],
+      ["sadd", "$retries", "ch", "other"],
+      ["hset", "$floors", "ch", "1-0", "other", "1-0"],
+      ["hset", "$meta", "v", 3],
+      ["hset", "$counts", "a\ng\nch", 1, "s\ng\nch", 0, "x\ng\nch", 1, "a\ng\nother", 1, "d\ng\nch\nterm", 1]
+    ],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts"],
+    args: ["g", "ch"],
+    reply: 1,
+    after: {
+      counts: { "a\ng\nother": "1", "d\ng\nch\nterm": "1" },
+      floors: { other: "1-0" },
+      log: { entries: logged(1), groups: { h: { at: "0-0", consumers: 0, pending: [] } } },
+      meta: { v: "4" },
+      retries: ["other"]
+    },
+    again: {
+      reply: 1,
+      after: {
+        counts: { "a\ng\nother": "1", "d\ng\nch\nterm": "1" },
+        floors: { other: "1-0" },
+        log: { entries: logged(1), groups: { h: { at: "0-0", consumers: 0, pending: [] } } },
+        meta: { v: "5" },
+        retries: ["other"]
+      }
+    }
+  }],
+  stats: [
+    {
+      does: "sees a channel and its groups, and changes nothing",
+      seed: [
+        ["xadd", "$log", "1-0", "p", "x"],
+        ["xadd", "$log", "2-0", "p", "x"],
+        ["xgroup", "create", "$log", "g", "1-0", "entriesread", 1],
+        ["xadd", "$retry", "1-0", "p", "x"],
+        ["hset", "$counts", "s\ng\nch", 0, "a\ng\nch", 1, "c\ng\nch", 2, "d\ng\nch\nterm", 3, "x\ng\nch", 4],
+        ["hset", "$scheduled", "m", "x"],
+        ["hset", "$bodies", "w", "x"]
+      ],
+      keys: ["log", "counts", "scheduled", "retry", "bodies", "retry:h", "bodies:h"],
+      args: ["ch", "g", "h"],
+      reply: [
+        2,
+        2,
+        1,
+        [
+          [1, 0, 1, 1, "age", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
+          [2, 0, 0, 0, "age", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []]
+        ]
+      ],
+      after: {
+        bodies: { w: "x" },
+        counts: { "a\ng\nch": "1", "c\ng\nch": "2", "d\ng\nch\nterm": "3", "s\ng\nch": "0", "x\ng\nch": "4" },
+        log: {
+          entries: [["1-0", "p", "x"], ["2-0", "p", "x"]],
+          groups: { g: { at: "1-0", consumers: 0, pending: [] } }
+        },
+        retry: { entries: [["1-0", "p", "x"]] },
+        scheduled: { m: "x" }
+      }
+    },
+    {
+      does: "sees nothing of a channel whose log is gone but what is scheduled",
+      seed: [["hset", "$scheduled", "m", "x"]],
+      keys: ["log", "counts", "scheduled"],
+      args: ["ch"],
+      reply: [0, 0, 1, []],
+      after: { scheduled: { m: "x" } }
+    }
+  ],
   append: [
     {
       does: "tells that a channel has no log",
@@ -196,11 +303,50 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       args: ["g", "0", "ch", "other", ""],
       reply: 3,
       after: {
-        counts: { "s\ng\nother": "0" },
+        counts: { "s\ng\nch": "0", "s\ng\nother": "0" },
         floors: { ch: "3-0" },
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "3-0", consumers: 0, pending: [] } } },
         other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
         retry: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
+      },
+      again: { reply: 0 }
+    },
+    {
+      does: "begins an account anew: what was there before, less what the group has of an earlier life",
+      seed: [
+        ...[1, 2, 3, 4, 5].map((n): Array<Arg> => ["xadd", "$log", `${n}-0`, "p", "x"]),
+        ["xtrim", "$log", "minid", "2-0"],
+        ["hset", "$counts", "a\ng\nch", 7, "d\ng\nch\nterm", 1, "d\ng\nch\nexpired", 1, "d\nh\nch\nterm", 1],
+        ["xadd", "$retry", "9-0", "p", "x"],
+        ["hset", "$bodies", "w", "x"]
+      ],
+      keys: ["floors", "counts", "log", "retry", "bodies"],
+      args: ["g", "3-0", "ch"],
+      reply: 1,
+      after: {
+        bodies: { w: "x" },
+        counts: { "d\ng\nch\nexpired": "1", "d\ng\nch\nterm": "1", "d\nh\nch\nterm": "1", "s\ng\nch": "-1" },
+        floors: { ch: "3-0" },
+        log: {
+          entries: [2, 3, 4, 5].map((n) => [`${n}-0`, "p", "x"]),
+          groups: { g: { at: "3-0", consumers: 0, pending: [] } }
+        },
+        retry: { entries: [["9-0", "p", "x"]] }
+      },
+      again: { reply: 0 }
+    },
+    {
+      does: "does not count where the position is still to come",
+      seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
+      keys: ["floors", "counts", "log", "r", "b"],
+      args: ["g", "9-18446744073709551615", "ch"],
+      reply: 1,
+      after: {
+        floors: { ch: "9-18446744073709551615" },
+        log: {
+          entries: [["5-0", "i", "a", "p", "x"]],
+          groups: { g: { at: "9-18446744073709551615", consumers: 0, pending: [] } }
+        }
       },
       again: { reply: 0 }
     },
@@ -312,7 +458,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ...settleArgs,
         ...[
           ["1-0", 1, "ack", "", "", "", "", ""],
-          ["2-0", 1, "ready", "", "two", "x", "", ""],
+          ["2-0", 1, "ready+", "", "two", "x", "", ""],
           ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three", "x", "", ""],
           ["4-0", 1, "dead", "g\nch\nterm", "four", "x", "", ""],
           ["5-0", 2, "dead", "", "five", "x", "", ""],
@@ -322,7 +468,13 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: ["5-0", "6-0"],
       after: {
         bodies: { "3-0": "three\nx" },
-        counts: { "d\ng\nch\nterm": "1" },
+        counts: {
+          "a\ng\nch": "1",
+          "b\ng\nch": "1",
+          "d\ng\nch\nterm": "1",
+          "f\ng\nch": "2",
+          "r\ng\nch": "1"
+        },
         dead: { entries: [["new", "k", "g\nch\nterm", "m", "four", "p", "x"]] },
         log: {
           entries: logged(1, 2, 3, 4, 5, 6),
