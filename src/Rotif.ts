@@ -9,15 +9,14 @@ import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Deduplication from "./Deduplication.ts"
-import * as Janitor from "./internal/agents/janitor.ts"
-import * as Promoter from "./internal/agents/promoter.ts"
-import * as Relayer from "./internal/agents/relayer.ts"
-import * as Ticker from "./internal/agents/ticker.ts"
+import * as Health from "./Health.ts"
+import * as Duties from "./internal/agents/duties.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Redis from "./Redis.ts"
 import * as RedisBroker from "./RedisBroker.ts"
 import * as Scheduler from "./Scheduler.ts"
+import * as Stats from "./Stats.ts"
 import * as Subscription from "./Subscription.ts"
 
 /**
@@ -32,6 +31,8 @@ export type Services =
   | Broadcast.Broadcast
   | Subscription.Subscriptions
   | DeadLetters.DeadLetters
+  | Stats.Stats
+  | Health.Health
   | Broker
   | Deduplication.Deduplication
 
@@ -62,6 +63,8 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
   readonly checkInterval?: Duration.Input | undefined
   /** How often acknowledged messages are removed when there is little to remove. Default 20 seconds. */
   readonly trimInterval?: Duration.Input | undefined
+  /** What counts as healthy. */
+  readonly health?: Health.Options | undefined
 }
 
 /**
@@ -72,28 +75,23 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
  */
 export const layerBroker = (
   options?: Options
-): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> =>
-  Layer.mergeAll(
+): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> => {
+  const registry = Subscription.layerRegistry(options)
+  const duties = Duties.layer({
+    delayed: options?.delayed !== false,
+    checkMillis: Duration.toMillis(options?.checkInterval ?? "30 seconds"),
+    trimMillis: Duration.toMillis(options?.trimInterval ?? "20 seconds")
+  })
+  return Layer.mergeAll(
     Layer.provideMerge(Scheduler.layer, Publisher.layer(options)),
     Broadcast.layer(options),
-    Subscription.layerRegistry(options),
+    registry,
     DeadLetters.layer(options),
     Layer.effect(Broker, Broker),
-    Layer.effectDiscard(Effect.gen(function*() {
-      const broker = yield* Broker
-      const check = Duration.toMillis(options?.checkInterval ?? "30 seconds")
-      const trim = Duration.toMillis(options?.trimInterval ?? "20 seconds")
-      for (let shard = 0; shard < broker.shards; shard++) {
-        if (options?.delayed !== false) {
-          yield* Effect.forkScoped(Promoter.run(broker, shard, check))
-          yield* Effect.forkScoped(Ticker.run(broker, shard, check))
-        }
-        yield* Effect.forkScoped(Janitor.run(broker, shard, trim))
-        // With one shard a transaction has everything in reach.
-        if (broker.shards > 1) yield* Effect.forkScoped(Relayer.run(broker, shard, check))
-      }
-    }))
+    Layer.provide(Stats.layer, registry),
+    Layer.provide(Health.layer(options?.health), [registry, duties])
   )
+}
 
 /**
  * Everything in memory, for tests and trials: the same behaviour on Effect's `Clock`, so that `TestClock` drives leases, delays and

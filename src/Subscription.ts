@@ -5,7 +5,7 @@
  */
 import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
 import { hostname } from "node:os"
-import type { BrokerError, Failure, Start } from "./Broker.ts"
+import type { BrokerError, Failure, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { KeyOf } from "./internal/beginning.ts"
@@ -13,6 +13,7 @@ import * as Chain from "./internal/chain.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
+import type { Processing } from "./internal/timing.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
@@ -204,7 +205,7 @@ export class InvalidSubscription extends Data.TaggedError("InvalidSubscription")
 }> {}
 
 /**
- * Counts since the subscription started, in this process.
+ * Counts since the subscription started or was reset, in this process.
  *
  * @category models
  * @since 0.1.0
@@ -214,6 +215,8 @@ export interface Stats extends Readonly<Counts> {
   readonly inFlight: number
   /** Messages leased to this process now: running, waiting, and settlements not stored yet. */
   readonly held: number
+  /** How long messages took, from their decoding to the end of their handler, whatever it was. `undefined` before the first has ended. */
+  readonly processing: Processing | undefined
 }
 
 /**
@@ -228,6 +231,8 @@ export interface Subscription {
   readonly group: string
   readonly consumer: string
   readonly stats: Effect.Effect<Stats>
+  /** Begins to count anew. The totals of the group are kept by the backend (`Stats`), and stay. */
+  readonly resetStats: Effect.Effect<void>
   readonly isPaused: Effect.Effect<boolean>
   /** Takes no more messages, lets running handlers finish, and gives back what waited here. */
   readonly pause: Effect.Effect<void>
@@ -242,6 +247,12 @@ export interface Subscription {
   readonly ended: Effect.Effect<void>
 }
 
+/** What a subscription reads, and how it is. */
+interface Watched {
+  readonly selector: Selector
+  readonly vitals: () => Consumer.Vitals
+}
+
 /**
  * The subscriptions that run in this program, and what they share.
  *
@@ -251,6 +262,8 @@ export interface Subscription {
 export class Subscriptions extends Context.Service<Subscriptions, {
   readonly defaults: Defaults
   readonly running: Set<Subscription>
+  /** What those look at who watch over a subscription. */
+  readonly watched: WeakMap<Subscription, Watched>
   readonly middleware: Middleware.Program
 }>()("rotif/Subscriptions") {}
 
@@ -266,6 +279,7 @@ export const layerRegistry = (defaults?: Defaults): Layer.Layer<Subscriptions> =
     Effect.map(Middleware.Program, (middleware) => ({
       defaults: defaults ?? {},
       running: new Set<Subscription>(),
+      watched: new WeakMap<Subscription, Watched>(),
       middleware
     }))
   )
@@ -414,7 +428,7 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { defaults, middleware: program, running } = yield* Subscriptions
+  const { defaults, middleware: program, running, watched } = yield* Subscriptions
   const pattern = Channel.describe(source)
   const group = yield* nameOption("group", options.group ?? (defaults.groupName ?? ((name: string) => name))(pattern))
   const label = options.consumer ?? (defaults.consumerName ?? (() => `${hostname()}:${process.pid}`))()
@@ -623,7 +637,13 @@ export const make = Effect.fnUntraced(function*<
     pattern,
     group,
     consumer: name,
-    stats: Effect.sync(() => ({ ...consumer.counts, inFlight: consumer.inFlight(), held: consumer.held() })),
+    stats: Effect.sync(() => ({
+      ...consumer.counts,
+      inFlight: consumer.inFlight(),
+      held: consumer.held(),
+      processing: consumer.processing()
+    })),
+    resetStats: Effect.sync(consumer.reset),
     isPaused: Effect.sync(consumer.isPaused),
     pause: consumer.pause,
     resume: consumer.resume,
@@ -636,6 +656,7 @@ export const make = Effect.fnUntraced(function*<
     ended: consumer.ended
   }
   yield* Scope.addFinalizer(scope, Effect.sync(() => running.delete(subscription)))
+  watched.set(subscription, { selector, vitals: consumer.vitals })
   running.add(subscription)
   return subscription
 })

@@ -19,7 +19,9 @@ import type {
   Membership,
   Requeue
 } from "../Broker.ts"
+import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
+import { type Processing, Timing } from "./timing.ts"
 
 /** How a delivery ends. */
 export type Final =
@@ -69,6 +71,8 @@ export class Held {
   phase: Phase = "waiting"
   /** Until when it may be handled, on this process's monotonic clock. */
   expiresAtMillis = Infinity
+  /** When its handler was started, in nanoseconds of the monotonic clock. */
+  startedAt: bigint | undefined
   fiber: Fiber.Fiber<Settlement> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
@@ -88,6 +92,7 @@ interface Lane {
   readonly held: Set<Held>
   readonly capacity: Latch.Latch
   readonly settlements: Latch.Latch
+  readonly pulse: Pulse
   isRenewalDue: boolean
   outbox: Array<Pending>
   commits: Array<Committing>
@@ -124,6 +129,8 @@ export interface Counts {
   lostLeases: number
   /** Deliveries whose message had been removed by a limit before it was handled. */
   vanished: number
+  /** When the last message was handed out to this consumer, by this process's clock; `undefined` before the first. */
+  lastMessageAtMillis: number | undefined
   /** When the last delivery was settled, by this process's clock; `undefined` before the first. */
   lastSettledAtMillis: number | undefined
 }
@@ -143,8 +150,23 @@ export interface Options<R> {
   readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R>
 }
 
+/** How the consumer is, for those who watch over it. */
+export interface Vitals {
+  /** Its readers, one for each shard; one that waits for room, or is paused, rests. */
+  readonly readers: ReadonlyArray<Pulse>
+  /** It has taken as many messages as it may, in every shard. */
+  readonly isFull: boolean
+  /** How long the handler that has run longest is running. */
+  readonly longestHandlerMillis: number | undefined
+}
+
 export interface Consumer {
   readonly counts: Counts
+  /** How long handlers took; `undefined` before the first has ended. */
+  readonly processing: () => Processing | undefined
+  /** Begins to count anew. */
+  readonly reset: () => void
+  readonly vitals: () => Vitals
   readonly inFlight: () => number
   readonly held: () => number
   readonly isPaused: () => boolean
@@ -166,7 +188,11 @@ const endMillis = 5_000
 const slowest = 2_000
 
 /** Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. */
-export const supervise = <R>(name: string, body: Effect.Effect<void, BrokerError, R>): Effect.Effect<never, never, R> =>
+export const supervise = <R>(
+  name: string,
+  body: Effect.Effect<void, BrokerError, R>,
+  pulse?: Pulse
+): Effect.Effect<never, never, R> =>
   Effect.suspend(() => {
     let failures = 0
     return Effect.forever(
@@ -174,10 +200,12 @@ export const supervise = <R>(name: string, body: Effect.Effect<void, BrokerError
         onSuccess: () =>
           Effect.sync(() => {
             failures = 0
+            pulse?.turn(true)
           }),
         onFailure: (cause) =>
           Effect.gen(function*() {
             failures++
+            pulse?.turn(false)
             // 1, 2, 4, 8, …: a long outage fills no log.
             if ((failures & (failures - 1)) === 0) {
               yield* Effect.logWarning(
@@ -206,7 +234,7 @@ export const make = Effect.fnUntraced(function*<R>(
   // A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start.
   const threshold = Math.max(1, Math.min(laneCapacity, Math.ceil(options.prefetch / 2 / shards.length)))
 
-  const counts: Counts = {
+  const none: Counts = {
     processed: 0,
     duplicates: 0,
     failed: 0,
@@ -216,8 +244,12 @@ export const make = Effect.fnUntraced(function*<R>(
     crashed: 0,
     lostLeases: 0,
     vanished: 0,
+    lastMessageAtMillis: undefined,
     lastSettledAtMillis: undefined
   }
+  const counts = { ...none }
+  const timing = new Timing()
+  const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   let running = 0
   let paused = false
   let closing = false
@@ -236,6 +268,7 @@ export const make = Effect.fnUntraced(function*<R>(
         held: new Set(),
         capacity: Latch.makeUnsafe(true),
         settlements: Latch.makeUnsafe(false),
+        pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic),
         isRenewalDue: false,
         outbox: [],
         commits: []
@@ -267,9 +300,16 @@ export const make = Effect.fnUntraced(function*<R>(
     held.lane.settlements.openUnsafe()
   }
 
+  const timed = (held: Held) => {
+    if (held.startedAt !== undefined) timing.record(Number(clock.monotonicTimeNanosUnsafe() - held.startedAt))
+    held.startedAt = undefined
+  }
+
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
     held.fiber = undefined
+    // One that leaves its message open is at it until somebody settles that.
+    if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
       if (Exit.isFailure(exit)) enqueue(held, release(held.delivery))
       else if (exit.value._tag === "Hold") held.phase = "open"
@@ -278,8 +318,6 @@ export const make = Effect.fnUntraced(function*<R>(
     if (running === 0) quiet.openUnsafe()
     pump()
   }
-
-  const monotonic = () => Number(clock.currentTimeNanosUnsafe() / 1_000_000n)
 
   const expire = (held: Held) => {
     counts.expired++
@@ -295,6 +333,7 @@ export const make = Effect.fnUntraced(function*<R>(
     if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonic()) return expire(held)
     held.phase = "running"
     if (running++ === 0) quiet.closeUnsafe()
+    held.startedAt = clock.monotonicTimeNanosUnsafe()
     const fiber = runFork(options.handle(held, consumer))
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return finished(held, exit)
@@ -355,6 +394,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const accept = (lane: Lane, deliveries: ReadonlyArray<Delivery>) => {
     const beginning = beginnings.get(lane)
+    if (deliveries.length > 0) counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
     for (const delivery of deliveries) {
       const held = new Held(delivery, lane)
       lane.held.add(held)
@@ -387,8 +427,12 @@ export const make = Effect.fnUntraced(function*<R>(
     })
 
   const readOnce = Effect.fnUntraced(function*(lane: Lane) {
-    yield* resumed.await
-    yield* awaitFree(lane, threshold)
+    if (paused || free(lane) < threshold) {
+      lane.pulse.rest()
+      yield* resumed.await
+      yield* awaitFree(lane, threshold)
+      lane.pulse.begin()
+    }
     if (closing) return yield* Effect.never
     if (paused) return
     // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
@@ -519,6 +563,26 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const consumer: Consumer = {
     counts,
+    processing: () => timing.summary,
+    reset: () => {
+      Object.assign(counts, none)
+      timing.reset()
+    },
+    vitals: () => {
+      let earliest: bigint | undefined
+      for (const lane of lanes) {
+        for (const { startedAt } of lane.held) {
+          if (startedAt !== undefined && (earliest === undefined || startedAt < earliest)) earliest = startedAt
+        }
+      }
+      return {
+        readers: lanes.map((lane) => lane.pulse),
+        isFull: !paused && lanes.every((lane) => free(lane) < threshold),
+        longestHandlerMillis: earliest === undefined
+          ? undefined
+          : Number(clock.monotonicTimeNanosUnsafe() - earliest) / 1e6
+      }
+    },
     inFlight: () => running,
     held: () => lanes.reduce((sum, lane) => sum + lane.held.size, 0),
     isPaused: () => paused,
@@ -529,6 +593,7 @@ export const make = Effect.fnUntraced(function*<R>(
         if (held.waiters === undefined) held.waiters = [waiter]
         else held.waiters.push(waiter)
         // The first settlement counts; a second one waits for it.
+        if (held.phase === "open") timed(held)
         if (held.phase !== "settling") enqueue(held, settlement)
       }),
     commit: (held, changes) =>
@@ -573,7 +638,7 @@ export const make = Effect.fnUntraced(function*<R>(
   yield* Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true })
   const background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
-      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane)), parent)
+      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), parent)
       const others = yield* Effect.forEach([
         supervise(
           `claiming for ${label}`,

@@ -17,6 +17,7 @@ import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
+import { statsSuite } from "./stats.ts"
 import { transactionSuite } from "./transaction.ts"
 import { windowsSuite } from "./windows.ts"
 
@@ -38,7 +39,8 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   deadLettersSuite,
   deadLetterOffersSuite,
   middlewareSuite,
-  shippedMiddlewareSuite
+  shippedMiddlewareSuite,
+  statsSuite
 ]
 
 export const runSuites = (backend: Backend): void => {

@@ -257,7 +257,7 @@ export const lifecycleSuite = (backend: Backend): void => {
         yield* Publisher.publishAll(Text, ["never", "ok", "once", "ok", "never", "ok", "once", "ok"])
         yield* soon(Queue.takeN(seen, 12))
         yield* soon(subscription.drain)
-        const { lastSettledAtMillis, ...stats } = yield* subscription.stats
+        const { lastMessageAtMillis, lastSettledAtMillis, processing, ...stats } = yield* subscription.stats
         assert.deepStrictEqual(stats, {
           processed: 6,
           duplicates: 0,
@@ -272,6 +272,9 @@ export const lifecycleSuite = (backend: Backend): void => {
           held: 0
         })
         assert.isAtMost(lastSettledAtMillis!, yield* Clock.currentTimeMillis)
+        assert.isAtMost(lastMessageAtMillis!, lastSettledAtMillis!)
+        // Two could not be decoded.
+        assert.strictEqual(processing?.count, 12 + 2)
         assert.strictEqual((yield* letters).length, 4)
       })
     )

@@ -5,12 +5,19 @@
 import { Effect } from "effect"
 import type { Broker } from "../../Broker.ts"
 import { supervise } from "../consumer.ts"
+import type { Pulse } from "./pulse.ts"
 
-export const run = (broker: Broker["Service"], shard: number, intervalMillis: number): Effect.Effect<never> =>
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
   supervise(
     `trimming in shard ${shard}`,
     Effect.flatMap(
       broker.trim(shard),
       (removed) => Effect.sleep(removed > 0 ? Math.min(5_000, intervalMillis) : intervalMillis)
-    )
+    ),
+    pulse
   )

@@ -5,11 +5,17 @@
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../../Broker.ts"
 import { supervise } from "../consumer.ts"
+import type { Pulse } from "./pulse.ts"
 
 /** Messages moved in one step: large enough for throughput, small enough to hold up nobody. */
 const batch = 500
 
-export const run = (broker: Broker["Service"], shard: number, intervalMillis: number): Effect.Effect<never> =>
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
   supervise(
     `promoting in shard ${shard}`,
     Effect.gen(function*() {
@@ -23,5 +29,6 @@ export const run = (broker: Broker["Service"], shard: number, intervalMillis: nu
         )
       }
       yield* Fiber.interrupt(earlier)
-    })
+    }),
+    pulse
   )

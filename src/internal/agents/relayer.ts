@@ -5,10 +5,16 @@
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../../Broker.ts"
 import { supervise } from "../consumer.ts"
+import type { Pulse } from "./pulse.ts"
 
 const batch = 500
 
-export const run = (broker: Broker["Service"], shard: number, intervalMillis: number): Effect.Effect<never> =>
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
   supervise(
     `relaying from shard ${shard}`,
     Effect.gen(function*() {
@@ -20,5 +26,6 @@ export const run = (broker: Broker["Service"], shard: number, intervalMillis: nu
         ),
         Effect.ensuring(Fiber.interrupt(more))
       )
-    })
+    }),
+    pulse
   )

@@ -7,6 +7,7 @@ import type { Broker } from "../../Broker.ts"
 import { BrokerError } from "../../Broker.ts"
 import type { DueTicks } from "../../RecurringStore.ts"
 import { supervise } from "../consumer.ts"
+import type { Pulse } from "./pulse.ts"
 import { windowOf } from "../identity.ts"
 import * as Recurrence from "../recurrence.ts"
 
@@ -21,7 +22,12 @@ const lookMillis = 500
 /** The id of the message of one tick. */
 const idOf = (key: string, atMillis: number) => `${key}@${DateTime.formatIso(DateTime.makeUnsafe(atMillis))}`
 
-export const run = (broker: Broker["Service"], shard: number, intervalMillis: number): Effect.Effect<never> =>
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
   Effect.suspend(() => {
     /** Definitions that are left alone, until when by the backend's clock. */
     const broken = new Map<string, number>()
@@ -72,6 +78,7 @@ export const run = (broker: Broker["Service"], shard: number, intervalMillis: nu
           yield* Effect.raceFirst(Fiber.join(change), Effect.sleep(Math.min(wait, intervalMillis)))
         }
         yield* Fiber.interrupt(change)
-      })
+      }),
+      pulse
     )
   })

@@ -1,0 +1,417 @@
+/**
+ * Whether this program can do its work, and whether it is still at it: for operators and for whoever starts programs anew.
+ *
+ * @since 0.1.0
+ */
+import { Clock, Context, Duration, Effect, Layer, Result } from "effect"
+import * as HttpRouter from "effect/http/HttpRouter"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import type { BrokerError, Selector } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import { Duties } from "./internal/agents/duties.ts"
+import type { Pulse } from "./internal/agents/pulse.ts"
+import { type GroupSum, ofGroup } from "./Stats.ts"
+import * as Subscription from "./Subscription.ts"
+
+/**
+ * What counts as healthy. A threshold that is not given is not judged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** How long a check may take; a backend that has not answered by then is unreachable. Default 2 seconds. */
+  readonly timeout?: Duration.Input | undefined
+  /** A backend that takes longer for an answer is slow. Default 500 ms. */
+  readonly latency?: Duration.Input | undefined
+  /** How long beyond its turn a reader may have read nothing, or a duty not have been done. Default 10 seconds. */
+  readonly staleAfter?: Duration.Input | undefined
+  /** How long beyond its turn a loop may not have come round, with success or without; then the program is not live. Default 1 minute. */
+  readonly hungAfter?: Duration.Input | undefined
+  /** A handler that runs longer is taken for stuck. Default 5 minutes. */
+  readonly slowHandler?: Duration.Input | undefined
+  /** How many messages may wait to be handed out to a group that this program has a subscription of. */
+  readonly maxLag?: number | undefined
+  /** How many may be handed out to such a group and not settled. */
+  readonly maxPending?: number | undefined
+  /** How old the oldest message may be that such a group has not settled. */
+  readonly maxAge?: Duration.Input | undefined
+  /** How many dead letters such a group may make, and in which time. It is told by the checks of this program. */
+  readonly deadLetters?: { readonly max: number; readonly within: Duration.Input } | undefined
+}
+
+/**
+ * How it is. `degraded`: it works, and somebody should look. `unhealthy`: it cannot do its work.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Status = "healthy" | "degraded" | "unhealthy"
+
+/**
+ * What is wrong.
+ *
+ * - `Unreachable`: the backend does not answer. - `Slow`: it takes long to. - `Unreadable`: it answers, but does not tell its counts.
+ * - `StaleReader`: a subscription has read nothing for too long, although it could. - `StaleDuty`: the promoter, the ticker, the janitor or
+ *   the relayer of this program has not done its duty.
+ * - `Hung`: a loop has not come round. - `StuckHandler`: a handler runs for too long; unhealthy when its subscription can take no more.
+ * - `Lag`, `Pending`, `Age`, `DeadLetters`: a group is beyond its threshold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ReasonKind =
+  | "Unreachable"
+  | "Slow"
+  | "Unreadable"
+  | "StaleReader"
+  | "StaleDuty"
+  | "Hung"
+  | "StuckHandler"
+  | "Lag"
+  | "Pending"
+  | "Age"
+  | "DeadLetters"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Reason {
+  readonly kind: ReasonKind
+  readonly status: "degraded" | "unhealthy"
+  /** The group, the duty, or `"backend"`. */
+  readonly subject: string
+  readonly message: string
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report {
+  /** The worst of its reasons. */
+  readonly status: Status
+  /** Whether every loop of this program still comes round: if not, only starting it anew helps. It does not depend on the backend. */
+  readonly isLive: boolean
+  /** Whether it can do its work: `status` is not `unhealthy`. */
+  readonly isReady: boolean
+  /** How long the backend took to answer; `undefined` when it did not. */
+  readonly latencyMillis: number | undefined
+  readonly reasons: ReadonlyArray<Reason>
+}
+
+/**
+ * The service behind the functions of this module.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Health extends Context.Service<Health, {
+  readonly check: Effect.Effect<Report>
+  readonly liveness: Effect.Effect<{ readonly isLive: boolean; readonly reasons: ReadonlyArray<Reason> }>
+}>()("rotif/Health") {}
+
+const spoken = (millis: number) => Duration.format(Duration.millis(Math.round(millis)))
+
+const millisOf = (input: Duration.Input | undefined, fallback: Duration.Input) => Duration.toMillis(input ?? fallback)
+
+/** What came of it in time, or why nothing did. */
+const within = <A>(effect: Effect.Effect<A, BrokerError>, millis: number): Effect.Effect<Result.Result<A, string>> =>
+  effect.pipe(
+    Effect.mapError(({ message }) => message),
+    Effect.timeoutOrElse({
+      duration: millis,
+      orElse: () => Effect.fail(`no answer within ${spoken(millis)}`)
+    }),
+    Effect.result
+  )
+
+/** So many samples of the number of dead letters are kept: growth is told to a part of its time. */
+const samples = 60
+
+interface Sample {
+  readonly atMillis: number
+  readonly dead: ReadonlyMap<string, number>
+}
+
+interface Watched {
+  readonly name: string
+  readonly group: string
+  readonly selector: Selector
+}
+
+/**
+ * The service. Part of `Rotif.layer`, whose option `health` it takes.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (
+  options?: Options
+): Layer.Layer<Health, never, Broker | Duties | Subscription.Subscriptions> =>
+  Layer.effect(
+    Health,
+    Effect.gen(function*() {
+      const broker = yield* Broker
+      const { pulses } = yield* Duties
+      const { running, watched } = yield* Subscription.Subscriptions
+      const clock = yield* Clock.Clock
+      const timeoutMillis = millisOf(options?.timeout, "2 seconds")
+      const latencyMillis = millisOf(options?.latency, 500)
+      const staleMillis = millisOf(options?.staleAfter, "10 seconds")
+      const hungMillis = millisOf(options?.hungAfter, "1 minute")
+      const slowMillis = millisOf(options?.slowHandler, "5 minutes")
+      const ageMillis = options?.maxAge === undefined ? undefined : Duration.toMillis(options.maxAge)
+      const withinMillis = millisOf(options?.deadLetters?.within, 0)
+      const judgesGroups = ageMillis !== undefined || options?.maxLag !== undefined ||
+        options?.maxPending !== undefined || options?.deadLetters !== undefined
+      const monotonic = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+      let history: ReadonlyArray<Sample> = []
+
+      const groups = (): ReadonlyArray<Watched> =>
+        [...running].flatMap((subscription) => {
+          const { group, pattern } = subscription
+          const found = watched.get(subscription)
+          return found === undefined
+            ? []
+            : [{ name: `group "${group}" on ${pattern}`, group, selector: found.selector }]
+        })
+
+      const hung = (pulse: Pulse, subject: string): ReadonlyArray<Reason> =>
+        pulse.sinceTurnMillis <= pulse.roundMillis + hungMillis ? [] : [{
+          kind: "Hung",
+          status: "unhealthy",
+          subject,
+          message: `${pulse.name} has not come round for ${spoken(pulse.sinceTurnMillis)}`
+        }]
+
+      /** What this program knows by itself. */
+      const look = (): ReadonlyArray<Reason> => {
+        const reasons: Array<Reason> = []
+        for (const subscription of running) {
+          const { group, pattern } = subscription
+          const subject = `group "${group}" on ${pattern}`
+          const vitals = watched.get(subscription)?.vitals()
+          if (vitals === undefined) continue
+          for (const pulse of vitals.readers) {
+            reasons.push(...hung(pulse, subject))
+            if (pulse.sincePassMillis > pulse.roundMillis + staleMillis) {
+              reasons.push({
+                kind: "StaleReader",
+                status: "unhealthy",
+                subject,
+                message: `the reader of ${pulse.name} has not completed a read for ${spoken(pulse.sincePassMillis)}`
+              })
+            }
+          }
+          const longest = vitals.longestHandlerMillis
+          if (longest !== undefined && longest > slowMillis) {
+            reasons.push({
+              kind: "StuckHandler",
+              status: vitals.isFull ? "unhealthy" : "degraded",
+              subject,
+              message: `a handler has been running for ${spoken(longest)}${
+                vitals.isFull ? ", and no more messages are taken" : ""
+              }`
+            })
+          }
+        }
+        for (const pulse of pulses) {
+          reasons.push(...hung(pulse, pulse.name))
+          if (pulse.sincePassMillis > pulse.roundMillis + staleMillis) {
+            reasons.push({
+              kind: "StaleDuty",
+              status: "degraded",
+              subject: pulse.name,
+              message: `the ${pulse.name} has not done its duty for ${spoken(pulse.sincePassMillis)}`
+            })
+          }
+        }
+        return reasons
+      }
+
+      const beyond = (
+        kind: ReasonKind,
+        subject: string,
+        value: number | undefined,
+        most: number | undefined,
+        tell: (value: number, most: number) => string
+      ): ReadonlyArray<Reason> =>
+        value === undefined || most === undefined || value <= most
+          ? []
+          : [{ kind, status: "degraded", subject, message: tell(value, most) }]
+
+      /** How many dead letters there are more than at the beginning of the time that is judged. */
+      const growth = (sums: ReadonlyMap<string, GroupSum>): ReadonlyMap<string, number> => {
+        const atMillis = monotonic()
+        const dead = new Map([...sums].map(([name, { totals }]) => [name, totals.dead]))
+        // The last one before the time begins is what it is compared with.
+        const from = history.findLastIndex((sample) => sample.atMillis <= atMillis - withinMillis)
+        history = history.slice(Math.max(0, from))
+        const last = history.at(-1)
+        if (last === undefined || atMillis - last.atMillis >= withinMillis / samples) {
+          history = [...history, { atMillis, dead }]
+        }
+        const first = history[0]!.dead
+        return new Map([...dead].map(([name, count]) => [name, count - (first.get(name) ?? count)]))
+      }
+
+      const judgeGroups = Effect.gen(function*() {
+        const sums = new Map<string, GroupSum>()
+        for (const { group, name, selector } of groups()) {
+          if (sums.has(name)) continue
+          const sum = ofGroup(yield* broker.stats.read(selector), group)
+          if (sum !== undefined) sums.set(name, sum)
+        }
+        const grown = growth(sums)
+        return [...sums].flatMap(([name, { lag, oldestMillis, pending }]) => [
+          ...beyond("Lag", name, lag, options?.maxLag, (n, most) => `${n} messages wait to be handed out, ${most} may`),
+          ...beyond("Pending", name, pending, options?.maxPending, (n, most) =>
+            `${n} messages are handed out and not settled, ${most} may be`),
+          ...beyond("Age", name, oldestMillis, ageMillis, (age, most) =>
+            `the oldest message is not settled after ${spoken(age)}, ${spoken(most)} is allowed`),
+          ...beyond("DeadLetters", name, grown.get(name), options?.deadLetters?.max, (n, most) =>
+            `${n} new dead letters within ${spoken(withinMillis)}, ${most} may be`)
+        ])
+      })
+
+      const ask = Effect.gen(function*() {
+        const from = monotonic()
+        const answer = yield* within(broker.ping, timeoutMillis)
+        const tookMillis = monotonic() - from
+        if (Result.isFailure(answer)) {
+          const reason: Reason = {
+            kind: "Unreachable",
+            status: "unhealthy",
+            subject: "backend",
+            message: answer.failure
+          }
+          return { latencyMillis: undefined, reasons: [reason] }
+        }
+        const slow = beyond("Slow", "backend", tookMillis, latencyMillis, (took, most) =>
+          `it answered after ${spoken(took)}, ${spoken(most)} is allowed`)
+        if (!judgesGroups) {
+          return { latencyMillis: tookMillis, reasons: slow }
+        }
+        const judged = yield* within(judgeGroups, Math.max(0, timeoutMillis - tookMillis))
+        const reasons: ReadonlyArray<Reason> = Result.isSuccess(judged)
+          ? judged.success
+          : [{ kind: "Unreadable", status: "degraded", subject: "backend", message: judged.failure }]
+        return { latencyMillis: tookMillis, reasons: [...slow, ...reasons] }
+      })
+
+      return {
+        check: Effect.map(ask, ({ latencyMillis, reasons: asked }): Report => {
+          const reasons = [...asked, ...look()]
+          const isUnhealthy = reasons.some(({ status }) =>
+            status === "unhealthy"
+          )
+          return {
+            status: isUnhealthy ? "unhealthy" : reasons.length > 0 ? "degraded" : "healthy",
+            isLive: reasons.every(({ kind }) =>
+              kind !== "Hung"
+            ),
+            isReady: !isUnhealthy,
+            latencyMillis,
+            reasons
+          }
+        }),
+        liveness: Effect.sync(() => {
+          const reasons = look().filter(({ kind }) =>
+            kind === "Hung"
+          )
+          return { isLive: reasons.length === 0, reasons }
+        })
+      }
+    })
+  )
+
+/**
+ * Looks at the backend, at the subscriptions and duties of this program, and at its groups where thresholds are set.
+ *
+ * **Details**: it ends after about `timeout`, whatever the backend does, and never fails. A subscription that is paused, or that has taken all it
+ * may, is not expected to read. A duty may be done by another program of the namespace: that it is not done here is `degraded`.
+ *
+ * **Example** (What is wrong)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Health } from "rotif"
+ *
+ * const report = Effect.gen(function*() {
+ *   const { reasons, status } = yield* Health.check
+ *   yield* Effect.log(status, ...reasons.map(({ message, subject }) => `${subject}: ${message}`))
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const check: Effect.Effect<Report, never, Health> = Health.use((health) => health.check)
+
+/**
+ * Whether the loops of this program still come round. It asks nobody, so a backend that is down does not make a program look dead.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const liveness: Effect.Effect<
+  { readonly isLive: boolean; readonly reasons: ReadonlyArray<Reason> },
+  never,
+  Health
+> = Health.use((health) => health.liveness)
+
+/**
+ * Where the routes are.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RouteOptions {
+  /** Default `"/health/live"`. */
+  readonly live?: HttpRouter.PathInput | undefined
+  /** Default `"/health/ready"`. */
+  readonly ready?: HttpRouter.PathInput | undefined
+}
+
+const uncached = { "cache-control": "no-store" }
+
+/**
+ * Routes for whoever asks by HTTP: both answer 200 for yes and 503 for no, with the reasons as JSON.
+ *
+ * **Details**: `live` is `liveness`, `ready` is the whole report. They name groups, channels and patterns, and no payloads.
+ *
+ * **Example** (Serving them)
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { HttpRouter } from "effect/http"
+ * import { Health, Rotif } from "rotif"
+ *
+ * const server = HttpRouter.serve(Health.layerRoutes()).pipe(Layer.provide(Rotif.layerMemory))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerRoutes = (options?: RouteOptions): Layer.Layer<never, never, HttpRouter.HttpRouter | Health> =>
+  Layer.unwrap(Effect.map(Health, (health) =>
+    Layer.mergeAll(
+      HttpRouter.add(
+        "GET",
+        options?.live ?? "/health/live",
+        Effect.map(
+          health.liveness,
+          (answer) => HttpServerResponse.jsonUnsafe(answer, { status: answer.isLive ? 200 : 503, headers: uncached })
+        )
+      ),
+      HttpRouter.add(
+        "GET",
+        options?.ready ?? "/health/ready",
+        Effect.map(
+          health.check,
+          (report) => HttpServerResponse.jsonUnsafe(report, { status: report.isReady ? 200 : 503, headers: uncached })
+        )
+      )
+    )))

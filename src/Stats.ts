@@ -1,0 +1,238 @@
+/**
+ * Numbers: of the subscriptions of this program, and of channels and groups over all processes.
+ *
+ * @since 0.1.0
+ */
+import { Context, DateTime, Duration, Effect, Layer, Schedule, Stream } from "effect"
+import type { BrokerError, Selector } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import * as Channel from "./Channel.ts"
+import type { ChannelStats, GroupStats } from "./StatsStore.ts"
+import * as Subscription from "./Subscription.ts"
+
+export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./StatsStore.ts"
+
+/**
+ * What a subscription of this program has done here.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LocalStats extends Subscription.Stats {
+  readonly pattern: string
+  readonly group: string
+  readonly consumer: string
+  readonly isPaused: boolean
+}
+
+/**
+ * Everything at about one time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Snapshot {
+  /** By the clock of this process. */
+  readonly takenAt: DateTime.Utc
+  /** Each with its groups, over all processes. */
+  readonly channels: ReadonlyArray<ChannelStats>
+  /** The subscriptions of this program. */
+  readonly subscriptions: ReadonlyArray<LocalStats>
+}
+
+/**
+ * A group over several channels.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GroupSum extends Omit<GroupStats, "channel" | "consumers"> {
+  /** Messages ever stored on these channels. */
+  readonly published: number
+  readonly channels: ReadonlyArray<string>
+}
+
+/**
+ * The service behind the functions of this module.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Stats extends Context.Service<Stats, {
+  readonly channels: (source?: Channel.Source) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
+  readonly local: Effect.Effect<ReadonlyArray<LocalStats>>
+  readonly snapshot: (source?: Channel.Source) => Effect.Effect<Snapshot, BrokerError>
+  readonly reset: Effect.Effect<void>
+}>()("rotif/Stats") {}
+
+const everything: Selector = { _tag: "Pattern", pattern: "**" }
+
+/**
+ * The service, on a broker and the subscriptions of the program. Part of `Rotif.layer`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Stats, never, Broker | Subscription.Subscriptions> = Layer.effect(
+  Stats,
+  Effect.gen(function*() {
+    const broker = yield* Broker
+    const { running } = yield* Subscription.Subscriptions
+
+    const channels = (source?: Channel.Source) =>
+      broker.stats.read(source === undefined ? everything : Channel.selector(source))
+
+    const local = Effect.suspend(() =>
+      Effect.forEach([...running], (subscription) =>
+        Effect.gen(function*() {
+          const { consumer, group, pattern } = subscription
+          return {
+            pattern,
+            group,
+            consumer,
+            isPaused: yield* subscription.isPaused,
+            ...yield* subscription.stats
+          }
+        }))
+    )
+
+    return {
+      channels,
+      local,
+      snapshot: Effect.fnUntraced(function*(source) {
+        const found = yield* channels(source)
+        return { takenAt: yield* DateTime.now, channels: found, subscriptions: yield* local }
+      }),
+      reset: Effect.suspend(() =>
+        Effect.forEach([...running], (subscription) => subscription.resetStats, { discard: true })
+      )
+    }
+  })
+)
+
+/**
+ * Looks at channels and their groups, over all processes; without a source at all channels.
+ *
+ * **Details**: each channel is seen with its groups at one time, different channels one after the other. The work is bounded by the
+ * number of channels, groups and consumers; it reads no messages and disturbs no delivery. Of every group, to the message,
+ * `published = skipped + totals.acked + pending + ready + due + dead + removed + lag + lost`; see `docs/stats.md` for each of them.
+ *
+ * **Errors**: `BrokerError` when the backend does not answer; calling again is safe.
+ *
+ * **Example** (How far billing is behind)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Channel, Stats } from "rotif"
+ *
+ * const Orders = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
+ *
+ * const lag = Effect.map(Stats.channels(Orders), (channels) => Stats.ofGroup(channels, "billing")?.lag)
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const channels = (
+  source?: Channel.Source
+): Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError, Stats> => Stats.use((stats) => stats.channels(source))
+
+/**
+ * What the subscriptions of this program have done here since they started, or since the last `reset`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const local: Effect.Effect<ReadonlyArray<LocalStats>, never, Stats> = Stats.use((stats) => stats.local)
+
+/**
+ * Channels, groups and local subscriptions together.
+ *
+ * **Errors**: `BrokerError` when the backend does not answer; calling again is safe.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const snapshot = (source?: Channel.Source): Effect.Effect<Snapshot, BrokerError, Stats> =>
+  Stats.use((stats) => stats.snapshot(source))
+
+/**
+ * Lets the subscriptions of this program begin to count anew. Totals that the backend keeps stay: they begin anew when a group is removed.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const reset: Effect.Effect<void, never, Stats> = Stats.use((stats) => stats.reset)
+
+/**
+ * A snapshot now, and one after each interval (default 10 seconds) for as long as somebody takes them.
+ *
+ * **Details**: one that is late is not made up for. While the backend does not answer there are none; that is logged.
+ *
+ * **Errors**: `BrokerError` with reason `Refused`, which ends it.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const stream = (options?: {
+  /** Default: all channels. */
+  readonly source?: Channel.Source | undefined
+  readonly interval?: Duration.Input | undefined
+}): Stream.Stream<Snapshot, BrokerError, Stats> =>
+  Stream.fromEffectSchedule(
+    snapshot(options?.source).pipe(
+      Effect.map((found): Snapshot | undefined => found),
+      Effect.catchIf(
+        (error) => error.isRetryable,
+        (error) => Effect.as(Effect.logWarning(`rotif: no snapshot of the statistics: ${error.message}`), undefined)
+      )
+    ),
+    Schedule.spaced(options?.interval ?? "10 seconds")
+  ).pipe(Stream.filter((found) => found !== undefined))
+
+const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
+
+/**
+ * The sum of a group over channels; `undefined` when it reads none of them.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const ofGroup = (channels: ReadonlyArray<ChannelStats>, group: string): GroupSum | undefined => {
+  let sum: GroupSum | undefined
+  for (const { channel, groups, published } of channels) {
+    const one = groups.find((found) => found.group === group)
+    if (one === undefined) continue
+    const { channel: _, consumers: __, ...rest } = one
+    if (sum === undefined) {
+      sum = { ...rest, published, channels: [channel] }
+      continue
+    }
+    const { totals } = sum
+    sum = {
+      group,
+      published: sum.published + published,
+      channels: [...sum.channels, channel],
+      lag: plus(sum.lag, one.lag),
+      pending: sum.pending + one.pending,
+      ready: sum.ready + one.ready,
+      due: sum.due + one.due,
+      dead: sum.dead + one.dead,
+      removed: sum.removed + one.removed,
+      skipped: plus(sum.skipped, one.skipped),
+      lost: plus(sum.lost, one.lost),
+      oldestMillis: one.oldestMillis === undefined || (sum.oldestMillis ?? -1) > one.oldestMillis
+        ? sum.oldestMillis
+        : one.oldestMillis,
+      totals: {
+        acked: totals.acked + one.totals.acked,
+        duplicates: totals.duplicates + one.totals.duplicates,
+        failed: totals.failed + one.totals.failed,
+        retried: totals.retried + one.totals.retried,
+        dead: totals.dead + one.totals.dead,
+        crashed: totals.crashed + one.totals.crashed
+      }
+    }
+  }
+  return sum
+}
