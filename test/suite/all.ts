@@ -7,6 +7,7 @@ import { deadLettersSuite } from "./deadLetters.ts"
 import { deduplicationSuite } from "./deduplication.ts"
 import { exactlyOnceSuite } from "./exactlyOnce.ts"
 import type { Backend } from "./kit.ts"
+import { healthSuite } from "./health.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
@@ -40,7 +41,8 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   deadLetterOffersSuite,
   middlewareSuite,
   shippedMiddlewareSuite,
-  statsSuite
+  statsSuite,
+  healthSuite
 ]
 
 export const runSuites = (backend: Backend): void => {
