@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import { Effect, Layer } from "effect"
-import type { BrokerErrorReason, ChannelInfo, Selector } from "./Broker.ts"
+import type { BrokerErrorReason, BrokerInfo, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
@@ -260,52 +260,24 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   // Looking ----------------------------------------------------------------------------------------------------------
 
-  const number = (value: unknown): number => typeof value === "number" ? value : 0
-  const record = (flat: ReadonlyArray<unknown>): Record<string, unknown> => {
-    const out: Record<string, unknown> = Object.create(null)
-    for (let i = 0; i + 1 < flat.length; i += 2) out[String(flat[i])] = flat[i + 1]
-    return out
-  }
+  const stats = RedisStats.make({ shards: allKeys, connectionOf, fail })
 
-  const infoOf = Effect.fnUntraced(function*(shard: number, matches: (name: string) => boolean) {
-    const keys = keysOf(shard)
-    const connection = connectionOf(shard)
-    const [names, waiting, dead] = yield* connection.pipeline([
-      ["hkeys", keys.channels],
-      ["zcard", keys.waiting],
-      ["xlen", keys.dead]
-    ])
-    for (const reply of [names, waiting, dead]) if (reply instanceof RedisError) return yield* reply
-    const channels: Array<ChannelInfo> = []
-    for (const channel of (names as Array<string>).filter(matches).sort()) {
-      const [length, groups] = yield* connection.pipeline([
-        ["xlen", keys.log(channel)],
-        ["xinfo", "GROUPS", keys.log(channel)]
-      ])
-      const list = Array.isArray(groups) ? (groups as Array<ReadonlyArray<unknown>>).map(record) : []
-      const retries = yield* connection.pipeline(
-        list.map((group): Command => ["xinfo", "GROUPS", keys.retry(String(group["name"]), channel)])
-      )
-      channels.push({
-        channel,
-        length: number(length),
-        groups: list.map((group, i) => {
-          const name = String(group["name"])
-          const reply = retries[i]
-          const retry = Array.isArray(reply)
-            ? (reply as Array<ReadonlyArray<unknown>>).map(record).find((info) => info["name"] === name)
-            : undefined
-          return {
-            group: name,
-            channel,
-            lag: typeof group["lag"] === "number" ? group["lag"] : undefined,
-            pending: number(group["pending"]) + number(retry?.["pending"]),
-            ready: number(retry?.["lag"])
-          }
-        })
-      })
+  const infoOf = Effect.fnUntraced(function*(selector: Selector): Effect.fn.Return<BrokerInfo, RedisError> {
+    const channels = yield* stats.look(selector, false)
+    const sizes = yield* Effect.forEach(
+      allKeys,
+      (keys) => connectionOf(keys.shard).pipeline([["zcard", keys.waiting], ["xlen", keys.dead]]),
+      { concurrency: 16 }
+    )
+    let waiting = 0
+    let dead = 0
+    for (const [some, others] of sizes) {
+      if (some instanceof RedisError) return yield* some
+      if (others instanceof RedisError) return yield* others
+      waiting += Number(some)
+      dead += Number(others)
     }
-    return { channels, waiting: number(waiting), dead: number(dead) }
+    return { channels, waiting, dead }
   })
 
   const readOwn = Effect.fnUntraced(function*(connection: Connection, key: string) {
@@ -337,20 +309,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       concurrency: "unbounded",
       discard: true
     }).pipe(Effect.mapError(fail("ping"))),
-    stats: RedisStats.make({ shards: allKeys, connectionOf, fail }),
+    stats: stats.store,
     trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
-    info: (selector) => {
-      const matches = matcherOf(selector)
-      return Effect.forEach(allKeys, (keys) => infoOf(keys.shard, matches), { concurrency: "unbounded" }).pipe(
-        Effect.map((all) => ({
-          channels: all.flatMap((info) => info.channels),
-          waiting: all.reduce((sum, info) => sum + info.waiting, 0),
-          dead: all.reduce((sum, info) => sum + info.dead, 0)
-        })),
-        Effect.mapError(fail("info"))
-      )
-    },
+    info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
     letters: RedisLetters.make({
       me: Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url"),
       keysOf,

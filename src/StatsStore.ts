@@ -71,8 +71,8 @@ export interface GroupStats {
   /** Published before the group began there; less what it still had then of an earlier life. `undefined` like `lag`. */
   readonly skipped: number | undefined
   /**
-   * Removed by a limit of the channel before the group had settled them; 0 without limits. While the group is between the first
-   * message kept and the last one, part of it may still be in `lag`. `undefined` like `lag`.
+   * Removed by a limit of the channel before the group had settled them; 0 without limits. While the group is in the midst of the
+   * log, part of it may still be in `lag`. `undefined` like `lag`.
    */
   readonly lost: number | undefined
   /** How long ago the oldest message that is not settled was published, or became ready again; those that wait do not count. */
@@ -113,17 +113,29 @@ export interface StatsStore {
 }
 
 /** What an adapter knows of a group; the rest follows. */
-export type Account = Omit<GroupStats, "skipped" | "lost"> & {
-  /** `undefined`: not known. */
+export type Account = Omit<GroupStats, "skipped" | "lost" | "lag"> & {
+  /** How many messages were published before the group began; `undefined`: not known. */
   readonly started: number | undefined
+  /** `undefined`: the group is in the midst of the log. */
+  readonly lag: number | undefined
 }
 
-/** Completes the account of a group: what is not accounted for was removed by a limit. */
-export const balance = (published: number, { started, ...account }: Account): GroupStats => {
-  const { dead, due, lag, pending, ready, removed, totals } = account
+/**
+ * Completes the account of a group. Where its lag is known by itself, what is not accounted for was removed by a limit; where it is
+ * not, what is not accounted for has not been handed out, as far as there is that much in the log.
+ */
+export const balance = (
+  published: number,
+  length: number,
+  { lag: known, started, ...account }: Account
+): GroupStats => {
+  const { dead, due, pending, ready, removed, totals } = account
   const settled = totals.acked + pending + ready + due + dead + removed
-  if (lag === undefined) return { ...account, skipped: started, lost: undefined }
-  // Where its beginning was never counted, there is nothing to tell the lost by.
-  const skipped = started ?? published - settled - lag
-  return { ...account, skipped, lost: published - skipped - settled - lag }
+  if (started === undefined && known === undefined) {
+    return { ...account, lag: undefined, skipped: undefined, lost: undefined }
+  }
+  const skipped = started ?? published - settled - known!
+  const rest = published - skipped - settled
+  const lag = known ?? Math.max(0, Math.min(rest, length))
+  return { ...account, lag, skipped, lost: rest - lag }
 }

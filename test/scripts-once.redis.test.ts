@@ -81,7 +81,7 @@ const marked = (value: string): Command => ["hset", "marks", "", `${past} ${day}
 const past1 = `past ${day}`
 
 const commitKeys = ["log", "marks", "old", "counts"]
-const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, "events"]
+const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, 1, "events"]
 const mine = [...held, marked(`${far} t1`)]
 const untouched = { log: log(1), marks: { "": past1, "c\nm": "far t1" } }
 const doneMarks = { "": past1, "c\nm": "" }
@@ -147,7 +147,7 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: mine,
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, "1-1", "c\nm", "t1", 2],
     reply: [1],
     after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), marks: doneMarks },
     again: { reply: [2] }
@@ -157,7 +157,7 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, "1-1", "c\nm", "t1", 2],
     reply: [1],
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "2" },
@@ -172,7 +172,7 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: [...held, marked(`${past} t2`)],
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
+    args: ["g", "c", 0, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
     reply: [0, 0],
     after: { log: log(1), marks: { "": past1, "c\nm": "past t2" } }
   },
@@ -230,7 +230,7 @@ const cases: ReadonlyArray<Case> = [
     ],
     reply: ["done"],
     after: {
-      counts: { "a\ng\nc": "1", "c\ng\nc": "1" },
+      counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
       log: log(0),
       marks: doneMarks,
       to: { entries: ["p 0", "i x p 2"], pending: 0 },
@@ -301,7 +301,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [["hset", "relayed", "3", "5-7"], ["xadd", "to", "1-1", "p", "0"]],
     keys: ["relayed", "relayed", "relayed", "relayed", "to"],
-    args: ["relay", "3", "5-10", "", "", "", 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "", "", "", 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
     reply: ["done"],
     after: { relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }

@@ -143,10 +143,16 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "acknowledges and counts what was pending, once, stream by stream",
       seed: [...handedOut("c", "c", "c"), ["set", "$wrong", "x"]],
       keys: ["counts", "log", "wrong", "missing", "log"],
-      args: ["g", "ch", 3, 1, 2, "1-0", "2-0", "w", 0, 0, 1, "1-0", "m", 0, 0, 1, "1-0", "ch", 5, 5, 2, "2-0", "3-0"],
+      args: [
+        "g",
+        ...["ch", 3, 1, 1, 2, "1-0", "2-0"],
+        ...["w", 0, 0, 0, 1, "1-0"],
+        ...["m", 0, 0, 0, 1, "1-0"],
+        ...["ch", 5, 5, 0, 2, "2-0", "3-0"]
+      ],
       reply: [2, "WRONGTYPE Operation against a key holding the wrong kind of value", 0, 1],
       after: {
-        counts: { "a\ng\nch": "3", "c\ng\nch": "3", "u\ng\nch": "1" },
+        counts: { "a\ng\nch": "3", "c\ng\nch": "3", "u\ng\nch": "1", "z\ng\nch": "2" },
         log: { entries: logged(1, 2, 3), groups: { g: { at: "3-0", consumers: 1, pending: [] } } },
         wrong: ["x", "stays"]
       },
@@ -156,7 +162,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "changes nothing when what it counts in is no hash",
       seed: [...handedOut("c"), ["set", "$counts", "x"]],
       keys: ["counts", "log"],
-      args: ["g", "ch", 0, 0, 1, "1-0"],
+      args: ["g", "ch", 0, 0, 0, 1, "1-0"],
       reply: "WRONGTYPE counts is a string, expected a hash",
       after: {
         counts: ["x", "stays"],
@@ -173,7 +179,22 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ["sadd", "$retries", "ch", "other"],
       ["hset", "$floors", "ch", "1-0", "other", "1-0"],
       ["hset", "$meta", "v", 3],
-      ["hset", "$counts", "a\ng\nch", 1, "s\ng\nch", 0, "x\ng\nch", 1, "a\ng\nother", 1, "d\ng\nch\nterm", 1]
+      [
+        "hset",
+        "$counts",
+        "a\ng\nch",
+        1,
+        "s\ng\nch",
+        0,
+        "x\ng\nch",
+        1,
+        "z\ng\nch",
+        1,
+        "a\ng\nother",
+        1,
+        "d\ng\nch\nterm",
+        1
+      ]
     ],
     keys: ["log", "retry", "retries", "floors", "meta", "counts"],
     args: ["g", "ch"],
@@ -202,7 +223,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [
         ["xadd", "$log", "1-0", "p", "x"],
         ["xadd", "$log", "2-0", "p", "x"],
-        ["xgroup", "create", "$log", "g", "1-0", "entriesread", 1],
+        ["xgroup", "create", "$log", "g", "1-0"],
         ["xadd", "$retry", "1-0", "p", "x"],
         ["hset", "$counts", "s\ng\nch", 0, "a\ng\nch", 1, "c\ng\nch", 2, "d\ng\nch\nterm", 3, "x\ng\nch", 4],
         ["hset", "$scheduled", "m", "x"],
@@ -215,7 +236,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         2,
         1,
         [
-          [1, 0, 1, 1, "age", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
+          [-1, 0, 1, 1, "age", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
           [2, 0, 0, 0, "age", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []]
         ]
       ],

@@ -47,7 +47,7 @@ export const make = ({ connection, group, keys, onSettled }: {
     const args: Array<string | number> = [group]
     for (const [source, leases] of batch) {
       const { crashes, duplicates } = countable(leases)
-      args.push(source.channel, crashes, duplicates, leases.length)
+      args.push(source.channel, crashes, duplicates, source.isRetry ? 1 : 0, leases.length)
       for (const lease of leases) args.push(lease.position)
     }
     const replies = (yield* connection.evaluate(
@@ -85,6 +85,7 @@ export const make = ({ connection, group, keys, onSettled }: {
         ["xack", source.key, group, ...leases.map((lease) => lease.position)],
         ["hincrby", keys.counts, `a\n${account}`, leases.length]
       )
+      if (source.isRetry) commands.push(["hincrby", keys.counts, `z\n${account}`, leases.length])
       if (crashes > 0) commands.push(["hincrby", keys.counts, `c\n${account}`, crashes])
       if (duplicates > 0) commands.push(["hincrby", keys.counts, `u\n${account}`, duplicates])
     }
@@ -106,7 +107,9 @@ export const make = ({ connection, group, keys, onSettled }: {
     const excess = batch.flatMap(([source, leases], i): ReadonlyArray<Command> => {
       const acked = (done as ReadonlyArray<unknown>)[acks[i]!]
       const missing = leases.length - (typeof acked === "number" ? acked : 0)
-      return missing === 0 ? [] : [["hincrby", keys.counts, `a\n${group}\n${source.channel}`, -missing]]
+      if (missing === 0) return []
+      const kinds = source.isRetry ? ["a", "z"] : ["a"]
+      return kinds.map((kind) => ["hincrby", keys.counts, `${kind}\n${group}\n${source.channel}`, -missing])
     })
     unsure(batch)
     if (excess.length > 0) yield* connection.pipeline(excess)

@@ -37,7 +37,8 @@ type Fence = readonly [
   mark: string,
   token: string,
   channel: string,
-  crashes: number
+  crashes: number,
+  isRetry: 0 | 1
 ]
 
 /** Collects the keys and arguments of the script. */
@@ -148,7 +149,16 @@ const commitOne = Effect.fnUntraced(function*(
     Effect.fnUntraced(function*() {
       const script = builder(
         [lease.source.key, shard.marks(group), shard.oldMarks(group), shard.counts],
-        ["ack", group, lease.position, lease.mark, lease.token, lease.channel, lease.count - 1],
+        [
+          "ack",
+          group,
+          lease.position,
+          lease.mark,
+          lease.token,
+          lease.channel,
+          lease.count - 1,
+          lease.source.isRetry ? 1 : 0
+        ],
         shard.events
       )
       for (const message of messages) {
@@ -252,7 +262,7 @@ const deliver = Effect.fnUntraced(function*(
       Effect.fnUntraced(function*() {
         const script = builder(
           [there.relayed, there.relayed, there.relayed, there.relayed],
-          ["relay", String(shard), position, "", "", "", 0],
+          ["relay", String(shard), position, "", "", "", 0, 0],
           there.events
         )
         script.publish(there, yield* channels.target(message), message)

@@ -99,6 +99,7 @@ export const make = ({ connection, fail, keys, membership }: {
         [
           group,
           source.channel,
+          source.isRetry ? 1 : 0,
           ...chunk.flatMap((lease) => [lease.position, lease.mark, lease.token, lease.count - 1])
         ],
         { idempotent: false }

@@ -32,8 +32,8 @@ type Raw = readonly [
 
 const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
 
-export const make = ({ connectionOf, fail, shards }: Setup): StatsStore => {
-  const look = Effect.fnUntraced(function*(
+export const make = ({ connectionOf, fail, shards }: Setup) => {
+  const lookAt = Effect.fnUntraced(function*(
     keys: Keys,
     channel: string,
     groups: ReadonlyArray<string>,
@@ -60,7 +60,7 @@ export const make = ({ connectionOf, fail, shards }: Setup): StatsStore => {
         const [lag, pending, ready, due, oldest, started, acked, duplicates, failed, retried, buried, crashed] =
           raw as ReadonlyArray<number>
         const [removed, ...letters] = raw.slice(12, -1) as ReadonlyArray<number>
-        return balance(published, {
+        return balance(published, length, {
           group: groups[i]!,
           channel,
           lag: orUndefined(lag),
@@ -91,7 +91,8 @@ export const make = ({ connectionOf, fail, shards }: Setup): StatsStore => {
 
   const readShard = Effect.fnUntraced(function*(
     keys: Keys,
-    matches: (channel: string) => boolean
+    matches: (channel: string) => boolean,
+    withBytes: boolean
   ): Effect.fn.Return<ReadonlyArray<ChannelStats>, RedisError> {
     const connection = connectionOf(keys.shard)
     const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
@@ -104,32 +105,41 @@ export const make = ({ connectionOf, fail, shards }: Setup): StatsStore => {
     const out: Array<ChannelStats> = []
     for (let i = 0; i < channels.length; i += channelsPerCall) {
       const some = channels.slice(i, i + channelsPerCall)
-      const replies = yield* connection.pipeline(some.flatMap((channel): ReadonlyArray<Command> => [
-        ["xinfo", "GROUPS", keys.log(channel)],
-        ["memory", "USAGE", keys.log(channel), "SAMPLES", samples]
-      ]))
+      const groups = yield* connection.pipeline(
+        some.map((channel): Command => ["xinfo", "GROUPS", keys.log(channel)])
+      )
+      // Where MEMORY is not permitted the size is not known.
+      const sizes = withBytes
+        ? yield* connection.pipeline(
+          some.map((channel): Command => ["memory", "USAGE", keys.log(channel), "SAMPLES", samples])
+        )
+        : []
       const looked = yield* Effect.forEach(some, (channel, j) => {
-        const attached = replies[2 * j]
-        // A log that is gone has no groups; and where MEMORY is not permitted the size is not known.
+        const attached = groups[j]
+        // A log that is gone has no groups.
         const present = Array.isArray(attached) ? (attached as ReadonlyArray<ReadonlyArray<unknown>>) : []
-        const groups = new Set([
+        const names = new Set([
           ...present.map((info) => String(info[1])),
           ...registered.filter(({ reads }) => reads(channel)).map(({ group }) => group)
         ])
-        return look(keys, channel, [...groups].sort(), orUndefined(replies[2 * j + 1]))
+        return lookAt(keys, channel, [...names].sort(), orUndefined(sizes[j]))
       }, { concurrency: scriptsAtOnce })
       out.push(...looked)
     }
     return out
   })
 
-  return {
-    read: (selector: Selector) => {
-      const matches = matcherOf(selector)
-      return Effect.forEach(shards, (keys) => readShard(keys, matches), { concurrency: 16 }).pipe(
-        Effect.map((all) => all.flat()),
-        Effect.mapError(fail("stats"))
-      )
-    }
+  const look = (selector: Selector, withBytes: boolean): Effect.Effect<ReadonlyArray<ChannelStats>, RedisError> => {
+    const matches = matcherOf(selector)
+    return Effect.map(
+      Effect.forEach(shards, (keys) => readShard(keys, matches, withBytes), { concurrency: 16 }),
+      (all) => all.flat()
+    )
   }
+
+  const store: StatsStore = {
+    read: (selector) => Effect.mapError(look(selector, true), fail("stats"))
+  }
+
+  return { look, store }
 }

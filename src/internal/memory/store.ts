@@ -316,7 +316,7 @@ export class Store {
           const pending = new Map<object, number>()
           for (const { owner } of reading.leases) pending.set(owner, (pending.get(owner) ?? 0) + 1)
           const { due, leases, oldestAtMillis, readyCount, removed, started, totals, unreadCount } = reading
-          return balance(log.end, {
+          return balance(log.end, log.length, {
             group,
             channel,
             lag: unreadCount,

@@ -41,7 +41,8 @@ local function old(account, retry, bodies)
   for _, reason in ipairs({'exhausted', 'term', 'decode', 'crashed', 'expired'}) do
     sum = sum + (tonumber(redis.call('HGET', counts, 'd\\n' .. account .. '\\n' .. reason)) or 0)
   end
-  return sum + redis.call('XLEN', retry)
+  if redis.call('EXISTS', retry) == 0 then return sum end
+  return sum + redis.call('XINFO', 'STREAM', retry)[12] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
 end
 for i = 3, #KEYS, 3 do
   local stream, exists, last, length, added = KEYS[i], false, '0-0', 0, 0
@@ -62,11 +63,7 @@ for i = 3, #KEYS, 3 do
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
     local skipped = before(stream, position, last, added, length)
-    if skipped then
-      redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM', 'ENTRIESREAD', skipped)
-    else
-      redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
-    end
+    redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
     if channel ~= '' then
       local account = group .. '\\n' .. channel
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end

@@ -4,12 +4,12 @@ import { counting } from "./parts/counting.ts"
 /**
  * Applies messages and writes as a whole, behind a fence.
  *
- * KEYS[1] to KEYS[4] and the first seven ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
- * token, channel, how often it was taken over from a lost consumer: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
- * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0: it passes when this position of the
+ * KEYS[1] to KEYS[4] and the first eight ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
+ * token, channel, how often it was taken over from a lost consumer, 1 when it is of a retry stream (else 0): it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
+ * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0, 0: it passes when this position of the
  * shard's outbox has not arrived here yet, and remembers it.
  *
- * ARGV[8]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
+ * ARGV[9]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
  * `publish` (a log): window in ms, index of the window key (both 0: no window), id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
  * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body.
@@ -25,7 +25,7 @@ export const commit: Script = {
   name: "commit",
   lua: `
 local keys, args = KEYS, ARGV
-local kind, fence, position, mark, token, channel, crashed, events = unpack(args, 1, 8)
+local kind, fence, position, mark, token, channel, crashed, again, events = unpack(args, 1, 9)
 local counts = keys[4]
 ${counting}
 local function parse(text)
@@ -46,7 +46,7 @@ else
     if newTime < time or (newTime == time and newSequence <= sequence) then return {'already'} end
   end
 end
-local operations, at = {}, 9
+local operations, at = {}, 10
 while at <= #args do
   local size = tonumber(args[at + 2])
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
@@ -89,6 +89,7 @@ if kind == 'ack' then
   redis.call('HSET', keys[2], mark, '')
   count('a', fence .. '\\n' .. channel, acked)
   count('c', fence .. '\\n' .. channel, acked * crashed)
+  count('z', fence .. '\\n' .. channel, acked * again)
 else
   redis.call('HSET', keys[1], fence, position)
 end

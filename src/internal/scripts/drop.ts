@@ -14,7 +14,7 @@ if redis.call('EXISTS', log) == 1 then redis.call('XGROUP', 'DESTROY', log, grou
 redis.call('DEL', retry)
 redis.call('SREM', retries, channel)
 redis.call('HDEL', floors, channel)
-for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do
+for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's', 'z'}) do
   redis.call('HDEL', counts, kind .. '\\n' .. group .. '\\n' .. channel)
 end
 redis.call('HINCRBY', meta, 'v', 1)

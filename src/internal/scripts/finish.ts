@@ -5,7 +5,7 @@ import { counting } from "./parts/counting.ts"
  * Acknowledges deliveries of one stream and remembers their keys as done, each only while its mark has this token. The mark is the
  * fence: whoever handles another delivery with this key, or the same after its lease expired, has another token.
  *
- * KEYS: the stream, marks, old marks, counts. ARGV: group, channel, then for each delivery: position, mark, token, how often it was
+ * KEYS: the stream, marks, old marks, counts. ARGV: group, channel, 1 when it is a retry stream (else 0), then for each delivery: position, mark, token, how often it was
  * taken over from a lost consumer.
  * Reply: for each delivery 1 (done), 0 (the mark is another's, or gone) or 2 (the key was done before).
  *
@@ -22,7 +22,7 @@ if found ~= 'none' and found ~= 'hash' then
   return redis.error_reply('WRONGTYPE ' .. counts .. ' is a ' .. found .. ', expected a hash')
 end
 local names, wanted, crashed = {}, 0, 0
-for i = 4, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   wanted = wanted + 1
   names[wanted] = ARGV[i]
 end
@@ -32,11 +32,11 @@ for i = 1, wanted do
   local value = current[i] or redis.call('HGET', old, names[i])
   if value == '' then
     reply[i] = 2
-  elseif value and string.sub(value, 15) == ARGV[i * 4 + 1] then
+  elseif value and string.sub(value, 15) == ARGV[i * 4 + 2] then
     reply[i] = 1
     size = size + 1
-    crashed = crashed + ARGV[i * 4 + 2]
-    ack[size + 3] = ARGV[i * 4 - 1]
+    crashed = crashed + ARGV[i * 4 + 3]
+    ack[size + 3] = ARGV[i * 4]
     done[size * 2 + 1] = names[i]
     done[size * 2 + 2] = ''
   else
@@ -47,6 +47,7 @@ if size > 0 then
   local acked = redis.call(unpack(ack))
   redis.call(unpack(done))
   count('a', account, acked)
+  count('z', account, acked * tonumber(ARGV[3]))
   if acked == size then count('c', account, crashed) end
 end
 return reply

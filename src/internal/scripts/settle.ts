@@ -31,7 +31,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
 local refused, earliest, back, died = {}, nil, false, false
-local acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0
+local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
@@ -39,6 +39,7 @@ for i = 5, #ARGV, 8 do
     refused[#refused + 1] = position
   else
     redis.call('XACK', stream, group, position)
+    settled = settled + 1
     crashed = crashed + math.max(0, lease[4] - 1)
     if action == 'ack' then
       acked = acked + 1
@@ -80,6 +81,7 @@ for i = 5, #ARGV, 8 do
     if value and string.sub(value, 15) == token then redis.call('HDEL', KEYS[j], mark) end
   end
 end
+if stream == retry then count('z', account, settled) end
 count('a', account, acked)
 count('u', account, duplicates)
 count('f', account, failed)

@@ -4,12 +4,14 @@ import type { Script } from "../../Redis.ts"
  * Looks at a channel and its groups, all at one time. Its work depends on the number of groups and consumers, not of messages.
  *
  * KEYS: log, counts, bodies of the channel (of no group), then for each group: retry stream, bodies. ARGV: channel, groups.
- * Reply: {messages kept, messages ever stored, messages scheduled, groups}; of each group {lag (-1: not known), pending, ready, due, age of the oldest message
+ * Reply: {messages kept, messages ever stored, messages scheduled, groups}; of each group {lag (-1: it is in the midst of the log), pending, ready, due, age of the oldest message
  * that is not settled in ms (-1: there is none), started (false: not known), acked, duplicates, failed, retried, buried, crashed,
  * removed, then for each reason of dead letters how many there are, consumers}, of each consumer its name, pending and idle time.
  *
- * Redis counts what a limit removed before it was read as not read yet. Where the group is at the end or before the beginning of
- * the log its lag is known better.
+ * It writes one thing: where a group began that did so in the middle of a long log, once it is seen at the end.
+ *
+ * The lag that Redis tells is not to be trusted: it knows none of a group that began in the middle, counts what a limit removed, and forgets
+ * what was read when it replays its file (7.0). Of a group in the midst of its log it follows from all else.
  */
 export const stats: Script = {
   name: "stats",
@@ -33,17 +35,18 @@ local function map(flat)
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
 end
+local function infoOf(stream)
+  return redis.call('EXISTS', stream) == 1 and map(redis.call('XINFO', 'STREAM', stream)) or nil
+end
 local function groupsOf(stream)
   local out = {}
-  if redis.call('EXISTS', stream) == 1 then
-    for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-      local group = map(flat)
-      out[group['name']] = group
-    end
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group = map(flat)
+    out[group['name']] = group
   end
   return out
 end
-local info = redis.call('EXISTS', log) == 1 and map(redis.call('XINFO', 'STREAM', log)) or nil
+local info = infoOf(log)
 if not info then return {0, 0, redis.call('HLEN', scheduled), {}} end
 local length, last = info['length'], info['last-generated-id']
 local first = length > 0 and info['first-entry'][1]
@@ -80,18 +83,20 @@ for i = 2, total do
     pending = group['pending']
     if not first or not lower(at, last) then lag = 0
     elseif lower(at, first) then lag = length
-    else lag = group['lag'] and math.min(group['lag'], length) or -1 end
+    else lag = -1 end
     look(log, group)
   elseif first then
     oldest = parse(first)
   end
-  local again = groupsOf(retry)[name]
-  if again then
-    pending = pending + again['pending']
-    ready = again['lag'] or redis.call('XLEN', retry)
-    look(retry, again)
-  elseif redis.call('EXISTS', retry) == 1 then
-    ready = redis.call('XLEN', retry)
+  local back = infoOf(retry)
+  if back then
+    local again = groupsOf(retry)[name]
+    ready = back['entries-added'] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
+    if again then
+      pending = pending + again['pending']
+      ready = ready - again['pending']
+      look(retry, again)
+    end
   end
   local fields = {}
   for _, kind in ipairs({'s', 'a', 'u', 'f', 'r', 'b', 'c', 'x'}) do fields[#fields + 1] = kind .. '\\n' .. account end
@@ -100,13 +105,18 @@ for i = 2, total do
   end
   local found, numbers = redis.call('HMGET', counts, unpack(fields)), {}
   for j = 1, #fields do numbers[j] = tonumber(found[j]) or 0 end
-  if not found[1] then numbers[1] = false end
-  if not group then
-    numbers[1] = info['entries-added'] - length - ready - redis.call('HLEN', bodies)
-    for j = 9, #numbers do numbers[1] = numbers[1] - numbers[j] end
+  local due = redis.call('HLEN', bodies)
+  if not found[1] then
+    numbers[1] = false
+    if lag >= 0 then
+      numbers[1] = info['entries-added'] - lag - numbers[2] - numbers[8] - pending - ready - due
+      for j = 9, #numbers do numbers[1] = numbers[1] - numbers[j] end
+      -- Where memory is full it is found again the next time.
+      if group then redis.pcall('HSETNX', counts, fields[1], numbers[1]) end
+    end
   end
   reply[#reply + 1] = {
-    lag, pending, ready, redis.call('HLEN', bodies), oldest and math.max(0, now - oldest) or -1, unpack(numbers)
+    lag, pending, ready, due, oldest and math.max(0, now - oldest) or -1, unpack(numbers)
   }
   table.insert(reply[#reply], consumers)
 end
