@@ -93,6 +93,15 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "metric: messaging_client_sent_messages 1",
     "metric: messaging_process_duration_count 1"
   ],
+  "examples/11-health.ts": [
+    "live: 200",
+    "ready: 200",
+    "3 published = 0 done + 1 being packed + 0 dead + 2 to come",
+    "ready: 503 StuckHandler",
+    "live: 200",
+    "3 published = 2 done + 0 being packed + 1 dead + 0 to come",
+    "ready: 200"
+  ],
   "examples/12-pubsub.ts": [
     "ACME costs 4200 since 7 o'clock",
     "ann is typing (rooms.lobby.typing)",

@@ -11,6 +11,7 @@ import {
   Publisher,
   Rotif,
   Scheduler,
+  Stats,
   Subscription,
   Transaction
 } from "rotif"
@@ -68,6 +69,10 @@ const everything = Effect.gen(function*() {
     }
   }).pipe(Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 }))))
   assert.deepStrictEqual([...seen.keys()].sort(), ["claimed", "dead", "last", "released", "retried", "slow"])
+  yield* broker.ping
+  const [texts] = yield* Stats.channels(Text)
+  assert.isUndefined(texts!.bytes)
+  assert.isAbove(Stats.ofGroup([texts!], "g")!.totals.acked, 0)
   assert.lengthOf(yield* broker.letters.list(0, { order: "oldest", limit: 10 }), 1)
   yield* Publisher.publishAll(Latest, ["a", "b", "c"])
   assert.strictEqual(yield* broker.trim(0), 2)
@@ -184,8 +189,8 @@ describe("docs/operations.md: permissions", () => {
       yield* server.command("acl", "log", "reset")
       const url = `redis://rotif:secret@127.0.0.1:${server.port}`
       yield* everything.pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
-      // The look at the settings is optional, and the page says so.
+      // The look at the settings and at the size of channels is optional, and the page says so.
       const log = (yield* server.command("acl", "log")) as ReadonlyArray<ReadonlyArray<unknown>>
-      assert.deepStrictEqual(log.map((entry) => entry[entry.indexOf("object") + 1]), ["config|get"])
+      assert.deepStrictEqual(log.map((entry) => entry[entry.indexOf("object") + 1]), ["memory|usage", "config|get"])
     }), 60_000)
 })

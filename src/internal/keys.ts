@@ -17,7 +17,11 @@
  * | `ticks`        | sorted set  | key of each recurring message, by the time of its next tick              |
  * | `recurring`    | hash        | the definitions of recurring messages                                    |
  * | `dead`         | stream      | dead letters                                                             |
- * | `counts`       | hash        | `d`, group, channel and reason → how many dead letters there are         |
+ * | `counts`       | hash        | `d`, group, channel and reason → how many dead letters there are; a      |
+ * |                |             | letter, group and channel → a total: `a` acked, `u` duplicates, `f`      |
+ * |                |             | failed, `r` retried, `b` dead letters ever, `c` crashes, `x` dead        |
+ * |                |             | letters deleted, `z` settled in the retry stream; `s`: stored before the |
+ * |                |             | group began                                                              |
  * | `offers:N`     | sorted set  | dead letters offered to subscription N, by the end of their lease        |
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |

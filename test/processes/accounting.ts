@@ -16,9 +16,10 @@ const Worker = Subscription.layer(Jobs, {
   // One of the groups acknowledges by key, the others plainly.
   exactlyOnce: GROUP === "once",
   retry: Schedule.spaced(20).pipe(Schedule.upTo({ times: 2 })),
-  handler: Effect.fnUntraced(function*({ attempt, payload, term }) {
+  handler: Effect.fnUntraced(function*(message) {
+    const { attempt, payload } = message
     yield* Effect.sleep(1)
-    if (payload % 17 === 0) return yield* term("hopeless")
+    if (payload % 17 === 0) return yield* message.term("hopeless")
     if (payload % 11 === 0 || (payload % 7 === 0 && attempt < 3)) return yield* Effect.fail(new NotYet())
   })
 })
