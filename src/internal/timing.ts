@@ -9,6 +9,7 @@ const buckets = 32 * steps
 
 /** What was measured. Quantiles are in milliseconds. */
 export interface Processing {
+  /** How many were timed: the first 1,000, then one in eight. */
   readonly count: number
   readonly p50Millis: number
   readonly p90Millis: number
