@@ -2,7 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
 import { Deferred, Effect, Fiber, Layer, Queue, Ref, Schema } from "effect"
-import { Broker, Channel, Publisher, Rotif } from "rotif"
+import { Broker, Channel, Publisher, Rotif, Stats } from "rotif"
+import { createHash } from "node:crypto"
+import { ack } from "../src/internal/scripts/ack.ts"
 import * as RedisCluster from "./fixtures/RedisCluster.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as TcpProxy from "./fixtures/TcpProxy.ts"
@@ -16,6 +18,8 @@ const quick = { prefix: "f", commandTimeout, connectTimeout: 300, drainTimeout: 
 const { soon } = liveBackend("Redis", () => Layer.empty as never)
 
 const has = (...words: ReadonlyArray<string>) => (request: Buffer) => words.every((word) => request.includes(word))
+
+const hashOf = ({ lua }: { readonly lua: string }) => createHash("sha1").update(lua).digest("hex")
 
 /** Waits for what only a question can tell. */
 const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
@@ -303,23 +307,37 @@ describe("consumer", () => {
       })
   )
 
-  faulty(
-    "handles nothing twice and counts once when the answer of an acknowledgement is lost",
-    (_, proxy) =>
-      Effect.gen(function*() {
-        const { seen, subscription } = yield* listen(Text, { concurrency: 5 })
-        for (let round = 0; round < 5; round++) {
-          const dropped = yield* proxy.dropReplyOnce(has("xack"))
-          yield* Publisher.publishAll(Text, numbers(20))
-          yield* soon(dropped)
-        }
-        yield* soon(Queue.takeN(seen, 100))
-        yield* soon(subscription.drain)
-        assert.deepInclude(yield* subscription.stats, { processed: 100, lostLeases: 0, crashed: 0 })
-        assert.strictEqual(yield* Queue.size(seen), 0)
-        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
-      })
-  )
+  // Small batches are acknowledged by a script, large ones in a transaction.
+  for (
+    const [what, concurrency, isAck] of [
+      ["a small acknowledgement", 5, has(hashOf(ack))],
+      ["a large acknowledgement", 20, has("xack")],
+      ["the end of a large acknowledgement", 20, has("exec\r\n")]
+    ] as const
+  ) {
+    faulty(
+      `handles nothing twice and counts once when the answer of ${what} is lost`,
+      (_, proxy) =>
+        Effect.gen(function*() {
+          const { seen, subscription } = yield* listen(Text, { concurrency })
+          // The server knows the script from now on.
+          yield* Publisher.publish(Text, "first")
+          yield* until(Effect.map(subscription.stats, ({ processed }) => processed === 1))
+          for (let round = 0; round < 5; round++) {
+            const dropped = yield* proxy.dropReplyOnce(isAck)
+            yield* Publisher.publishAll(Text, numbers(20))
+            yield* soon(dropped)
+          }
+          yield* soon(Queue.takeN(seen, 101))
+          yield* soon(subscription.drain)
+          assert.deepInclude(yield* subscription.stats, { processed: 101, lostLeases: 0, crashed: 0 })
+          assert.strictEqual(yield* Queue.size(seen), 0)
+          assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+          const [group] = (yield* Stats.channels(Text))[0]!.groups
+          assert.strictEqual(group!.totals.acked, 101)
+        })
+    )
+  }
 
   faulty(
     "retries once and buries once when the answer of the settlement is lost",
