@@ -1,15 +1,15 @@
 /**
  * Patterns over names of dot-separated segments: `*` is exactly one segment, `**` one or more.
  *
- * Matching compares whole segments and, after a mismatch, goes back only to the last `**`; nothing of the text becomes a
- * regular expression.
+ * Matching goes through the name once, whatever the pattern is: it carries the set of all places in the pattern that the segments so
+ * far can have led to, 32 places in each word of bits. Nothing of the text becomes a regular expression.
  */
 import type { Selector } from "../Broker.ts"
 
 export const compile = (pattern: string): (name: string) => boolean => {
   if (!pattern.includes("*")) return (name) => name === pattern
-  const wanted = pattern.split(".")
-  return (name) => matchSegments(wanted, name.split("."))
+  const matches = matcher(pattern.split("."))
+  return (name) => matches(name.split("."))
 }
 
 /** The patterns a group with this selector is registered for; a name is a pattern too. */
@@ -22,25 +22,44 @@ export const matcherOf = (selector: Selector): (name: string) => boolean => {
   return (name) => names.has(name)
 }
 
-const matchSegments = (wanted: ReadonlyArray<string>, segments: ReadonlyArray<string>): boolean => {
-  let w = 0
-  let s = 0
-  let lastDouble = -1
-  let retryFrom = 0
-  while (s < segments.length) {
-    if (wanted[w] === "**") {
-      // It takes one segment at once, and more when what follows does not match.
-      lastDouble = w++
-      retryFrom = ++s
-    } else if (w < wanted.length && (wanted[w] === "*" || wanted[w] === segments[s])) {
-      w++
-      s++
-    } else if (lastDouble >= 0) {
-      w = lastDouble + 1
-      s = ++retryFrom
-    } else {
-      return false
-    }
+const setBit = (bits: Int32Array, place: number) => {
+  bits[place >> 5]! |= 1 << (place & 31)
+}
+
+const matcher = (wanted: ReadonlyArray<string>) => {
+  const end = wanted.length
+  const words = (end >> 5) + 1
+  // A place is how many segments of the pattern lie behind. From which places a segment leads on: by its text, or whatever it is.
+  const always = new Int32Array(words)
+  const byText = new Map<string, Int32Array>()
+  // The places behind a "**", which takes more segments without leading on.
+  const staying = new Int32Array(words)
+  for (const [place, text] of wanted.entries()) {
+    if (text === "**") setBit(staying, place + 1)
+    if (text === "*" || text === "**") setBit(always, place)
+    else byText.set(text, byText.get(text) ?? new Int32Array(words))
   }
-  return w === wanted.length
+  for (const bits of byText.values()) bits.set(always)
+  for (const [place, text] of wanted.entries()) {
+    const bits = byText.get(text)
+    if (bits !== undefined) setBit(bits, place)
+  }
+  return (segments: ReadonlyArray<string>): boolean => {
+    const places = new Int32Array(words)
+    places[0] = 1
+    for (const segment of segments) {
+      const leading = byText.get(segment) ?? always
+      let carry = 0
+      let any = 0
+      for (let i = 0; i < words; i++) {
+        const here = places[i]!
+        const going = here & leading[i]!
+        places[i] = (going << 1) | carry | (here & staying[i]!)
+        carry = going >>> 31
+        any |= places[i]!
+      }
+      if (any === 0) return false
+    }
+    return (places[end >> 5]! >>> (end & 31) & 1) === 1
+  }
 }

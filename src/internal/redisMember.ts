@@ -81,7 +81,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const busy = new Set<string>()
   let nextWideAt = 0
   let isHeard = false
+  // The blocked read is to come back: to look at its streams again, or (`called`) to its caller.
   let waking = false
+  let called = false
   let reading = false
 
   const marks = RedisMarks.make({ membership, keys, connection, fail })
@@ -339,9 +341,19 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>, BrokerError> =>
     Effect.suspend(() => {
       waking = false
+      called = false
       reading = true
       const generation = reader.generation()
-      return Effect.flatMap(readOnce(count, blockMillis), dated).pipe(
+      const untilMillis = monotonic() + blockMillis
+      const readFor = (millis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+        Effect.flatMap(readOnce(count, millis), (leases) => {
+          const left = untilMillis - monotonic()
+          if (leases.length > 0 || called || left <= 0) return Effect.succeed(leases)
+          // It only had to look at its streams again: the rest of its time is not over.
+          waking = false
+          return readFor(left)
+        })
+      return Effect.flatMap(readFor(blockMillis), dated).pipe(
         Effect.tapError((error) =>
           Effect.suspend(() => {
             if (error.reason === "NoGroup") return sync(true)
@@ -362,7 +374,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       )
     })
 
-  const wake = Effect.suspend(() => {
+  const nudge = Effect.suspend(() => {
     if (!reading) return Effect.void
     waking = true
     endIdle?.()
@@ -376,6 +388,11 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         pause = Math.min(pause * 2, 100)
       }
     })
+  })
+
+  const wake = Effect.suspend(() => {
+    called = reading
+    return nudge
   })
 
   yield* Effect.mapError(sync(false), fail("join"))
@@ -394,7 +411,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         Effect.tapError(() =>
           Effect.sync(() => {
             lost = true
-            Effect.runFork(wake)
+            Effect.runFork(nudge)
           })
         ),
         Effect.mapError(fail("claim"))
@@ -402,11 +419,11 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     notify: (channel, forGroup) => {
       if ((forGroup !== undefined && forGroup !== group) || !matches(channel)) return
       stale = true
-      Effect.runFork(wake)
+      Effect.runFork(nudge)
     },
     notifyGap: () => {
       stale = true
-      Effect.runFork(wake)
+      Effect.runFork(nudge)
     },
     close: Effect.gen(function*() {
       let left = 0

@@ -168,6 +168,21 @@ export const brokerSuite = (backend: Backend): void => {
     )
 
     test(
+      "goes on waiting when a channel appears and has nothing for it",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const selector: Broker.Selector = { _tag: "Channels", names: ["texts.empty"] }
+        const [shard] = broker.shardsOf(selector)
+        const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
+        const since = yield* Clock.currentTimeMillis
+        const reading = yield* Effect.forkChild(member.read(10, 400), { startImmediately: true })
+        yield* join("second", { shard: shard!, selector, group: "other" })
+        assert.deepStrictEqual(yield* soon(Fiber.join(reading)), [])
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - since, 399)
+      })
+    )
+
+    test(
       "waits for a message, also on a channel that is not there yet",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker

@@ -80,15 +80,17 @@ export const sourcesSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const { seen } = yield* listen(AnyText)
         const delays: Array<number> = []
-        for (let i = 0; i < 5; i++) {
+        for (let i = 0; i < 10; i++) {
           const before = yield* Clock.currentTimeMillis
           yield* Publisher.publish(text(`texts.new-${i}`), String(i))
           const message = yield* soon(Queue.take(seen))
           delays.push((yield* Clock.currentTimeMillis) - before)
           assert.strictEqual(message.channel, `texts.new-${i}`)
         }
-        // The promise is 100 ms; the margin is for a busy machine, and still far below the block interval.
-        assert.isBelow(delays.sort((a, b) => a - b)[2]!, 1_000, `${delays.join()} ms`)
+        delays.sort((a, b) => a - b)
+        // The promise is 100 ms. A busy machine may break it now and then; no machine makes a wait for the block interval short.
+        assert.isBelow(delays[2]!, 100, `${delays.join()} ms`)
+        assert.isBelow(delays[5]!, 1_000, `${delays.join()} ms`)
       })
     )
   })

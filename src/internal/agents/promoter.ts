@@ -18,9 +18,10 @@ export const run = (
 ): Effect.Effect<never> =>
   supervise(
     `promoting in shard ${shard}`,
-    Effect.gen(function*() {
+    // Its scope is one look: what listens for it ends with it, also when it fails.
+    Effect.scoped(Effect.gen(function*() {
       // Listening starts before looking: what arrives in between is not missed.
-      const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard), { startImmediately: true })
+      const earlier = yield* Effect.forkScoped(broker.awaitEarlier(shard), { startImmediately: true })
       const { nextInMillis } = yield* broker.promote(shard, batch)
       if (nextInMillis !== 0) {
         yield* Effect.raceFirst(
@@ -28,7 +29,6 @@ export const run = (
           Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis))
         )
       }
-      yield* Fiber.interrupt(earlier)
-    }),
+    })),
     pulse
   )

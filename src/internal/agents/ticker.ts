@@ -52,9 +52,10 @@ export const run = (
 
     return supervise(
       `publishing recurring messages in shard ${shard}`,
-      Effect.gen(function*() {
+      // Its scope is one look: what listens for it ends with it, also when it fails.
+      Effect.scoped(Effect.gen(function*() {
         // Listening starts before looking: what changes in between is not missed.
-        const change = yield* Effect.forkChild(broker.recurring.awaitChange(shard), { startImmediately: true })
+        const change = yield* Effect.forkScoped(broker.recurring.awaitChange(shard), { startImmediately: true })
         const { nextInMillis, nowMillis, ticks } = yield* broker.recurring.due(shard, batch + broken.size)
         for (const [key, untilMillis] of broken) if (untilMillis <= nowMillis) broken.delete(key)
         let progress = false
@@ -77,8 +78,7 @@ export const run = (
           const wait = ticks.length > 0 ? lookMillis : nextInMillis ?? intervalMillis
           yield* Effect.raceFirst(Fiber.join(change), Effect.sleep(Math.min(wait, intervalMillis)))
         }
-        yield* Fiber.interrupt(change)
-      }),
+      })),
       pulse
     )
   })

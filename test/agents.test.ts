@@ -1,0 +1,48 @@
+/** What the background duties leave behind them while the backend fails. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Broker } from "rotif"
+import * as Promoter from "../src/internal/agents/promoter.ts"
+import * as Ticker from "../src/internal/agents/ticker.ts"
+
+/** A broker that is away: every look fails, and what listens is counted. */
+const away = () => {
+  const counts = { looks: 0, listening: 0, most: 0 }
+  const listen = Effect.acquireUseRelease(
+    Effect.sync(() => {
+      counts.most = Math.max(counts.most, ++counts.listening)
+    }),
+    () => Effect.never,
+    () =>
+      Effect.sync(() => {
+        counts.listening--
+      })
+  )
+  const look = Effect.suspend(() => {
+    counts.looks++
+    return Effect.fail(new Broker.BrokerError({ reason: "Unavailable", operation: "look", message: "away" }))
+  })
+  const broker = {
+    promote: () => look,
+    awaitEarlier: () => listen,
+    recurring: { due: () => look, awaitChange: () => listen }
+  } as unknown as Broker.Broker["Service"]
+  return { broker, counts }
+}
+
+describe("the background duties", () => {
+  it.effect.each([["the promoter", Promoter.run], ["the ticker", Ticker.run]] as const)(
+    "%s listens once, however often its look fails, and no more when it ends",
+    ([, run]) =>
+      Effect.gen(function*() {
+        const { broker, counts } = away()
+        const duty = yield* Effect.forkChild(run(broker, 0, 30_000), { startImmediately: true })
+        yield* TestClock.adjust("2 minutes")
+        assert.isAtLeast(counts.looks, 20)
+        assert.strictEqual(counts.most, 1)
+        yield* Fiber.interrupt(duty)
+        assert.strictEqual(counts.listening, 0)
+      })
+  )
+})
