@@ -11,6 +11,8 @@ import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Envelope from "./internal/envelope.ts"
+import * as Given from "./internal/given.ts"
 import * as Mailbox from "./internal/mailbox.ts"
 import { InvalidPublishOptions, PayloadTooLarge } from "./Publisher.ts"
 
@@ -184,24 +186,13 @@ export class Broadcast extends Context.Service<Broadcast, {
   readonly listen: BroadcastPort["listen"]
 }>()("rotif/Broadcast") {}
 
-/** As for a message that is stored. */
-const largestMessage = 64 * 1024 * 1024
-
-const bytesOf = (cast: Cast): number => {
-  let bytes = Buffer.byteLength(cast.payload)
-  for (const strings of [cast.headers, cast.params]) {
-    for (const key in strings) bytes += Buffer.byteLength(key) + Buffer.byteLength(strings[key]!)
-  }
-  return bytes
-}
-
 /**
  * @category constructors
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { broadcast } = yield* Broker
-  const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
+  const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
 
   const castOf = <C extends Channel.Any>(
     channel: C,
@@ -211,22 +202,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<Cast, RequestError> => {
       const { name } = channel
       const headers = options?.headers
-      let params: Readonly<Record<string, string>> | undefined
-      if (channel.paramNames.length > 0 || options?.params !== undefined) {
-        const checked = Channel.checkParams(channel, options?.params)
-        if (Result.isFailure(checked)) return Effect.fail(checked.failure)
-        params = checked.success
-      }
-      const wrong = Object.entries(headers ?? {}).find(([, value]) => typeof value !== "string")
-      if (wrong !== undefined) {
-        return Effect.fail(
-          new InvalidPublishOptions({ channel: name, message: `the header "${wrong[0]}" must be a string` })
-        )
-      }
-      const cast: Cast = { channel: name, payload: text, headers, params }
-      // A character is at most three bytes: most messages need not be measured.
-      const bytes = headers === undefined && params === undefined && text.length * 3 <= limit ? 0 : bytesOf(cast)
-      return bytes > limit ? Effect.fail(new PayloadTooLarge({ channel: name, bytes, limit })) : Effect.succeed(cast)
+      const params = Envelope.paramsOf(channel, options?.params)
+      if (Result.isFailure(params)) return Effect.fail(params.failure)
+      const problem = Envelope.headersProblem(headers)
+      if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: name, message: problem }))
+      const cast: Cast = { channel: name, payload: text, headers, params: params.success }
+      const bytes = Envelope.bytesAbove(limit, cast)
+      return bytes !== undefined
+        ? Effect.fail(new PayloadTooLarge({ channel: name, bytes, limit }))
+        : Effect.succeed(cast)
     })
 
   return Broadcast.of({
@@ -293,16 +277,11 @@ export const publishAll = <C extends Channel.Any>(
 
 /** Listening. */
 
-const countOption = (
-  option: string,
-  value: number | undefined,
-  fallback: number
-): Effect.Effect<number, InvalidListener> =>
-  value === undefined
-    ? Effect.succeed(fallback)
-    : Number.isSafeInteger(value) && value >= 1
-    ? Effect.succeed(value)
-    : Effect.fail(new InvalidListener({ option, message: `${option} must be a whole number from 1, it is ${value}` }))
+const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidListener> =>
+  Effect.fromResult(Result.mapError(found, (problem) => new InvalidListener(problem)))
+
+const countOption = (name: string, value: number | undefined, usual: number) =>
+  option(Given.count(name, value, { usual, least: 1, most: Number.MAX_SAFE_INTEGER }))
 
 const isPowerOfTwo = (count: number) => (count & (count - 1)) === 0
 

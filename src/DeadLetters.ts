@@ -6,14 +6,16 @@
  *
  * @since 0.1.0
  */
-import type { Option, Scope } from "effect"
-import { Context, Data, Duration, Effect, Layer, Option as Opt, Queue, Stream } from "effect"
+import type { Duration, Option, Scope } from "effect"
+import { Context, Data, Effect, Layer, Option as Opt, Queue, Result, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { DeadLetter, Filter, Offered, OfferedOf } from "./DeadLetter.ts"
 import { fromLetter, InvalidDeadLetterOption } from "./DeadLetter.ts"
 import * as Undertaker from "./internal/agents/undertaker.ts"
+import * as Envelope from "./internal/envelope.ts"
+import * as Given from "./internal/given.ts"
 import * as Query from "./internal/letterQuery.ts"
 import * as Subscription from "./internal/letterSubscription.ts"
 import type { LetterCount } from "./LetterStore.ts"
@@ -199,45 +201,27 @@ export class DeadLetters extends Context.Service<DeadLetters, {
 
 const invalid = (option: string, message: string) => new InvalidDeadLetterOption({ option, message })
 
-const countOption = (
-  option: string,
-  value: number | undefined,
-  fallback: number,
-  most: number
-): Effect.Effect<number, InvalidDeadLetterOption> => {
-  if (value === undefined) return Effect.succeed(fallback)
-  return Number.isInteger(value) && value >= 1 && value <= most
-    ? Effect.succeed(value)
-    : Effect.fail(invalid(option, `${option} must be a whole number from 1 to ${most}, it is ${value}`))
-}
+const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
+  Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
 
-const spanOption = (
-  option: string,
-  value: Duration.Input | undefined,
-  fallback: number,
-  least: number
-): Effect.Effect<number, InvalidDeadLetterOption> => {
-  if (value === undefined) return Effect.succeed(fallback)
-  const parsed = Duration.fromInput(value)
-  const millis = parsed._tag === "Some" ? Duration.toMillis(parsed.value) : Number.NaN
-  return millis >= least && millis <= 2_000_000_000
-    ? Effect.succeed(millis)
-    : Effect.fail(invalid(option, `${option} must be a duration from ${least} ms to 23 days`))
-}
-
-const retentionOf = (options: Options | undefined): Undertaker.Options => {
+const retentionOf = Effect.fnUntraced(function*(options: Options | undefined): Effect.fn.Return<Undertaker.Options> {
   const { archive, interval, maxAge, maxCount } = options?.deadLetters ?? {}
+  const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
+    Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
   return {
-    maxAgeMillis: Duration.toMillis(maxAge ?? "90 days"),
-    maxCount: Math.max(maxCount ?? 100_000, 0),
-    // Neither a busy loop nor a lease without an end, whatever the option says.
-    intervalMillis: Math.min(Math.max(Duration.toMillis(interval ?? "1 minute"), 10), 86_400_000),
+    // What is not a number of something must not count as 0 here: that would delete every letter.
+    maxAgeMillis: yield* span("maxAge", maxAge, { usual: 7_776_000_000, least: 0, most: Infinity }),
+    maxCount: maxCount === Infinity ? maxCount : yield* Given.orDie(
+      Given.count("deadLetters.maxCount", maxCount, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER })
+    ),
+    // Neither a busy loop nor a lease without an end.
+    intervalMillis: yield* span("interval", interval, { usual: 60_000, least: 10, most: 86_400_000 }),
     archive: (shard, letters) =>
       archive === undefined
         ? Effect.void
         : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter))))
   }
-}
+})
 
 /**
  * @category constructors
@@ -246,7 +230,8 @@ const retentionOf = (options: Options | undefined): Undertaker.Options => {
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const store = broker.letters
-  const largest = options?.maxPayloadBytes ?? 1024 * 1024
+  const retention = yield* retentionOf(options)
+  const largest = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
   const everywhere = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   /** Where a letter may be; an id that cannot be one names no letter. */
@@ -260,7 +245,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     options?: PageOptions
   ): Effect.fn.Return<Page, InvalidDeadLetterOption | BrokerError> {
     const query = yield* Query.make(broker, filter)
-    const limit = yield* countOption("limit", options?.limit, 100, 1000)
+    const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
     const from = options?.cursor === undefined ? undefined : Query.parsePlace(options.cursor)
     if (options?.cursor !== undefined && from === undefined) {
       return yield* invalid("cursor", `cursor must be the cursor of a page, it is ${JSON.stringify(options.cursor)}`)
@@ -325,17 +310,19 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const { name } = edit.channel
       if (letter.channel !== name) return yield* new WrongChannel({ letterId, channel: letter.channel, given: name })
       payload = yield* Channel.encode(edit.channel, edit.payload)
-      const bytes = Buffer.byteLength(payload)
-      if (bytes > largest) return yield* new Publisher.PayloadTooLarge({ channel: name, bytes, limit: largest })
+      const bytes = Envelope.bytesAbove(largest, { payload })
+      if (bytes !== undefined) return yield* new Publisher.PayloadTooLarge({ channel: name, bytes, limit: largest })
     }
     return (yield* store.requeue(place.shard, [{ letterId: place.letterId, payload }])).length > 0
   })
 
   const requeueAll = Effect.fnUntraced(function*(filter: Filter, options: RequeueAllOptions) {
-    const limit = yield* countOption("limit", options.limit, 1, Number.MAX_SAFE_INTEGER)
+    const limit = yield* option(
+      Given.count("limit", options.limit, { usual: 1, least: 1, most: Number.MAX_SAFE_INTEGER })
+    )
     const { dryRun, onProgress, rate } = options
-    if (rate !== undefined && !(rate > 0)) {
-      return yield* invalid("rate", `rate must be a number of letters a second above 0, it is ${rate}`)
+    if (rate !== undefined && !(typeof rate === "number" && rate > 0)) {
+      return yield* invalid("rate", `rate must be a number of letters a second above 0, it is ${String(rate)}`)
     }
     // About ten batches a second, so that a rate is kept evenly.
     const batch = rate === undefined || dryRun === true ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
@@ -382,21 +369,20 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       )
       return moved
     }),
-    expire: Undertaker.pass(store, broker.shards, retentionOf(options), Effect.succeed(true)),
+    expire: Undertaker.pass(store, broker.shards, retention, Effect.succeed(true)),
     subscribe: Effect.fnUntraced(function*(source, options) {
-      const name = options.name ?? "dead-letters"
-      if (name === "" || Buffer.byteLength(name) > 1024) {
-        return yield* invalid("name", "name must be a string of 1 to 1,024 bytes")
-      }
+      const name = yield* option(Given.name("name", options.name ?? "dead-letters"))
       return yield* Subscription.run({
         store,
         source,
         name,
         query: yield* Query.make(broker, { channel: source, group: options.group }),
         start: options.startFrom ?? "earliest",
-        concurrency: yield* countOption("concurrency", options.concurrency, 1, 1000),
-        leaseMillis: yield* spanOption("lease", options.lease, 30_000, 100),
-        checkMillis: yield* spanOption("checkInterval", options.checkInterval, 30_000, 10),
+        concurrency: yield* option(
+          Given.count("concurrency", options.concurrency, { usual: 1, least: 1, most: 1_000 })
+        ),
+        leaseMillis: yield* option(Given.span("lease", options.lease, { usual: 30_000, least: 100 })),
+        checkMillis: yield* option(Given.span("checkInterval", options.checkInterval, { usual: 30_000, least: 10 })),
         retry: options.retry,
         handler: options.handler
       })
@@ -417,7 +403,7 @@ export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker
     DeadLetters,
     Effect.gen(function*() {
       const broker = yield* Broker
-      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, retentionOf(options)))
+      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, yield* retentionOf(options)))
       return yield* make(options)
     })
   )

@@ -7,8 +7,10 @@
  *
  * @since 0.1.0
  */
-import { Clock, Context, Data, Duration, Effect, Exit, Layer } from "effect"
+import type { Duration } from "effect"
+import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
 import { BrokerError, type BrokerErrorReason } from "./Broker.ts"
+import * as Given from "./internal/given.ts"
 import * as Keys from "./internal/keys.ts"
 import { Marks } from "./internal/memory/marks.ts"
 import { once as onceScript } from "./internal/scripts/once.ts"
@@ -100,18 +102,15 @@ export class Deduplication extends Context.Service<Deduplication, {
   ) => Effect.Effect<Answer, BrokerError>
 }>()("rotif/Deduplication") {}
 
-const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> => {
-  const span = Duration.fromInput(input)
-  const millis = span._tag === "Some" ? Duration.toMillis(span.value) : Number.NaN
-  return Number.isFinite(millis) && millis >= least && millis <= 315_576_000_000
-    ? Effect.succeed(Math.ceil(millis))
-    : Effect.fail(new InvalidKey({ key, message: `the ${name} must be a duration from ${least} ms to ten years` }))
-}
-
-const checked = (key: string): Effect.Effect<void, InvalidKey> =>
+const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
   typeof key !== "string" || key === "" || Buffer.byteLength(key) > 1024
     ? Effect.fail(new InvalidKey({ key: String(key), message: "a key is a string of 1 to 1,024 bytes" }))
     : Effect.void
+
+const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> =>
+  Effect.fromResult(Given.span(name, input ?? Number.NaN, { usual: 0, least, most: 315_576_000_000 })).pipe(
+    Effect.mapBoth({ onFailure: ({ message }) => new InvalidKey({ key, message }), onSuccess: Math.ceil })
+  )
 
 const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString("base64url")
 let tokens = 0
@@ -149,7 +148,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   options?: OnceOptions
 ): Effect.fn.Return<Outcome<A>, E | InProgress | KeyLost | InvalidKey | BrokerError, R | Deduplication> {
   const { step } = yield* Deduplication
-  yield* checked(key)
+  yield* checkKey(key)
   const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
   const leaseMillis = yield* spanOf(key, "lease", options?.lease ?? "30 seconds", 30)
   const clock = yield* Clock.Clock
@@ -196,7 +195,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
  */
 export const forget = Effect.fnUntraced(function*(key: string) {
   const { step } = yield* Deduplication
-  yield* checked(key)
+  yield* checkKey(key)
   return (yield* step("forget", key, { text: "" }, 0)).outcome === "free"
 })
 

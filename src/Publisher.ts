@@ -3,13 +3,16 @@
  *
  * @since 0.1.0
  */
-import { Clock, Context, Data, DateTime, Duration, Effect, Layer } from "effect"
+import type { Duration } from "effect"
+import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
 import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
 import { identify } from "./internal/identity.ts"
+import * as Envelope from "./internal/envelope.ts"
+import * as Given from "./internal/given.ts"
 import * as PublishChain from "./internal/publishChain.ts"
 import * as Middleware from "./Middleware.ts"
 import type { Due } from "./ScheduledStore.ts"
@@ -264,11 +267,8 @@ export class Publisher extends Context.Service<Publisher, {
   ) => Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>>
 }>()("rotif/Publisher") {}
 
-/** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
-const largestMessage = 64 * 1024 * 1024
-
 /** How long a window may be, unless the publisher says otherwise: a week. */
-const usualMaxWindow = "7 days"
+const usualMaxWindowMillis = 604_800_000
 
 /**
  * Ids that are unique among processes (48 random bits a process) and ascending within one: the first digit of the counter tells
@@ -285,14 +285,6 @@ const makeIds = () => {
 }
 
 const none: PublishOptions = {}
-
-const bytesOf = (message: NewMessage): number => {
-  let bytes = Buffer.byteLength(message.payload)
-  for (const strings of [message.headers, message.params]) {
-    for (const key in strings) bytes += Buffer.byteLength(key) + Buffer.byteLength(strings[key]!)
-  }
-  return bytes
-}
 
 /** The receipts, when there is one for each message. */
 const allOrIncomplete = (
@@ -312,17 +304,12 @@ const allOrIncomplete = (
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const clock = yield* Clock.Clock
-  const limit = Math.min(options?.maxPayloadBytes ?? 1024 * 1024, largestMessage)
-  const mostMillis = Duration.toMillis(options?.maxWindow ?? usualMaxWindow)
+  const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
+  const mostMillis = yield* Given.orDie(
+    Given.span("maxWindow", options?.maxWindow, { usual: usualMaxWindowMillis, least: 1, most: 315_576_000_000 })
+  )
   const nextId = makeIds()
   const program = yield* Middleware.Program
-
-  const problemOf = (options: PublishOptions): string | undefined => {
-    for (const [name, value] of Object.entries(options.headers ?? {})) {
-      if (typeof value !== "string") return `the header "${name}" must be a string`
-    }
-    return undefined
-  }
 
   const request = <C extends Channel.Any>(
     channel: C,
@@ -331,13 +318,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     id?: string
   ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
     Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<NewMessage, RequestError> => {
-      let params: Readonly<Record<string, string>> | undefined
-      if (channel.paramNames.length > 0 || options?.params !== undefined) {
-        const checked = Channel.checkParams(channel, options?.params)
-        if (checked._tag === "Failure") return Effect.fail(checked.failure)
-        params = checked.success
-      }
-      const problem = options === undefined ? undefined : problemOf(options)
+      const params = Envelope.paramsOf(channel, options?.params)
+      if (params._tag === "Failure") return Effect.fail(params.failure)
+      const problem = Envelope.headersProblem(options?.headers)
       if (problem !== undefined) {
         return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
       }
@@ -366,18 +349,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         channel: channel.name,
         payload: text,
         headers: options?.headers,
-        params,
+        params: params.success,
         limits: Channel.limits(channel),
         window: identity.window,
         due,
         replace: identity.replace,
         expiresInMillis
       }
-      // A character is at most three bytes: most messages need not be measured.
-      const bytes = message.headers === undefined && params === undefined && text.length * 3 <= limit
-        ? 0
-        : bytesOf(message)
-      return bytes > limit
+      const bytes = Envelope.bytesAbove(limit, message)
+      return bytes !== undefined
         ? Effect.fail(new PayloadTooLarge({ channel: channel.name, bytes, limit }))
         : Effect.succeed(message)
     })

@@ -7,11 +7,12 @@
  *
  * @since 0.1.0
  */
-import type { Scope } from "effect"
-import { Config, Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import type { Duration, Scope } from "effect"
+import { Config, Context, Effect, Layer, Redacted, Result, Schema } from "effect"
 import type { ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
 import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
+import * as Given from "./internal/given.ts"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
 import type { Address, Settings, Socket, Subscribe } from "./internal/redis/link.ts"
@@ -561,11 +562,18 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     // What ioredis or Node say about options may quote them.
     catch: (error) => error instanceof RedisError ? error : refused("these options are not valid")
   })
-  const connectMillis = Duration.toMillis(options.connectTimeout ?? "3 seconds")
+  const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, RedisError> =>
+    Effect.fromResult(Result.mapError(found, ({ message }) => refused(message)))
+  const timeout = (name: "connectTimeout" | "commandTimeout" | "startTimeout", usual: number) =>
+    option(Given.span(name, options[name], { usual, least: 1 }))
+  const connectMillis = yield* timeout("connectTimeout", 3_000)
+  const startMillis = yield* timeout("startTimeout", 10_000)
   const settings: Settings = {
     connectMillis,
-    commandMillis: Duration.toMillis(options.commandTimeout ?? "5 seconds"),
-    maxWaiting: options.maxWaiting ?? 10_000,
+    commandMillis: yield* timeout("commandTimeout", 5_000),
+    maxWaiting: yield* option(
+      Given.count("maxWaiting", options.maxWaiting, { usual: 10_000, least: 0, most: Number.MAX_SAFE_INTEGER })
+    ),
     open: opener(origin, options, connectMillis)
   }
   const { base, mode } = origin
@@ -581,7 +589,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     })
   )
   const connections = new Map<number, Connection>()
-  yield* inspect(origin, servers, Duration.toMillis(options.startTimeout ?? "10 seconds"))
+  yield* inspect(origin, servers, startMillis)
   return Redis.of({
     mode,
     connection: (key) => {

@@ -11,6 +11,7 @@ import * as DeadLetters from "./DeadLetters.ts"
 import * as Deduplication from "./Deduplication.ts"
 import * as Health from "./Health.ts"
 import * as Duties from "./internal/agents/duties.ts"
+import * as Given from "./internal/given.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Redis from "./Redis.ts"
@@ -77,11 +78,15 @@ export const layerBroker = (
   options?: Options
 ): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> => {
   const registry = Subscription.layerRegistry(options)
-  const duties = Duties.layer({
-    delayed: options?.delayed !== false,
-    checkMillis: Duration.toMillis(options?.checkInterval ?? "30 seconds"),
-    trimMillis: Duration.toMillis(options?.trimInterval ?? "20 seconds")
-  })
+  const interval = (name: string, value: Duration.Input | undefined, usual: number) =>
+    Given.orDie(Given.span(name, value, { usual, least: 10 }))
+  const duties = Layer.unwrap(Effect.gen(function*() {
+    return Duties.layer({
+      delayed: options?.delayed !== false,
+      checkMillis: yield* interval("checkInterval", options?.checkInterval, 30_000),
+      trimMillis: yield* interval("trimInterval", options?.trimInterval, 20_000)
+    })
+  }))
   return Layer.mergeAll(
     Layer.provideMerge(Scheduler.layer, Publisher.layer(options)),
     Broadcast.layer(options),

@@ -12,9 +12,10 @@ import { Broker } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
 import { dueOf, millisOf, shown } from "./internal/due.ts"
+import * as Given from "./internal/given.ts"
+import { windowOf } from "./internal/identity.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
-import { windowOf } from "./internal/identity.ts"
 import * as Publisher from "./Publisher.ts"
 import type { Place } from "./ScheduledStore.ts"
 import { order } from "./ScheduledStore.ts"
@@ -167,8 +168,8 @@ export class Scheduler extends Context.Service<Scheduler, {
 
 const invalid = (option: string, message: string) => new InvalidSchedule({ option, message })
 
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const control = /[\u0000-\u001f\u007f-\u009f]/
+const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSchedule> =>
+  Effect.fromResult(Result.mapError(found, (problem) => new InvalidSchedule(problem)))
 
 const placeOf = (cursor: string): Place | undefined => {
   const [dueAtMillis = "", channel = "", id = "", ...more] = cursor.split("\n")
@@ -181,17 +182,17 @@ const cursorOf = ({ channel, dueAtMillis, id }: Place): string => `${dueAtMillis
 
 const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, InvalidSchedule> => {
   if (catchUp === undefined || catchUp === "latest" || catchUp === "none") return Result.succeed(catchUp ?? "latest")
-  return typeof catchUp === "object" && Number.isInteger(catchUp.all) && catchUp.all >= 1 && catchUp.all <= 1_000
+  return typeof catchUp === "object" && catchUp !== null && Number.isInteger(catchUp.all) && catchUp.all >= 1 &&
+      catchUp.all <= 1_000
     ? Result.succeed({ all: catchUp.all })
     : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
 }
 
 const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, InvalidSchedule> => {
-  const found = typeof zone === "string" ? DateTime.zoneFromString(zone) : undefined
-  if (typeof zone !== "string") return Result.succeed(DateTime.zoneToString(zone))
-  return found?._tag === "Some"
+  if (DateTime.isTimeZone(zone)) return Result.succeed(DateTime.zoneToString(zone))
+  return typeof zone === "string" && DateTime.zoneFromString(zone)._tag === "Some"
     ? Result.succeed(zone)
-    : Result.fail(invalid("timeZone", `"${zone}" is not a time zone: expected a name such as "Europe/Berlin"`))
+    : Result.fail(invalid("timeZone", `"${String(zone)}" is not a time zone: expected a name such as "Europe/Berlin"`))
 }
 
 const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
@@ -240,10 +241,7 @@ export const make = Effect.gen(function*() {
     deliverNow: (channel, id) =>
       broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }, windowOf(id)),
     list: Effect.fnUntraced(function*(options) {
-      const limit = options?.limit ?? 100
-      if (!Number.isInteger(limit) || limit < 1 || limit > 1_000) {
-        return yield* invalid("limit", `limit must be a whole number from 1 to 1,000, it is ${limit}`)
-      }
+      const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
       const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)
       if (options?.cursor !== undefined && after === undefined) {
         return yield* invalid("cursor", "the cursor is not one of a page of Scheduler.list")
@@ -276,9 +274,7 @@ export const make = Effect.gen(function*() {
     }),
     count: (channel) => broker.scheduled.count(channel?.name),
     recurring: Effect.fnUntraced(function*(key, recurs, channel, payload, options) {
-      if (typeof key !== "string" || key === "" || Buffer.byteLength(key) > 400 || control.test(key)) {
-        return yield* invalid("key", "the key must be a string of 1 to 400 bytes without control characters")
-      }
+      yield* option(Given.name("key", key, 400))
       const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
       const message = yield* publisher.prepare(channel, payload, {
         headers: options?.headers,

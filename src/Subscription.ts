@@ -3,16 +3,17 @@
  *
  * @since 0.1.0
  */
-import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
+import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
 import { hostname } from "node:os"
 import type { BrokerError, Failure, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
-import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
+import * as Given from "./internal/given.ts"
+import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import type { Processing } from "./internal/timing.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
@@ -296,47 +297,26 @@ export const running: Effect.Effect<ReadonlyArray<Subscription>, never, Subscrip
 
 const invalid = (option: string, message: string) => new InvalidSubscription({ option, message })
 
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const control = /[\u0000-\u001f\u007f-\u009f]/
+const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSubscription> =>
+  Effect.fromResult(Result.mapError(found, (problem) => new InvalidSubscription(problem)))
 
-const nameOption = (option: string, value: string): Effect.Effect<string, InvalidSubscription> =>
-  typeof value !== "string" || value === "" || Buffer.byteLength(value) > 1024 || control.test(value)
-    ? Effect.fail(invalid(option, `${option} must be a string of 1 to 1,024 bytes without control characters`))
-    : Effect.succeed(value)
+const nameOption = (name: string, value: string) => option(Given.name(name, value))
 
-const countOption = (
-  option: string,
-  value: number | undefined,
-  fallback: number,
-  least: number
-): Effect.Effect<number, InvalidSubscription> =>
-  value === undefined
-    ? Effect.succeed(fallback)
-    : Number.isInteger(value) && value >= least && value <= 100_000
-    ? Effect.succeed(value)
-    : Effect.fail(invalid(option, `${option} must be a whole number from ${least} to 100,000, it is ${value}`))
+const countOption = (name: string, value: number | undefined, usual: number, least: number) =>
+  option(Given.count(name, value, { usual, least }))
 
-const spanOption = (
-  option: string,
-  value: Duration.Input | undefined,
-  fallback: number,
-  least: number
-): Effect.Effect<number, InvalidSubscription> => {
-  if (value === undefined) return Effect.succeed(fallback)
-  const span = Duration.fromInput(value)
-  const millis = span._tag === "Some" ? Duration.toMillis(span.value) : Number.NaN
-  return Number.isFinite(millis) && millis >= least && millis <= 2_000_000_000
-    ? Effect.succeed(millis)
-    : Effect.fail(invalid(option, `${option} must be a duration from ${least} ms to 23 days`))
-}
+const spanOption = (name: string, value: Duration.Input | undefined, usual: number, least: number) =>
+  option(Given.span(name, value, { usual, least }))
 
 const startOption = (value: StartFrom | undefined): Effect.Effect<Start, InvalidSubscription> => {
   if (value === undefined || value === "earliest") return Effect.succeed({ _tag: "Earliest" })
   if (value === "latest") return Effect.succeed({ _tag: "Latest" })
-  if (typeof value === "object" && "position" in value && /^\d{1,16}(-\d{1,20})?$/.test(value.position)) {
+  if (
+    typeof value === "object" && value !== null && "position" in value && /^\d{1,16}(-\d{1,20})?$/.test(value.position)
+  ) {
     return Effect.succeed({ _tag: "Position", position: value.position })
   }
-  if (typeof value === "object" && "time" in value) {
+  if (typeof value === "object" && value !== null && "time" in value) {
     const time = DateTime.make(value.time)
     if (time._tag === "Some") return Effect.succeed({ _tag: "Time", atMillis: DateTime.toEpochMillis(time.value) })
   }
@@ -444,13 +424,18 @@ export const make = Effect.fnUntraced(function*<
   const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, 1_000, 0)
   const timeoutMillis = yield* spanOption("timeout", options.timeout, 0, 1)
   const start = yield* startOption(options.startFrom)
+  const ackMode = yield* option(Given.choice("ackMode", options.ackMode, ["auto", "manual"]))
+  const expired = yield* option(Given.choice("expired", options.expired, ["dead-letter", "drop"]))
+  if (typeof options.handler !== "function") {
+    return yield* invalid("handler", "handler must be a function of the message")
+  }
   const isTransactional = options.transactional === true
   const onceOptions = typeof options.exactlyOnce === "object" ? options.exactlyOnce : undefined
   const isOnce = isTransactional || onceOptions !== undefined || options.exactlyOnce === true
   const doneMillis = isOnce
     ? yield* spanOption("exactlyOnce.ttl", onceOptions?.ttl, Math.max(86_400_000, leaseMillis), leaseMillis)
     : undefined
-  if (isTransactional && options.ackMode === "manual") {
+  if (isTransactional && ackMode === "manual") {
     return yield* invalid(
       "ackMode",
       "a transactional subscription acknowledges when its handler succeeds: ackMode is \"auto\""
@@ -459,7 +444,7 @@ export const make = Effect.fnUntraced(function*<
   const selector = Channel.selector(source)
   const decoderFor = Channel.decoderFor(source)
   const settled = Effect.succeed<Settlement>(
-    options.ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
+    ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
   )
 
   const delayed = (held: Held, delayMillis: number): Final => ({ ...Consumer.release(held.delivery), delayMillis })
@@ -621,7 +606,7 @@ export const make = Effect.fnUntraced(function*<
     blockMillis,
     drainMillis,
     maxCrashes,
-    expired: options.expired ?? "dead-letter",
+    expired,
     keyOf: isOnce ? keyOf : undefined,
     handle
   }).pipe(

@@ -20,8 +20,11 @@ export const millisOf = (span: Duration.Input): number => {
   return duration._tag === "Some" ? Duration.toMillis(duration.value) : Number.NaN
 }
 
-/** A span in a message. */
-export const shown = (span: Duration.Input): string => typeof span === "object" ? JSON.stringify(span) : String(span)
+/** What was given, in a message. */
+export const shown = (value: unknown): string => {
+  if (typeof value === "object") return JSON.stringify(value)
+  return typeof value === "function" ? "a function" : String(value as string | number | bigint | symbol | undefined)
+}
 
 /** `nowMillis` only bounds a delay; what is due is decided by the backend's clock. */
 export const dueOf = ({ at, delay }: When, nowMillis: number): Due | string | undefined => {

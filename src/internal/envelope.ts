@@ -1,0 +1,58 @@
+/**
+ * What travels with a payload, headers and params, and how large all of it may be: the same for what is stored and for what is not.
+ */
+import { Result } from "effect"
+import * as Channel from "../Channel.ts"
+import * as Given from "./given.ts"
+
+type Strings = Readonly<Record<string, string>>
+
+/** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
+const largestBytes = 64 * 1024 * 1024
+
+/** The limit that the option `maxPayloadBytes` sets. */
+export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<number, Given.Problem> =>
+  Given.count(
+    "maxPayloadBytes",
+    typeof maxPayloadBytes === "number" && maxPayloadBytes > largestBytes ? largestBytes : maxPayloadBytes,
+    { usual: largestBytes, least: 1, most: largestBytes }
+  )
+
+/** The problem with the headers, if there is one. */
+export const headersProblem = (headers: Strings | undefined): string | undefined => {
+  if (headers === undefined) return undefined
+  if (typeof headers !== "object" || headers === null || Array.isArray(headers)) {
+    return "headers must be a record of strings"
+  }
+  for (const [name, value] of Object.entries(headers)) {
+    if (typeof value !== "string") return `the header "${name}" must be a string`
+  }
+  return undefined
+}
+
+const noParams = Result.succeed(undefined)
+
+/** The params as the channel wants them; `undefined` where it has none. */
+export const paramsOf = (
+  channel: Channel.Any,
+  params: Strings | undefined
+): Result.Result<Strings | undefined, Channel.InvalidParams> =>
+  channel.paramNames.length > 0 || params !== undefined
+    ? Channel.checkParams(channel, params)
+    : noParams
+
+interface Envelope {
+  readonly payload: string
+  readonly headers?: Strings | undefined
+  readonly params?: Strings | undefined
+}
+
+/** How large it is, unless it is surely within the limit: a character is at most three bytes, so most messages need not be measured. */
+export const bytesAbove = (limit: number, { headers, params, payload }: Envelope): number | undefined => {
+  if (headers === undefined && params === undefined && payload.length * 3 <= limit) return undefined
+  let bytes = Buffer.byteLength(payload)
+  for (const strings of [headers, params]) {
+    for (const key in strings) bytes += Buffer.byteLength(key) + Buffer.byteLength(strings[key]!)
+  }
+  return bytes > limit ? bytes : undefined
+}
