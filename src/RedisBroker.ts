@@ -85,17 +85,19 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       : [...new Set(selector.names.map(shardOf))].sort((a, b) => a - b)
 
   const again = { idempotent: true } as const
-  const recorded = yield* connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", shards], again).pipe(
+  // A flush takes the record with it: it is written again before a client with another number could come in between.
+  const recordShards = connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", shards], again).pipe(
     Effect.andThen(connectionOf(0).send(["hget", keysOf(0).meta, "shards"], again)),
-    Effect.mapError(fail("open"))
-  )
-  if (recorded !== String(shards)) {
-    return yield* refuse(
-      `the namespace "${prefix}" has ${String(recorded)} shards and this client is set to ${shards}: use shards: ${
-        String(recorded)
-      }, or another prefix`
+    Effect.mapError(fail("open")),
+    Effect.flatMap((recorded) =>
+      recorded === String(shards) ? Effect.void : Effect.fail(refuse(
+        `the namespace "${prefix}" has ${String(recorded)} shards and this client is set to ${shards}: use shards: ${
+          String(recorded)
+        }, or another prefix`
+      ))
     )
-  }
+  )
+  yield* recordShards
 
   const janitors = yield* Effect.forEach(
     allKeys,
@@ -158,7 +160,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const { append, forget, introduce, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
-    touch: (shard, stream) => janitors[shard]!.touch(stream)
+    touch: (shard, stream) => janitors[shard]!.touch(stream),
+    onFlush: Effect.ignore(recordShards, { log: "Warn" })
   })
   const recurring = RedisRecurring.make({ ...setup, introduce, waitForTick: tickChange.wait })
 
@@ -310,7 +313,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       discard: true
     }).pipe(Effect.mapError(fail("ping"))),
     stats: stats.store,
-    trim: (shard) => Effect.mapError(janitors[shard]!.trim, fail("trim")),
+    trim: (shard) =>
+      Effect.andThen(shard === 0 ? recordShards : Effect.void, Effect.mapError(janitors[shard]!.trim, fail("trim"))),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
     letters: RedisLetters.make({

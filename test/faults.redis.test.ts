@@ -552,6 +552,30 @@ describe("data that is gone", () => {
     )
   }
 
+  faulty(
+    "FLUSHALL: the number of shards is recorded again with the next publish, and by the janitor",
+    (server) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const recorded = server.command("hget", "{f:0}:meta", "shards")
+        yield* Publisher.publish(Text, "a")
+        for (
+          const again of [
+            Publisher.publish(Text, "b"),
+            Publisher.publishAll(Text, ["c", "d"]),
+            Publisher.publish(Text, "e", { delay: "1 hour" }),
+            broker.trim(0)
+          ]
+        ) {
+          yield* server.command("flushall")
+          yield* again
+          assert.strictEqual(yield* recorded, "1")
+        }
+        yield* server.command("hset", "{f:0}:meta", "shards", "2")
+        assert.include((yield* Effect.flip(broker.trim(0))).message, "has 2 shards and this client is set to 1")
+      })
+  )
+
   faulty("FLUSHALL: a pattern that had no channel yet hears of the first one", (server) =>
     Effect.gen(function*() {
       const { seen } = yield* listen(Channel.pattern("*", { payload: Schema.String }), { group: "all" })

@@ -81,7 +81,7 @@ describe("the options of an operation", () => {
       "catchUp must be"
     ]
   ]
-  it.effect.each(refused)("%s: refused with a typed error", ([_, effect, message]) =>
+  it.effect.each(refused)("%s: refused with a typed error", ([, effect, message]) =>
     Effect.gen(function*() {
       const exit = yield* Effect.exit(effect)
       assert.include(messageOf(exit), message)

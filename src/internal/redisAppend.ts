@@ -41,9 +41,11 @@ export interface Setup extends RedisScheduled.Setup {
   readonly schedule: ReturnType<typeof RedisScheduled.make>["store"]
   /** The janitor is to look at this stream. */
   readonly touch: (shard: number, stream: string) => void
+  /** The log of a known channel is gone: most likely everything is. */
+  readonly onFlush: Effect.Effect<void>
 }
 
-export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: Setup) => {
+export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, touch }: Setup) => {
   const keysOf = (shard: number) => shards[shard]!
 
   const known = new Map<string, Known>()
@@ -168,6 +170,10 @@ export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: S
       )
     )
 
+  /** The log is gone (a flush): the channel has to be made known again. One of many that find it so together records what else is gone. */
+  const gone = (channel: string): Effect.Effect<void> =>
+    Effect.suspend(() => known.delete(channel) ? onFlush : Effect.void)
+
   const appendOne = (message: NewMessage): Effect.Effect<Appended> => {
     const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
     if (message.due !== undefined) return Effect.map(scheduleChunk([message]), ([outcome]) => outcome!)
@@ -181,8 +187,7 @@ export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: S
           {
             onSuccess: (position) =>
               position === null
-                // The log is gone (a flush): the channel has to be made known again.
-                ? Effect.andThen(Effect.sync(() => known.delete(message.channel)), appendOne(message))
+                ? Effect.andThen(gone(message.channel), appendOne(message))
                 : Effect.succeed(stored(entry, position as string)),
             onFailure: (error) =>
               error.reason === "ConnectionLost" ? decide(message, before) : Effect.succeed(failed(error))
@@ -221,7 +226,7 @@ export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: S
         if (outcome._tag === "Stored") reached.set(entry, outcome.position)
         out.push(outcome)
       } else if (reply === null) {
-        known.delete(message.channel)
+        yield* gone(message.channel)
         out.push(yield* appendOne(message))
       } else if (reply instanceof RedisError && reply.reason === "Transient") {
         out.push(yield* appendOne(message))
@@ -264,8 +269,7 @@ export const make = ({ connectionOf, fail, schedule, shardOf, shards, touch }: S
       return out
     }
     if (reply.success !== undefined) return reply.success
-    // The log is gone (a flush): the channel has to be made known again.
-    known.delete(first.channel)
+    yield* gone(first.channel)
     return yield* scheduleChunk(messages)
   })
 
