@@ -79,7 +79,10 @@ describe("a listener whose connection fails", () => {
         yield* Broadcast.publish(Count, 1)
         yield* server.kill
         assert.strictEqual(yield* Queue.take(seen), 1)
-        const error = yield* Effect.flip(Broadcast.publish(Count, 0))
+        // The first may still find the old socket open, and cannot know what became of it.
+        const error = yield* Effect.repeat(Effect.flip(Broadcast.publish(Count, 0)), {
+          until: (error) => !("reason" in error) || error.reason !== "Uncertain"
+        })
         assert.deepInclude(error, { _tag: "BrokerError", reason: "Unavailable", isRetryable: true })
         const refused = yield* Effect.flip(Effect.scoped(listen(AnyCount)))
         assert.deepInclude(refused, { _tag: "BrokerError", reason: "Unavailable" })
