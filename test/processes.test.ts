@@ -150,7 +150,7 @@ describe("processes", () => {
               yield* worker.kill(round % 2 === 0 ? "SIGTERM" : "SIGINT")
               const { output, ...ended } = yield* worker.ended
               assert.deepStrictEqual(ended, { code: 0, signal: null })
-              assert.isTrue(output.endsWith("ready\nleft []\n"), output)
+              assert.isTrue(output.endsWith("ready\nleft [] and 0 fibers\n"), output)
             }), { concurrency: 2, discard: true })
           const last = yield* start({ ...job, publishes: false })
           yield* until(nothingIsLeft)

@@ -63,6 +63,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const { connection, fail, keys, matches, membership, names, onSettled, patterns, reader } = setup
   const { consumer, group, leaseMillis } = membership
   const clock = yield* Clock.Clock
+  const runFork = Effect.runForkWith(yield* Effect.context())
   // It measures how old a lease is, never what time it is: a wall clock that is set back must not make a lease last longer.
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
 
@@ -411,7 +412,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         Effect.tapError(() =>
           Effect.sync(() => {
             lost = true
-            Effect.runFork(nudge)
+            runFork(nudge)
           })
         ),
         Effect.mapError(fail("claim"))
@@ -419,11 +420,11 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     notify: (channel, forGroup) => {
       if ((forGroup !== undefined && forGroup !== group) || !matches(channel)) return
       stale = true
-      Effect.runFork(nudge)
+      runFork(nudge)
     },
     notifyGap: () => {
       stale = true
-      Effect.runFork(nudge)
+      runFork(nudge)
     },
     close: Effect.gen(function*() {
       let left = 0
