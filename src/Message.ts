@@ -9,6 +9,7 @@ import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { Consumer, Final, Held, Settled } from "./internal/consumer.ts"
 import { ackSettlement, delayMillisOf, release } from "./internal/consumer.ts"
+import { reasonText } from "./internal/failure.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
@@ -70,8 +71,6 @@ export interface Envelope {
 export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends infer Shape
   ? Shape extends unknown ? Envelope & Shape : never
   : never
-
-const limitText = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
 
 /**
  * @category models
@@ -163,7 +162,7 @@ class Live implements Envelope {
     })
   }
   term(reason: string) {
-    return this.#settle({ _tag: "Bury", failure: { reason: "term", message: limitText(reason, 1024) } })
+    return this.#settle({ _tag: "Bury", failure: { reason: "term", message: reasonText(reason) } })
   }
   get release() {
     return this.#settle(release(this.delivery))

@@ -5,13 +5,14 @@
  */
 import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
 import { hostname } from "node:os"
-import type { BrokerError, Failure, Selector, Start } from "./Broker.ts"
+import type { BrokerError, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
+import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import type { Processing } from "./internal/timing.ts"
@@ -325,27 +326,9 @@ const startOption = (value: StartFrom | undefined): Effect.Effect<Start, Invalid
   )
 }
 
-const limitText = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
-
-const tagOf = (error: unknown): string | undefined => {
-  if (typeof error !== "object" || error === null) return undefined
-  if ("_tag" in error && typeof error._tag === "string") return error._tag
-  return error instanceof Error ? error.name : undefined
-}
-
-const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Failure => {
-  const error = Cause.squash(cause)
-  return {
-    reason,
-    errorTag: tagOf(error),
-    message: limitText(error instanceof Error ? error.message : String(error), 1024),
-    cause: limitText(Cause.pretty(cause), 4096),
-    isDefect: Cause.hasDies(cause) ? true : undefined
-  }
-}
-
 /** The defaults of `maxRetries` where neither a schedule nor an option says how many. */
 const defaultRetries = 5
+
 /** What fails beside the handler: no policy of the handler's errors knows it. */
 type OwnError = Cause.TimeoutError | CommitRefused | InvalidKey
 

@@ -116,6 +116,42 @@ export const settlementSuite = (backend: Backend): void => {
     )
 
     test(
+      "buries a message whatever its handler fails with, also what cannot be shown",
+      Effect.gen(function*() {
+        const throws = () => {
+          throw new Error("do not look")
+        }
+        const errors: ReadonlyArray<unknown> = [
+          Object.create(null),
+          Object.defineProperty({}, "_tag", { get: throws }),
+          Object.defineProperty(new Error(), "message", { get: throws }),
+          Object.assign(new Error(), { message: 7, stack: 7 }),
+          { toString: throws },
+          Symbol("why"),
+          undefined,
+          { _tag: "T".repeat(10_000), message: "x".repeat(100_000) }
+        ]
+        const { seen, subscription } = yield* listen(Text, {
+          group: "g",
+          maxRetries: 0,
+          handler: ({ payload }) => Effect.fail(errors[Number(payload)])
+        })
+        yield* Publisher.publishAll(Text, errors.map((_, i) => String(i)))
+        yield* soon(Queue.takeN(seen, errors.length))
+        yield* soon(
+          Effect.repeat(Effect.delay(letters, 5), { until: (all) => all.length === errors.length })
+        )
+        for (const { failure } of yield* letters) {
+          assert.strictEqual(failure.reason, "exhausted")
+          assert.isAtMost(failure.message.length, 1_024)
+          assert.isAtMost(failure.errorTag?.length ?? 0, 256)
+        }
+        assert.deepInclude(yield* subscription.stats, { failed: errors.length, dead: errors.length, held: 0 })
+        yield* soon(subscription.drain)
+      })
+    )
+
+    test(
       "fails an attempt that takes too long, and interrupts it",
       Effect.gen(function*() {
         const interrupted = yield* Deferred.make<void>()

@@ -1,0 +1,40 @@
+/**
+ * What is stored of a failure. Whatever a handler fails with can be told, also what defies being shown: a message must not be lost to the
+ * error that it ends with.
+ */
+import { Cause, Result } from "effect"
+import type { Failure } from "../Broker.ts"
+
+const longestTag = 256
+const longestMessage = 1024
+const longestCause = 4096
+
+const limit = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
+
+/** Users' getters and `toString` may throw, or give what is no text. */
+const told = (tell: () => unknown, length: number): string | undefined => {
+  const text = Result.getOrElse(Result.try(tell), () => undefined)
+  return typeof text === "string" ? limit(text, length) : undefined
+}
+
+const untold = "an error that cannot be shown"
+
+const tagOf = (error: unknown): string | undefined =>
+  typeof error === "object" && error !== null
+    ? told(() => (error as { readonly _tag?: unknown })._tag, longestTag) ??
+      told(() => error instanceof Error ? error.name : undefined, longestTag)
+    : undefined
+
+/** Why a handler gave up on a message. */
+export const reasonText = (reason: string): string => told(() => String(reason), longestMessage) ?? untold
+
+export const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Failure => {
+  const error = Cause.squash(cause)
+  return {
+    reason,
+    errorTag: tagOf(error),
+    message: told(() => error instanceof Error ? error.message : String(error), longestMessage) ?? untold,
+    cause: told(() => Cause.pretty(cause), longestCause) ?? untold,
+    isDefect: Cause.hasDies(cause) ? true : undefined
+  }
+}
