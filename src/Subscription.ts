@@ -12,7 +12,7 @@ import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
-import { failureOf } from "./internal/failure.ts"
+import { failureOf, pretty } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import type { Processing } from "./internal/timing.ts"
@@ -465,7 +465,7 @@ export const make = Effect.fnUntraced(function*<
       // A policy that dies must not take the message with it.
       Effect.catchCause(ask(message, cause), (defect) =>
         Effect.as(
-          Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, Cause.pretty(defect)),
+          Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, pretty(defect)),
           Retry.nack(retryMillis)
         )),
       (verdict = Retry.nack(retryMillis)): Final => {

@@ -21,6 +21,7 @@ import type {
 } from "../Broker.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
+import { pretty } from "./failure.ts"
 import { type Processing, Timing } from "./timing.ts"
 
 /** How a delivery ends. */
@@ -215,7 +216,7 @@ export const supervise = <R>(
             if ((failures & (failures - 1)) === 0) {
               yield* Effect.logWarning(
                 `rotif: ${name} failed ${failures} times in a row, trying again`,
-                Cause.pretty(cause)
+                pretty(cause)
               )
             }
             const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
@@ -314,14 +315,23 @@ export const make = Effect.fnUntraced(function*<R>(
     if (startedAt !== undefined && held.isTimed) timing.record(Number(clock.monotonicTimeNanosUnsafe() - startedAt))
   }
 
+  /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
+  const broken = (cause: Cause.Cause<never>, { delivery }: Held): Final => {
+    runFork(
+      Effect.logError(`rotif: message ${delivery.id} for group "${membership.group}" was not judged`, pretty(cause))
+    )
+    return { ...release(delivery), delayMillis: slowest }
+  }
+
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
     held.fiber = undefined
     // One that leaves its message open is at it until somebody settles that.
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
-      if (Exit.isFailure(exit)) enqueue(held, release(held.delivery))
-      else if (exit.value._tag === "Hold") held.phase = "open"
+      if (Exit.isFailure(exit)) {
+        enqueue(held, Cause.hasInterruptsOnly(exit.cause) ? release(held.delivery) : broken(exit.cause, held))
+      } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }
     if (running === 0) quiet.openUnsafe()

@@ -28,13 +28,16 @@ const tagOf = (error: unknown): string | undefined =>
 /** Why a handler gave up on a message. */
 export const reasonText = (reason: string): string => told(() => String(reason), longestMessage) ?? untold
 
+/** A cause in full, for the log. */
+export const pretty = (cause: Cause.Cause<unknown>): string => told(() => Cause.pretty(cause), longestCause) ?? untold
+
 export const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Failure => {
   const error = Cause.squash(cause)
   return {
     reason,
     errorTag: tagOf(error),
     message: told(() => error instanceof Error ? error.message : String(error), longestMessage) ?? untold,
-    cause: told(() => Cause.pretty(cause), longestCause) ?? untold,
+    cause: pretty(cause),
     isDefect: Cause.hasDies(cause) ? true : undefined
   }
 }

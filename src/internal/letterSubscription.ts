@@ -9,6 +9,7 @@ import * as Retry from "../Retry.ts"
 import { delayMillisOf } from "./consumer.ts"
 import type { Query } from "./letterQuery.ts"
 import * as Reader from "./letterReader.ts"
+import { pretty } from "./failure.ts"
 
 export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
   readonly query: Query
@@ -55,13 +56,13 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
       Effect.tap(() =>
         Effect.logWarning(
           `rotif: "${name}" failed on dead letter ${letter.letterId} (offer ${letter.offerCount})`,
-          Cause.pretty(cause)
+          pretty(cause)
         )
       ),
       // A policy that dies must not make a busy loop of it.
       Effect.catchCause((defect) =>
         Effect.as(
-          Effect.logError(`rotif: the retry policy of "${name}" failed`, Cause.pretty(defect)),
+          Effect.logError(`rotif: the retry policy of "${name}" failed`, pretty(defect)),
           { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
         )
       )

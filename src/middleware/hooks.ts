@@ -2,6 +2,7 @@ import { Cause, Effect } from "effect"
 import { sides } from "../internal/chain.ts"
 import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware.ts"
 import type { Receipt } from "../Publisher.ts"
+import { pretty } from "../internal/failure.ts"
 
 /**
  * What failed, for `onError`.
@@ -61,7 +62,7 @@ const report = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<vo
     onFailure: (cause) =>
       Cause.hasInterruptsOnly(cause)
         ? Effect.interrupt
-        : Effect.logError(`rotif: the hook ${name} failed, which changes nothing else`, Cause.pretty(cause))
+        : Effect.logError(`rotif: the hook ${name} failed, which changes nothing else`, pretty(cause))
   })
 
 /**

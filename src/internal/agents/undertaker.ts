@@ -6,6 +6,7 @@ import { Cause, Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Letter, LetterStore } from "../../LetterStore.ts"
 import { supervise } from "../consumer.ts"
+import { pretty } from "../failure.ts"
 
 export interface Options {
   readonly maxAgeMillis: number
@@ -38,7 +39,7 @@ export const pass = Effect.fnUntraced(function*(
       if (Cause.hasInterruptsOnly(archived.cause)) return yield* Effect.interrupt
       yield* Effect.logError(
         `rotif: the archive did not take ${letters.length} dead letters; they stay and are offered to it again`,
-        Cause.pretty(archived.cause)
+        pretty(archived.cause)
       )
       return false
     }
