@@ -7,8 +7,8 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { Publisher, Rotif } from "rotif"
 import { inject } from "vitest"
-import { accounts, type Job, Work } from "./fixtures/worker.ts"
-import { freshPrefix, leftover, nothingLeft } from "./suite/kit.ts"
+import { accounts, blocking, type Job, Work } from "./fixtures/worker.ts"
+import { freshPrefix, leftover, letters, nothingLeft } from "./suite/kit.ts"
 
 const port = inject("redisPort")
 const url = `redis://127.0.0.1:${port}`
@@ -121,6 +121,46 @@ describe("processes", () => {
       })
     )
   }, 60_000)
+
+  it.live(
+    "a handler that blocks its process for longer than the lease: others take over, and in the end it is quarantined",
+    () => {
+      const prefix = freshPrefix()
+      return withRotif(
+        prefix,
+        Effect.gen(function*() {
+          const redis = yield* client
+          const job: Job = {
+            port,
+            prefix,
+            group: "g",
+            consumer: "w",
+            concurrency: 5,
+            handlerMillis: 5,
+            publishes: false,
+            maxCrashes: 1
+          }
+          const workers = yield* Effect.forEach(["w1", "w2"], (consumer) => start({ ...job, consumer }))
+          const plain = Array.from({ length: 300 }, (_, i) => `m${i}`)
+          yield* Publisher.publishAll(Work, [...plain.slice(0, 50), blocking, ...plain.slice(50)])
+          yield* until(Effect.map(letters, (all) => all.some(({ payload }) => payload === JSON.stringify(blocking))))
+          yield* until(nothingIsLeft)
+          // What waited behind it in the blocked process may share its fate, and nothing is lost.
+          const dead = yield* letters
+          assert.deepStrictEqual(new Set(dead.map(({ failure }) => failure.reason)), new Set(["crashed"]))
+          const handled = yield* Effect.promise(() => redis.smembers(accounts(prefix).handled("g")))
+          const all = new Set([...handled, ...dead.map(({ payload }) => JSON.parse(payload) as string)])
+          assert.deepStrictEqual(plain.filter((text) => !all.has(text)), [])
+          assert.isAbove(handled.length, 200)
+          for (const worker of workers) {
+            yield* worker.kill("SIGTERM")
+            assert.strictEqual((yield* worker.ended).code, 0)
+          }
+        })
+      )
+    },
+    60_000
+  )
 
   it.live(
     "interrupted at any moment under load: nothing is lost, nothing is taken for a crash, nothing keeps running",
