@@ -1,7 +1,7 @@
 /** What a subscription receives: templates, unions, patterns, groups, and where a group begins. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Queue, Schema } from "effect"
-import { Broker, Channel, Publisher, Subscription } from "rotif"
+import { Broker, Channel, Publisher, Scheduler, Subscription } from "rotif"
 import { type Backend, leftover, listen, nothingLeft, promises } from "./kit.ts"
 
 const Placed = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
@@ -73,6 +73,40 @@ export const sourcesSuite = (backend: Backend): void => {
         assert.strictEqual(yield* Queue.size(one.seen), 0)
         assert.strictEqual(yield* Queue.size(deep.seen), 0)
       })
+    )
+
+    test(
+      "takes what is a key of every object for a name like any other",
+      Effect.gen(function*() {
+        const names = ["__proto__", "constructor", "toString", "hasOwnProperty"]
+        const headers = JSON.parse("{\"__proto__\":\"h\",\"constructor\":\"c\"}") as Record<string, string>
+        const broker = yield* Broker.Broker
+        for (const name of names) {
+          const source = Channel.make(`${name}.:constructor.${name}`, { payload: Schema.Unknown })
+          const { seen, subscription } = yield* listen(source, { group: name })
+          const payload = JSON.parse(`{"__proto__":{"x":1},"${name}":2}`) as unknown
+          const params = { constructor: name }
+          const first = yield* Publisher.publish(source, payload, { id: name, headers, params })
+          const second = yield* Publisher.publish(source, payload, { id: name, params })
+          assert.deepStrictEqual([first._tag, second._tag], ["Published", "Duplicate"])
+          const message = yield* soon(Queue.take(seen))
+          assert.strictEqual(JSON.stringify(message.payload), JSON.stringify(payload))
+          assert.deepStrictEqual(Object.entries(message.headers), Object.entries(headers))
+          assert.deepStrictEqual(Object.entries(message.params), [["constructor", name]])
+          yield* Publisher.publish(source, payload, { id: `${name}-later`, params, delay: "1 hour" })
+          assert.isTrue(yield* Scheduler.cancel(source, `${name}-later`))
+          yield* Scheduler.recurring(name, { every: "1 hour" }, source, payload, { params })
+          assert.isTrue(yield* Scheduler.removeRecurring(name))
+          yield* soon(subscription.drain)
+          assert.deepStrictEqual(yield* leftover(source), nothingLeft)
+        }
+        yield* backend.advance(50)
+        for (let shard = 0; shard < broker.shards; shard++) yield* broker.trim(shard)
+        const { channels } = yield* broker.info({ _tag: "Pattern", pattern: "**" })
+        assert.deepStrictEqual(channels.map(({ length }) => length), names.map(() => 0))
+        assert.isUndefined(({} as Record<string, unknown>)["x"])
+      }),
+      { graceMillis: 20 }
     )
 
     test(
