@@ -103,8 +103,10 @@ export class Deduplication extends Context.Service<Deduplication, {
 }>()("rotif/Deduplication") {}
 
 const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
-  typeof key !== "string" || key === "" || Buffer.byteLength(key) > 1024
-    ? Effect.fail(new InvalidKey({ key: String(key), message: "a key is a string of 1 to 1,024 bytes" }))
+  typeof key !== "string" || key === "" || Buffer.byteLength(key) > 1024 || !key.isWellFormed()
+    ? Effect.fail(
+      new InvalidKey({ key: String(key), message: "a key is a string of 1 to 1,024 bytes of well-formed Unicode" })
+    )
     : Effect.void
 
 const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> =>

@@ -570,7 +570,7 @@ export const make = Effect.fnUntraced(function*<
         return Effect.matchCauseEffect(
           Effect.suspend(() => {
             const made = key(message)
-            return typeof made === "string" && made !== "" && Buffer.byteLength(made) <= 512
+            return typeof made === "string" && made !== "" && Buffer.byteLength(made) <= 512 && made.isWellFormed()
               ? Effect.succeed(made)
               : Effect.fail(new InvalidKey({ message: "exactlyOnce.key must give a string of 1 to 512 bytes" }))
           }),

@@ -1,7 +1,7 @@
 /** Options that cannot be used: said at once, and never taken for 0. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Schema } from "effect"
-import { Broadcast, Channel, Publisher, Redis, Rotif, Scheduler, Subscription } from "rotif"
+import { Broadcast, Channel, Deduplication, Publisher, Redis, Rotif, Scheduler, Subscription } from "rotif"
 import * as Given from "../src/internal/given.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
@@ -63,6 +63,17 @@ describe("the options of an operation", () => {
     ],
     ["headers in a list", Publisher.publish(Text, "x", any({ headers: ["a"] })), "headers must be a record of strings"],
     ["headers of a text", Broadcast.publish(Text, "x", any({ headers: "a" })), "headers must be a record of strings"],
+    [
+      "half of a character as an id",
+      Publisher.publish(Text, "x", { id: "a\ud800" }),
+      "the id must be well-formed Unicode"
+    ],
+    ["half of a character as a group", subscribe({ group: "a\ud800" }), "group must be well-formed Unicode"],
+    [
+      "half of a character as a key",
+      Deduplication.once("a\ud800", "1 day", Effect.void),
+      "a key is a string of 1 to 1,024 bytes of well-formed Unicode"
+    ],
     ["no handler", subscribe({ handler: undefined }), "handler must be a function"],
     ["another ackMode", subscribe({ ackMode: "never" }), "ackMode must be \"auto\" or \"manual\", it is never"],
     ["another expired", subscribe({ expired: "keep" }), "expired must be \"dead-letter\" or \"drop\", it is keep"],

@@ -64,11 +64,22 @@ export const choice = <const A extends string>(
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const control = /[\u0000-\u001f\u007f-\u009f]/
 
-/** A name that becomes a part of keys and messages. */
-export const name = (option: string, value: string, maxBytes = 1024): Result.Result<string, Problem> =>
-  typeof value !== "string" || value === "" || Buffer.byteLength(value) > maxBytes || control.test(value)
-    ? refuse(option, `a string of 1 to ${grouped(maxBytes)} bytes without control characters`)
-    : Result.succeed(value)
+/**
+ * What is wrong with a text that becomes a part of keys, if anything is. Half of a surrogate pair is stored as another character: two
+ * texts would be one.
+ */
+export const textProblem = (text: unknown, maxBytes: number): string | undefined => {
+  if (typeof text !== "string" || text === "" || Buffer.byteLength(text) > maxBytes) {
+    return `must be a string of 1 to ${grouped(maxBytes)} bytes`
+  }
+  if (control.test(text)) return "must not contain control characters"
+  return text.isWellFormed() ? undefined : "must be well-formed Unicode: half of a surrogate pair is missing"
+}
+
+export const name = (option: string, value: string, maxBytes = 1024): Result.Result<string, Problem> => {
+  const problem = textProblem(value, maxBytes)
+  return problem === undefined ? Result.succeed(value) : Result.fail({ option, message: `${option} ${problem}` })
+}
 
 /** For the options of a layer: what cannot be used is a mistake of the program, and nothing that a caller could go on after. */
 export const orDie = <A>(found: Result.Result<A, Problem>): Effect.Effect<A> =>

@@ -4,15 +4,13 @@
 import type { Duration } from "effect"
 import type { NewMessage, Window } from "../Broker.ts"
 import { millisOf, shown, type When } from "./due.ts"
+import { textProblem } from "./given.ts"
 
 /** How long an id given to a publish is remembered, unless the publish says otherwise. */
 const usualMillis = 3_600_000
 
 /** Ids that debouncing makes begin with this: one that comes again is another message. */
 const debounced = "debounce:"
-
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const control = /[\u0000-\u001f\u007f-\u009f]/
 
 /** The window of an id. Keys of other kinds begin with another letter. */
 export const windowOf = (id: string, millis = usualMillis): Window => ({ key: `i${id}`, millis })
@@ -30,12 +28,10 @@ export interface Options extends When {
 
 export type Identity = Pick<NewMessage, "id" | "window" | "replace"> & { readonly delayMillis?: number }
 
-const keyProblem = (what: string, key: unknown, most: number): string | undefined =>
-  typeof key !== "string" || key === "" || Buffer.byteLength(key) > most
-    ? `${what} must be a string of 1 to ${most} bytes`
-    : control.test(key)
-    ? `${what} must not contain control characters`
-    : undefined
+const keyProblem = (what: string, key: unknown, most: number): string | undefined => {
+  const problem = textProblem(key, most)
+  return problem === undefined ? undefined : `${what} ${problem}`
+}
 
 const spanProblem = (what: string, span: Duration.Input, mostMillis: number): string | undefined => {
   const millis = millisOf(span)
