@@ -12,9 +12,10 @@ import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
-import { failureOf, pretty } from "./internal/failure.ts"
+import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
+import { makeJudge } from "./internal/judge.ts"
 import type { Processing } from "./internal/timing.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
@@ -430,62 +431,24 @@ export const make = Effect.fnUntraced(function*<
     ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
   )
 
-  const delayed = (held: Held, delayMillis: number): Final => ({ ...Consumer.release(held.delivery), delayMillis })
-
-  const fallback: Retry.AnyRule = defaults.retry ?? retryMillis
+  const border = program.process.length === 0 ? undefined : Chain.makeBorder()
   const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
+  const judge = makeJudge<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>({
+    name: `"${pattern}" for group "${group}"`,
+    policy: options.retry,
+    fallback: defaults.retry ?? retryMillis,
+    // A handler's own TimeoutError is one of its errors; only this very one is ours. Nor was the policy written for what the middleware of
+    // the program fails with.
+    isUnknown: (error) => error === tooLong || isOwn(error) || border?.isForeign(error) === true,
+    maxRetries,
+    isLimited: limit !== undefined,
+    retryMillis
+  })
 
-  /** What the policy says of a failure; a defect, a timeout or an error that it does not know is left to the default policy. */
-  const ask = (message: Message.Message<S>, cause: Cause.Cause<Failed>) => {
-    const { attempt } = message
-    const error = Cause.findErrorOption(cause)
-    const byDefault = Retry.decide(fallback, { attempt, error: Cause.squash(cause), message })
-    // A handler's own TimeoutError is one of its errors; only this very one is ours.
-    if (error._tag === "None" || Cause.hasDies(cause) || error.value === tooLong || isOwn(error.value)) return byDefault
-    // The policy was not written for what the middleware of the program fails with.
-    if (options.retry === undefined || border?.isForeign(error.value) === true) return byDefault
-    const known = Retry.decide<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(options.retry, {
-      attempt,
-      error: error.value as E | Middleware.ProcessErrors<Ms>,
-      message
+  const retry = (message: Message.Message<S>, held: Held, consumer: Consumer.Consumer, cause: Cause.Cause<Failed>) =>
+    judge(message, held.delivery, cause, () => {
+      consumer.counts.failed++
     })
-    return Effect.flatMap(known, (verdict) => verdict === undefined ? byDefault : Effect.succeed(verdict))
-  }
-
-  const retry = (
-    held: Held,
-    message: Message.Message<S>,
-    consumer: Consumer.Consumer,
-    cause: Cause.Cause<Failed>
-  ): Effect.Effect<Final> => {
-    // Somebody else interrupted what the handler waited for: that says nothing about the message.
-    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(held, retryMillis))
-    const { attempt } = held.delivery
-    return Effect.map(
-      // A policy that dies must not take the message with it.
-      Effect.catchCause(ask(message, cause), (defect) =>
-        Effect.as(
-          Effect.logError(`rotif: the retry policy of "${pattern}" for group "${group}" failed`, pretty(defect)),
-          Retry.nack(retryMillis)
-        )),
-      (verdict = Retry.nack(retryMillis)): Final => {
-        consumer.counts.failed++
-        if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
-        if (verdict._tag === "Release") return delayed(held, 0)
-        // A schedule comes to its own end, unless an option sets another.
-        const unlimited = limit === undefined && verdict._tag === "Retry" && verdict.isScheduled === true
-        if (verdict._tag === "Exhausted" || (attempt > maxRetries && !unlimited)) {
-          return { _tag: "Bury", failure: failureOf("exhausted", cause) }
-        }
-        return {
-          _tag: "Requeue",
-          delayMillis: Consumer.delayMillisOf(verdict.delay),
-          attempt: attempt + 1,
-          isRetry: true
-        }
-      }
-    )
-  }
 
   const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
     const running = Effect.suspend(() => options.handler(message))
@@ -495,7 +458,6 @@ export const make = Effect.fnUntraced(function*<
   }
 
   const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
-  const border = program.process.length === 0 ? undefined : Chain.makeBorder()
   const attempt = (border === undefined
     ? own
     : Chain.composeProcess(program.process, (message) => border.mark(own(message)))) as unknown as (
@@ -547,7 +509,7 @@ export const make = Effect.fnUntraced(function*<
   ): Effect.Effect<Settlement, never, Needs> => {
     const run = (message: Message.Message<S>) =>
       Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(message), {
-        onFailure: (cause: Cause.Cause<Failed>) => retry(held, message, consumer, cause),
+        onFailure: (cause: Cause.Cause<Failed>) => retry(message, held, consumer, cause),
         onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as Settlement) : settled
       })
     // Decoded already to find its key.
@@ -574,7 +536,7 @@ export const make = Effect.fnUntraced(function*<
               ? Effect.succeed(made)
               : Effect.fail(new InvalidKey({ message: "exactlyOnce.key must give a string of 1 to 512 bytes" }))
           }),
-          { onFailure: (cause) => retry(held, message, consumer, cause), onSuccess: Effect.succeed }
+          { onFailure: (cause) => retry(message, held, consumer, cause), onSuccess: Effect.succeed }
         )
       }
     })
