@@ -71,7 +71,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const problem = Keys.prefixProblem(prefix)
   if (problem !== undefined) return yield* refuse(`invalid prefix ${JSON.stringify(prefix)}: ${problem}`)
   if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
-    return yield* refuse(`invalid number of shards ${shards}: expected a whole number from 1 to 1024`)
+    return yield* refuse(`invalid number of shards ${String(shards)}: expected a whole number from 1 to 1024`)
+  }
+  if (!(graceMillis >= 0 && graceMillis < Infinity)) {
+    return yield* refuse(`invalid graceMillis ${String(graceMillis)}: expected a number of milliseconds from 0`)
   }
 
   const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard))
