@@ -9,12 +9,13 @@
  */
 import type { Duration } from "effect"
 import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
-import { BrokerError, type BrokerErrorReason } from "./Broker.ts"
+import { BrokerError } from "./Broker.ts"
 import * as Given from "./internal/given.ts"
 import * as Keys from "./internal/keys.ts"
 import { Marks } from "./internal/memory/marks.ts"
+import { brokerError } from "./internal/redis/brokerError.ts"
 import { once as onceScript } from "./internal/scripts/once.ts"
-import { Redis, type RedisError, type RedisErrorReason } from "./Redis.ts"
+import { Redis } from "./Redis.ts"
 
 /**
  * Somebody else is doing this key. Asking again later is safe.
@@ -201,17 +202,7 @@ export const forget = Effect.fnUntraced(function*(key: string) {
   return (yield* step("forget", key, { text: "" }, 0)).outcome === "free"
 })
 
-const reasons: Record<RedisErrorReason, BrokerErrorReason> = {
-  Unavailable: "Unavailable",
-  ConnectionLost: "Uncertain",
-  Transient: "Unavailable",
-  OutOfMemory: "Overloaded",
-  NoGroup: "Unavailable",
-  Refused: "Refused"
-}
-
-const failed = (error: RedisError) =>
-  new BrokerError({ reason: reasons[error.reason], operation: "once", message: `once: ${error.message}` })
+const failed = brokerError("once")
 
 /**
  * Keys in Redis, shared by all processes; on a Cluster they are spread over its nodes.

@@ -6,10 +6,11 @@
  * @since 0.1.0
  */
 import { Effect, Layer } from "effect"
-import type { BrokerErrorReason, BrokerInfo, Selector } from "./Broker.ts"
+import type { BrokerInfo, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
+import { brokerError as fail } from "./internal/redis/brokerError.ts"
 import * as RedisAppend from "./internal/redisAppend.ts"
 import { type Channels, relay } from "./internal/redisCommit.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
@@ -20,7 +21,7 @@ import * as RedisRecurring from "./internal/redisRecurring.ts"
 import * as RedisScheduled from "./internal/redisScheduled.ts"
 import * as RedisStats from "./internal/redisStats.ts"
 import { drop } from "./internal/scripts/drop.ts"
-import type { Command, Connection, RedisErrorReason } from "./Redis.ts"
+import type { Command, Connection } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
 
 /**
@@ -41,18 +42,6 @@ export interface Options {
    */
   readonly graceMillis?: number | undefined
 }
-
-const reasons: Record<RedisErrorReason, BrokerErrorReason> = {
-  Unavailable: "Unavailable",
-  ConnectionLost: "Uncertain",
-  Transient: "Unavailable",
-  OutOfMemory: "Overloaded",
-  NoGroup: "Unavailable",
-  Refused: "Refused"
-}
-
-const fail = (operation: string) => (error: RedisError) =>
-  new BrokerError({ reason: reasons[error.reason], operation, message: `${operation}: ${error.message}` })
 
 /**
  * Makes the broker on the connections of `Redis`.

@@ -4,6 +4,7 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Broker } from "rotif"
 import * as Promoter from "../src/internal/agents/promoter.ts"
+import { Pulse } from "../src/internal/agents/pulse.ts"
 import * as Ticker from "../src/internal/agents/ticker.ts"
 
 /** A broker that is away: every look fails, and what listens is counted. */
@@ -37,7 +38,7 @@ describe("the background duties", () => {
     ([, run]) =>
       Effect.gen(function*() {
         const { broker, counts } = away()
-        const duty = yield* Effect.forkChild(run(broker, 0, 30_000), { startImmediately: true })
+        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0)), { startImmediately: true })
         yield* TestClock.adjust("2 minutes")
         assert.isAtLeast(counts.looks, 20)
         assert.strictEqual(counts.most, 1)

@@ -31,17 +31,19 @@ describe("opening a namespace", () => {
       assert.strictEqual((yield* publish)._tag, "Published")
     }))
 
-  it.live.each([
-    [{ prefix: "" }, "invalid prefix \"\""],
-    [{ prefix: "a{b}" }, "invalid prefix \"a{b}\""],
-    [{ prefix: "x".repeat(65) }, "expected 1 to 64 characters"],
-    [{ shards: 0 }, "invalid number of shards 0: expected a whole number from 1 to 1024"],
-    [{ shards: 1.5 }, "invalid number of shards 1.5"],
-    [{ shards: Number.NaN }, "invalid number of shards NaN"],
-    [{ shards: 1_025 }, "invalid number of shards 1025"],
-    [{ graceMillis: Number.NaN }, "invalid graceMillis NaN"],
-    [{ graceMillis: -1 }, "invalid graceMillis -1"]
-  ] as const)("with %o is refused", ([options, message]) =>
+  it.live.each(
+    [
+      [{ prefix: "" }, "invalid prefix \"\""],
+      [{ prefix: "a{b}" }, "invalid prefix \"a{b}\""],
+      [{ prefix: "x".repeat(65) }, "expected 1 to 64 characters"],
+      [{ shards: 0 }, "invalid number of shards 0: expected a whole number from 1 to 1024"],
+      [{ shards: 1.5 }, "invalid number of shards 1.5"],
+      [{ shards: Number.NaN }, "invalid number of shards NaN"],
+      [{ shards: 1_025 }, "invalid number of shards 1025"],
+      [{ graceMillis: Number.NaN }, "invalid graceMillis NaN"],
+      [{ graceMillis: -1 }, "invalid graceMillis -1"]
+    ] as const
+  )("with %o is refused", ([options, message]) =>
     Effect.gen(function*() {
       const error = yield* opening(options)
       assert.deepInclude(error, { _tag: "BrokerError", reason: "Refused" })
