@@ -71,6 +71,8 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
 /**
  * Publisher, scheduler, subscriptions and background duties on a broker of your own choice.
  *
+ * **Details**: it dies with an error that names the option when an interval, limit or size cannot be used.
+ *
  * @category layers
  * @since 0.1.0
  */
