@@ -223,6 +223,12 @@ const retentionOf = Effect.fnUntraced(function*(options: Options | undefined): E
   }
 })
 
+/** What changes letters wants to be told which: a filter that was forgotten must not mean all. */
+const given = (filter: Filter): Effect.Effect<Filter, InvalidDeadLetterOption> => {
+  const problem = Query.filterProblem(filter)
+  return problem === undefined ? Effect.succeed(filter) : Effect.fail(invalid("filter", problem))
+}
+
 /**
  * @category constructors
  * @since 0.1.0
@@ -328,7 +334,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     const batch = rate === undefined || dryRun === true ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
     return yield* Query.sweep(
       store,
-      yield* Query.make(broker, filter),
+      yield* Query.make(broker, yield* given(filter)),
       limit,
       batch,
       (shard, letterIds) =>
@@ -361,7 +367,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     purge: Effect.fnUntraced(function*(filter) {
       const { moved } = yield* Query.sweep(
         store,
-        yield* Query.make(broker, filter),
+        yield* Query.make(broker, yield* given(filter)),
         Number.MAX_SAFE_INTEGER,
         100,
         (shard, letterIds) => Effect.map(store.remove(shard, letterIds), (removed) => removed.length),

@@ -101,11 +101,26 @@ export const shardsOf = (broker: Broker["Service"], channel: Filter["channel"]):
       : { _tag: "Channels", names: [channel] }
   )
 
-/** Reads a filter. */
+const parts: ReadonlySet<string> = new Set<keyof Filter>(["channel", "group", "errorTag", "reason", "from", "to"])
+
+/** The problem with a filter. A part with a wrong name would be left out of account: then it would match what it was not meant for. */
+export const filterProblem = (filter: unknown): string | undefined => {
+  if (typeof filter !== "object" || filter === null || Array.isArray(filter)) {
+    return "the filter must be an object; {} means all dead letters"
+  }
+  const unknown = Object.keys(filter).find((name) => !parts.has(name))
+  return unknown === undefined
+    ? undefined
+    : `a filter has no ${JSON.stringify(unknown)}: it has ${[...parts].join(", ")}`
+}
+
+/** Reads a filter; without one it matches all. */
 export const make = Effect.fnUntraced(function*(
   broker: Broker["Service"],
   filter: Filter | undefined
 ): Effect.fn.Return<Query, InvalidDeadLetterOption> {
+  const problem = filter === undefined ? undefined : filterProblem(filter)
+  if (problem !== undefined) return yield* new InvalidDeadLetterOption({ option: "filter", message: problem })
   const { channel, errorTag, group, reason } = filter ?? {}
   const from = yield* time("from", filter?.from)
   const to = yield* time("to", filter?.to)

@@ -195,13 +195,32 @@ export const deadLettersSuite = (backend: Backend): void => {
           yield* Effect.flip(DeadLetters.count({ to: "tomorrow" })),
           yield* Effect.flip(DeadLetters.requeueAll({}, { limit: -1 })),
           yield* Effect.flip(DeadLetters.requeueAll({}, { limit: 1, rate: 0 })),
+          yield* Effect.flip(DeadLetters.purge(undefined as never)),
+          yield* Effect.flip(DeadLetters.purge({ grup: "g" } as never)),
+          yield* Effect.flip(DeadLetters.requeueAll("g" as never, { limit: 1 })),
+          yield* Effect.flip(DeadLetters.list({ chanel: "texts" } as never)),
           yield* Effect.flip(DeadLetters.subscribe({ name: "", handler: () => Effect.void })),
           yield* Effect.flip(DeadLetters.subscribe({ lease: 1, handler: () => Effect.void })),
           yield* Effect.flip(DeadLetters.subscribe({ concurrency: 0, handler: () => Effect.void }))
         ]
         assert.deepStrictEqual(
           wrong.map((error) => error._tag === "InvalidDeadLetterOption" ? error.option : error),
-          ["cursor", "limit", "limit", "from", "to", "limit", "rate", "name", "lease", "concurrency"]
+          [
+            "cursor",
+            "limit",
+            "limit",
+            "from",
+            "to",
+            "limit",
+            "rate",
+            "filter",
+            "filter",
+            "filter",
+            "filter",
+            "name",
+            "lease",
+            "concurrency"
+          ]
         )
       })
     )
