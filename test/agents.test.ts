@@ -38,7 +38,9 @@ describe("the background duties", () => {
     ([, run]) =>
       Effect.gen(function*() {
         const { broker, counts } = away()
-        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0)), { startImmediately: true })
+        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0)), {
+          startImmediately: true
+        })
         yield* TestClock.adjust("2 minutes")
         assert.isAtLeast(counts.looks, 20)
         assert.strictEqual(counts.most, 1)
