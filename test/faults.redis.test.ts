@@ -348,10 +348,11 @@ describe("consumer", () => {
           retryDelay: 20,
           handler: () => Effect.fail("no")
         })
-        const retried = yield* proxy.dropReplyOnce(has("eval", "wait"))
+        // Arguments, not the words of a script that is sent whole.
+        const retried = yield* proxy.dropReplyOnce(has("\r\nwait+\r\n"))
         yield* Publisher.publish(Text, "x")
         yield* soon(retried)
-        const buried = yield* proxy.dropReplyOnce(has("eval", "dead", "exhausted"))
+        const buried = yield* proxy.dropReplyOnce(has("\r\ndead\r\n", "\"reason\":\"exhausted\""))
         yield* soon(buried)
         yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
         yield* soon(subscription.drain)
