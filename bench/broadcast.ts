@@ -9,7 +9,7 @@ import { Deferred, Effect, Schema } from "effect"
 import { Redis as Client } from "ioredis"
 import { spawn } from "node:child_process"
 import { createServer } from "node:net"
-import { Broadcast, Channel, Rotif } from "rotif"
+import { Broadcast, Channel, Rotif } from "../src/index.ts"
 
 const total = Number(process.env["COUNT"] ?? 200_000)
 const samples = Number(process.env["SAMPLES"] ?? 3_000)

@@ -7,7 +7,7 @@ import { Deferred, Effect, Schema, Scope } from "effect"
 import { Redis as Client } from "ioredis"
 import { spawn } from "node:child_process"
 import { createServer } from "node:net"
-import { Channel, Publisher, Rotif, Subscription, Transaction } from "rotif"
+import { Channel, Publisher, Rotif, Subscription, Transaction } from "../src/index.ts"
 
 const total = Number(process.env["COUNT"] ?? 50_000)
 const rounds = Number(process.env["ROUNDS"] ?? 3)

@@ -5,7 +5,7 @@
  */
 import { Deferred, Effect, Layer, Schema, Scope } from "effect"
 import { Redis as Client } from "ioredis"
-import { Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Channel, Publisher, Rotif, Subscription } from "../src/index.ts"
 import { field, privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 100_000)

@@ -16,7 +16,7 @@ import { execFileSync, spawn } from "node:child_process"
 import { mkdirSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { join } from "node:path"
-import * as Now from "rotif"
+import * as Now from "../src/index.ts"
 
 type Api = Pick<typeof Now, "Channel" | "Publisher" | "Rotif" | "Subscription">
 

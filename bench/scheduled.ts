@@ -7,7 +7,7 @@
  */
 import { Clock, Effect, Layer, Schema } from "effect"
 import { Redis as Client } from "ioredis"
-import { Broker, Channel, Publisher, Rotif, Scheduler } from "rotif"
+import { Broker, Channel, Publisher, Rotif, Scheduler } from "../src/index.ts"
 import { field, privateServer } from "./privateServer.ts"
 
 const lateness = Number(process.env["LATENESS"] ?? 10_000)

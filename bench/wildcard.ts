@@ -6,7 +6,7 @@ import { Deferred, Effect, Schema } from "effect"
 import { Redis as Client } from "ioredis"
 import { spawn } from "node:child_process"
 import { createServer } from "node:net"
-import { Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Channel, Publisher, Rotif, Subscription } from "../src/index.ts"
 
 const total = Number(process.env["COUNT"] ?? 50_000)
 const rate = 200

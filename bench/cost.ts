@@ -1,0 +1,76 @@
+/**
+ * What something costs: time, CPU of Redis and of this process, commands, memory, and how long the event loop was held up.
+ */
+import type { Redis } from "ioredis"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+
+/** A number in the reply of INFO. */
+const field = (info: string, name: string) => Number(new RegExp(`^${name}:(.*)$`, "m").exec(info)?.[1])
+
+const look = async (servers: ReadonlyArray<Redis>) => {
+  let redis = 0
+  let commands = 0
+  for (const server of servers) {
+    const cpu = await server.info("cpu")
+    redis += (field(cpu, "used_cpu_user") + field(cpu, "used_cpu_sys")) * 1e6
+    // What scripts call counts too: it is work of the server all the same. Our own looking does not.
+    for (const [, name, calls] of (await server.info("commandstats")).matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)) {
+      if (name !== "info") commands += Number(calls)
+    }
+  }
+  return { redis, commands }
+}
+
+export interface Cost {
+  readonly seconds: number
+  readonly redisMicros: number
+  readonly nodeMicros: number
+  readonly commands: number
+  /** How much the process grew at most, in MiB. */
+  readonly rssMiB: number
+  /** The 99th percentile of how late the event loop was, in milliseconds. */
+  readonly loopMillis: number
+}
+
+/** The cost of a body, as a whole. */
+export const costOf = async (servers: ReadonlyArray<Redis>, body: () => Promise<unknown>): Promise<Cost> => {
+  globalThis.gc?.()
+  const before = await look(servers)
+  const resident = process.memoryUsage.rss()
+  let peak = resident
+  const watch = setInterval(() => {
+    peak = Math.max(peak, process.memoryUsage.rss())
+  }, 50)
+  const loop = monitorEventLoopDelay({ resolution: 10 })
+  loop.enable()
+  const cpu = process.cpuUsage()
+  const start = performance.now()
+  await body()
+  const seconds = (performance.now() - start) / 1000
+  const { system, user } = process.cpuUsage(cpu)
+  loop.disable()
+  clearInterval(watch)
+  const after = await look(servers)
+  return {
+    seconds,
+    redisMicros: after.redis - before.redis,
+    nodeMicros: system + user,
+    commands: after.commands - before.commands,
+    rssMiB: (peak - resident) / 1024 / 1024,
+    // The delay includes the resolution of the timer that measures it.
+    loopMillis: Math.max(0, loop.percentile(99) / 1e6 - 10)
+  }
+}
+
+/** Each of a number of messages has its part in it. */
+export const perMessage = ({ commands, loopMillis, nodeMicros, redisMicros, rssMiB, seconds }: Cost, count: number) => ({
+  rate: count / seconds,
+  redisMicros: redisMicros / count,
+  nodeMicros: nodeMicros / count,
+  commands: commands / count,
+  rssMiB,
+  loopMillis
+})
+
+/** The bytes Redis uses for what it stores. */
+export const memoryOf = async (server: Redis): Promise<number> => field(await server.info("memory"), "used_memory")
