@@ -40,6 +40,8 @@ export interface Wildcard extends Base {
   readonly kind: "wildcard"
   readonly peer: "rotif"
   readonly channels: number
+  /** How many at 200 a second. */
+  readonly calm: number
 }
 
 export interface Backlog extends Base {
@@ -66,10 +68,13 @@ export type Figures = Readonly<Record<string, number>>
 
 type WithoutPort<J> = J extends unknown ? Omit<J, "port"> : never
 
+/** A job that has no server yet. */
+export type Unplaced = WithoutPort<Job>
+
 /** A row of the report: the same work for several peers. */
 export interface Workload {
   readonly name: string
-  readonly jobs: ReadonlyArray<WithoutPort<Job>>
+  readonly jobs: ReadonlyArray<Unplaced>
 }
 
 export const peers = [
@@ -178,7 +183,7 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
   for (const channels of [1, 100, 1000]) {
     out.push({
       name: `wildcard over ${channels}`,
-      jobs: [{ kind: "wildcard", peer: "rotif", channels, bytes: 200, count: n("rotif", 100_000) }]
+      jobs: [{ kind: "wildcard", peer: "rotif", channels, calm: 1000, bytes: 200, count: n("rotif", 100_000) }]
     })
   }
   for (const count of [10_000, 1_000_000]) {

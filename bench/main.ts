@@ -6,12 +6,10 @@
  * `SCALE` sets the number of messages (1), `REPS` the repetitions (3), `ONLY` which workloads run (a regular expression for their names) and
  * `PEERS` for whom (names, separated by commas). Where `ONLY` or `PEERS` leave something out, the figures of before stay; `WRITE=0` writes nothing.
  */
-import { Effect } from "effect"
-import { spawn } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { type Figures, type Job, workloads } from "./jobs.ts"
-import { privateServer } from "./privateServer.ts"
+import { type Figures, workloads } from "./jobs.ts"
+import { measure, medians } from "./measuring.ts"
 import { plot } from "./plot.ts"
 import { environment, marks, type Results, table, withSection } from "./report.ts"
 
@@ -21,38 +19,6 @@ const repetitions = number("REPS", 3)
 const root = join(import.meta.dirname, "..")
 const directory = join(root, "docs", "performance")
 const file = join(directory, "results.json")
-
-/** A measurement that takes longer is given up: its peer does not do this. */
-const patienceMillis = number("PATIENCE", 120) * 1000
-
-/** Runs one job in a process of its own. `undefined` when it failed, with why on the console. */
-export const measure = (job: Omit<Job, "port">): Promise<Figures | undefined> =>
-  Effect.runPromise(Effect.scoped(Effect.flatMap(privateServer, (port) =>
-    Effect.callback<Figures | undefined>((resume) => {
-      const args = ["--conditions=rotif-source", "--expose-gc", join(import.meta.dirname, "measure.ts")]
-      const child = spawn(process.execPath, [...args, JSON.stringify({ ...job, port })], {
-        stdio: ["ignore", "pipe", "pipe"]
-      })
-      let out = ""
-      let problems = ""
-      const timer = setTimeout(() => {
-        problems = `gave up after ${patienceMillis / 1000} s`
-        child.kill("SIGKILL")
-      }, patienceMillis)
-      child.stdout.on("data", (chunk: Buffer) => out += chunk.toString())
-      child.stderr.on("data", (chunk: Buffer) => problems += chunk.toString())
-      child.once("close", (code) => {
-        clearTimeout(timer)
-        if (code === 0) return resume(Effect.succeed(JSON.parse(out.trim().split("\n").at(-1)!) as Figures))
-        console.error(`  ${job.peer}: ${problems.trim().split("\n").slice(-12).join("\n  ")}`)
-        resume(Effect.succeed(undefined))
-      })
-    }))))
-
-const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)]!
-
-export const medians = (samples: ReadonlyArray<Figures>): Figures =>
-  Object.fromEntries(Object.keys(samples[0]!).map((name) => [name, median(samples.map((sample) => sample[name]!))]))
 
 const only = process.env["ONLY"] === undefined ? undefined : new RegExp(process.env["ONLY"])
 const names = process.env["PEERS"]?.split(",")

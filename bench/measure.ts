@@ -121,13 +121,12 @@ const memory = async (open: Open, port: number, client: Redis, { bytes, count, s
   let after = await memoryOf(client)
   if (state === "left") {
     await drain(peer, count, { concurrency: 100, waitMillis: 0, groups: 1, failures: 0 })
-    // What is removed later is waited for, while there is less and less.
-    let calm = 0
-    while (calm < 50) {
-      await sleep(100)
-      const now = await memoryOf(client)
-      calm = now < after - 1024 ? 0 : calm + 1
-      after = Math.min(after, now)
+    // What is removed later is waited for; Rotif removes what is 10 seconds old, every 20 seconds.
+    const deadline = performance.now() + 60_000
+    after = await memoryOf(client)
+    while (after > before + count && performance.now() < deadline) {
+      await sleep(250)
+      after = await memoryOf(client)
     }
   }
   await peer.close()

@@ -52,7 +52,7 @@ const channelsOf = (count: number) =>
 const pattern = Channel.pattern("bench.*", { payload: Payload })
 
 /** The cost of a message under load; latency and share of Redis at 200 a second. */
-export const wildcard = (client: Redis, { bytes, channels: total, count, port }: Wildcard): Promise<Figures> =>
+export const wildcard = (client: Redis, { bytes, calm, channels: total, count, port }: Wildcard): Promise<Figures> =>
   Effect.gen(function*() {
     const channels = channelsOf(total)
     const { expect, percentile, subscription } = yield* counter(pattern)
@@ -61,7 +61,6 @@ export const wildcard = (client: Redis, { bytes, channels: total, count, port }:
     yield* spread(channels, Math.max(total, 5000), bytes)
     yield* warm
     const rate = 200
-    const calm = 1000
     const quiet = yield* expect(calm)
     const slow = yield* cost(
       [client],

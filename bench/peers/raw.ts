@@ -66,7 +66,15 @@ export const makeOpen = (isPipelined: boolean): Open => async (port, name) => {
           const entries = reply[0]![1]
           const payloads = entries.map(([, fields]) => JSON.parse(fields[3]!) as Payload)
           if (isPlain) { for (const payload of payloads) options.handle(payload) }
-          else await Promise.all(payloads.map(run))
+          else {
+            const work = Promise.all(payloads.map(run))
+            // What is held is not waited for: there is room for more.
+            if (options.hold !== undefined) {
+              last = work.then(() => settle(entries.map(([id]) => id)))
+              continue
+            }
+            await work
+          }
           last = settle(entries.map(([id]) => id))
           if (!isPipelined) await last
         }
