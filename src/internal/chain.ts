@@ -11,8 +11,10 @@ import type {
   Program,
   Publish,
   PublishNext,
+  PublishRequest,
   PublishWrap
 } from "../Middleware.ts"
+import type { Receipt } from "../Publisher.ts"
 
 /** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
 export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
@@ -24,9 +26,34 @@ export const ChannelMiddleware: unique symbol = Symbol.for("rotif/Middleware/Cha
 export const publishOf = (channel: Channel.Any): AnyPublish | undefined =>
   (channel as Channel.Any & Partial<OnPublish<object, unknown>>)[ChannelMiddleware]
 
+/**
+ * Where a middleware that only looks on, and never fails or waits, says so: how it enters and leaves a publish. A batch through nothing
+ * but such middleware needs no fiber for each message, which would cost as much as the message.
+ */
+export const Around: unique symbol = Symbol.for("rotif/Middleware/Around")
+
+export interface Entered {
+  /** The request for what is within. */
+  readonly request: PublishRequest
+  /** It is called once, with what became of the publish. */
+  readonly leave: (exit: Exit.Exit<Receipt, unknown>) => void
+}
+
+export type Enter = (request: PublishRequest) => Effect.Effect<Entered>
+
+/** The ways around a publish, outermost first; `undefined` when one of the middleware has to be a program of its own. */
+export const entersOf = (middleware: ReadonlyArray<AnyPublish>): ReadonlyArray<Enter> | undefined => {
+  const enters = middleware.map((one) => (one as AnyPublish & { readonly [Around]?: Enter })[Around])
+  return enters.every((enter) => enter !== undefined) ? enters : undefined
+}
+
 /** Code of both sides with the types of it, which are not in the value. */
 export const sides = <E1, R1, E2, R2>(
-  wraps: { readonly publish: PublishWrap<E1, R1>; readonly process: ProcessWrap<E2, R2> }
+  wraps: {
+    readonly publish: PublishWrap<E1, R1>
+    readonly process: ProcessWrap<E2, R2>
+    readonly [Around]?: Enter
+  }
 ) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
 
 export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) as unknown as Process<E, R>

@@ -3,7 +3,8 @@
  *
  * The messages of a `publishAll` go through the chain one after the other, each in a fiber of its own that waits at the chain's end;
  * what has come there is sent as one batch. So it is one append where the middleware does not wait for anything. Where it does, what
- * has come before is sent first: nobody waits for a message that waits for him, and the order stays.
+ * has come before is sent first: nobody waits for a message that waits for him, and the order stays. Middleware that only looks on (see
+ * `Chain.Around`) is entered and left without fibers.
  */
 import { Cause, Context, Effect, Exit, Fiber } from "effect"
 import type { Appended, NewMessage } from "../Broker.ts"
@@ -94,6 +95,61 @@ export const make = (program: Program, ports: Ports) => {
       return isEmpty ? published : Effect.updateContext(published, complete)
     })
 
+  const outside = Chain.entersOf(program.publish)
+  const entersFor = (channel: Channel.Any): ReadonlyArray<Chain.Enter> | undefined => {
+    const own = Chain.publishOf(channel)
+    const inside = own === undefined ? [] : Chain.entersOf([own])
+    return outside === undefined || inside === undefined ? undefined : [...outside, ...inside]
+  }
+
+  /** A batch around which nobody waits: all enter, it is sent, all leave. */
+  const publishAround = Effect.fnUntraced(function*(
+    enters: ReadonlyArray<Chain.Enter>,
+    channel: Channel.Any,
+    payloads: Iterable<unknown>,
+    optionsFor: (payload: never, index: number) => AnyOptions | undefined
+  ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
+    const messages: Array<NewMessage> = []
+    // Those of one message beside each other, outermost first.
+    const leaves: Array<Chain.Entered["leave"]> = []
+    const leave = (from: number, exit: Exit.Exit<Receipt, Failure>) => {
+      for (let i = from + enters.length - 1; i >= from; i--) leaves[i]?.(exit)
+    }
+    const all = Effect.gen(function*() {
+      let index = 0
+      for (const payload of payloads) {
+        let request: PublishRequest = requestOf(channel, payload, optionsFor(payload as never, index++))
+        for (const enter of enters) {
+          const entered = yield* enter(request)
+          request = entered.request
+          leaves.push(entered.leave)
+        }
+        messages.push(
+          yield* Effect.tapCause(ports.encode(request), (cause) =>
+            Effect.sync(() => {
+              const from = messages.length * enters.length
+              leave(from, Exit.failCause(cause))
+              leaves.length = from
+            }))
+        )
+      }
+      if (messages.length === 0) return []
+      const appended = yield* ports.append(messages)
+      const outcomes = messages.map((message, i) => ports.outcomeOf(message, appended[i]!))
+      for (const [i, outcome] of outcomes.entries()) {
+        leave(i * enters.length, outcome instanceof Error ? Exit.fail(outcome) : Exit.succeed(outcome))
+      }
+      leaves.length = 0
+      return outcomes
+    })
+    // The others wait for a batch that will not be sent.
+    const given = Effect.onExit(all, () =>
+      Effect.sync(() => {
+        for (let from = 0; from < leaves.length; from += enters.length) leave(from, Exit.interrupt())
+      }))
+    return yield* isEmpty ? given : Effect.updateContext(given, complete)
+  })
+
   /** Completes when the message has come to the end of its chain, or the chain has ended without it. */
   const arrival = (slot: Slot, fiber: Fiber.Fiber<Receipt, Failure>) =>
     Effect.callback<void>((resume) => {
@@ -105,7 +161,7 @@ export const make = (program: Program, ports: Ports) => {
     })
 
   /** The outcomes in order; it fails when a message was refused before any was sent. */
-  const publishAll = Effect.fnUntraced(function*(
+  const publishThrough = Effect.fnUntraced(function*(
     channel: Channel.Any,
     payloads: Iterable<unknown>,
     optionsFor: (payload: never, index: number) => AnyOptions | undefined
@@ -160,6 +216,13 @@ export const make = (program: Program, ports: Ports) => {
     })
     return yield* Effect.onExit(all, (exit) => Exit.isSuccess(exit) ? Effect.void : Fiber.interruptAll(fibers))
   })
+
+  const publishAll: typeof publishThrough = (channel, payloads, optionsFor) => {
+    const enters = entersFor(channel)
+    return enters === undefined
+      ? publishThrough(channel, payloads, optionsFor)
+      : publishAround(enters, channel, payloads, optionsFor)
+  }
 
   return { isEmpty, publish, publishAll }
 }

@@ -1,7 +1,7 @@
 import type { Context, Fiber } from "effect"
 import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
-import { sides } from "../internal/chain.ts"
-import type { Process, Publish } from "../Middleware.ts"
+import { Around, sides } from "../internal/chain.ts"
+import type { Process, Publish, PublishRequest } from "../Middleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
 
@@ -100,14 +100,21 @@ export const metrics = (options?: MetricsOptions): Publish & Process => {
     }
   })
 
+  const begin = (request: PublishRequest, fiber: Fiber.Fiber<unknown, unknown>) => {
+    const { context } = fiber
+    const clock = clockOf(fiber)
+    const start = seconds(clock)
+    const finish = publishing(request.channel.name)
+    return (exit: Exit.Exit<unknown, unknown>) => finish(exit, seconds(clock) - start, context)
+  }
+
   return sides<never, never, never, never>({
+    [Around]: (request) => Effect.withFiber((fiber) => Effect.succeed({ request, leave: begin(request, fiber) })),
     publish: (next) => (request) =>
       Effect.withFiber((fiber) => {
-        const clock = clockOf(fiber)
-        const start = seconds(clock)
-        const finish = publishing(request.channel.name)
+        const leave = begin(request, fiber)
         return Effect.onExitPrimitive(next(request), (exit) => {
-          finish(exit, seconds(clock) - start, fiber.context)
+          leave(exit)
           return undefined
         }, true)
       }),

@@ -1,7 +1,7 @@
 import type { Fiber } from "effect"
-import { Cause, Effect, Exit, Tracer } from "effect"
-import { sides } from "../internal/chain.ts"
-import type { Process, ProcessNext, Publish, PublishNext } from "../Middleware.ts"
+import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
+import { Around, type Entered, sides } from "../internal/chain.ts"
+import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "../Middleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
 
@@ -90,23 +90,50 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
   const isChild = options?.relation === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
+  /** The span of a publish to be, and the request that carries it. */
+  const begin = (request: PublishRequest, fiber: Fiber.Fiber<unknown, unknown>) => {
+    const { headers } = request.options
+    const given = headers === undefined || fiber.cache.span !== undefined ? undefined : fromHeaders(headers)
+    const { attributes, name } = publishing(request.channel.name)
+    return {
+      name,
+      options: { kind: "producer", attributes, parent: given } satisfies Tracer.SpanOptionsNoTrace,
+      carry: (span: Tracer.Span): PublishRequest => {
+        span.attribute(Attribute.MessageId, request.options.id ?? request.id)
+        // Of a trace that begins here, a `tracestate` of another would be wrong.
+        const traceState = given === undefined ? fiber.getRef(TraceState) : headers!["tracestate"]
+        return {
+          ...request,
+          options: { ...request.options, headers: withTrace(headers, toHeaders(span, traceState)) }
+        }
+      }
+    }
+  }
   return sides<never, never, never, never>({
+    [Around]: (request) =>
+      Effect.withFiber((fiber): Effect.Effect<Entered> => {
+        if (isOff(fiber)) return Effect.succeed({ request, leave: () => {} })
+        const { carry, name, options } = begin(request, fiber)
+        const clock = fiber.getRef(Clock.Clock)
+        const isTimed = fiber.getRef(References.TracerTimingEnabled)
+        return Effect.map(Effect.makeSpan(name, options), (span) => ({
+          request: carry(span),
+          leave: (exit) => {
+            if (Exit.isFailure(exit)) noteError(span, exit.cause)
+            else span.attribute(Attribute.Receipt, exit.value._tag)
+            span.end(isTimed ? clock.currentTimeNanosUnsafe() : 0n, exit)
+          }
+        }))
+      }),
     publish: (next) => (request) =>
       Effect.withFiber((fiber): ReturnType<PublishNext> => {
         if (isOff(fiber)) return next(request)
-        const { headers } = request.options
-        const given = headers === undefined || fiber.cache.span !== undefined ? undefined : fromHeaders(headers)
-        const { attributes, name } = publishing(request.channel.name)
-        return Effect.useSpan(name, { kind: "producer", attributes, parent: given }, (span) => {
-          span.attribute(Attribute.MessageId, request.options.id ?? request.id)
-          // Of a trace that begins here, a `tracestate` of another would be wrong.
-          const traceState = given === undefined ? fiber.getRef(TraceState) : headers!["tracestate"]
-          const published = next({
-            ...request,
-            options: { ...request.options, headers: withTrace(headers, toHeaders(span, traceState)) }
-          })
-          return within(span, published, ({ _tag }) => span.attribute(Attribute.Receipt, _tag))
-        })
+        const { carry, name, options } = begin(request, fiber)
+        return Effect.useSpan(
+          name,
+          options,
+          (span) => within(span, next(carry(span)), ({ _tag }) => span.attribute(Attribute.Receipt, _tag))
+        )
       }),
     process: (next) => (message) =>
       Effect.withFiber((fiber): ReturnType<ProcessNext> => {
