@@ -63,7 +63,10 @@ export const costOf = async (servers: ReadonlyArray<Redis>, body: () => Promise<
 }
 
 /** Each of a number of messages has its part in it. */
-export const perMessage = ({ commands, loopMillis, nodeMicros, redisMicros, rssMiB, seconds }: Cost, count: number) => ({
+export const perMessage = (
+  { commands, loopMillis, nodeMicros, redisMicros, rssMiB, seconds }: Cost,
+  count: number
+) => ({
   rate: count / seconds,
   redisMicros: redisMicros / count,
   nodeMicros: nodeMicros / count,

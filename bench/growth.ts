@@ -21,7 +21,10 @@ export const growth = async (client: Redis, { bytes, consumers, count, peer, por
   const producer = await open(port, "growth")
   const children = Array.from(
     { length: consumers },
-    () => fork(new URL("./growing.ts", import.meta.url), [peer, String(port)], { stdio: ["ignore", "ignore", "inherit", "ipc"] })
+    () =>
+      fork(new URL("./growing.ts", import.meta.url), [peer, String(port)], {
+        stdio: ["ignore", "ignore", "inherit", "ipc"]
+      })
   )
   await Promise.all(children.map((child) => once(child, (report) => "handled" in report)))
   const handled = new Map<unknown, number>()

@@ -103,7 +103,11 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
   for (const [bytes, size] of sizes) {
     const large = bytes > 1000 ? 0.2 : 1
     for (
-      const [how, fast, slow] of [["awaited", 20_000, 10_000], ["in flight", 50_000, 20_000], ["bulk", 200_000, 20_000]] as const
+      const [how, fast, slow] of [["awaited", 20_000, 10_000], ["in flight", 50_000, 20_000], [
+        "bulk",
+        200_000,
+        20_000
+      ]] as const
     ) {
       out.push({
         name: `publish ${how}, ${size}`,
@@ -135,7 +139,13 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
       out.push({
         name: `latency at ${rate} msg/s, ${size}`,
         // At 5,000 a second some do not keep up: then it is the length of their queue that is measured.
-        jobs: peers.map((peer) => ({ kind: "latency", peer, rate, bytes, count: n("", rate * 5 * (rate > 1000 ? 0.4 : 1)) }))
+        jobs: peers.map((peer) => ({
+          kind: "latency",
+          peer,
+          rate,
+          bytes,
+          count: n("", rate * 5 * (rate > 1000 ? 0.4 : 1))
+        }))
       })
     }
   }

@@ -32,7 +32,9 @@ const started = performance.now()
 
 for (const workload of workloads(scale)) {
   if (only?.test(workload.name) === false) continue
-  const jobs = workload.jobs.filter(({ peer }) => (names === undefined || names.includes(peer)) && (peer !== "manager" || hasManager))
+  const jobs = workload.jobs.filter(({ peer }) =>
+    (names === undefined || names.includes(peer)) && (peer !== "manager" || hasManager)
+  )
   if (jobs.length === 0) continue
   console.log(`${workload.name} (${Math.round((performance.now() - started) / 1000)} s)`)
   const samples = new Map<string, Array<Figures>>()
@@ -66,7 +68,9 @@ for (const workload of workloads(scale)) {
 
 const results: Results = { environment: environment(scale, repetitions), workloads: found }
 const lines = marks(results)
-for (const { holds, mark, value, what } of lines) console.log(`${holds ? "met   " : "MISSED"} ${what}: ${value} (${mark})`)
+for (const { holds, mark, value, what } of lines) {
+  console.log(`${holds ? "met   " : "MISSED"} ${what}: ${value} (${mark})`)
+}
 
 if (process.env["WRITE"] !== "0") {
   mkdirSync(directory, { recursive: true })

@@ -12,7 +12,12 @@ import { growth } from "./growth.ts"
 const drain = async (
   peer: Peer,
   total: number,
-  options: { readonly concurrency: number; readonly waitMillis: number; readonly groups: number; readonly failures: number }
+  options: {
+    readonly concurrency: number
+    readonly waitMillis: number
+    readonly groups: number
+    readonly failures: number
+  }
 ) => {
   let left = total * options.groups
   const failed = new Uint8Array(total)
@@ -75,7 +80,12 @@ const latency = async (peer: Peer, rate: number, count: number, bytes: number) =
 }
 
 /** Bytes of Redis for a message that is queued, scheduled, being handled, and when all is done. */
-const memory = async (open: Open, port: number, client: Redis, { bytes, count, state }: Extract<Job, { kind: "memory" }>) => {
+const memory = async (
+  open: Open,
+  port: number,
+  client: Redis,
+  { bytes, count, state }: Extract<Job, { kind: "memory" }>
+) => {
   const peer = await open(port, "memory")
   const held = 1000
   if (state === "in flight") {
@@ -133,7 +143,10 @@ const memory = async (open: Open, port: number, client: Redis, { bytes, count, s
   return { bytes: (after - before) / count }
 }
 
-const publishes: Record<"awaited" | "in flight" | "bulk", (peer: Peer, count: number, bytes: number) => Promise<unknown>> = {
+const publishes: Record<
+  "awaited" | "in flight" | "bulk",
+  (peer: Peer, count: number, bytes: number) => Promise<unknown>
+> = {
   awaited: (peer, count, bytes) => peer.sequential(payloadsOf(count, bytes)),
   "in flight": (peer, count, bytes) => peer.concurrent(payloadsOf(count, bytes), 100),
   bulk: async (peer, count, bytes) => peer.bulk(payloadsOf(count, bytes))

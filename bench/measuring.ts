@@ -12,27 +12,29 @@ const patienceMillis = Number(process.env["PATIENCE"] ?? 120) * 1000
 
 /** Runs one job in a process of its own. `undefined` when it failed, with why on the console. */
 export const measure = (job: Unplaced): Promise<Figures | undefined> =>
-  Effect.runPromise(Effect.scoped(Effect.flatMap(privateServer, (port) =>
-    Effect.callback<Figures | undefined>((resume) => {
-      const args = ["--conditions=rotif-source", "--expose-gc", join(import.meta.dirname, "measure.ts")]
-      const child = spawn(process.execPath, [...args, JSON.stringify({ ...job, port })], {
-        stdio: ["ignore", "pipe", "pipe"]
-      })
-      let out = ""
-      let problems = ""
-      const timer = setTimeout(() => {
-        problems = `gave up after ${patienceMillis / 1000} s`
-        child.kill("SIGKILL")
-      }, patienceMillis)
-      child.stdout.on("data", (chunk: Buffer) => out += chunk.toString())
-      child.stderr.on("data", (chunk: Buffer) => problems += chunk.toString())
-      child.once("close", (code) => {
-        clearTimeout(timer)
-        if (code === 0) return resume(Effect.succeed(JSON.parse(out.trim().split("\n").at(-1)!) as Figures))
-        console.error(`  ${job.peer}: ${problems.trim().split("\n").slice(-12).join("\n  ")}`)
-        resume(Effect.succeed(undefined))
-      })
-    }))))
+  Effect.runPromise(
+    Effect.scoped(Effect.flatMap(privateServer, (port) =>
+      Effect.callback<Figures | undefined>((resume) => {
+        const args = ["--conditions=rotif-source", "--expose-gc", join(import.meta.dirname, "measure.ts")]
+        const child = spawn(process.execPath, [...args, JSON.stringify({ ...job, port })], {
+          stdio: ["ignore", "pipe", "pipe"]
+        })
+        let out = ""
+        let problems = ""
+        const timer = setTimeout(() => {
+          problems = `gave up after ${patienceMillis / 1000} s`
+          child.kill("SIGKILL")
+        }, patienceMillis)
+        child.stdout.on("data", (chunk: Buffer) => out += chunk.toString())
+        child.stderr.on("data", (chunk: Buffer) => problems += chunk.toString())
+        child.once("close", (code) => {
+          clearTimeout(timer)
+          if (code === 0) return resume(Effect.succeed(JSON.parse(out.trim().split("\n").at(-1)!) as Figures))
+          console.error(`  ${job.peer}: ${problems.trim().split("\n").slice(-12).join("\n  ")}`)
+          resume(Effect.succeed(undefined))
+        })
+      })))
+  )
 
 const median = (values: ReadonlyArray<number>) => values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)]!
 

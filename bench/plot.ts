@@ -5,7 +5,8 @@ import type { Results } from "./report.ts"
 import { titleOf } from "./report.ts"
 
 const colours = { ours: "#2f6fde", raw: "#8a94a6", others: "#d7a24a" }
-const colourOf = (peer: string) => peer.startsWith("raw") ? colours.raw : /rotif|manager/.test(peer) ? colours.ours : colours.others
+const colourOf = (peer: string) =>
+  peer.startsWith("raw") ? colours.raw : /rotif|manager/.test(peer) ? colours.ours : colours.others
 
 const width = 860
 const left = 230
@@ -24,7 +25,8 @@ const sum = (parts: ReadonlyArray<number>) => parts.reduce((total, part) => tota
 const draw = ({ label, rows, title }: Chart, top: number) => {
   const totals = rows.map(({ parts }) => sum(parts))
   const [least, most] = [Math.min(...totals) / 2, Math.max(...totals)]
-  const length = (value: number) => Math.max(2, (width - left - right) * Math.log(value / least) / Math.log(most / least))
+  const length = (value: number) =>
+    Math.max(2, (width - left - right) * Math.log(value / least) / Math.log(most / least))
   const lines = rows.map(({ parts, peer }, i) => {
     const y = top + 30 + i * (bar + gap)
     const name = titleOf(peer).replaceAll(/[*`]/g, "")
@@ -60,9 +62,9 @@ export const plot = ({ environment, workloads }: Results): string => {
 <style>text { fill: #24292f } .title { font-weight: 600 } @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } }</style>
 ${rate.text}
 ${cpu.text}
-<text x="0" y="${height - 6}" font-size="11">npm run bench; ${environment["machine"]}; Redis ${environment["redis"]}, Node ${
-    environment["node"]
-  }</text>
+<text x="0" y="${height - 6}" font-size="11">npm run bench; ${environment["machine"]}; Redis ${
+    environment["redis"]
+  }, Node ${environment["node"]}</text>
 </svg>
 `
 }

@@ -11,8 +11,10 @@ import { payloadOf, payloadsOf } from "./peers/peer.ts"
 import { Payload } from "./peers/rotif.ts"
 
 const cost = <E, R>(servers: ReadonlyArray<Redis>, body: Effect.Effect<unknown, E, R>) =>
-  Effect.flatMap(Effect.context<R>(), (context) =>
-    Effect.promise(() => costOf(servers, () => Effect.runPromise(Effect.provideContext(body, context)))))
+  Effect.flatMap(
+    Effect.context<R>(),
+    (context) => Effect.promise(() => costOf(servers, () => Effect.runPromise(Effect.provideContext(body, context))))
+  )
 
 /** Handles messages of a pattern, and tells when so many have come. */
 const counter = Effect.fnUntraced(function*(pattern: Channel.Pattern<typeof Payload>) {

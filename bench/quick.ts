@@ -24,7 +24,11 @@ const publish = (peer: string, how: "in flight" | "bulk", count: number): Unplac
   count,
   bytes: 200
 })
-const drain = (peer: string, count: number, options?: { readonly groups?: number; readonly failures?: number }): Unplaced => ({
+const drain = (
+  peer: string,
+  count: number,
+  options?: { readonly groups?: number; readonly failures?: number }
+): Unplaced => ({
   kind: "drain",
   peer,
   concurrency: 100,
@@ -59,7 +63,12 @@ const jobs: Readonly<Record<string, readonly [base: keyof typeof bases, job: Unp
 /** The best of several rounds: what others do on the machine only adds. */
 const best = new Map<string, Figures>()
 for (let round = 0; round < rounds; round++) {
-  for (const [name, job] of [...Object.entries(bases), ...Object.entries(jobs).map(([name, [, job]]) => [name, job] as const)]) {
+  for (
+    const [name, job] of [
+      ...Object.entries(bases),
+      ...Object.entries(jobs).map(([name, [, job]]) => [name, job] as const)
+    ]
+  ) {
     const figures = await measure(job)
     if (figures === undefined) throw new Error(`"${name}" failed`)
     const known = best.get(name)

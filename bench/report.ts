@@ -30,10 +30,13 @@ export const titleOf = (peer: string): string => titles[peer] ?? peer
 /** The machine and the versions. */
 export const environment = (scale: number, repetitions: number): Readonly<Record<string, string>> => {
   const version = (path: string) =>
-    (JSON.parse(readFileSync(join(import.meta.dirname, path, "package.json"), "utf8")) as { readonly version: string }).version
+    (JSON.parse(readFileSync(join(import.meta.dirname, path, "package.json"), "utf8")) as { readonly version: string })
+      .version
   const redis = execFileSync(process.env["REDIS_SERVER"] ?? "redis-server", ["--version"], { encoding: "utf8" })
   return {
-    machine: `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform}`,
+    machine: `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}, ${
+      Math.round(totalmem() / 2 ** 30)
+    } GiB, ${process.platform}`,
     node: process.versions.node,
     redis: /v=(\S+)/.exec(redis)?.[1] ?? "unknown",
     effect: version("../node_modules/effect"),
@@ -45,7 +48,13 @@ export const environment = (scale: number, repetitions: number): Readonly<Record
 }
 
 const round = (value: number) =>
-  value >= 1000 ? (Math.round(value / 10) * 10).toLocaleString("en") : value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)
+  value >= 1000
+    ? (Math.round(value / 10) * 10).toLocaleString("en")
+    : value >= 100
+    ? value.toFixed(0)
+    : value >= 10
+    ? value.toFixed(1)
+    : value.toFixed(2)
 
 interface Column {
   readonly title: string
@@ -75,9 +84,7 @@ const columns: ReadonlyArray<Column> = [
 
 const markdown = (rows: ReadonlyArray<ReadonlyArray<string>>, texts: number) =>
   rows.map((cells, i) =>
-    `| ${cells.join(" | ")} |${
-      i === 0 ? `\n| ${cells.map((_, j) => j < texts ? "---" : "---:").join(" | ")} |` : ""
-    }`
+    `| ${cells.join(" | ")} |${i === 0 ? `\n| ${cells.map((_, j) => j < texts ? "---" : "---:").join(" | ")} |` : ""}`
   ).join("\n")
 
 /** The rows of the README. */
@@ -96,7 +103,9 @@ const shortTable = ({ environment: { machine, node, redis }, workloads }: Result
     })
   ])
   const head = ["", ...short.flatMap(([, title]) => [`${title}: msg/s`, "Redis µs", "Node µs"])]
-  return `${markdown([head, ...rows], 1)}\n\n200-byte messages; µs of CPU per message. ${machine}; Redis ${redis}, Node ${node}.`
+  return `${
+    markdown([head, ...rows], 1)
+  }\n\n200-byte messages; µs of CPU per message. ${machine}; Redis ${redis}, Node ${node}.`
 }
 
 const markTable = (results: Results) =>
@@ -111,7 +120,9 @@ export const table = (results: Results, size: "long" | "short" = "long"): string
   const where = Object.entries(results.environment).map(([name, value]) => `${name} ${value}`).join("; ")
   const parts = Object.entries(results.workloads).map(([name, row]) => {
     const used = columns.filter((column) => Object.values(row).some((figures) => column.of(figures) !== ""))
-    const rows = Object.entries(row).map(([peer, figures]) => [titleOf(peer), ...used.map((column) => column.of(figures))])
+    const rows = Object.entries(row).map((
+      [peer, figures]
+    ) => [titleOf(peer), ...used.map((column) => column.of(figures))])
     return `### ${name.charAt(0).toUpperCase()}${name.slice(1)}\n\n${
       markdown([["", ...used.map(({ title }) => title)], ...rows], 1)
     }`
@@ -166,13 +177,41 @@ export const marks = ({ workloads }: Results): ReadonlyArray<Mark> => {
   const bulk = "publish bulk, 200 B"
   const at100 = "drain at 100, 200 B"
   for (const [figure, name, limit] of [["nodeMicros", "Node", 1.3], ["redisMicros", "Redis", 1.2]] as const) {
-    check(`publish bulk, ${name} µs`, [get(bulk, "rotif", figure), get(bulk, "raw", figure)], ratio, "≤", limit, "× raw")
+    check(
+      `publish bulk, ${name} µs`,
+      [get(bulk, "rotif", figure), get(bulk, "raw", figure)],
+      ratio,
+      "≤",
+      limit,
+      "× raw"
+    )
   }
   const awaited = "publish awaited, 200 B"
-  check("publish awaited, rate", [get(awaited, "rotif", "rate"), get(awaited, "raw", "rate")], ratio, "≥", 0.9, "× raw (level)")
-  check("drain at 100, rate", [get(at100, "rotif", "rate"), get(at100, "raw", "rate")], ratio, "≥", 0.6, "× raw with deletion")
+  check(
+    "publish awaited, rate",
+    [get(awaited, "rotif", "rate"), get(awaited, "raw", "rate")],
+    ratio,
+    "≥",
+    0.9,
+    "× raw (level)"
+  )
+  check(
+    "drain at 100, rate",
+    [get(at100, "rotif", "rate"), get(at100, "raw", "rate")],
+    ratio,
+    "≥",
+    0.6,
+    "× raw with deletion"
+  )
   check("drain at 100, rate", [get(at100, "rotif", "rate"), get(at100, "bullmq", "rate")], ratio, "≥", 5, "× BullMQ")
-  check("drain at 100, rate", [get(at100, "rotif", "rate"), get(at100, "beeQueue", "rate")], ratio, "≥", 4, "× bee-queue")
+  check(
+    "drain at 100, rate",
+    [get(at100, "rotif", "rate"), get(at100, "beeQueue", "rate")],
+    ratio,
+    "≥",
+    4,
+    "× bee-queue"
+  )
   check("drain at 100, Redis", [get(at100, "rotif", "redisMicros")], same, "≤", 2.5, "µs")
   check("drain at 100, Node", [get(at100, "rotif", "nodeMicros")], same, "≤", 8, "µs")
   const at1 = "drain at 1, 200 B"
@@ -206,9 +245,30 @@ export const marks = ({ workloads }: Results): ReadonlyArray<Mark> => {
     )
   }
   const [one, many] = ["wildcard over 1", "wildcard over 1000"]
-  check("wildcard over 1,000, Redis µs under load", [get(many, "rotif", "redisMicros"), get(one, "rotif", "redisMicros")], ratio, "≤", 3, "× 1 channel")
+  check(
+    "wildcard over 1,000, Redis µs under load",
+    [get(many, "rotif", "redisMicros"), get(one, "rotif", "redisMicros")],
+    ratio,
+    "≤",
+    3,
+    "× 1 channel"
+  )
   check("wildcard over 1,000, p50 at 200 msg/s", [get(many, "rotif", "p50")], (micros) => micros! / 1000, "≤", 10, "ms")
-  check("wildcard over 1,000, at 200 msg/s", [get(many, "rotif", "core")], (core) => core! * 100, "≤", 10, "% of a Redis core")
-  check("exactlyOnce, drain at 100, rate", [get(at100, "rotifOnce", "rate"), get(at100, "bullmq", "rate")], ratio, "≥", 2, "× BullMQ plain")
+  check(
+    "wildcard over 1,000, at 200 msg/s",
+    [get(many, "rotif", "core")],
+    (core) => core! * 100,
+    "≤",
+    10,
+    "% of a Redis core"
+  )
+  check(
+    "exactlyOnce, drain at 100, rate",
+    [get(at100, "rotifOnce", "rate"), get(at100, "bullmq", "rate")],
+    ratio,
+    "≥",
+    2,
+    "× BullMQ plain"
+  )
   return out
 }

@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import { Data, Duration, Effect, Result, Schema } from "effect"
+import { Data, Duration, Effect, Exit, Result, Schema } from "effect"
 import type { Limits, Selector } from "./Broker.ts"
 
 /**
@@ -274,30 +274,47 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
       }
       return fail(operation, "it failed without a reason")
     })
+  const stringify = (encoded: unknown): Effect.Effect<string, InvalidPayload> => {
+    let text: string | undefined
+    try {
+      text = JSON.stringify(encoded)
+    } catch (error) {
+      return fail("encode", messageOf(error))
+    }
+    return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
+  }
+  // Most schemas have their result at once: it is not sent through a fiber, which would take longer than the schema.
+  const attempt = <A, R>(
+    operation: "encode" | "decode",
+    run: () => Effect.Effect<A, Schema.SchemaError, R>
+  ): Effect.Effect<A, InvalidPayload, R> => {
+    let effect: Effect.Effect<A, Schema.SchemaError, R>
+    try {
+      effect = run()
+    } catch (error) {
+      return fail(operation, messageOf(error))
+    }
+    return Exit.isExit(effect) && Exit.isSuccess(effect) ? effect as Exit.Exit<A> : guard(operation, effect)
+  }
   return {
     encode: (payload) =>
-      Effect.flatMap(
-        guard("encode", Effect.suspend(() => encode(payload))),
-        (encoded): Effect.Effect<string, InvalidPayload> => {
-          let text: string | undefined
-          try {
-            text = JSON.stringify(encoded)
-          } catch (error) {
-            return fail("encode", messageOf(error))
-          }
-          return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
+      Effect.suspend(() => {
+        const encoded = attempt("encode", () => encode(payload))
+        return Exit.isExit(encoded) && Exit.isSuccess(encoded)
+          ? stringify(encoded.value)
+          : Effect.flatMap(encoded, stringify)
+      }),
+    decode: (text) =>
+      Effect.suspend(() => {
+        let value: unknown
+        try {
+          value = JSON.parse(text)
+        } catch {
+          // What JSON.parse says quotes the text.
+          return fail("decode", "it is not JSON")
         }
-      ),
-    decode: (text) => {
-      let value: unknown
-      try {
-        value = JSON.parse(text)
-      } catch {
-        // What JSON.parse says quotes the text.
-        return fail("decode", "it is not JSON")
-      }
-      return guard("decode", Effect.suspend(() => decode(value)))
-    }
+        return attempt("decode", () => decode(value))
+      })
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * Rotif through its `NotificationManager`, with promises and without schemas.
  */
-import { batch, type Open, handler, type Payload, publishers } from "./peer.ts"
+import { batch, handler, type Open, type Payload, publishers } from "./peer.ts"
 
 interface Manager {
   readonly publish: (channel: string, payload: Payload, options?: object) => Promise<string>

@@ -9,7 +9,9 @@ declare module "bullmq" {
   export class Queue {
     constructor(name: string, options: { readonly connection: Connection })
     add(name: string, data: unknown, options: object): Promise<unknown>
-    addBulk(jobs: ReadonlyArray<{ readonly name: string; readonly data: unknown; readonly opts: object }>): Promise<unknown>
+    addBulk(
+      jobs: ReadonlyArray<{ readonly name: string; readonly data: unknown; readonly opts: object }>
+    ): Promise<unknown>
     waitUntilReady(): Promise<unknown>
     close(): Promise<void>
   }
@@ -45,7 +47,9 @@ declare module "bee-queue" {
 
 declare module "groupmq" {
   export class Queue {
-    constructor(options: { readonly redis: import("ioredis").Redis; readonly namespace: string; readonly maxAttempts: number })
+    constructor(
+      options: { readonly redis: import("ioredis").Redis; readonly namespace: string; readonly maxAttempts: number }
+    )
     add(
       job: { readonly groupId: string; readonly data: unknown; readonly delay?: number }
     ): Promise<unknown>

@@ -49,8 +49,7 @@ export const makeOpen = (exactlyOnce: boolean, options?: Partial<Rotif.RedisOpti
             ? (message) => Effect.andThen(Effect.sleep(waitMillis), plain(message))
             : plain
         }).pipe(Scope.provide(scope))
-        return () =>
-          runtime.runPromise(Effect.andThen(subscription.drain, Scope.close(scope, Exit.void)))
+        return () => runtime.runPromise(Effect.andThen(subscription.drain, Scope.close(scope, Exit.void)))
       })),
     close: () => runtime.dispose()
   }

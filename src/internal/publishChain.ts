@@ -124,14 +124,7 @@ export const make = (program: Program, ports: Ports) => {
           request = entered.request
           leaves.push(entered.leave)
         }
-        messages.push(
-          yield* Effect.tapCause(ports.encode(request), (cause) =>
-            Effect.sync(() => {
-              const from = messages.length * enters.length
-              leave(from, Exit.failCause(cause))
-              leaves.length = from
-            }))
-        )
+        messages.push(yield* ports.encode(request))
       }
       if (messages.length === 0) return []
       const appended = yield* ports.append(messages)
@@ -142,10 +135,13 @@ export const make = (program: Program, ports: Ports) => {
       leaves.length = 0
       return outcomes
     })
-    // The others wait for a batch that will not be sent.
-    const given = Effect.onExit(all, () =>
+    const given = Effect.onExit(all, (exit) =>
       Effect.sync(() => {
-        for (let from = 0; from < leaves.length; from += enters.length) leave(from, Exit.interrupt())
+        if (Exit.isSuccess(exit)) return
+        for (let from = 0; from < leaves.length; from += enters.length) {
+          // The last is the one that was refused; the others waited for a batch that will not be sent.
+          leave(from, from === messages.length * enters.length ? Exit.failCause(exit.cause) : Exit.interrupt())
+        }
       }))
     return yield* isEmpty ? given : Effect.updateContext(given, complete)
   })
