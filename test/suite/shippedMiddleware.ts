@@ -484,6 +484,46 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
       }).pipe(Effect.provide(traceInto(linked)))
     )
 
+    const batch: Array<Tracer.NativeSpan> = []
+    testProgram(
+      "makes a span for each message of a batch, also where one of them refuses the batch, and so do metrics",
+      Middleware.layer(Middleware.metrics(), Middleware.tracing()),
+      Effect.gen(function*() {
+        const { seen } = yield* listen(Text)
+        const receipts = yield* Publisher.publishAll(Text, ["a", "b"], { headers: { kept: "1" } })
+        const messages = yield* soon(Queue.takeN(seen, 2))
+        const published = batch.filter(({ kind }) => kind === "producer")
+        assert.deepStrictEqual(published.map(({ attributes }) => attributes.get("messaging.message.id")), [
+          ...receipts.map(({ id }) => id)
+        ])
+        assert.sameDeepMembers(
+          messages.map(({ headers }) => ({ ...headers })),
+          published.map(({ spanId, traceId }) => ({ kept: "1", traceparent: `00-${traceId}-${spanId}-01` }))
+        )
+        assert.deepStrictEqual(published.map(({ attributes, status }) => [attributes.get("rotif.receipt"), status._tag]), [
+          ["Published", "Ended"],
+          ["Published", "Ended"]
+        ])
+
+        // @ts-expect-error a payload that the schema does not allow
+        const error = yield* Effect.flip(Publisher.publishAll(Text, ["c", 1, "d"]))
+        assert.strictEqual(error._tag, "InvalidPayload")
+        const refused = batch.filter(({ kind }) => kind === "producer").slice(2)
+        assert.deepStrictEqual(
+          refused.map(({ attributes, status }) => [
+            status._tag === "Ended" && Exit.isFailure(status.exit) && Exit.hasInterrupts(status.exit),
+            attributes.get("error.type")
+          ]),
+          [[true, undefined], [false, "InvalidPayload"]]
+        )
+        const sent = (yield* Metric.snapshot).filter(({ id }) => id === Telemetry.MetricName.Sent)
+        assert.sameDeepMembers(
+          sent.map(({ attributes, state }) => [attributes?.["error.type"], "count" in state && Number(state.count)]),
+          [[undefined, 2], ["interrupted", 1], ["InvalidPayload", 1]]
+        )
+      }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()), Effect.provide(traceInto(batch)))
+    )
+
     const child: Array<Tracer.NativeSpan> = []
     testProgram(
       "goes on with the trace in the handler when told so, with the tracestate",
