@@ -132,7 +132,7 @@ const memory = async (
   if (state === "left") {
     await drain(peer, count, { concurrency: 100, waitMillis: 0, groups: 1, failures: 0 })
     // What is removed later is waited for; Rotif removes what is 10 seconds old, every 20 seconds.
-    const deadline = performance.now() + 60_000
+    const deadline = performance.now() + 40_000
     after = await memoryOf(client)
     while (after > before + count && performance.now() < deadline) {
       await sleep(250)

@@ -500,10 +500,13 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
           messages.map(({ headers }) => ({ ...headers })),
           published.map(({ spanId, traceId }) => ({ kept: "1", traceparent: `00-${traceId}-${spanId}-01` }))
         )
-        assert.deepStrictEqual(published.map(({ attributes, status }) => [attributes.get("rotif.receipt"), status._tag]), [
-          ["Published", "Ended"],
-          ["Published", "Ended"]
-        ])
+        assert.deepStrictEqual(
+          published.map(({ attributes, status }) => [attributes.get("rotif.receipt"), status._tag]),
+          [
+            ["Published", "Ended"],
+            ["Published", "Ended"]
+          ]
+        )
 
         // @ts-expect-error a payload that the schema does not allow
         const error = yield* Effect.flip(Publisher.publishAll(Text, ["c", 1, "d"]))
