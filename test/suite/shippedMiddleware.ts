@@ -494,7 +494,8 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
         const messages = yield* soon(Queue.takeN(seen, 2))
         const published = batch.filter(({ kind }) => kind === "producer")
         assert.deepStrictEqual(published.map(({ attributes }) => attributes.get("messaging.message.id")), [
-          ...receipts.map(({ id }) => id)
+          receipts[0]!.id,
+          receipts[1]!.id
         ])
         assert.sameDeepMembers(
           messages.map(({ headers }) => ({ ...headers })),
