@@ -75,5 +75,8 @@ export const perMessage = (
   loopMillis
 })
 
-/** The bytes Redis uses for what it stores. */
-export const memoryOf = async (server: Redis): Promise<number> => field(await server.info("memory"), "used_memory")
+/** The bytes Redis uses for what it stores; the buffers of those who are connected are not that. */
+export const memoryOf = async (server: Redis): Promise<number> => {
+  const info = await server.info("memory")
+  return field(info, "used_memory") - field(info, "mem_clients_normal")
+}

@@ -93,7 +93,7 @@ const short: ReadonlyArray<readonly [workload: string, title: string, figures: R
   ["drain at 100, 200 B", "handle, 100 at a time", ["rate", "redisMicros", "nodeMicros"]]
 ]
 
-const shortTable = ({ environment: { machine, node, redis }, workloads }: Results) => {
+const shortTable = ({ environment: { machine, node, redis, run }, workloads }: Results) => {
   const peers = Object.keys(titles).filter((peer) => short.some(([name]) => workloads[name]?.[peer] !== undefined))
   const rows = peers.map((peer) => [
     titleOf(peer),
@@ -105,7 +105,7 @@ const shortTable = ({ environment: { machine, node, redis }, workloads }: Result
   const head = ["", ...short.flatMap(([, title]) => [`${title}: msg/s`, "Redis µs", "Node µs"])]
   return `${
     markdown([head, ...rows], 1)
-  }\n\n200-byte messages; µs of CPU per message. ${machine}; Redis ${redis}, Node ${node}.`
+  }\n\n200-byte messages; µs of CPU per message. ${machine}; Redis ${redis}, Node ${node}; ${run}.`
 }
 
 const markTable = (results: Results) =>
@@ -120,9 +120,11 @@ export const table = (results: Results, size: "long" | "short" = "long"): string
   const where = Object.entries(results.environment).map(([name, value]) => `${name} ${value}`).join("; ")
   const parts = Object.entries(results.workloads).map(([name, row]) => {
     const used = columns.filter((column) => Object.values(row).some((figures) => column.of(figures) !== ""))
-    const rows = Object.entries(row).map((
-      [peer, figures]
-    ) => [titleOf(peer), ...used.map((column) => column.of(figures))])
+    const rows = Object.keys(titles).flatMap((peer) => row[peer] === undefined ? [] : [[peer, row[peer]] as const]).map(
+      (
+        [peer, figures]
+      ) => [titleOf(peer), ...used.map((column) => column.of(figures))]
+    )
     return `### ${name.charAt(0).toUpperCase()}${name.slice(1)}\n\n${
       markdown([["", ...used.map(({ title }) => title)], ...rows], 1)
     }`
