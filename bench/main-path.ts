@@ -1,6 +1,6 @@
 /**
  * The main path beside raw ioredis, in one run on a private redis-server: bulk publish and drain of 200-byte messages.
- * `npm run bench` prints rates, and Redis µs, Node µs and commands per message (CPU times tell more than rates on a shared machine).
+ * Prints rates, and Redis µs, Node µs and commands per message (CPU times tell more than rates on a shared machine).
  * `COUNT` sets the number of messages (100,000), `ROUNDS` the repetitions (3).
  */
 import { Deferred, Effect, Layer, Schema, Scope } from "effect"
