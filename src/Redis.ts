@@ -403,6 +403,7 @@ const destroy = (client: Client): void => {
 
 const socketOf = (client: Client, target: string, id: number, runId: string): Socket => {
   let isCorked = false
+  let hasWritten = false
   let pending = 0
   return {
     target,
@@ -412,11 +413,17 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
     isReady: () => client.status === "ready" && client.stream.writable,
     pending: () => pending,
     write: (commands, isAsking, done) => {
-      if (!isCorked) {
+      const { stream } = client
+      // The first command of this turn of the event loop goes at once; all others wait for its end and go in one write.
+      if (!isCorked && (hasWritten || commands.length > 1)) {
         isCorked = true
-        const { stream } = client
         stream.cork()
+      }
+      if (!hasWritten) {
+        hasWritten = true
         process.nextTick(() => {
+          hasWritten = false
+          if (!isCorked) return
           isCorked = false
           stream.uncork()
         })
