@@ -7,29 +7,13 @@
  */
 import { Deferred, Effect, Schema } from "effect"
 import { Redis as Client } from "ioredis"
-import { spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { Broadcast, Channel, Rotif } from "../src/index.ts"
+import { privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 200_000)
 const samples = Number(process.env["SAMPLES"] ?? 3_000)
 const rate = Number(process.env["RATE"] ?? 1_000)
 const rounds = Number(process.env["ROUNDS"] ?? 3)
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
-const privateServer = Effect.gen(function*() {
-  const port = yield* freePort
-  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
-  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
-  return port
-})
 
 const Payload = Schema.Struct({ id: Schema.Int, note: Schema.String, tags: Schema.Array(Schema.String) })
 const Bench = Channel.make("bench.messages", { payload: Payload })

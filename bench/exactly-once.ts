@@ -5,27 +5,11 @@
  */
 import { Deferred, Effect, Schema, Scope } from "effect"
 import { Redis as Client } from "ioredis"
-import { spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { Channel, Publisher, Rotif, Subscription, Transaction } from "../src/index.ts"
+import { field, privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 50_000)
 const rounds = Number(process.env["ROUNDS"] ?? 3)
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
-const privateServer = Effect.gen(function*() {
-  const port = yield* freePort
-  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
-  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
-  return port
-})
 
 interface Cost {
   readonly redisMicros: number
@@ -33,8 +17,6 @@ interface Cost {
   readonly commands: number
   readonly rate: number
 }
-
-const field = (info: string, name: string) => Number(new RegExp(`^${name}:(.*)$`, "m").exec(info)?.[1])
 
 const measure = Effect.fnUntraced(function*<E, R>(client: Client, body: Effect.Effect<void, E, R>) {
   const look = Effect.promise(async () => {

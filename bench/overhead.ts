@@ -12,11 +12,11 @@
  */
 import { Deferred, Effect, Layer, Schema, Scope, Tracer } from "effect"
 import { Redis as Client } from "ioredis"
-import { execFileSync, spawn } from "node:child_process"
+import { execFileSync } from "node:child_process"
 import { mkdirSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { join } from "node:path"
 import * as Now from "../src/index.ts"
+import { privateServer } from "./privateServer.ts"
 
 type Api = Pick<typeof Now, "Channel" | "Publisher" | "Rotif" | "Subscription">
 
@@ -34,21 +34,6 @@ const checkout = async (revision: string): Promise<Api> => {
   execFileSync("tar", ["-x", "-C", directory], { input: archive })
   return await import(join(directory, "src/index.ts")) as Api
 }
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
-const privateServer = Effect.gen(function*() {
-  const port = yield* freePort
-  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
-  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
-  return port
-})
 
 const payloads = Array.from({ length: total }, (_, id) => ({ id, note: "x".repeat(150), tags: ["alpha", "beta"] }))
 

@@ -4,34 +4,17 @@
  */
 import { Deferred, Effect, Schema } from "effect"
 import { Redis as Client } from "ioredis"
-import { spawn } from "node:child_process"
-import { createServer } from "node:net"
 import { Channel, Publisher, Rotif, Subscription } from "../src/index.ts"
+import { field, privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 50_000)
 const rate = 200
 const seconds = 4
 
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
-const privateServer = Effect.gen(function*() {
-  const port = yield* freePort
-  const args = ["--port", String(port), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-  const child = spawn(process.env["REDIS_SERVER"] ?? "redis-server", args, { stdio: "ignore" })
-  yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
-  return port
-})
-
 const Payload = Schema.Struct({ at: Schema.Finite, note: Schema.String })
 const note = "x".repeat(150)
 const Many = Channel.pattern("bench.*", { payload: Payload })
 
-const field = (info: string, name: string) => Number(new RegExp(`^${name}:(.*)$`, "m").exec(info)?.[1])
 const cpu = (client: Client) =>
   Effect.promise(async () => {
     const info = await client.info("cpu")
