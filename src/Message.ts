@@ -153,16 +153,18 @@ class Live implements Envelope {
       ? Effect.die(new Error(`message ${this.id} is acknowledged with its transaction, when the handler succeeds`))
       : this.#settle(ackSettlement)
   }
-  nack(options?: { readonly delay?: Duration.Input | undefined }) {
-    return this.#settle({
-      _tag: "Requeue",
-      delayMillis: options?.delay === undefined ? 0 : delayMillisOf(options.delay),
-      attempt: this.attempt + 1,
-      isRetry: true
-    })
+  // Getters of functions: a handler may take them out of the message.
+  get nack() {
+    return (options?: { readonly delay?: Duration.Input | undefined }) =>
+      this.#settle({
+        _tag: "Requeue",
+        delayMillis: options?.delay === undefined ? 0 : delayMillisOf(options.delay),
+        attempt: this.attempt + 1,
+        isRetry: true
+      })
   }
-  term(reason: string) {
-    return this.#settle({ _tag: "Bury", failure: { reason: "term", message: reasonText(reason) } })
+  get term() {
+    return (reason: string) => this.#settle({ _tag: "Bury", failure: { reason: "term", message: reasonText(reason) } })
   }
   get release() {
     return this.#settle(release(this.delivery))

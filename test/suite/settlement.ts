@@ -275,6 +275,18 @@ export const settlementSuite = (backend: Backend): void => {
     )
 
     test(
+      "works with what was taken out of the message",
+      Effect.gen(function*() {
+        const { letters, stats } = yield* settled(
+          ({ deliveryCount, nack, term }) => deliveryCount === 1 ? nack() : term("never"),
+          2
+        )
+        assert.deepStrictEqual(letters, [])
+        assert.deepInclude(stats, { retried: 1, dead: 0 })
+      })
+    )
+
+    test(
       "term: a dead letter with the reason",
       Effect.gen(function*() {
         const { letters, stats } = yield* settled((message) => message.term("customer is gone"), 1)
