@@ -282,7 +282,7 @@ export const settlementSuite = (backend: Backend): void => {
           2
         )
         assert.deepStrictEqual(letters, [])
-        assert.deepInclude(stats, { retried: 1, dead: 0 })
+        assert.deepInclude(stats, { failed: 0, retried: 1, dead: 0 })
       })
     )
 
