@@ -12,6 +12,7 @@ export default defineConfig({
     reporters: ["default", "./test/fixtures/TotalsReporter.ts"],
     pool: "forks",
     maxWorkers: 2,
+    maxConcurrency: 3,
     testTimeout: 20_000,
     hookTimeout: 30_000
   }

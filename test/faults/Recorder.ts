@@ -1,0 +1,98 @@
+/**
+ * The account of a run: what publishers were told, and what handlers saw.
+ *
+ * A message is known by its text, `<publisher>-<number>`, where a publisher counts up and publishes one after the other.
+ */
+
+/** A delivery, as its handler saw it. */
+export interface Handled {
+  readonly group: string
+  /** The consumer: an order is promised to one that handles one message at a time. */
+  readonly consumer: string
+  readonly channel: string
+  readonly text: string
+  readonly deliveryCount: number
+  /** By the clock of this machine, milliseconds. */
+  readonly at: number
+}
+
+export interface Expectation {
+  /** Every group that has to have handled all of it. */
+  readonly groups: ReadonlyArray<string>
+  /** Consumers with a concurrency of 1 whose order is looked at. Default: none. */
+  readonly ordered?: ReadonlyArray<string> | undefined
+  /** What became of it otherwise, and is known: dead letters, what is still scheduled. */
+  readonly isKept?: ((group: string, text: string) => boolean) | undefined
+}
+
+export interface Account {
+  readonly messages: number
+  readonly lost: number
+  readonly repeated: number
+  readonly violations: ReadonlyArray<string>
+}
+
+const some = (texts: ReadonlyArray<string>) => texts.slice(0, 5).join(", ") + (texts.length > 5 ? ", …" : "")
+
+export class Recorder {
+  readonly #told = new Map<string, number | undefined>()
+  readonly #handled: Array<Handled> = []
+
+  /** A publish was acknowledged. `dueAt`: nobody may see it earlier. */
+  told(text: string, dueAt?: number): void {
+    this.#told.set(text, dueAt)
+  }
+
+  handled(delivery: Handled): void {
+    this.#handled.push(delivery)
+  }
+
+  get messages(): number {
+    return this.#told.size
+  }
+
+  get deliveries(): ReadonlyArray<Handled> {
+    return this.#handled
+  }
+
+  /** The first delivery after a moment, of a group if one is given. */
+  firstAfter(at: number, group?: string): Handled | undefined {
+    return this.#handled.find((delivery) => delivery.at >= at && (group === undefined || delivery.group === group))
+  }
+
+  /** I1 to I4, as far as handlers can tell. */
+  account({ groups, isKept = () => false, ordered = [] }: Expectation): Account {
+    const counts = new Map<string, number>()
+    const latest = new Map<string, number>()
+    const violations: Array<string> = []
+    const early: Array<string> = []
+    const disordered: Array<string> = []
+    for (const { at, channel, consumer, deliveryCount, group, text } of this.#handled) {
+      const key = `${group}\n${text}`
+      counts.set(key, (counts.get(key) ?? 0) + 1)
+      const dueAt = this.#told.get(text)
+      if (dueAt !== undefined && at < dueAt) early.push(`${text} by ${dueAt - at} ms`)
+      if (deliveryCount !== 1 || !ordered.includes(consumer)) continue
+      const split = text.lastIndexOf("-")
+      const line = `${group}\n${consumer}\n${channel}\n${text.slice(0, split)}`
+      const number = Number(text.slice(split + 1))
+      if (number < (latest.get(line) ?? -1)) disordered.push(`${text} after ${latest.get(line)}`)
+      latest.set(line, number)
+    }
+    const lost = new Set<string>()
+    for (const group of groups) {
+      for (const text of this.#told.keys()) {
+        if (!counts.has(`${group}\n${text}`) && !isKept(group, text)) lost.add(`${text} for ${group}`)
+      }
+    }
+    if (lost.size > 0) violations.push(`I1: ${lost.size} lost: ${some([...lost])}`)
+    if (disordered.length > 0) violations.push(`I3: ${disordered.length} out of order: ${some(disordered)}`)
+    if (early.length > 0) violations.push(`I4: ${early.length} early: ${some(early)}`)
+    return {
+      messages: this.#told.size,
+      lost: lost.size,
+      repeated: [...counts.values()].filter((count) => count > 1).length,
+      violations
+    }
+  }
+}

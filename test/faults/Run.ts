@@ -1,0 +1,74 @@
+/**
+ * What a fault run is: it starts real servers, puts load on them, injects faults, and accounts for every message.
+ *
+ * Each repetition is a process of its own (`one.ts`), which also looks for what a run cannot see itself: rejections nobody handles,
+ * sockets, timers and fibers that are left, memory that grows. `main.ts` (`npm run faults`) repeats the runs and writes the table.
+ */
+import type { Scope } from "effect"
+import { Effect, Schedule } from "effect"
+import type { Channel } from "rotif"
+import { leftover, nothingLeft } from "../suite/kit.ts"
+
+export interface Setting {
+  readonly seed: number
+  /** The version for CI: a few seconds. The long one is what the table is made of. */
+  readonly isShort: boolean
+}
+
+export interface Outcome {
+  /** Acknowledged publishes. */
+  readonly messages: number
+  /** Faults injected. */
+  readonly faults: number
+  /** Acknowledged, and neither handled nor kept anywhere. */
+  readonly lost: number
+  /** Handled more than once by a group. */
+  readonly repeated: number
+  /** Milliseconds from the end of a fault, or from the moment its run names, to the first message that is handled again. */
+  readonly recoveries: ReadonlyArray<number>
+  /** What must not be, in words. A run passes without any. */
+  readonly violations: ReadonlyArray<string>
+}
+
+export interface Run {
+  /** Of the list in `docs/reliability.md`. */
+  readonly number: number
+  /** The row of the table: the fault, and on what. */
+  readonly title: string
+  /** The most milliseconds a recovery may take. */
+  readonly recoveryWithin?: number | undefined
+  /** What is lost is part of the fault: counted in the table, and no violation. */
+  readonly mayLose?: boolean | undefined
+  /** Default: 20. */
+  readonly repetitions?: number | undefined
+  /** The most MiB its process may take, RSS. Default: 400. */
+  readonly memoryMiB?: number | undefined
+  /** Random numbers come from `Random`, which has the seed: draw the plan of the faults first. */
+  readonly body: (setting: Setting) => Effect.Effect<Outcome, unknown, Scope.Scope>
+}
+
+/** Waits for what only a question can tell; after a minute it is a failure that says what was waited for. */
+export const until = <E, R>(
+  what: string,
+  check: Effect.Effect<boolean, E, R>,
+  within = 60_000
+): Effect.Effect<void, E, R> =>
+  Effect.timeoutOrElse(Effect.asVoid(Effect.repeat(check, { until: (done) => done, schedule: Schedule.spaced(10) })), {
+    duration: within,
+    orElse: () => Effect.die(new Error(`not within ${within} ms: ${what}`))
+  })
+
+/** Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen. */
+export const settled = Effect.fnUntraced(function*(source: Channel.Source, within = 60_000) {
+  let left: unknown
+  const isDone = Effect.map(Effect.result(leftover(source)), (result) => {
+    left = result._tag === "Success" ? result.success : result.failure
+    return JSON.stringify(left) === JSON.stringify(nothingLeft)
+  })
+  const end = performance.now() + within
+  while (!(yield* isDone)) {
+    if (performance.now() > end) return [`I5: after ${within} ms there is left ${JSON.stringify(left)}`]
+    yield* Effect.sleep(20)
+  }
+  return []
+})
