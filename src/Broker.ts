@@ -18,6 +18,7 @@
 import type { Effect, Scope } from "effect"
 import { Context, Data } from "effect"
 import type { BroadcastPort } from "./BroadcastPort.ts"
+import type { InspectionStore } from "./InspectionStore.ts"
 import type { LetterStore } from "./LetterStore.ts"
 import type { RecurringStore } from "./RecurringStore.ts"
 import type { Due, ScheduledStore } from "./ScheduledStore.ts"
@@ -474,6 +475,8 @@ export class Broker extends Context.Service<Broker, {
   readonly ping: Effect.Effect<void, BrokerError>
   /** What groups gave up on. */
   readonly letters: LetterStore
+  /** What cannot be, and is. */
+  readonly inspection: InspectionStore
   /** Messages to whoever listens now. */
   readonly broadcast: BroadcastPort
 }>()("rotif/Broker") {}

@@ -10,6 +10,7 @@ import { Clock, Effect, Layer } from "effect"
 import { Broker } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import * as Broadcast from "./internal/memory/broadcast.ts"
+import * as Inspection from "./internal/memory/inspection.ts"
 import * as Member from "./internal/memory/member.ts"
 import { Recurring } from "./internal/memory/recurring.ts"
 import { Store } from "./internal/memory/store.ts"
@@ -95,6 +96,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         awaitLetter: () => awaitWake(letters.sleepers),
         lead: () => Effect.succeed(true)
       },
+      inspection: Inspection.make(store, recurring, now),
       broadcast: Broadcast.make()
     })
   })

@@ -15,6 +15,7 @@ import * as RedisAppend from "./internal/redisAppend.ts"
 import { type Channels, relay } from "./internal/redisCommit.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
 import * as RedisBroadcast from "./internal/redisBroadcast.ts"
+import * as RedisInspection from "./internal/redisInspection.ts"
 import * as RedisLetters from "./internal/redisLetters.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import * as RedisRecurring from "./internal/redisRecurring.ts"
@@ -42,6 +43,9 @@ export interface Options {
    */
   readonly graceMillis?: number | undefined
 }
+
+/** What a mend moves in one step. */
+const mendBatch = 500
 
 /**
  * Makes the broker on the connections of `Redis`.
@@ -315,6 +319,16 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       connectionOf,
       fail,
       awaitLetter: letterChange.wait
+    }),
+    inspection: RedisInspection.make({
+      prefix,
+      shards: allKeys,
+      shardOf,
+      connectionOf,
+      connectionFor: redis.connection,
+      promote: (shard) => scheduled.promote(shard, mendBatch),
+      relay: (shard) => Effect.mapError(relay(channels, shard, mendBatch), fail("relay")),
+      fail
     }),
     broadcast: RedisBroadcast.make({ redis, connectionOf, keysOf, shardOf, shards, fail: fail("broadcast") })
   })

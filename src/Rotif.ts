@@ -12,6 +12,7 @@ import * as Deduplication from "./Deduplication.ts"
 import * as Health from "./Health.ts"
 import * as Duties from "./internal/agents/duties.ts"
 import * as Given from "./internal/given.ts"
+import * as Inspector from "./Inspector.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Redis from "./Redis.ts"
@@ -34,6 +35,7 @@ export type Services =
   | DeadLetters.DeadLetters
   | Stats.Stats
   | Health.Health
+  | Inspector.Inspector
   | Broker
   | Deduplication.Deduplication
 
@@ -95,6 +97,7 @@ export const layerBroker = (
     registry,
     DeadLetters.layer(options),
     Layer.effect(Broker, Broker),
+    Inspector.layer,
     Layer.provide(Stats.layer, registry),
     Layer.provide(Health.layer(options?.health), [registry, duties])
   )

@@ -117,6 +117,69 @@ export const make = (prefix: string, shard: number): Keys => {
   }
 }
 
+/** What a key is called behind its tag, up to the parts that name a channel, a group or something of the user's; how many of these it has. */
+const kinds = {
+  meta: { type: "hash", parts: 0 },
+  channels: { type: "hash", parts: 0 },
+  groups: { type: "hash", parts: 0 },
+  waiting: { type: "zset", parts: 0 },
+  ticks: { type: "zset", parts: 0 },
+  recurring: { type: "hash", parts: 0 },
+  dead: { type: "stream", parts: 0 },
+  counts: { type: "hash", parts: 0 },
+  undertaker: { type: "string", parts: 0 },
+  janitor: { type: "string", parts: 0 },
+  outbox: { type: "stream", parts: 0 },
+  relayed: { type: "hash", parts: 0 },
+  log: { type: "stream", parts: 1 },
+  retry: { type: "stream", parts: 2 },
+  retries: { type: "set", parts: 1 },
+  floors: { type: "hash", parts: 1 },
+  members: { type: "zset", parts: 1 },
+  bodies: { type: "hash", parts: 2 },
+  seen: { type: "string", parts: 2 },
+  offers: { type: "zset", parts: 1 },
+  offered: { type: "hash", parts: 1 },
+  marks: { type: "hash", parts: 1 },
+  oldmarks: { type: "hash", parts: 1 },
+  // The user's: a string or a hash.
+  own: { type: undefined, parts: 1 }
+} as const satisfies Record<string, { readonly type: string | undefined; readonly parts: number }>
+
+export type Kind = keyof typeof kinds
+
+/** A key that was found: what it is, if it is one of Rotif's. */
+export interface Found {
+  readonly shard: number
+  readonly kind: Kind | undefined
+  /** Its Redis type, where it has one. */
+  readonly type: string | undefined
+  readonly parts: ReadonlyArray<string>
+}
+
+const unescape = (text: string) =>
+  text.replace(/%([0-9a-f]{2})/g, (_, code: string) => String.fromCharCode(parseInt(code, 16)))
+
+const isKind = (name: string): name is Kind => Object.hasOwn(kinds, name)
+
+/** What a key is; `undefined` when it belongs to no shard of this prefix. */
+export const parse = (prefix: string, key: string): Found | undefined => {
+  const end = key.indexOf("}")
+  const shard = key.slice(prefix.length + 2, end)
+  if (!key.startsWith(`{${prefix}:`) || !/^(0|[1-9]\d{0,3})$/.test(shard)) return undefined
+  const [name = "", ...parts] = key.slice(end + 2).split(":")
+  // What the user calls his keys is his: it may have colons.
+  const kind = key[end + 1] === ":" && isKind(name) && (name === "own" || parts.length === kinds[name].parts)
+    ? name
+    : undefined
+  return {
+    shard: Number(shard),
+    kind,
+    type: kind === undefined ? undefined : kinds[kind].type,
+    parts: parts.map(unescape)
+  }
+}
+
 /**
  * The name of a waiting message in `waiting`: whom it waits for, and what it is in that one's bodies. Names and ids have no control
  * characters.
@@ -131,6 +194,13 @@ export const prefixProblem = (prefix: string): string | undefined =>
   /^[A-Za-z0-9._:-]{1,64}$/.test(prefix)
     ? undefined
     : "expected 1 to 64 characters out of letters, digits, '.', '_', ':' and '-'"
+
+/** Group, channel and id of a member of `waiting`; `undefined` when another program wrote it. */
+export const waitingParts = (member: string): readonly [group: string, channel: string, id: string] | undefined => {
+  const a = member.indexOf("\n")
+  const b = a < 0 ? -1 : member.indexOf("\n", a + 1)
+  return b < 0 ? undefined : [member.slice(0, a), member.slice(a + 1, b), member.slice(b + 1)]
+}
 
 /** The field of `marks` for a key of a channel. It has a line break; what the scripts keep there for themselves has none. */
 export const markOf = (channel: string, key: string): string => `${channel}\n${key}`

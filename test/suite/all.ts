@@ -8,6 +8,7 @@ import { deduplicationSuite } from "./deduplication.ts"
 import { exactlyOnceSuite } from "./exactlyOnce.ts"
 import type { Backend } from "./kit.ts"
 import { healthSuite } from "./health.ts"
+import { inspectorSuite } from "./inspector.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
@@ -42,7 +43,8 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   middlewareSuite,
   shippedMiddlewareSuite,
   statsSuite,
-  healthSuite
+  healthSuite,
+  inspectorSuite
 ]
 
 export const runSuites = (backend: Backend): void => {

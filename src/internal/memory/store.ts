@@ -295,6 +295,12 @@ export class Store {
     }
   }
 
+  /** Whether something waits that was due at or before this time. */
+  overdue(millis: number): boolean {
+    const { first } = this.waiting
+    return first !== undefined && first.dueAtMillis <= millis
+  }
+
   // Looking ----------------------------------------------------------------------------------------------------------
 
   stats(matches: (channel: string) => boolean, nowMillis: number): ReadonlyArray<ChannelStats> {

@@ -1,0 +1,266 @@
+/**
+ * Looks for what cannot be in the data of a namespace, and mends what can be mended without losing a message.
+ *
+ * @since 0.1.0
+ */
+import type { Duration } from "effect"
+import { Context, Data, Effect, Layer, Result, Stream } from "effect"
+import type { BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
+import type { Finding, Looked, Suspect } from "./InspectionStore.ts"
+import * as Given from "./internal/given.ts"
+
+export { Finding, Kind } from "./InspectionStore.ts"
+export type { Looked } from "./InspectionStore.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * How late something may be before it counts as never moved, and how long a delivery whose message is gone may be left alone before it
+   * counts as a ghost. Longer than the longest lease of the namespace. Default 2 minutes.
+   */
+  readonly tolerance?: Duration.Input | undefined
+  /** What looks wrong is judged again after so long, and counts if it is so then. Default 1 second. */
+  readonly confirmAfter?: Duration.Input | undefined
+  /** The walk ends when it has found so many. Default 1,000, at most 100,000. */
+  readonly limit?: number | undefined
+}
+
+/**
+ * An option cannot be used. Nothing was done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidInspectorOption extends Data.TaggedError("InvalidInspectorOption")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/**
+ * What a walk has found.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report {
+  readonly findings: ReadonlyArray<Finding>
+  /** What was looked at. */
+  readonly looked: Looked
+  /** `false` when the walk ended at `limit`, before it had seen everything. */
+  readonly isComplete: boolean
+  /** `false` where the server does not permit to list keys (`SCAN`): then keys that nothing names were not found. */
+  readonly listsKeys: boolean
+}
+
+/**
+ * What `repair` has done.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Repair {
+  /** What was mended. */
+  readonly mended: ReadonlyArray<Finding>
+  /** What was only found: somebody has to look. */
+  readonly left: ReadonlyArray<Finding>
+  readonly isComplete: boolean
+  readonly listsKeys: boolean
+}
+
+/**
+ * The service behind the functions of this module.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Inspector extends Context.Service<Inspector, {
+  readonly verify: (options?: Options) => Effect.Effect<Report, BrokerError | InvalidInspectorOption>
+  readonly repair: (options?: Options) => Effect.Effect<Repair, BrokerError | InvalidInspectorOption>
+  readonly findings: (options?: Options) => Stream.Stream<Finding, BrokerError | InvalidInspectorOption>
+}>()("rotif/Inspector") {}
+
+const nothing: Looked = {
+  keys: 0,
+  channels: 0,
+  groups: 0,
+  pending: 0,
+  ready: 0,
+  waiting: 0,
+  bodies: 0,
+  letters: 0,
+  recurring: 0
+}
+
+const plus = (looked: Looked, more: Partial<Looked> | undefined): Looked => {
+  const out: Record<string, number> = { ...looked }
+  for (const [name, count] of Object.entries(more ?? {})) out[name] = (out[name] ?? 0) + count
+  return out as unknown as Looked
+}
+
+/** So many are judged at a time. */
+const judgedAtOnce = 8
+
+/** After so many rounds what is still found is left to the next call: what a round mends may bring out something else. */
+const mostRounds = 5
+
+const given = (options: Options = {}) =>
+  Effect.gen(function*() {
+    const read = <A>(found: Result.Result<A, Given.Problem>) =>
+      Effect.mapError(Effect.fromResult(found), (problem) => new InvalidInspectorOption(problem))
+    return {
+      toleranceMillis: yield* read(Given.span("tolerance", options.tolerance, { usual: 120_000, least: 0 })),
+      confirmMillis: yield* read(Given.span("confirmAfter", options.confirmAfter, { usual: 1_000, least: 0 })),
+      limit: yield* read(Given.count("limit", options.limit, { usual: 1_000, least: 1 }))
+    }
+  })
+
+interface Step {
+  readonly looked: Partial<Looked> | undefined
+  readonly found: ReadonlyArray<Suspect>
+}
+
+/**
+ * The service, on a broker. Part of `Rotif.layer`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Inspector, never, Broker> = Layer.effect(
+  Inspector,
+  Effect.gen(function*() {
+    const { inspection } = yield* Broker
+
+    /** What is seen twice: when it is read, and at one time a moment later. */
+    const steps = (toleranceMillis: number, confirmMillis: number): Stream.Stream<Step, BrokerError> =>
+      Stream.mapEffect(inspection.walk({ toleranceMillis }), ({ looked, suspects }) =>
+        suspects.length === 0
+          ? Effect.succeed({ looked, found: [] })
+          : Effect.gen(function*() {
+            const first = yield* Effect.filter(suspects, ({ judge }) => judge, { concurrency: judgedAtOnce })
+            if (first.length === 0) return { looked, found: [] }
+            yield* Effect.sleep(confirmMillis)
+            return { looked, found: yield* Effect.filter(first, ({ judge }) => judge, { concurrency: judgedAtOnce }) }
+          }))
+
+    /** A walk up to `limit`; `onFound` says of each whether it belongs to the findings. */
+    const walk = Effect.fnUntraced(function*(
+      { confirmMillis, limit, toleranceMillis }: Effect.Success<ReturnType<typeof given>>,
+      onFound: (suspect: Suspect) => Effect.Effect<boolean, BrokerError>
+    ) {
+      let looked = nothing
+      const findings: Array<Finding> = []
+      yield* steps(toleranceMillis, confirmMillis).pipe(
+        Stream.mapEffect(Effect.fnUntraced(function*(step) {
+          looked = plus(looked, step.looked)
+          for (const suspect of step.found) {
+            if ((yield* onFound(suspect)) && findings.length < limit) findings.push(suspect.finding)
+          }
+        })),
+        Stream.takeWhile(() => findings.length < limit),
+        Stream.runDrain
+      )
+      return { findings, looked, isComplete: findings.length < limit }
+    })
+
+    return {
+      verify: Effect.fn("Inspector.verify")(function*(options) {
+        const settings = yield* given(options)
+        const listsKeys = yield* inspection.listsKeys
+        return { ...yield* walk(settings, () => Effect.succeed(true)), listsKeys }
+      }),
+      repair: Effect.fn("Inspector.repair")(function*(options) {
+        const settings = yield* given(options)
+        const listsKeys = yield* inspection.listsKeys
+        const mended: Array<Finding> = []
+        for (let round = 1;; round++) {
+          const before = mended.length
+          const { findings, isComplete } = yield* walk(
+            settings,
+            ({ finding, mend = Effect.succeed(false) }) =>
+              Effect.map(mend, (isMended) => {
+                if (isMended) mended.push(finding)
+                return !isMended
+              })
+          )
+          if (mended.length === before || round === mostRounds) return { mended, left: findings, isComplete, listsKeys }
+        }
+      }),
+      findings: (options) =>
+        Stream.unwrap(
+          Effect.map(given(options), ({ confirmMillis, limit, toleranceMillis }) =>
+            steps(toleranceMillis, confirmMillis).pipe(
+              Stream.map(({ found }) =>
+                found.map(({ finding }) => finding)
+              ),
+              Stream.flattenIterable,
+              Stream.take(limit)
+            ))
+        )
+    }
+  })
+)
+
+/**
+ * Goes through a namespace and reports what cannot be: messages in two states, times that passed, ghosts, keys that nothing names, counts that
+ * are wrong.
+ *
+ * **Details**: it changes nothing, and works while everything else does: what is found counts when it is so again a moment later, seen
+ * at one time. The work is proportional to the number of keys, and of messages that are handed out or wait; logs are not read. It
+ * goes in pages, each a few milliseconds of Redis at most. See `docs/verify.md`.
+ *
+ * **Errors**: `BrokerError` when the backend does not answer; calling again is safe. `InvalidInspectorOption`.
+ *
+ * **Example** (Failing a check when something is wrong)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Inspector } from "rotif"
+ *
+ * const check = Effect.gen(function*() {
+ *   const { findings } = yield* Inspector.verify()
+ *   for (const { key, kind, message } of findings) yield* Effect.logError(`${kind} ${key}: ${message}`)
+ *   return findings.length === 0
+ * })
+ * ```
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const verify = (
+  options?: Options
+): Effect.Effect<Report, BrokerError | InvalidInspectorOption, Inspector> =>
+  Inspector.use((inspector) => inspector.verify(options))
+
+/**
+ * Verifies, and mends what can be mended without losing a message.
+ *
+ * **Details**: each mend judges once more, in the same step. What would lose something is only reported, in `left`. Called again, it
+ * finds nothing it could mend; any number of processes may call it at once.
+ *
+ * **Errors**: `BrokerError` when the backend does not answer; what was mended by then stays so, and calling again is safe.
+ * `InvalidInspectorOption`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const repair = (
+  options?: Options
+): Effect.Effect<Repair, BrokerError | InvalidInspectorOption, Inspector> =>
+  Inspector.use((inspector) => inspector.repair(options))
+
+/**
+ * What `verify` finds, as it finds it.
+ *
+ * **Errors**: as of `verify`.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const findings = (
+  options?: Options
+): Stream.Stream<Finding, BrokerError | InvalidInspectorOption, Inspector> =>
+  Stream.unwrap(Inspector.use((inspector) => Effect.succeed(inspector.findings(options))))

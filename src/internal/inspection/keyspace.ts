@@ -1,0 +1,134 @@
+/** The keys of a page of SCAN: those that are none of Rotif's, of a wrong type, or kept for nobody. */
+import { Effect } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Suspect } from "../../InspectionStore.ts"
+import type { Command } from "../../Redis.ts"
+import type { Found } from "../keys.ts"
+import { judgeExpiry } from "../scripts/judgeExpiry.ts"
+import { judgeRecord } from "../scripts/judgeRecord.ts"
+import { judgeRetries } from "../scripts/judgeRetries.ts"
+import type { Ground } from "./ground.ts"
+import { brokenChannel, type Registry, unregistered } from "./registry.ts"
+
+/** A window that would never end is ended after so long: the longest that a publish asks for unless told otherwise. */
+const windowMillis = 86_400_000
+
+export interface Key {
+  readonly key: string
+  readonly found: Found
+}
+
+export const keys = (
+  ground: Ground,
+  registry: Registry,
+  shardOf: (channel: string) => number,
+  some: ReadonlyArray<Key>
+): Effect.Effect<ReadonlyArray<Suspect>, BrokerError> =>
+  Effect.gen(function*() {
+    const { ask, keys, suspect } = ground
+    const { shard } = keys
+    const isTimed = ({ kind }: Found) => kind === "seen" || kind === "janitor" || kind === "undertaker"
+    const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
+      ["type", key],
+      isTimed(found)
+        ? ["pttl", key]
+        : kind === "retry"
+        ? ["sismember", keys.retries(parts[0]!), parts[1]!]
+        : ["exists", key]
+    ]))
+    const typeOf = (key: string) => Effect.map(ask([["type", key]]), ([type]) => String(type))
+    const isThere = (key: string) => Effect.map(typeOf(key), (type) => type !== "none")
+    const suspects: Array<Suspect> = []
+    for (const [i, { found, key }] of some.entries()) {
+      const [type, second] = [String(replies[2 * i]), replies[2 * i + 1]]
+      const { kind, parts } = found
+      const [first = "", last = first] = parts
+      if (type === "none") continue
+      if (kind === undefined) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "UnknownKey",
+            key,
+            message: "the key is none of Rotif's: another program wrote it, or another version, and it can be removed"
+          },
+          judge: isThere(key)
+        })
+        continue
+      }
+      if (found.type !== undefined && type !== found.type) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "WrongType",
+            key,
+            message: `the key is a ${type} and must be a ${found.type}: what needs it fails until it is removed`
+          },
+          judge: Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)
+        })
+        continue
+      }
+      const hasChannel = kind === "log" || kind === "retry" || kind === "bodies" || kind === "seen"
+      const channel = kind === "log" || kind === "seen" ? first : last
+      if (hasChannel && shardOf(channel) !== shard) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "Misplaced",
+            key,
+            channel,
+            message: `the channel belongs to shard ${
+              shardOf(channel)
+            }: nobody looks for it here. Was the number of shards changed?`
+          },
+          judge: isThere(key)
+        })
+      } else if (isTimed(found) && second === -1) {
+        suspects.push(suspect(
+          {
+            kind: "NoExpiry",
+            key,
+            message: kind === "seen"
+              ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
+              : "a duty is given to one process for ever",
+            repair: kind === "seen" ? "ends it after a day" : "ends it"
+          },
+          judgeExpiry,
+          [key],
+          [kind === "seen" ? windowMillis : 0]
+        ))
+      } else if (kind === "log" && !registry.channels.has(first)) {
+        suspects.push(brokenChannel(ground, first, "name"))
+      } else if (kind === "retry" && second === 0) {
+        suspects.push(suspect(
+          {
+            kind: "UnlistedRetries",
+            key,
+            group: first,
+            channel: last,
+            message: "messages are ready again, and the group does not know of their stream",
+            repair: "makes it known"
+          },
+          judgeRetries,
+          [key, keys.retries(first), keys.meta],
+          [first, last, keys.events]
+        ))
+      } else if (kind === "floors" && !registry.groups.has(first)) {
+        suspects.push(unregistered(ground, key, first, undefined, isThere(key)))
+      } else if ((kind === "members" || kind === "marks" || kind === "oldmarks") && !registry.groups.has(first)) {
+        suspects.push(suspect(
+          {
+            kind: "OrphanRecord",
+            key,
+            group: first,
+            message: "it is kept for a group that is gone",
+            repair: "removes it, if nothing else of the group is left"
+          },
+          judgeRecord,
+          [keys.groups, keys.floors(first), keys.retries(first), key],
+          [first]
+        ))
+      }
+    }
+    return suspects
+  })

@@ -1,0 +1,37 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Whether a body waits for no time. Mending makes it due at once; where it waits for a group, it makes sure that the group will read it.
+ *
+ * KEYS: waiting, bodies, retry stream, retries of the group, meta, groups. ARGV: `look` or `mend`, group ("": it is scheduled), channel, id,
+ * events channel. Reply: 1 when it is so, 2 when so of a group that is not registered (it may be being removed: that is not mended), else 0.
+ */
+export const judgeBody: Script = {
+  name: "judgeBody",
+  lua: `
+local waiting, bodies, retry, retries, meta, groups = unpack(KEYS)
+local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local member = group .. '\\n' .. channel .. '\\n' .. id
+if redis.call('HEXISTS', bodies, id) == 0 or redis.call('ZSCORE', waiting, member) then return 0 end
+if group ~= '' then
+  local registered = false
+  for _, field in ipairs(redis.call('HKEYS', groups)) do
+    if string.sub(field, 1, #group + 1) == group .. '\\n' then registered = true end
+  end
+  if not registered then return 2 end
+end
+if step == 'mend' then
+  local time = redis.call('TIME')
+  redis.call('ZADD', waiting, time[1] * 1000 + math.floor(time[2] / 1000), member)
+  if group ~= '' then
+    if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+    if redis.call('SADD', retries, channel) == 1 then
+      redis.call('HINCRBY', meta, 'v', 1)
+      redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+    end
+  end
+  redis.call('PUBLISH', events, 'due')
+end
+return 1
+`
+}

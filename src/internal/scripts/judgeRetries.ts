@@ -1,0 +1,22 @@
+import type { Script } from "../../Redis.ts"
+
+/**
+ * Whether a retry stream is there that its group does not know of. Mending lists it.
+ *
+ * KEYS: retry stream, retries of the group, meta. ARGV: `look` or `mend`, group, channel, events channel.
+ * Reply: 1 when it is so, else 0.
+ */
+export const judgeRetries: Script = {
+  name: "judgeRetries",
+  lua: `
+local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
+local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if redis.call('TYPE', retry).ok ~= 'stream' or redis.call('SISMEMBER', retries, channel) == 1 then return 0 end
+if step == 'mend' then
+  redis.call('SADD', retries, channel)
+  redis.call('HINCRBY', meta, 'v', 1)
+  redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+end
+return 1
+`
+}
