@@ -14,7 +14,7 @@ import type { BrokerError } from "./Broker.ts"
  * - Channels and groups: `UnregisteredChannel`, `MissingLog`, `Unreadable`, `UnlistedRetries`, `UnregisteredGroup`, `LostGroup`, `FloorBeyondCursor`.
  * - Messages: `TwoStates`, `Overdue`, `BodyWithoutTime`, `TimeWithoutBody`, `GhostDelivery`, `Unrelayed`.
  * - Recurring messages: `OverdueTick`, `TickWithoutDefinition`, `DefinitionWithoutTick`.
- * - Dead letters and counts: `LostOffer`, `LetterCount`, `Miscounted`.
+ * - Dead letters and counts: `LostOffer`, `LetterCount`, `Miscounted`, `LostMessages`.
  *
  * @category models
  * @since 0.1.0
@@ -43,7 +43,8 @@ export const Kind = Schema.Literals([
   "DefinitionWithoutTick",
   "LostOffer",
   "LetterCount",
-  "Miscounted"
+  "Miscounted",
+  "LostMessages"
 ])
 
 /**

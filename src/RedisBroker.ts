@@ -328,6 +328,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       connectionFor: redis.connection,
       promote: (shard) => scheduled.promote(shard, mendBatch),
       relay: (shard) => Effect.mapError(relay(channels, shard, mendBatch), fail("relay")),
+      stats: stats.lookIn,
       fail
     }),
     broadcast: RedisBroadcast.make({ redis, connectionOf, keysOf, shardOf, shards, fail: fail("broadcast") })

@@ -6,6 +6,7 @@ import { Effect, Stream } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import type { InspectionStore, Page, Suspect } from "../InspectionStore.ts"
 import type { Connection, RedisError } from "../Redis.ts"
+import type { ChannelStats } from "../StatsStore.ts"
 import * as Grounds from "./inspection/ground.ts"
 import * as Keyspace from "./inspection/keyspace.ts"
 import * as Letters from "./inspection/letters.ts"
@@ -28,11 +29,15 @@ export interface Setup {
   readonly connectionFor: (key: string) => Connection
   readonly promote: (shard: number) => Effect.Effect<unknown, BrokerError>
   readonly relay: (shard: number) => Effect.Effect<unknown, BrokerError>
+  readonly stats: (
+    shard: number,
+    channels: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<ChannelStats>, RedisError>
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
 }
 
 export const make = (setup: Setup): InspectionStore => {
-  const { connectionFor, connectionOf, fail, prefix, promote, relay, shardOf, shards } = setup
+  const { connectionFor, connectionOf, fail, prefix, promote, relay, shardOf, shards, stats } = setup
   const failed = fail("inspection")
   const grounds = shards.map((keys) => Grounds.make(keys, connectionOf(keys.shard), failed))
 
@@ -69,6 +74,16 @@ export const make = (setup: Setup): InspectionStore => {
       Effect.mapError(failed)
     )
   })
+
+  /** One by one where a key has a wrong type: it takes nobody else's account with it. */
+  const statsOf = (shard: number) => (names: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError> =>
+    stats(shard, names).pipe(
+      Effect.catchIf(Grounds.isElsewhere, () =>
+        names.length === 1
+          ? Effect.succeed([])
+          : Effect.map(Effect.forEach(names, (name) => statsOf(shard)([name])), (all) => all.flat())),
+      Effect.mapError((error) => error._tag === "RedisError" ? failed(error) : error)
+    )
 
   /** What only a key tells: for whom something waits, and to which subscriptions dead letters were offered. */
   interface Seen {
@@ -168,7 +183,10 @@ export const make = (setup: Setup): InspectionStore => {
       Stream.flatMap((source) =>
         Stream.unwrap(Effect.map(ask([["xinfo", "GROUPS", source.key]]), ([reply]) => {
           const found = Grounds.groupsIn(reply).get(source.group)
-          const open = Streams.ready(ground, source, found?.at ?? "0-0", remembered)
+          const open = Stream.concat(
+            Streams.ready(ground, source, found?.at ?? "0-0", remembered),
+            Stream.succeed({ suspects: [Streams.settled(ground, source)] })
+          )
           return found === undefined || found.pending === 0
             ? open
             : Stream.concat(Streams.ghosts(ground, source, toleranceMillis), open)
@@ -178,6 +196,9 @@ export const make = (setup: Setup): InspectionStore => {
 
     return Stream.fromEffect(Registry.entries(ground, registry)).pipe(
       Stream.concat(places),
+      Stream.concat(
+        Grounds.chunks([...registry.channels.keys()], channelsPerStep, (some) => Registry.accounts(ground, some, statsOf(keys.shard)))
+      ),
       Stream.concat(
         Stream.suspend(() => Stream.fromIterable(sources)).pipe(
           Stream.flatMap((source) => Streams.ghosts(ground, source, toleranceMillis))

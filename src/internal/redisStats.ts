@@ -141,5 +141,9 @@ export const make = ({ connectionOf, fail, shards }: Setup) => {
     read: (selector) => Effect.mapError(look(selector, true), fail("stats"))
   }
 
-  return { look, store }
+  /** At named channels of one shard. */
+  const lookIn = (shard: number, names: ReadonlyArray<string>) =>
+    readShard(shards[shard]!, matcherOf({ _tag: "Channels", names }), false)
+
+  return { look, lookIn, store }
 }

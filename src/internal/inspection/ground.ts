@@ -10,7 +10,7 @@ import type { Keys } from "../keys.ts"
 export const commandsPerCall = 500
 
 /** What can neither be read nor mended as things stand, and is no reason to end: the wrong key itself is reported. */
-const isElsewhere = (error: RedisError) => error.reason === "NoGroup" || error.message.startsWith("WRONGTYPE")
+export const isElsewhere = (error: RedisError) => error.reason === "NoGroup" || error.message.startsWith("WRONGTYPE")
 
 export interface Ground {
   readonly keys: Keys

@@ -87,7 +87,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
           for (const [i, { channel, group, id, member, origin }] of known.entries()) {
             const leases = replies[2 * i + 1] as ReadonlyArray<unknown> | undefined
             const position = remembered.get(member)
-            if (replies[2 * i] == null && (leases ?? []).length === 0 && position === undefined) continue
+            if (typeof replies[2 * i] !== "string" && (leases ?? []).length === 0 && position === undefined) continue
             const names = [keys.dead, keys.waiting, keys.log(channel), keys.retry(group, channel)]
             suspects.push({
               finding: {
@@ -96,7 +96,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
                 key: keys.dead,
                 group,
                 channel,
-                id,
+                id: `${keys.shard}:${id}`,
                 message: "the group has given it up, and is still to handle it: remove the letter if it is not wanted"
               },
               judge: Effect.map(
@@ -132,7 +132,7 @@ export const offers = ({ ask, keys, suspect }: Ground, name: string): Stream.Str
               {
                 kind: "LostOffer",
                 key: keys.offered(name),
-                id,
+                id: `${keys.shard}:${id}`,
                 message:
                   `the dead letter counts as offered to the subscription "${name}", and would never be offered again`,
                 repair: "offers it again, or forgets it where the letter is gone"

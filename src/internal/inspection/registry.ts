@@ -1,8 +1,9 @@
 /** Channels and groups: what is registered, what is there, and how far each group is. */
-import { Effect } from "effect"
+import { Effect, Result } from "effect"
 import type { BrokerError } from "../../Broker.ts"
-import type { Page, Suspect } from "../../InspectionStore.ts"
+import type { Finding, Page, Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
+import type { ChannelStats, GroupStats } from "../../StatsStore.ts"
 import { compile } from "../pattern.ts"
 import { attach } from "../scripts/attach.ts"
 import { channel as channelScript } from "../scripts/channel.ts"
@@ -39,13 +40,10 @@ export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError
     }
   })
 
-const areLimits = (text: string): boolean => {
-  try {
-    const value: unknown = text === "" ? {} : JSON.parse(text)
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-  } catch {
-    return false
-  }
+const limitsIn = (text: string): Record<string, unknown> | undefined => {
+  const parsed = Result.try(() => (text === "" ? {} : JSON.parse(text)) as Record<string, unknown> | null)
+  const value = Result.getOrElse(parsed, () => null)
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value : undefined
 }
 
 /** A channel that has a log and is not registered, or the other way round. */
@@ -81,7 +79,7 @@ export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<P
     const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => !/^[^\n]+\n[^\n]+$/.test(field))
     return {
       suspects: [
-        ...[...channels].filter(([, limits]) => !areLimits(limits)).map(([channel, limits]) =>
+        ...[...channels].filter(([, limits]) => limitsIn(limits) === undefined).map(([channel, limits]) =>
           suspect(
             {
               kind: "Unreadable",
@@ -136,6 +134,53 @@ export const unregistered = (
     )
   })
 })
+
+/** Accounts that do not add up, and messages that were removed although no limit did. */
+export const accounts = (
+  { ask, keys }: Ground,
+  channels: ReadonlyArray<string>,
+  look: (channels: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
+): Effect.Effect<Page, BrokerError> => {
+  type Problem = Pick<Finding, "kind" | "group" | "channel" | "message">
+  const problemOf = (
+    { channel, dead, due, group, lost = 0, pending, ready, removed, totals }: GroupStats,
+    limits: unknown
+  ): ReadonlyArray<Problem> => {
+    const wrong = Object.entries({ pending, ready, due, "dead now": dead, removed, lost, ...totals })
+      .filter(([, count]) => count < 0)
+    if (wrong.length > 0) {
+      const message = `${wrong.map(([name, count]) => `${name} is ${count}`).join(", ")}: statistics are wrong until the ` +
+        "group is removed"
+      return [{ kind: "Miscounted", group, channel, message }]
+    }
+    if (lost <= 0 || Object.keys(limitsIn(String(limits ?? "")) ?? {}).length > 0) return []
+    const message = `${lost} messages were removed before the group had handled them, and the channel has no limits: ` +
+      "another program removed them, or the channel had limits once"
+    return [{ kind: "LostMessages", group, channel, message }]
+  }
+  const problems = (names: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const stats = yield* look(names)
+      const replies = yield* ask(stats.flatMap(({ channel }): ReadonlyArray<Command> => [
+        ["hget", keys.channels, channel],
+        ["xinfo", "GROUPS", keys.log(channel)]
+      ]))
+      return stats.flatMap(({ groups }, i) => {
+        // A group that is lost begins a new account when it is there again.
+        const present = groupsIn(replies[2 * i + 1])
+        return groups.flatMap((one) => present.has(one.group) ? problemOf(one, replies[2 * i]) : [])
+      })
+    })
+  return Effect.map(problems(channels), (found) => ({
+    suspects: found.map((problem): Suspect => ({
+      finding: { shard: keys.shard, key: keys.counts, ...problem },
+      judge: Effect.map(
+        problems([problem.channel!]),
+        (now) => now.some(({ group, kind }) => group === problem.group && kind === problem.kind)
+      )
+    }))
+  }))
+}
 
 /** Some channels with their groups. What is handed out there is to be looked at, too. */
 export const places = (

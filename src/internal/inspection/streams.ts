@@ -7,6 +7,7 @@ import { waitingMember } from "../keys.ts"
 import type { RawEntries, RawPending } from "../redisLease.ts"
 import { judgeLease } from "../scripts/judgeLease.ts"
 import { judgeReady } from "../scripts/judgeReady.ts"
+import { judgeSettled } from "../scripts/judgeSettled.ts"
 import { strayLeases } from "../scripts/strayLeases.ts"
 import { type Ground, isPosition, paged } from "./ground.ts"
 
@@ -52,6 +53,23 @@ export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source,
   )
 }
 
+/** Whether as many of a retry stream count as settled as were; only where nothing of it is left to be read, for then it is known. */
+export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Source): Suspect =>
+  suspect(
+    {
+      kind: "Miscounted",
+      key: keys.counts,
+      group,
+      channel,
+      id: `z\n${group}\n${channel}`,
+      message: "more or fewer of the messages that were ready again count as settled than were: statistics are wrong",
+      repair: "writes the right count"
+    },
+    judgeSettled,
+    [key, keys.counts],
+    [group, channel]
+  )
+
 /** What is in a retry stream and not settled: remembered as `origin` of group and channel → position, and looked for elsewhere. */
 export const ready = (
   ground: Ground,
@@ -90,7 +108,7 @@ export const ready = (
       for (const [i, { origin, position }] of messages.entries()) {
         const member = waitingMember(group, channel, origin)
         if (remembered.size < mostRemembered) remembered.set(member, position)
-        const waits = typeof replies[2 * i] === "string" || typeof replies[2 * i] === "number"
+        const waits = typeof replies[2 * i] === "string"
         const isLeased = Array.isArray(replies[2 * i + 1]) && (replies[2 * i + 1] as ReadonlyArray<unknown>).length > 0
         const twice = (where: "waiting" | "log", message: string, repair: string) =>
           suspects.push(suspect(
