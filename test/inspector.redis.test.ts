@@ -159,9 +159,10 @@ describe("Inspector: keys", () => {
       yield* server.command("zadd", keys.members("gone"), 1, "me")
       yield* server.command("hset", keys.marks("gone"), "texts\nk", "")
       const found = yield* verify
-      assert.sameDeepMembers(brief(found), [keys.members("gone"), keys.marks("gone")].map((key) =>
-        it1("OrphanRecord", key, { group: "gone" })
-      ))
+      assert.sameDeepMembers(
+        brief(found),
+        [keys.members("gone"), keys.marks("gone")].map((key) => it1("OrphanRecord", key, { group: "gone" }))
+      )
       yield* server.command("hset", keys.floors("gone"), "texts", "1-0")
       const { left, mended } = yield* Inspector.repair(options)
       assert.deepStrictEqual(mended, [])
@@ -279,11 +280,14 @@ describe("Inspector: messages", () => {
   broken("a body of a group that is not registered is left alone", (server) =>
     Effect.gen(function*() {
       yield* server.command("hset", keys.bodies("gone", "texts"), "1-0", "{}\n\"a\"")
-      yield* reports(/subscribe and repair/, it1("BodyWithoutTime", keys.bodies("gone", "texts"), {
-        group: "gone",
-        channel: "texts",
-        id: "1-0"
-      }))
+      yield* reports(
+        /subscribe and repair/,
+        it1("BodyWithoutTime", keys.bodies("gone", "texts"), {
+          group: "gone",
+          channel: "texts",
+          id: "1-0"
+        })
+      )
     }))
 
   broken("a body that cannot be read", (server) =>
@@ -322,19 +326,22 @@ describe("Inspector: messages", () => {
       assert.deepStrictEqual(yield* server.command("xpending", log, "g"), [0, null, null, null])
     }))
 
-  broken("a delivery in the retry stream whose message is gone; the account is right again", (server) =>
-    Effect.gen(function*() {
-      const { delivery, member } = yield* oneLeased(server)
-      yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
-      yield* take(member, 1)
-      const [[again]] = (yield* server.command("xrange", retry, "-", "+")) as [[string]]
-      yield* server.command("xclaim", retry, "g", "me", 0, again, "IDLE", 100_000, "JUSTID")
-      yield* server.command("xdel", retry, again)
-      const { left, mended } = yield* Inspector.repair(options)
-      assert.deepStrictEqual(brief(mended), [it1("GhostDelivery", retry, { ...about, id: again })])
-      assert.deepStrictEqual(brief(left), [it1("LostMessages", keys.counts, about)])
-      assert.deepInclude(Stats.ofGroup(yield* Stats.channels(Text), "g"), { pending: 0, ready: 0, lost: 1 })
-    }))
+  broken(
+    "a delivery in the retry stream whose message is gone; the account is right again",
+    (server) =>
+      Effect.gen(function*() {
+        const { delivery, member } = yield* oneLeased(server)
+        yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+        yield* take(member, 1)
+        const [[again]] = (yield* server.command("xrange", retry, "-", "+")) as [[string]]
+        yield* server.command("xclaim", retry, "g", "me", 0, again, "IDLE", 100_000, "JUSTID")
+        yield* server.command("xdel", retry, again)
+        const { left, mended } = yield* Inspector.repair(options)
+        assert.deepStrictEqual(brief(mended), [it1("GhostDelivery", retry, { ...about, id: again })])
+        assert.deepStrictEqual(brief(left), [it1("LostMessages", keys.counts, about)])
+        assert.deepInclude(Stats.ofGroup(yield* Stats.channels(Text), "g"), { pending: 0, ready: 0, lost: 1 })
+      })
+  )
 
   broken("waiting and in the log", (server) =>
     Effect.gen(function*() {
@@ -424,14 +431,23 @@ describe("Inspector: recurring messages, dead letters, counts", () => {
       yield* member.bury([{ delivery, failure: { reason: "term", message: "no" } }])
       const { letters: [letter] } = yield* DeadLetters.list()
       const broker = yield* Broker.Broker
-      assert.lengthOf((yield* broker.letters.offer(0, { name: "n", limit: 1, leaseMillis: 1, start: "earliest" })).offers, 1)
+      assert.lengthOf(
+        (yield* broker.letters.offer(0, { name: "n", limit: 1, leaseMillis: 1, start: "earliest" })).offers,
+        1
+      )
       yield* server.command("del", keys.offers("n"))
       yield* server.command("hset", keys.offered("n"), "1-0", "1\n")
       const found = yield* verify
-      assert.sameDeepMembers(brief(found), [letter!.letterId, "0:1-0"].map((id) => it1("LostOffer", keys.offered("n"), { id })))
+      assert.sameDeepMembers(
+        brief(found),
+        [letter!.letterId, "0:1-0"].map((id) => it1("LostOffer", keys.offered("n"), { id }))
+      )
       assert.lengthOf((yield* Inspector.repair(options)).mended, 2)
       assert.deepStrictEqual(yield* verify, [])
-      assert.lengthOf((yield* broker.letters.offer(0, { name: "n", limit: 5, leaseMillis: 1, start: "earliest" })).offers, 1)
+      assert.lengthOf(
+        (yield* broker.letters.offer(0, { name: "n", limit: 5, leaseMillis: 1, start: "earliest" })).offers,
+        1
+      )
     }))
 
   broken("counts that are wrong", (server) =>
@@ -461,9 +477,28 @@ describe("Inspector.verify", () => {
     Effect.gen(function*() {
       yield* Publisher.publish(Text, "a")
       const kinds = Object.values(keys).filter((key) => typeof key === "string" && !/:(events|casts)$/.test(key))
-      const names = [...kinds, log, retry, bodies, keys.retries("g"), keys.floors("g"), keys.members("g"), keys.marks("g"),
-        keys.offers("n"), keys.offered("n"), keys.bodies("%", "\u0000"), keys.log("__proto__"), "{rotif:0}:", "{rotif:0}:log",
-        "{rotif:0}:log:%zz", "{rotif:0}:log:a:b", "{rotif:0}x", "{rotif:0", "{rotif:-1}:meta", "{rotif:99999}:meta"]
+      const names = [
+        ...kinds,
+        log,
+        retry,
+        bodies,
+        keys.retries("g"),
+        keys.floors("g"),
+        keys.members("g"),
+        keys.marks("g"),
+        keys.offers("n"),
+        keys.offered("n"),
+        keys.bodies("%", "\u0000"),
+        keys.log("__proto__"),
+        "{rotif:0}:",
+        "{rotif:0}:log",
+        "{rotif:0}:log:%zz",
+        "{rotif:0}:log:a:b",
+        "{rotif:0}x",
+        "{rotif:0",
+        "{rotif:-1}:meta",
+        "{rotif:99999}:meta"
+      ]
       const writes: ReadonlyArray<(key: string) => ReadonlyArray<string | number>> = [
         (key) => ["set", key, "\u0000{"],
         (key) => ["hset", key, "__proto__", "{\n\n", "a\nb", "1", "", "", "constructor", "[]"],
@@ -496,7 +531,9 @@ describe("Inspector.verify", () => {
       yield* Publisher.publishAll(Text, Array.from({ length: 1_200 }, String))
       const taken = yield* take(member, 1_200)
       yield* member.requeue(taken.slice(0, 700).map((delivery) => ({ delivery, delayMillis: 0, attempt: 2 })))
-      yield* member.bury(taken.slice(700, 1_000).map((delivery) => ({ delivery, failure: { reason: "term", message: "" } })))
+      yield* member.bury(
+        taken.slice(700, 1_000).map((delivery) => ({ delivery, failure: { reason: "term", message: "" } }))
+      )
       const report = yield* Inspector.verify(options)
       assert.deepStrictEqual(report.findings, [])
       assert.deepInclude(report.looked, { pending: 200, ready: 700, waiting: 2_500, bodies: 2_500, letters: 300 })

@@ -76,14 +76,15 @@ export const make = (setup: Setup): InspectionStore => {
   })
 
   /** One by one where a key has a wrong type: it takes nobody else's account with it. */
-  const statsOf = (shard: number) => (names: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError> =>
-    stats(shard, names).pipe(
-      Effect.catchIf(Grounds.isElsewhere, () =>
-        names.length === 1
-          ? Effect.succeed([])
-          : Effect.map(Effect.forEach(names, (name) => statsOf(shard)([name])), (all) => all.flat())),
-      Effect.mapError((error) => error._tag === "RedisError" ? failed(error) : error)
-    )
+  const statsOf =
+    (shard: number) => (names: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError> =>
+      stats(shard, names).pipe(
+        Effect.catchIf(Grounds.isElsewhere, () =>
+          names.length === 1
+            ? Effect.succeed([])
+            : Effect.map(Effect.forEach(names, (name) => statsOf(shard)([name])), (all) => all.flat())),
+        Effect.mapError((error) => error._tag === "RedisError" ? failed(error) : error)
+      )
 
   /** What only a key tells: for whom something waits, and to which subscriptions dead letters were offered. */
   interface Seen {
@@ -197,7 +198,11 @@ export const make = (setup: Setup): InspectionStore => {
     return Stream.fromEffect(Registry.entries(ground, registry)).pipe(
       Stream.concat(places),
       Stream.concat(
-        Grounds.chunks([...registry.channels.keys()], channelsPerStep, (some) => Registry.accounts(ground, some, statsOf(keys.shard)))
+        Grounds.chunks(
+          [...registry.channels.keys()],
+          channelsPerStep,
+          (some) => Registry.accounts(ground, some, statsOf(keys.shard))
+        )
       ),
       Stream.concat(
         Stream.suspend(() => Stream.fromIterable(sources)).pipe(

@@ -149,7 +149,9 @@ export const accounts = (
     const wrong = Object.entries({ pending, ready, due, "dead now": dead, removed, lost, ...totals })
       .filter(([, count]) => count < 0)
     if (wrong.length > 0) {
-      const message = `${wrong.map(([name, count]) => `${name} is ${count}`).join(", ")}: statistics are wrong until the ` +
+      const message = `${
+        wrong.map(([name, count]) => `${name} is ${count}`).join(", ")
+      }: statistics are wrong until the ` +
         "group is removed"
       return [{ kind: "Miscounted", group, channel, message }]
     }
