@@ -195,6 +195,10 @@ describe("docs/operations.md: permissions", () => {
       yield* everything.pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
       // The look at the settings, at the size of channels and at all keys is optional, and the page says so.
       const log = (yield* server.command("acl", "log")) as ReadonlyArray<ReadonlyArray<unknown>>
-      assert.deepStrictEqual(log.map((entry) => entry[entry.indexOf("object") + 1]), ["scan", "memory|usage", "config|get"])
+      assert.deepStrictEqual(log.map((entry) => entry[entry.indexOf("object") + 1]), [
+        "scan",
+        "memory|usage",
+        "config|get"
+      ])
     }), 60_000)
 })

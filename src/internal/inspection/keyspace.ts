@@ -11,7 +11,7 @@ import type { Ground } from "./ground.ts"
 import { brokenChannel, type Registry, unregistered } from "./registry.ts"
 
 /** A window that would never end is ended after so long: the longest that a publish asks for unless told otherwise. */
-const windowMillis = 86_400_000
+const windowMillis = 604_800_000
 
 export interface Key {
   readonly key: string
@@ -91,7 +91,7 @@ export const keys = (
             message: kind === "seen"
               ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
               : "a duty is given to one process for ever",
-            repair: kind === "seen" ? "ends it after a day" : "ends it"
+            repair: kind === "seen" ? "ends it after a week" : "ends it"
           },
           judgeExpiry,
           [key],

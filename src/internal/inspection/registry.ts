@@ -144,7 +144,7 @@ export const accounts = (
   type Problem = Pick<Finding, "kind" | "group" | "channel" | "message">
   const problemOf = (
     { channel, dead, due, group, lost = 0, pending, ready, removed, totals }: GroupStats,
-    limits: unknown
+    limits: string
   ): ReadonlyArray<Problem> => {
     const wrong = Object.entries({ pending, ready, due, "dead now": dead, removed, lost, ...totals })
       .filter(([, count]) => count < 0)
@@ -155,7 +155,7 @@ export const accounts = (
         "group is removed"
       return [{ kind: "Miscounted", group, channel, message }]
     }
-    if (lost <= 0 || Object.keys(limitsIn(String(limits ?? "")) ?? {}).length > 0) return []
+    if (lost <= 0 || Object.keys(limitsIn(limits) ?? {}).length > 0) return []
     const message = `${lost} messages were removed before the group had handled them, and the channel has no limits: ` +
       "another program removed them, or the channel had limits once"
     return [{ kind: "LostMessages", group, channel, message }]
@@ -170,7 +170,7 @@ export const accounts = (
       return stats.flatMap(({ groups }, i) => {
         // A group that is lost begins a new account when it is there again.
         const present = groupsIn(replies[2 * i + 1])
-        return groups.flatMap((one) => present.has(one.group) ? problemOf(one, replies[2 * i]) : [])
+        return groups.flatMap((one) => present.has(one.group) ? problemOf(one, (replies[2 * i] ?? "") as string) : [])
       })
     })
   return Effect.map(problems(channels), (found) => ({
