@@ -4,7 +4,7 @@ import type { Scope } from "effect"
 import { Effect, Exit, Layer, Queue, References, Schema, Scope as Scopes } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
-import { Broker, Channel, DeadLetters, Publisher, Rotif, Stats, Subscription } from "rotif"
+import { Broker, Channel, DeadLetters, Inspector, Publisher, Rotif, Stats, Subscription } from "rotif"
 import * as Keys from "../src/internal/keys.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as TcpProxy from "./fixtures/TcpProxy.ts"
@@ -147,6 +147,7 @@ describe("a soak with failures, crashes and restarts", () => {
               }
             }
             yield* all
+            assert.deepStrictEqual((yield* Inspector.verify({ confirmAfter: "200 millis" })).findings, [])
           }
           const isDone = ({ due, lag, pending, ready }: Stats.GroupSum) => lag === 0 && pending + ready + due === 0
           yield* Effect.repeat(Effect.delay(all, 50), { until: (found) => found.every(isDone) })
