@@ -25,7 +25,7 @@ export interface Options {
   readonly tolerance?: Duration.Input | undefined
   /** What looks wrong is judged again after so long, and counts if it is so then. Default 1 second. */
   readonly confirmAfter?: Duration.Input | undefined
-  /** The walk ends when it has found so many. Default 1,000, at most 100,000. */
+  /** So many findings are told, and so many are mended in one of at most 5 rounds. Default 1,000, at most 100,000. */
   readonly limit?: number | undefined
 }
 
@@ -50,7 +50,7 @@ export interface Report {
   readonly findings: ReadonlyArray<Finding>
   /** What was looked at. */
   readonly looked: Looked
-  /** `false` when the walk ended at `limit`, before it had seen everything. */
+  /** `false` when there was more than `limit`. */
   readonly isComplete: boolean
   /** `false` where the server does not permit to list keys (`SCAN`): then keys that nothing names were not found. */
   readonly listsKeys: boolean
@@ -67,6 +67,7 @@ export interface Repair {
   readonly mended: ReadonlyArray<Finding>
   /** What was only found: somebody has to look. */
   readonly left: ReadonlyArray<Finding>
+  /** `false` when there was more than `limit`: call it again. */
   readonly isComplete: boolean
   readonly listsKeys: boolean
 }
@@ -146,31 +147,40 @@ export const layer: Layer.Layer<Inspector, never, Broker> = Layer.effect(
             return { looked, found: yield* Effect.filter(first, ({ judge }) => judge, { concurrency: judgedAtOnce }) }
           }))
 
-    /** A walk up to `limit`; `onFound` says of each whether it belongs to the findings. */
+    /** A walk until `isEnough`, at most `limit` findings of which are told: those that `onFound` does not take. */
     const walk = Effect.fnUntraced(function*(
       { confirmMillis, limit, toleranceMillis }: Effect.Success<ReturnType<typeof given>>,
+      isEnough: (told: number) => boolean,
       onFound: (suspect: Suspect) => Effect.Effect<boolean, BrokerError>
     ) {
       let looked = nothing
-      const findings: Array<Finding> = []
+      let isComplete = true
+      const told = new Map<string, Finding>()
       yield* steps(toleranceMillis, confirmMillis).pipe(
         Stream.mapEffect(Effect.fnUntraced(function*(step) {
           looked = plus(looked, step.looked)
           for (const suspect of step.found) {
-            if ((yield* onFound(suspect)) && findings.length < limit) findings.push(suspect.finding)
+            const { finding } = suspect
+            const { channel, group, id, key, kind } = finding
+            const name = JSON.stringify([kind, key, group, channel, id])
+            // A server may list a key twice.
+            if (told.has(name) || (yield* onFound(suspect))) continue
+            if (told.size < limit) told.set(name, finding)
+            else isComplete = false
           }
         })),
-        Stream.takeWhile(() => findings.length < limit),
+        Stream.takeWhile(() => !isEnough(told.size)),
         Stream.runDrain
       )
-      return { findings, looked, isComplete: findings.length < limit }
+      return { findings: [...told.values()], looked, isComplete: isComplete && !isEnough(told.size) }
     })
 
     return {
       verify: Effect.fn("Inspector.verify")(function*(options) {
         const settings = yield* given(options)
         const listsKeys = yield* inspection.listsKeys
-        return { ...yield* walk(settings, () => Effect.succeed(true)), listsKeys }
+        const isEnough = (told: number) => told >= settings.limit
+        return { ...yield* walk(settings, isEnough, () => Effect.succeed(false)), listsKeys }
       }),
       repair: Effect.fn("Inspector.repair")(function*(options) {
         const settings = yield* given(options)
@@ -178,13 +188,15 @@ export const layer: Layer.Layer<Inspector, never, Broker> = Layer.effect(
         const mended: Array<Finding> = []
         for (let round = 1;; round++) {
           const before = mended.length
+          // What is left does not keep it from what can be mended.
           const { findings, isComplete } = yield* walk(
             settings,
+            () => mended.length - before >= settings.limit,
             ({ finding, mend = Effect.succeed(false) }) =>
-              Effect.map(mend, (isMended) => {
-                if (isMended) mended.push(finding)
-                return !isMended
-              })
+              Effect.tap(mend, (isMended) =>
+                Effect.sync(() => {
+                  if (isMended) mended.push(finding)
+                }))
           )
           if (mended.length === before || round === mostRounds) return { mended, left: findings, isComplete, listsKeys }
         }

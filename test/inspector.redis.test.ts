@@ -1,7 +1,9 @@
 /** Keys, channels, groups, recurring messages and counts broken by hand: found with the right words, and mended where that loses nothing. */
-import { assert, describe } from "@effect/vitest"
-import { Effect, Schema } from "effect"
-import { Broker, DeadLetters, Inspector, Publisher, Scheduler } from "rotif"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Queue, Schema } from "effect"
+import { Broker, Channel, DeadLetters, Inspector, Publisher, Redis, Rotif, Scheduler } from "rotif"
+import { inject } from "vitest"
+import * as Keys from "../src/internal/keys.ts"
 import {
   about,
   bodies,
@@ -23,6 +25,7 @@ import {
   Text,
   verify
 } from "./suite/inspectorKit.ts"
+import { freshPrefix, listen } from "./suite/kit.ts"
 
 describe("Inspector: keys", () => {
   broken("one that is none of Rotif's, and one of a shard that is not there", (server) =>
@@ -272,6 +275,21 @@ describe("Inspector.verify", () => {
       assert.deepStrictEqual([findings.length, isComplete], [2, false])
     }))
 
+  broken(
+    "mends more than its limit, whatever is left; and says when that was not all",
+    (server) =>
+      Effect.gen(function*() {
+        for (let i = 0; i < 5; i++) yield* server.command("set", `{rotif:0}:strange${i}`, "x")
+        const names = Array.from({ length: 30 }, (_, i) => [Date.now() + long, `strange${i}`]).flat()
+        yield* server.command("zadd", keys.waiting, ...names)
+        const { isComplete, left, mended } = yield* Inspector.repair({ ...options, limit: 2 })
+        assert.isAtLeast(mended.length, 30)
+        assert.deepStrictEqual([left.length, isComplete], [2, false])
+        assert.strictEqual(yield* server.command("exists", keys.waiting), 0)
+        assert.lengthOf((yield* Inspector.repair(options)).left, 5)
+      })
+  )
+
   broken("finds what is not a question of keys without the right to list them", (server) =>
     Effect.gen(function*() {
       const { position, waits } = yield* oneWaiting(server)
@@ -299,4 +317,33 @@ describe("Inspector.verify", () => {
       assert.deepStrictEqual(report.findings, [])
       assert.deepInclude(report.looked, { pending: 200, ready: 700, waiting: 2_500, bodies: 2_500, letters: 300 })
     }))
+
+  it.live("looks at every shard of a Cluster, at each key once", () =>
+    Effect.gen(function*() {
+      const prefix = freshPrefix()
+      const cluster = inject("clusterPorts").map((port) => ({ host: "127.0.0.1", port }))
+      yield* Effect.gen(function*() {
+        const redis = yield* Redis.Redis
+        const send = (...[name, key, ...args]: readonly [string, string, ...ReadonlyArray<string>]) =>
+          redis.connection(key).send([name, key, ...args], { idempotent: true })
+        const shards = Array.from({ length: 8 }, (_, shard) => Keys.make(prefix, shard))
+        const channel = (i: number) => Channel.make(`c${i}`, { payload: Schema.String })
+        for (let i = 0; i < 20; i++) yield* Publisher.publish(channel(i), "x", { id: "1", delay: "1 hour" })
+        const { findings, looked } = yield* Inspector.verify(options)
+        assert.deepStrictEqual(findings, [])
+        assert.deepInclude(looked, { channels: 20, waiting: 20, bodies: 20 })
+        // Of each channel its log, its bodies and the window; of each shard at least three.
+        assert.isAtLeast(looked.keys, 60 + 3)
+        assert.isAtMost(looked.keys, 60 + 8 * 5)
+        for (const { waiting } of shards) yield* send("del", waiting)
+        for (const { shard } of shards) yield* send("set", `{${prefix}:${shard}}:strange`, "x")
+        const broken = (yield* Inspector.verify(options)).findings
+        assert.strictEqual(broken.filter(({ kind }) => kind === "BodyWithoutTime").length, 20)
+        assert.strictEqual(broken.filter(({ kind }) => kind === "UnknownKey").length, 8)
+        const { left, mended } = yield* Inspector.repair(options)
+        assert.deepStrictEqual([mended.length, left.length], [20, 8])
+        const { seen } = yield* listen(Channel.pattern("*", { payload: Schema.String }), { group: "g" })
+        assert.lengthOf(yield* Queue.takeN(seen, 20), 20)
+      }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ cluster, prefix, shards: 8 })))
+    }), 30_000)
 })
