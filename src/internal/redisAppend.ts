@@ -178,23 +178,26 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
     if (message.due !== undefined) return Effect.map(scheduleChunk([message]), ([outcome]) => outcome!)
     if (message.window !== undefined || since !== undefined) return decide(message, since ?? "")
-    return Effect.matchEffect(knownFor(message), {
+    const entry = lookUp(message)
+    return entry !== undefined ? addTo(entry, message) : Effect.matchEffect(introduce(message), {
       onFailure: (error) => Effect.succeed(failed(error)),
-      onSuccess: (entry) => {
-        const before = entry.position
-        return Effect.matchEffect(
-          connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
-          {
-            onSuccess: (position) =>
-              position === null
-                ? Effect.andThen(gone(message.channel), appendOne(message))
-                : Effect.succeed(stored(entry, position as string)),
-            onFailure: (error) =>
-              error.reason === "ConnectionLost" ? decide(message, before) : Effect.succeed(failed(error))
-          }
-        )
-      }
+      onSuccess: (entry) => addTo(entry, message)
     })
+  }
+
+  const addTo = (entry: Known, message: NewMessage): Effect.Effect<Appended> => {
+    const before = entry.position
+    return Effect.matchEffect(
+      connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
+      {
+        onSuccess: (position) =>
+          position === null
+            ? Effect.andThen(gone(message.channel), appendOne(message))
+            : Effect.succeed(stored(entry, position as string)),
+        onFailure: (error) =>
+          error.reason === "ConnectionLost" ? decide(message, before) : Effect.succeed(failed(error))
+      }
+    )
   }
 
   /** Writes messages of one shard in one go, then decides one by one what was not answered. */
