@@ -1,10 +1,6 @@
-import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { layerOn } from "./fixtures/leastPrivilege.ts"
 import { runSuites } from "./suite/all.ts"
-import { freshPrefix, liveBackend } from "./suite/kit.ts"
+import { liveBackend } from "./suite/kit.ts"
 
-const cluster = inject("clusterPorts").map((port) => ({ host: "127.0.0.1", port }))
-
-runSuites(
-  liveBackend("Cluster", (options) => Rotif.layer({ cluster, prefix: freshPrefix(), shards: 8, ...options }))
-)
+runSuites(liveBackend("Cluster", layerOn(inject("clusterPorts"), { cluster: true, shards: 8 })))

@@ -1,10 +1,6 @@
-import { Rotif } from "rotif"
 import { inject } from "vitest"
+import { layerOn } from "./fixtures/leastPrivilege.ts"
 import { runSuites } from "./suite/all.ts"
-import { freshPrefix, liveBackend } from "./suite/kit.ts"
+import { liveBackend } from "./suite/kit.ts"
 
-const url = `redis://127.0.0.1:${inject("redisPort")}`
-
-runSuites(
-  liveBackend("Redis", (options) => Rotif.layer({ url, prefix: freshPrefix(), ...options }))
-)
+runSuites(liveBackend("Redis", layerOn([inject("redisPort")], { cluster: false, shards: 1 })))

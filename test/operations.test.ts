@@ -1,12 +1,12 @@
 /** Permissions at the server: the user of docs/operations.md can do all that Rotif does, and a refusal is told. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schedule, Schema } from "effect"
-import { readFileSync } from "node:fs"
-import { join } from "node:path"
+import { Redis as Client } from "ioredis"
 import {
   Broadcast,
   Broker,
   Channel,
+  DeadLetters,
   Deduplication,
   Inspector,
   Publisher,
@@ -16,18 +16,12 @@ import {
   Subscription,
   Transaction
 } from "rotif"
+import { documented } from "./fixtures/documentedUser.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
-
-const page = readFileSync(join(import.meta.dirname, "../docs/operations.md"), "utf8")
-
-/** The ACL command as the page shows it. */
-const documented = () => {
-  const command = /```text\n(ACL SETUSER [^`]+)```/.exec(page)![1]!
-  return command.trim().split(/\s+/)
-}
 
 const Text = Channel.make("texts", { payload: Schema.String })
 const Latest = Channel.make("prices.latest", { payload: Schema.String, limits: { maxLength: 1 } })
+const Bulk = Channel.make("bulk.texts", { payload: Schema.String })
 const AnyText = Channel.pattern("*", { payload: Schema.String })
 const selector = Channel.selector(AnyText)
 
@@ -126,7 +120,17 @@ const everything = Effect.gen(function*() {
   assert.deepInclude(inspected, { findings: [], listsKeys: false })
   assert.deepInclude(yield* Inspector.repair({ confirmAfter: 50 }), { mended: [], left: [] })
   assert.strictEqual((yield* Deduplication.once("k", "1 hour", Effect.void))._tag, "Done")
+  assert.strictEqual((yield* Deduplication.once("k", "1 hour", Effect.void))._tag, "Duplicate")
   assert.isTrue(yield* Deduplication.forget("k"))
+  const [letter] = (yield* DeadLetters.list()).letters
+  assert.isTrue(yield* DeadLetters.remove(letter!.letterId))
+  // Many at once are acknowledged in another way than few.
+  const bulk = yield* Subscription.make(Bulk, { group: "bulk", concurrency: 100, handler: () => Effect.void })
+  yield* Publisher.publishAll(Bulk, Array.from({ length: 500 }, String))
+  yield* Effect.map(bulk.stats, ({ processed }) => processed === 500).pipe(
+    Effect.filterOrFail((isDone) => isDone, () => "waiting"),
+    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 })))
+  )
   yield* broker.relay(0, 10)
   yield* broker.trim(0)
   yield* once.unsubscribe({ removeGroup: true })
@@ -135,13 +139,92 @@ const everything = Effect.gen(function*() {
   yield* subscription.unsubscribe({ removeGroup: true })
 })
 
+/** One command at least of every family that is permitted, on keys and channels of another namespace; and what nobody needs. */
+const forbidden = (other: string): ReadonlyArray<ReadonlyArray<string>> => [
+  ["xadd", `${other}:log:orders`, "*", "i", "2", "p", "2"],
+  ["xrange", `${other}:log:orders`, "-", "+"],
+  ["xrevrange", `${other}:dead`, "+", "-"],
+  ["xlen", `${other}:log:orders`],
+  ["xtrim", `${other}:log:orders`, "MAXLEN", "0"],
+  ["xdel", `${other}:log:orders`, "1-1"],
+  ["xgroup", "create", `${other}:log:orders`, "g", "0"],
+  ["xgroup", "destroy", `${other}:log:orders`, "g"],
+  ["xreadgroup", "GROUP", "g", "c", "STREAMS", `${other}:log:orders`, ">"],
+  ["xreadgroup", "GROUP", "g", "c", "STREAMS", "{rotif:0}:log:orders", `${other}:log:orders`, ">", ">"],
+  ["xack", `${other}:log:orders`, "g", "1-1"],
+  ["xclaim", `${other}:log:orders`, "g", "c", "0", "1-1"],
+  ["xpending", `${other}:log:orders`, "g"],
+  ["xinfo", "stream", `${other}:log:orders`],
+  ["zadd", `${other}:waiting`, "1", "a"],
+  ["zrange", `${other}:waiting`, "0", "-1"],
+  ["zrem", `${other}:waiting`, "a"],
+  ["hset", `${other}:meta`, "shards", "2"],
+  ["hgetall", `${other}:channels`],
+  ["hdel", `${other}:groups`, "g"],
+  ["hincrby", `${other}:counts`, "a", "1"],
+  ["sadd", `${other}:retries:g`, "orders"],
+  ["smembers", `${other}:retries:g`],
+  ["get", `${other}:own:balance`],
+  ["set", `${other}:own:balance`, "1"],
+  ["incrby", `${other}:own:balance`, "1"],
+  ["del", `${other}:log:orders`],
+  ["unlink", `${other}:log:orders`],
+  ["rename", `${other}:marks:g`, "{rotif:0}:marks:g"],
+  ["rename", "{rotif:0}:marks:g", `${other}:marks:g`],
+  ["pexpire", `${other}:log:orders`, "1"],
+  ["type", `${other}:log:orders`],
+  ["get", "{shop:once:k}"],
+  ["set", "session", "1"],
+  // A namespace whose prefix begins with this one's.
+  ["get", "{rotif2:0}:janitor"],
+  // The keys of a script are checked, and so is what it does beside them.
+  ["eval", "return redis.call('XLEN', KEYS[1])", "1", `${other}:log:orders`],
+  ["publish", `${other}:events`, "channel\norders"],
+  ["publish", `${other}:cast:orders`, "orders\n\n1"],
+  ["subscribe", `${other}:events`],
+  ["subscribe", "__keyspace@0__:*"],
+  ["psubscribe", `${other}:cast:*`],
+  ["psubscribe", "*"],
+  ...[
+    "flushall",
+    "flushdb",
+    "keys *",
+    "scan 0",
+    "config set maxmemory 1",
+    "config get requirepass",
+    "acl list",
+    "acl whoami",
+    "acl setuser rotif +@all",
+    "client list",
+    "client no-evict on",
+    "script flush",
+    "script load return",
+    "function flush",
+    "module list",
+    "shutdown",
+    "save",
+    "bgrewriteaof",
+    "replicaof no one",
+    "failover",
+    "monitor",
+    "slowlog get",
+    "latency doctor",
+    "swapdb 0 1",
+    "migrate 127.0.0.1 1 k 0 1",
+    "restore k 0 x",
+    "dump {rotif:0}:meta",
+    "sort {rotif:0}:meta",
+    "cluster reset"
+  ].map((command) => command.split(" "))
+]
+
 describe("Subscription.unsubscribe", () => {
   it.live(
     "fails when the server does not permit to remove the group, and can be repeated",
     () =>
       Effect.gen(function*() {
         const server = yield* RedisServer.make()
-        const [name, ...args] = documented()
+        const [name, ...args] = documented
         yield* server.command(name!, ...args.filter((arg) => arg !== "+del"))
         const url = `redis://rotif:secret@127.0.0.1:${server.port}`
         yield* Effect.gen(function*() {
@@ -169,7 +252,7 @@ describe("Broadcast.listen", () => {
   it.live("listens on a pattern whose glob the ACL cannot name", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
-      const [name, ...args] = documented()
+      const [name, ...args] = documented
       yield* server.command(name!, ...args)
       const url = `redis://rotif:secret@127.0.0.1:${server.port}`
       yield* Effect.gen(function*() {
@@ -188,7 +271,7 @@ describe("docs/operations.md: permissions", () => {
   it.live("the user can do all that Rotif does", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
-      const [name, ...args] = documented()
+      const [name, ...args] = documented
       yield* server.command(name!, ...args)
       yield* server.command("acl", "log", "reset")
       const url = `redis://rotif:secret@127.0.0.1:${server.port}`
@@ -200,5 +283,35 @@ describe("docs/operations.md: permissions", () => {
         "memory|usage",
         "config|get"
       ])
+      // Nothing is permitted that nothing needs. A connection to another database, and one that takes the place of a lost one, need these.
+      const elsewhere = ["select", "client|kill"]
+      const stats = String(yield* server.command("info", "commandstats"))
+      const permitted = documented.filter((part) => part.startsWith("+")).map((part) => part.slice(1))
+      assert.deepStrictEqual(permitted.filter((command) => !stats.includes(`cmdstat_${command}:`)), elsewhere)
+    }), 60_000)
+
+  it.live("the user touches no other namespace, and administers nothing", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const [name, ...args] = documented
+      yield* server.command(name!, ...args)
+      const other = "{shop:0}"
+      yield* server.command("xadd", `${other}:log:orders`, "1-1", "i", "1", "p", "1")
+      const before = yield* server.command("xinfo", "stream", `${other}:log:orders`, "full")
+      const refused = (...command: ReadonlyArray<string>) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() =>
+            new Client({ port: server.port, username: "rotif", password: "secret", protocol: 2, lazyConnect: true })
+          ),
+          (client) =>
+            Effect.promise(() =>
+              client.connect().then(() => client.call(...command as [string])).then(String, (error) => error.message)
+            ),
+          (client) => Effect.sync(() => client.disconnect())
+        ).pipe(Effect.map((answer) => [command.join(" "), answer.split(" ", 1)[0]] as const))
+      const asked = yield* Effect.forEach(forbidden(other), (command) => refused(...command), { concurrency: 8 })
+      assert.deepStrictEqual(asked.filter(([, answer]) => answer !== "NOPERM"), [])
+      assert.deepStrictEqual(yield* server.command("keys", "*"), [`${other}:log:orders`])
+      assert.deepStrictEqual(yield* server.command("xinfo", "stream", `${other}:log:orders`, "full"), before)
     }), 60_000)
 })
