@@ -47,7 +47,7 @@ for i = 5, #ARGV, 8 do
     elseif action == 'dead' then
       died = true
       buried = buried + 1
-      local reason = string.match(value, '[^\\n]*$')
+      local reason = string.match(value, '^.*\\n(.*)$')
       if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
       redis.call('XADD', dead, '*', 'k', value, 'm', description, 'p', payload)
       redis.call('HINCRBY', counts, 'd\\n' .. value, 1)
