@@ -7,6 +7,7 @@ import type { Duration, Result } from "effect"
 import { Data, DateTime, Effect } from "effect"
 import type { BrokerError, Failure } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
+import { momentOf } from "./internal/due.ts"
 import type { Letter, PastFailure } from "./LetterStore.ts"
 
 /**
@@ -135,14 +136,14 @@ export const fromLetter = (shard: number, letter: Letter): DeadLetter => ({
   letterId: `${shard}:${letter.letterId}`,
   group: letter.group,
   channel: letter.channel,
-  diedAt: DateTime.makeUnsafe(letter.diedAtMillis),
+  diedAt: momentOf(letter.diedAtMillis),
   failure: letter.failure,
   history: letter.history,
   id: letter.id,
   raw: letter.payload,
   headers: letter.headers,
   params: letter.params,
-  publishedAt: DateTime.makeUnsafe(letter.publishedAtMillis),
+  publishedAt: momentOf(letter.publishedAtMillis),
   attempt: letter.attempt,
   deliveryCount: letter.deliveryCount,
   crashes: letter.crashes,

@@ -9,6 +9,7 @@ import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { Consumer, Final, Held, Settled } from "./internal/consumer.ts"
 import { ackSettlement, delayMillisOf, release } from "./internal/consumer.ts"
+import { momentOf } from "./internal/due.ts"
 import { reasonText } from "./internal/failure.ts"
 
 /**
@@ -125,7 +126,7 @@ class Live implements Envelope {
     return this.delivery.params
   }
   get publishedAt() {
-    return DateTime.makeUnsafe(this.delivery.publishedAtMillis)
+    return momentOf(this.delivery.publishedAtMillis)
   }
   get attempt() {
     return this.delivery.attempt

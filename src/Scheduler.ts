@@ -11,7 +11,7 @@ import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
-import { dueOf, millisOf, shown } from "./internal/due.ts"
+import { dueOf, millisOf, momentOf, shown } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
 import { windowOf } from "./internal/identity.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
@@ -182,8 +182,7 @@ const cursorOf = ({ channel, dueAtMillis, id }: Place): string => `${dueAtMillis
 
 const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, InvalidSchedule> => {
   if (catchUp === undefined || catchUp === "latest" || catchUp === "none") return Result.succeed(catchUp ?? "latest")
-  return typeof catchUp === "object" && catchUp !== null && Number.isInteger(catchUp.all) && catchUp.all >= 1 &&
-      catchUp.all <= 1_000
+  return Recur.isCatchUp(catchUp)
     ? Result.succeed({ all: catchUp.all })
     : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
 }
@@ -200,7 +199,7 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
     const catchUp = yield* catchUpOf(options?.catchUp)
     if (typeof recurs === "object" && "every" in recurs) {
       const everyMillis = millisOf(recurs.every)
-      if (!(everyMillis >= 1 && everyMillis <= 315_576_000_000)) {
+      if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
         return yield* Result.fail(
           invalid("every", `every must be a duration from 1 ms to 10 years, it is ${shown(recurs.every)}`)
         )
@@ -264,7 +263,7 @@ export const make = Effect.gen(function*() {
         messages: messages.map(({ channel, dueAtMillis, headers, id, params, payload }) => ({
           id,
           channel,
-          dueAt: DateTime.makeUnsafe(dueAtMillis),
+          dueAt: momentOf(dueAtMillis),
           payload,
           headers,
           params
@@ -313,7 +312,7 @@ export const make = Effect.gen(function*() {
               ...described,
               key: definition.key,
               channel: definition.channel,
-              next: DateTime.makeUnsafe(definition.nextAtMillis),
+              next: momentOf(definition.nextAtMillis),
               payload: definition.payload,
               headers: definition.headers,
               params: definition.params

@@ -167,6 +167,7 @@ describe("requeueLetters", () => {
 
   it("moves letters into the retry streams of their groups, and counts them off; a second time finds them gone", async () => {
     const here = await seeded()
+    await client.hset(here.keys.meta, "v", "0")
     assert.deepStrictEqual(await here.run(requeueLetters, keysOf(here), argsOf(here)), ["2-0", "3-0"])
     assert.deepStrictEqual(await here.snapshot(), after)
     assert.deepStrictEqual(await here.run(requeueLetters, keysOf(here), argsOf(here)), [])

@@ -344,7 +344,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
       keys: ["floors", "counts", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
       args: ["g", "0", "ch", "other", ""],
-      reply: 3,
+      reply: [3],
       after: {
         counts: { "s\ng\nch": "0", "s\ng\nother": "0" },
         floors: { ch: "3-0" },
@@ -352,7 +352,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
         retry: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
       },
-      again: { reply: 0 }
+      again: { reply: [0] }
     },
     {
       does: "begins an account anew: what was there before, less what the group has of an earlier life",
@@ -365,7 +365,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       keys: ["floors", "counts", "log", "retry", "bodies"],
       args: ["g", "3-0", "ch"],
-      reply: 1,
+      reply: [1],
       after: {
         bodies: { w: "x" },
         counts: { "d\ng\nch\nexpired": "1", "d\ng\nch\nterm": "1", "d\nh\nch\nterm": "1", "s\ng\nch": "-1" },
@@ -376,14 +376,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         },
         retry: { entries: [["9-0", "p", "x"]] }
       },
-      again: { reply: 0 }
+      again: { reply: [0] }
     },
     {
       does: "does not count where the position is still to come",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
       keys: ["floors", "counts", "log", "r", "b"],
       args: ["g", "9-18446744073709551615", "ch"],
-      reply: 1,
+      reply: [1],
       after: {
         floors: { ch: "9-18446744073709551615" },
         log: {
@@ -391,20 +391,20 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
           groups: { g: { at: "9-18446744073709551615", consumers: 0, pending: [] } }
         }
       },
-      again: { reply: 0 }
+      again: { reply: [0] }
     },
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
       keys: ["floors", "counts", "log", "r", "b"],
       args: ["g", "$", "ch"],
-      reply: 1,
+      reply: [1],
       after: {
         counts: { "s\ng\nch": "1" },
         floors: { ch: "5-0" },
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "5-0", consumers: 0, pending: [] } } }
       },
-      again: { reply: 0 }
+      again: { reply: [0] }
     }
   ],
   beat: [{

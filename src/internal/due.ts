@@ -7,6 +7,13 @@ import type { Due } from "../ScheduledStore.ts"
 /** The last millisecond of the year 9999. */
 export const lastMillis = 253_402_300_799_999
 
+/** The last millisecond that a date can name. */
+const lastMoment = 8_640_000_000_000_000
+
+/** A time that the backend tells. Another program may have written there what is beyond the calendar. */
+export const momentOf = (millis: number): DateTime.Utc =>
+  DateTime.makeUnsafe(Math.min(lastMoment, Math.max(0, millis)) || 0)
+
 /** When something is to happen. */
 export interface When {
   readonly delay?: Duration.Input | undefined

@@ -137,6 +137,9 @@ const strings = (value: unknown): Strings => {
   return out
 }
 
+/** A policy steps through the attempts there were: what another program has written must not make it step for ever. */
+const mostAttempts = 100_000
+
 const count = (value: unknown, fallback: number): number =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : fallback
 
@@ -241,7 +244,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       headers: strings(known["h"]),
       params: strings(known["r"]),
       publishedAtMillis: count(known["t"], millisOf(position)),
-      attempt: count(known["n"], 1),
+      attempt: Math.min(mostAttempts, Math.max(1, count(known["n"], 1))),
       deliveries: count(known["d"], 0),
       crashes: count(known["c"], 0),
       origin: typeof known["o"] === "string" ? known["o"] : position,

@@ -42,10 +42,38 @@ export const fromCron = (cron: Cron.Cron, zone: string, catchUp: CatchUp): Recur
   catchUp
 })
 
+const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
+
+/** The longest interval, and the most ticks that are caught up with. */
+export const mostMillis = 315_576_000_000
+export const mostTicks = 1_000
+
+export const isCatchUp = (value: unknown): value is CatchUp =>
+  value === "none" || value === "latest" || (typeof value === "object" && value !== null && "all" in value &&
+    typeof value.all === "number" && Number.isInteger(value.all) && value.all >= 1 && value.all <= mostTicks)
+
+/** What was stored may be anything: another program may have written it. */
+const parse = (text: string): Result.Result<Recurrence, string> => {
+  const parsed = Result.try({ try: (): unknown => JSON.parse(text), catch: messageOf })
+  if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
+  const value = parsed.success as Partial<CronRecurrence & Interval> | null
+  if (typeof value !== "object" || value === null) return Result.fail("it is no object")
+  const { and, catchUp, cron, everyMillis, overlap, zone } = value
+  if (!isCatchUp(catchUp)) return Result.fail("it does not say how to catch up")
+  if (everyMillis !== undefined) {
+    return typeof everyMillis === "number" && everyMillis >= 1 && everyMillis <= mostMillis
+      ? Result.succeed({ everyMillis, catchUp })
+      : Result.fail("the interval must be from 1 ms to 10 years")
+  }
+  return typeof cron === "string" && typeof zone === "string" && typeof overlap === "string"
+    ? Result.succeed({ and: and === true, catchUp, cron, overlap, zone })
+    : Result.fail("it is neither an interval nor a cron expression in a time zone")
+}
+
 /** What a stored recurrence looks like to a user; nothing when it is none. */
 export const describe = (text: string) => {
-  const parsed = Result.try(() => JSON.parse(text) as Recurrence | null)
-  if (Result.isFailure(parsed) || parsed.success === null) return undefined
+  const parsed = parse(text)
+  if (Result.isFailure(parsed)) return undefined
   const recurrence = parsed.success
   return {
     catchUp: recurrence.catchUp,
@@ -64,13 +92,9 @@ export interface Ticks {
   readonly upTo: (millis: number, known: number) => Result.Result<number, string>
 }
 
-const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
-
 /** Reads what `encode` wrote, or tells why it cannot. */
 export const decode = (text: string): Result.Result<Ticks, string> =>
-  Result.try({ try: () => JSON.parse(text) as Recurrence | null, catch: messageOf }).pipe(
-    Result.flatMap((recurrence) => recurrence === null ? Result.fail("it is null") : ticksOf(recurrence))
-  )
+  Result.flatMap(parse(text), ticksOf)
 
 export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> => {
   const { catchUp } = recurrence
@@ -112,6 +136,7 @@ export const plan = (
   now: number
 ): Result.Result<{ readonly due: ReadonlyArray<number>; readonly next: number }, string> =>
   Result.gen(function*() {
+    if (!(from >= 0 && from <= now)) return yield* Result.fail(`it stands at no time that has come (${from})`)
     const last = Math.max(from, yield* ticks.upTo(now, from))
     const next = yield* ticks.after(last)
     const { catchUp } = ticks

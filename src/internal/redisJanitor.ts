@@ -3,7 +3,7 @@
  * slowly through all others. So an idle namespace costs next to nothing, however many channels it has, and still nothing
  * stays for ever that a lost process has left behind.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Result } from "effect"
 import type { Limits } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
@@ -33,6 +33,18 @@ interface Subject {
   readonly isRetry: boolean
 }
 
+/** What another program has written there that is no limit limits nothing. */
+const limitsOf = (text: string): Limits => {
+  const parsed = Result.getOrElse(Result.try((): unknown => text === "" ? {} : JSON.parse(text)), () => ({}))
+  const { maxAgeMillis, maxLength, minId } = (parsed ?? {}) as { readonly [Name in keyof Limits]: unknown }
+  const isCount = (value: unknown): value is number => typeof value === "number" && value >= 0 && value < 2 ** 53
+  return {
+    maxAgeMillis: isCount(maxAgeMillis) ? Math.ceil(maxAgeMillis) : undefined,
+    maxLength: isCount(maxLength) ? Math.trunc(maxLength) : undefined,
+    minId: typeof minId === "string" && /^\d{1,16}(-\d{1,20})?$/.test(minId) ? minId : undefined
+  }
+}
+
 export interface RedisJanitor {
   /** Something was settled in this stream: it is looked at in the next pass. */
   readonly touch: (stream: string) => void
@@ -54,6 +66,8 @@ export const make = Effect.fnUntraced(function*(setup: {
   let unvisited = new Set<string>()
   let groupNames: ReadonlyArray<string> = []
   let cursor = 0
+  /** Told once. */
+  const refusing = new Set<string>()
 
   const load = Effect.fnUntraced(function*() {
     const [limits, fields] = yield* connection.pipeline([["hgetall", keys.channels], ["hkeys", keys.groups]])
@@ -72,7 +86,7 @@ export const make = Effect.fnUntraced(function*(setup: {
         stream,
         channel,
         groups: [...new Set(groups.filter(({ matches }) => matches(channel)).map(({ group }) => group))],
-        limits: text === "" ? {} : JSON.parse(text) as Limits,
+        limits: limitsOf(text),
         isRetry: false
       })
     }
@@ -108,8 +122,16 @@ export const make = Effect.fnUntraced(function*(setup: {
       (reply) => {
         const [removed, again] = reply as readonly [number, number]
         if (again === 1) touched.add(stream)
+        refusing.delete(stream)
         return Math.max(0, removed)
       }
+    ).pipe(
+      // A stream that refuses, because another program has put something else there, holds up no other.
+      Effect.catchIf(({ reason }) => reason === "Refused", (error) => {
+        if (refusing.has(stream)) return Effect.succeed(0)
+        refusing.add(stream)
+        return Effect.as(Effect.logWarning(`rotif: ${stream} cannot be trimmed, and is left out: ${error.message}`), 0)
+      })
     )
 
   const trim = Effect.gen(function*() {
@@ -117,8 +139,13 @@ export const make = Effect.fnUntraced(function*(setup: {
       ["set", keys.janitor, me, "PX", turnMillis, "NX", "GET"],
       ["hget", keys.meta, "v"]
     ])
-    for (const reply of replies) if (reply instanceof RedisError) return yield* reply
-    const [owner, current] = replies as ReadonlyArray<string | null>
+    const [turn, current] = replies as readonly [string | null | RedisError, string | null | RedisError]
+    // Another program's: nothing of ours is lost with it, and without a turn nobody would go through the streams.
+    const isOthers = turn instanceof RedisError && turn.message.startsWith("WRONGTYPE ")
+    if (isOthers) yield* connection.send(["del", keys.janitor], { idempotent: true })
+    else if (turn instanceof RedisError) return yield* turn
+    if (current instanceof RedisError) return yield* current
+    const owner = isOthers ? null : turn
     if ((current ?? "0") !== version) {
       subjects = yield* load()
       version = current ?? "0"

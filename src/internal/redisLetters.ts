@@ -190,9 +190,15 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
     lead: Effect.fnUntraced(function*(leaseMillis) {
       const key = keysOf(0).undertaker
       const millis = Math.ceil(leaseMillis)
-      const owner = yield* connectionOf(0).send(["set", key, me, "PX", millis, "NX", "GET"], { idempotent: true })
+      const owner = yield* connectionOf(0).send(["set", key, me, "PX", millis, "NX", "GET"], { idempotent: true }).pipe(
+        // Another program's: without it nobody would lead.
+        Effect.catchIf(
+          ({ message }) => message.startsWith("WRONGTYPE "),
+          () => Effect.as(connectionOf(0).send(["del", key], { idempotent: true }), null)
+        )
+      )
       if (owner !== null && owner !== me) return false
-      yield* connectionOf(0).send(["set", key, me, "PX", millis, "XX"], { idempotent: true })
+      yield* connectionOf(0).send(["set", key, me, "PX", millis], { idempotent: true })
       return true
     }, Effect.mapError(fail("letters.lead")))
   }

@@ -7,7 +7,7 @@
 import { Cause, Clock, Effect, Exit, Semaphore } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
-import type { RedisError } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
@@ -31,6 +31,12 @@ const readCostMillis = (streams: number) => 0.06 + 0.00065 * streams
 
 /** A read of many streams takes no more than this part of Redis's time, however often there is something. */
 const readShare = 1 / 15
+
+/** A stream or its group has gone, or something else is in its place. */
+const isStreamGone = ({ message, reason }: RedisError) => reason === "NoGroup" || message.startsWith("WRONGTYPE ")
+
+/** What is no stream is looked at again after this time. */
+const leftOutMillis = 2_000
 
 /** So many messages are taken from a busy stream among many before it is the turn of the next. */
 const busyBatch = 8
@@ -82,6 +88,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const busy = new Set<string>()
   let nextWideAt = 0
   let isHeard = false
+  /** What is in the place of streams and is none, and when it is looked at again. */
+  let leftOut: ReadonlySet<string> = new Set()
+  let lookAgainAt = Infinity
   // The blocked read is to come back: to look at its streams again, or (`called`) to its caller.
   let waking = false
   let called = false
@@ -105,7 +114,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const evaluate = (...args: Parameters<Connection["evaluate"]>) => connection.evaluate(...args)
 
-  /** Creates the group where it is missing. */
+  /** Creates the group where it is missing; the keys that are no streams. */
   const attachTo = (channels: ReadonlyArray<string>, streams: ReadonlyArray<string>, position: string) =>
     Effect.forEach(
       chunked(streams.map((key, i) => [key, channels[i]!] as const), streamsPerCall),
@@ -121,9 +130,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           ],
           [group, position, ...chunk.map(([, channel]) => channel)],
           { idempotent: true }
-        ),
-      { discard: true }
-    )
+        ).pipe(Effect.map((reply) => (reply as ReadonlyArray<number>).slice(1).map((index) => chunk[index - 1]![0])))
+    ).pipe(Effect.map((wrong) => wrong.flat()))
 
   const startPosition = (): string => {
     const start = membership.start
@@ -152,6 +160,26 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           stale = true
         }))
     })
+
+  /**
+   * Another program has put something else in the place of a stream. A read that names it is refused as a whole: it is left out, told
+   * once, and looked at again. A channel that was asked for by its name is not left out: what cannot be done at all is no success.
+   */
+  const leaveOut = Effect.fnUntraced(function*(wrong: ReadonlyArray<string>) {
+    const named = new Set(names.map(keys.log))
+    const asked = wrong.find((key) => named.has(key))
+    if (asked !== undefined) {
+      return yield* new RedisError({ reason: "Refused", command: "attach", message: `WRONGTYPE ${asked} is no stream` })
+    }
+    const fresh = wrong.filter((key) => !leftOut.has(key))
+    leftOut = new Set(wrong)
+    lookAgainAt = wrong.length > 0 ? monotonic() + leftOutMillis : Infinity
+    if (fresh.length > 0) {
+      yield* Effect.logError(
+        `rotif: group "${group}" goes on without ${fresh.join(", ")}: not a stream (WRONGTYPE); remove the wrong key`
+      )
+    }
+  })
 
   const look = Effect.fnUntraced(function*(heal: boolean) {
     const fields = patterns.map((pattern) => `${group}\n${pattern}`)
@@ -191,27 +219,30 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       matching.filter((name) => fresh.has(name) === wanted && !isKnown(keys.log(name)))
     const starting = attaching(true)
     const following = attaching(false)
-    if (starting.length > 0) yield* attachTo(starting, starting.map(keys.log), startPosition())
-    if (following.length > 0) yield* attachTo(following, following.map(keys.log), "0")
+    const wrong = [
+      ...(starting.length > 0 ? yield* attachTo(starting, starting.map(keys.log), startPosition()) : []),
+      ...(following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : [])
+    ]
     const waiting = retries.filter(matches)
     const retryStreams = waiting.map((channel) => keys.retry(group, channel))
     const missingRetries = retryStreams.filter((key) => !isKnown(key))
-    if (missingRetries.length > 0) yield* attachTo(missingRetries.map(() => ""), missingRetries, "0")
+    if (missingRetries.length > 0) wrong.push(...(yield* attachTo(missingRetries.map(() => ""), missingRetries, "0")))
+    yield* leaveOut(wrong)
     // A registration that is gone went with a flush of the namespace.
     if (!established || heal || registered.includes(0)) {
       yield* evaluate(register, [keys.meta, keys.groups], fields, { idempotent: true })
     }
     established = true
-    for (const [i, key] of retryStreams.entries()) addSource(key, waiting[i]!, true)
-    for (const [i, key] of logs.entries()) addSource(key, matching[i]!, false)
-    const current = new Set([...retryStreams, ...logs])
+    for (const [i, key] of retryStreams.entries()) if (!leftOut.has(key)) addSource(key, waiting[i]!, true)
+    for (const [i, key] of logs.entries()) if (!leftOut.has(key)) addSource(key, matching[i]!, false)
+    const current = new Set([...retryStreams, ...logs].filter((key) => !leftOut.has(key)))
     // A stream that is gone from the registry stays known while something of it is held.
     for (const [key, source] of sources) {
       if (!current.has(key) && source.held.size === 0) sources.delete(key)
     }
     for (const key of busy) if (!current.has(key)) busy.delete(key)
-    retryKeys = retryStreams
-    allKeys = [...retryStreams, ...logs]
+    retryKeys = retryStreams.filter((key) => !leftOut.has(key))
+    allKeys = [...current]
     // Before the first read: whoever falls silent later has been heard of.
     if (allKeys.length > RedisClaims.fewStreams && !isHeard) {
       isHeard = true
@@ -291,7 +322,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   /** All there is to do but in the beginning, after a failure, and for those who read many streams. */
   const isSettled = () =>
-    !lost && !stale && !onlyRetries && !waking && allKeys.length > 0 && allKeys.length <= RedisClaims.fewStreams
+    !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length > 0 && allKeys.length <= RedisClaims.fewStreams
 
   const readOnce = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
     isSettled() ? readStreams(allKeys, share(count, active), blockMillis) : readAnew(count, blockMillis)
@@ -307,7 +338,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         }))
       if (out.length > 0) return out
     }
-    if (stale) yield* sync(false)
+    if (monotonic() >= lookAgainAt) yield* sync(true)
+    else if (stale) yield* sync(false)
     if (onlyRetries) {
       // What another member gave back when it left comes before what it had not read yet.
       const out = retryKeys.length === 0 ? [] : yield* readStreams(retryKeys, share(count, retryKeys.length), 0)
@@ -375,7 +407,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           reading = false
           if (Exit.isSuccess(exit)) return Effect.void
           const error = Cause.findErrorOption(exit.cause)
-          if (error._tag === "Some" && error.value.reason === "NoGroup") return sync(true)
+          if (error._tag === "Some" && isStreamGone(error.value)) return sync(true)
           // An interrupted read leaves an answer behind that nobody takes; the next one recovers it.
           lost = lost || error._tag === "None" || error.value.reason === "ConnectionLost"
             || reader.generation() !== generation

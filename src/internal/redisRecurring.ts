@@ -42,7 +42,6 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
         found.push({ key, channel, recurrence, nextAtMillis: Number(rest[i + 1]) })
       } else {
         yield* Effect.logError(`rotif: the recurring message "${key}" had no readable definition and was removed`)
-        yield* removeFrom(shard, key)
       }
     }
     return { nowMillis: Number(now), ticks: found, nextInMillis: wait < 0 ? undefined : wait }

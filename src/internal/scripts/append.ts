@@ -23,8 +23,8 @@ if window > 0 then
   local first = redis.call('GET', seen)
   if first then
     local a = string.find(first, ' ', 1, true)
-    local b = string.find(first, ' ', a + 1, true)
-    if string.sub(first, a + 1, b - 1) == call then return {'found', string.sub(first, 1, a - 1)} end
+    local b = a and string.find(first, ' ', a + 1, true)
+    if b and string.sub(first, a + 1, b - 1) == call then return {'found', string.sub(first, 1, a - 1)} end
     return {'duplicate', first}
   end
 end

@@ -6,7 +6,8 @@ import type { Script } from "../../Redis.ts"
  *
  * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
  * stream: itself). ARGV: group, position, then the channel of each stream ("": a retry stream, which is
- * always read from its beginning). Reply: how many were created.
+ * always read from its beginning). Reply: how many were created, then the index (from 1) of each that is no stream: nothing was done
+ * there.
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
@@ -17,7 +18,7 @@ export const attach: Script = {
   lua: `
 local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
-local created = 0
+local created = {0}
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -46,14 +47,17 @@ local function old(account, retry, bodies)
 end
 for i = 3, #KEYS, 3 do
   local stream, exists, last, length, added = KEYS[i], false, '0-0', 0, 0
-  if redis.call('EXISTS', stream) == 1 then
+  local type = redis.call('TYPE', stream).ok
+  if type == 'stream' then
     local info = redis.call('XINFO', 'STREAM', stream)
     length, last, added = info[2], info[8], info[12]
     for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
       if info[2] == group then exists = true end
     end
   end
-  if not exists then
+  if type ~= 'none' and type ~= 'stream' then
+    created[#created + 1] = i / 3
+  elseif not exists then
     local channel = ARGV[2 + i / 3]
     local position = '0'
     if channel ~= '' then
@@ -69,7 +73,7 @@ for i = 3, #KEYS, 3 do
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
       if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end
     end
-    created = created + 1
+    created[1] = created[1] + 1
   end
 end
 return created

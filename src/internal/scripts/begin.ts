@@ -36,7 +36,7 @@ for i = 1, #names do
   local value = current[i] or earlier[i]
   if value == '' then
     reply[i] = 0
-  elseif value and string.sub(value, 15) ~= token and tonumber(string.sub(value, 1, 13)) > now then
+  elseif value and string.sub(value, 15) ~= token and (tonumber(string.sub(value, 1, 13)) or 0) > now then
     reply[i] = -1
   else
     reply[i] = 1

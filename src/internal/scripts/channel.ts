@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Makes a channel known: registers it with its limits, creates its log, and tells running readers. The version goes up.
@@ -11,6 +12,7 @@ export const channel: Script = {
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local name, limits, events = ARGV[1], ARGV[2], ARGV[3]
+${versioning}
 if redis.call('EXISTS', log) == 0 then
   redis.call('XGROUP', 'CREATE', log, 'rotif', '0', 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', log, 'rotif')
@@ -18,12 +20,7 @@ end
 local known = redis.call('HGET', channels, name)
 if not known or (limits ~= '' and known ~= limits) then
   redis.call('HSET', channels, name, limits)
-  -- A version of an earlier life of the namespace must not come again: after a flush it begins with the time.
-  if redis.call('HEXISTS', meta, 'v') == 0 then
-    local time = redis.call('TIME')
-    redis.call('HSET', meta, 'v', time[1] .. string.sub('00000' .. time[2], -6))
-  end
-  redis.call('HINCRBY', meta, 'v', 1)
+  newVersion()
   if not known then redis.call('PUBLISH', events, 'channel\\n' .. name) end
 end
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]

@@ -116,7 +116,7 @@ for _, operation in ipairs(operations) do
       redis.call('HSET', bodies, id, operation[11])
       redis.call('ZADD', waiting, due, member)
       if window > 0 then redis.call('SET', seen, '@ - ' .. id, 'PX', due - now + window) end
-      if not first or due < first then earliest = due end
+      if not first or due < first or first < now - 1000 then earliest = due end
     end
   elseif name == 'outbox' then
     relay = true

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Removes a group from a channel, with its deliveries and its totals. Its dead letters stay.
@@ -10,6 +11,7 @@ export const drop: Script = {
   lua: `
 local log, retry, retries, floors, meta, counts = unpack(KEYS)
 local group, channel = ARGV[1], ARGV[2]
+${versioning}
 if redis.call('EXISTS', log) == 1 then redis.call('XGROUP', 'DESTROY', log, group) end
 redis.call('DEL', retry)
 redis.call('SREM', retries, channel)
@@ -17,7 +19,7 @@ redis.call('HDEL', floors, channel)
 for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's', 'z'}) do
   redis.call('HDEL', counts, kind .. '\\n' .. group .. '\\n' .. channel)
 end
-redis.call('HINCRBY', meta, 'v', 1)
+newVersion()
 return 1
 `
 }

@@ -23,7 +23,10 @@ local function give(entry, count)
   letters[#letters + 1] = {entry[1], count, entry[2]}
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', offers, '-inf', now, 'LIMIT', 0, limit)) do
-  local entry = redis.call('XRANGE', dead, id, id)[1]
+  -- Another program may have written what is no position.
+  local found = redis.pcall('XRANGE', dead, id, id)
+  if found.err and not string.find(found.err, 'Invalid', 1, true) then return found end
+  local entry = found[1]
   if entry then
     give(entry, tonumber(string.match(redis.call('HGET', offered, id) or '', '^%d+') or '0') + 1)
   else
@@ -38,7 +41,9 @@ if not cursor then
   redis.call('HSET', offered, 'cursor', cursor)
 end
 if #letters < limit then
-  local new = redis.call('XRANGE', dead, '(' .. cursor, '+', 'COUNT', limit - #letters)
+  local new = redis.pcall('XRANGE', dead, '(' .. cursor, '+', 'COUNT', limit - #letters)
+  if new.err and string.find(new.err, 'Invalid', 1, true) then new = redis.call('XRANGE', dead, '-', '+', 'COUNT', limit - #letters) end
+  if new.err then return new end
   for _, entry in ipairs(new) do give(entry, 1) end
   if #new > 0 then redis.call('HSET', offered, 'cursor', new[#new][1]) end
 end

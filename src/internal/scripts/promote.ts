@@ -1,12 +1,13 @@
 import type { Script } from "../../Redis.ts"
 import { fieldsOfBody } from "./parts/fields.ts"
+import { utf8 } from "./parts/utf8.ts"
 
 /**
  * Moves waiting messages that are due into the streams they wait for, in the order of their time. Whoever comes second finds them
  * gone.
  *
  * KEYS: waiting, then for each target: bodies, stream. ARGV: how many at most, ms by which a message is put off whose bodies or
- * stream have a wrong type, then for each target: its members without an id (group and channel, each with a line feed).
+ * stream have a wrong type, or whose stream takes nothing more, then for each target: its members without an id (group and channel, each with a line feed).
  * Reply: {moved, removed without a readable body, put off, targets that were not named, ms until the next is due (0: some are due
  * already; -1: nothing waits)}.
  *
@@ -21,6 +22,7 @@ local limit, off = ARGV[1], tonumber(ARGV[2])
 local targets, keys = {}, KEYS
 for i = 3, #ARGV do targets[ARGV[i]] = {bodies = keys[2 * i - 4], stream = keys[2 * i - 3], isLog = string.byte(ARGV[i]) == 10} end
 ${fieldsOfBody}
+${utf8}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, limit)
@@ -39,7 +41,8 @@ for from = 1, #due, 50 do
       prefix = b and string.sub(member, 1, b)
       target = prefix and targets[prefix]
     end
-    if not prefix then
+    if not prefix or not target and not isText(prefix) then
+      prefix = nil
       gone[#gone + 1] = member
       broken = broken + 1
     elseif target then
@@ -76,7 +79,7 @@ for from = 1, #due, 50 do
           'XADD', target.stream, '*', 'm', string.sub(body, 1, separator - 1), 'p', string.sub(body, separator + 1))
       end
     end
-    if reply and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) then
+    if reply and reply.err and (string.find(reply.err, 'WRONGTYPE', 1, true) or string.find(reply.err, 'exhausted', 1, true)) then
       redis.call('ZADD', waiting, 'XX', string.format('%.0f', now + off), member)
       aside = aside + 1
     elseif reply and reply.err then

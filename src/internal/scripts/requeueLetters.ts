@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { countingOff } from "./parts/counting.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Moves dead letters back to the groups that failed: into the retry stream of each, as a message that begins anew. Whoever comes
@@ -17,6 +18,7 @@ export const requeueLetters: Script = {
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
 ${countingOff}
+${versioning}
 local function check(key, expected)
   local found = redis.call('TYPE', key).ok
   if found == 'none' or found == expected then return nil end
@@ -38,7 +40,7 @@ for i = 3 + 2 * targets, #ARGV, 4 do
       ready[target] = true
       if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
       if redis.call('SADD', retries, channel) == 1 then
-        redis.call('HINCRBY', meta, 'v', 1)
+        newVersion()
         redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
       end
     end

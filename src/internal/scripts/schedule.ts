@@ -74,7 +74,8 @@ for i = 5, total, 6 do
   end
   replies[#replies + 1] = reply
 end
-if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
+-- What is long overdue nobody tends: another program has put it there without a word.
+if earliest and (not first or earliest < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
 return replies
 `
 }

@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
@@ -10,7 +11,7 @@ import { counting } from "./parts/counting.ts"
  * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
  * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
  *
- * There is no rollback: types are checked before the first write, and XACK is the first write of each, because it passes when
+ * There is no rollback: types, and whether there is a position left, are checked before the first write, and XACK is the first write of each, because it passes when
  * memory is full and lets the rest pass. A crash between two deliveries leaves each either untouched or wholly done.
  */
 export const settle: Script = {
@@ -20,11 +21,19 @@ local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
 ${counting}
+${versioning}
 local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
 for i = 1, #KEYS do
   local found = redis.call('TYPE', KEYS[i]).ok
   if found ~= 'none' and found ~= expected[i] then
     return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found .. ', expected a ' .. expected[i])
+  end
+end
+-- What another program has brought to the last possible position takes nothing more.
+for i = 7, #ARGV, 8 do
+  local target = ARGV[i] == 'dead' and dead or string.sub(ARGV[i], 1, 5) == 'ready' and retry
+  if target and redis.call('EXISTS', target) == 1 and redis.call('XINFO', 'STREAM', target)[8] == '18446744073709551615-18446744073709551615' then
+    return redis.error_reply('ERR ' .. target .. ' has no position left')
   end
 end
 local time = redis.call('TIME')
@@ -50,7 +59,7 @@ for i = 5, #ARGV, 8 do
       local reason = string.match(value, '^.*\\n(.*)$')
       if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
       redis.call('XADD', dead, '*', 'k', value, 'm', description, 'p', payload)
-      redis.call('HINCRBY', counts, 'd\\n' .. value, 1)
+      count('d', value, 1)
     else
       if string.sub(action, -1) == '+' then
         action = string.sub(action, 1, -2)
@@ -60,7 +69,7 @@ for i = 5, #ARGV, 8 do
         back = true
         if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
         if redis.call('SADD', retries, channel) == 1 then
-          redis.call('HINCRBY', meta, 'v', 1)
+          newVersion()
           redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
         end
       end
@@ -89,7 +98,8 @@ count('r', account, retried)
 count('b', account, buried)
 count('c', account, crashed)
 if died then redis.call('PUBLISH', events, 'letter') end
-if earliest and (not first or earliest < first) then redis.call('PUBLISH', events, 'due') end
+-- What is long overdue nobody tends: another program has put it there without a word.
+if earliest and (not first or earliest < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
 return refused
 `
 }

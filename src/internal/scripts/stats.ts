@@ -36,7 +36,7 @@ local function map(flat)
   return out
 end
 local function infoOf(stream)
-  return redis.call('EXISTS', stream) == 1 and map(redis.call('XINFO', 'STREAM', stream)) or nil
+  return redis.call('TYPE', stream).ok == 'stream' and map(redis.call('XINFO', 'STREAM', stream)) or nil
 end
 local function groupsOf(stream)
   local out = {}

@@ -18,7 +18,7 @@ local key = redis.call('EXISTS', marks) == 1 and marks or old
 if redis.call('EXISTS', key) == 0 then return 0 end
 local value = redis.call('HGET', key, '')
 local started = value and tonumber(string.sub(value, 1, 13)) or now
-if value then keep = tonumber(string.sub(value, 15)) end
+if value then keep = tonumber(string.sub(value, 15)) or keep end
 local fresh = string.format('%013.0f', now) .. ' ' .. keep
 if now - started < keep then
   if not value then redis.call('HSET', key, '', fresh) end

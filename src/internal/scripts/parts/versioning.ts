@@ -1,0 +1,15 @@
+/**
+ * A Lua function for the scripts that change what there is to read: the version in the hash `meta`, of which the script has the key as
+ * local `meta`, goes up. A version of an earlier life of the namespace must not come again: after a flush, and when another program
+ * has written there what is no number, it begins with the time.
+ */
+export const versioning = `
+local function newVersion()
+  local function begin()
+    local time = redis.call('TIME')
+    redis.call('HSET', meta, 'v', time[1] .. string.sub('00000' .. time[2], -6))
+  end
+  if redis.call('HEXISTS', meta, 'v') == 0 then begin() end
+  if type(redis.pcall('HINCRBY', meta, 'v', 1)) == 'table' then begin() end
+end
+`
