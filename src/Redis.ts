@@ -470,6 +470,16 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
   }
 }
 
+/** What a failure to connect means, where the words of the client do not say it. */
+const problemAt = (message: string, isTls: boolean): string =>
+  /Unknown RESP type|Protocol error, got/.test(message)
+    ? `this is no Redis server, or it speaks TLS on this port (${message.replace(" Please report this.", "")})`
+    : isTls && /wrong version number|packet length too long|before secure TLS connection/.test(message)
+    ? `the server does not speak TLS on this port (${message})`
+    : !isTls && (message === "Connection is closed." || /ECONNRESET|EPIPE/.test(message))
+    ? "the server closed the connection at once: it may speak TLS on this port, or be no Redis server"
+    : message
+
 /**
  * Opens sockets: connects, logs in, looks at the server.
  *
@@ -498,7 +508,8 @@ const opener = (origin: Origin, options: Options, connectMillis: number): Settin
       failure ??= new Error(why)
       destroy(client)
     }
-    const timer = setTimeout(() => give(`no answer within ${limit} ms`), limit)
+    const hint = raw.tls === undefined ? "" : ": does it speak TLS on this port?"
+    const timer = setTimeout(() => give(`no answer within ${limit} ms${hint}`), limit)
     const abort = () => give("closed")
     signal.addEventListener("abort", abort)
     try {
@@ -528,7 +539,7 @@ const opener = (origin: Origin, options: Options, connectMillis: number): Settin
       throw new RedisError({
         reason: first instanceof RedisError ? first.reason : classify(first) === "Refused" ? "Refused" : "Unavailable",
         command: "connect",
-        message: `${target.name}: ${messageOf(first)}`
+        message: `${target.name}: ${problemAt(messageOf(first), raw.tls !== undefined)}`
       })
     } finally {
       clearTimeout(timer)

@@ -22,8 +22,16 @@ import * as RedisRecurring from "./internal/redisRecurring.ts"
 import * as RedisScheduled from "./internal/redisScheduled.ts"
 import * as RedisStats from "./internal/redisStats.ts"
 import { drop } from "./internal/scripts/drop.ts"
+import { permitted } from "./internal/scripts/permitted.ts"
 import type { Command, Connection } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
+
+/** What every subscription and publish may come to; what only some operations need is refused when they are called. */
+const needed = (
+  "xadd xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream xgroup|create " +
+  "xgroup|delconsumer zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx hgetall hkeys hlen hexists hdel hincrby sadd " +
+  "smembers get set exists pexpire type"
+).split(" ")
 
 /**
  * @category models
@@ -94,6 +102,17 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     )
   )
   yield* recordShards
+  // Said at the start, not when the first message fails.
+  const refused = (yield* connectionOf(0).evaluate(permitted, [keysOf(0).meta], needed, again).pipe(
+    Effect.mapError(fail("open"))
+  )) as ReadonlyArray<string>
+  if (refused.length > 0) {
+    return yield* refuse(
+      `the user of Redis may not do what is needed in the namespace "${prefix}": permit ${
+        refused.map((command) => `+${command}`).join(" ")
+      } (all of it is under Permissions in docs/operations.md)`
+    )
+  }
 
   const janitors = yield* Effect.forEach(
     allKeys,

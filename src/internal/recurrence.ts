@@ -93,8 +93,7 @@ export interface Ticks {
 }
 
 /** Reads what `encode` wrote, or tells why it cannot. */
-export const decode = (text: string): Result.Result<Ticks, string> =>
-  Result.flatMap(parse(text), ticksOf)
+export const decode = (text: string): Result.Result<Ticks, string> => Result.flatMap(parse(text), ticksOf)
 
 export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> => {
   const { catchUp } = recurrence

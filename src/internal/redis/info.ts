@@ -40,6 +40,11 @@ export const problemOf = (info: Info, mode: Mode): Problem | undefined => {
   if (mode !== "cluster" && info.kind === "cluster") return lasting("this server is part of a Cluster: use { cluster }")
   if (info.isLoading) return { isLasting: false, message: "the server is loading its data" }
   // After a failover the address may still lead to the old master; a replica would refuse every write.
-  if (info.role === "slave") return { isLasting: false, message: "the server is a replica" }
+  if (info.role === "slave") {
+    return {
+      isLasting: false,
+      message: "the server is a replica: give the address of its master, or { sentinels, name }"
+    }
+  }
   return undefined
 }

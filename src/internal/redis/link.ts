@@ -155,7 +155,11 @@ export const makeLink = (settings: Settings, options: {
     unavailable(
       command,
       `no connection since ${new Date(downSince).toISOString()}` +
-        (failure === undefined ? "" : ` (${failure.message})`)
+        (failure !== undefined
+          ? ` (${failure.message})`
+          : isOpening
+          ? ` (${options.target()?.name ?? "the server"} has not answered yet)`
+          : "")
     )
 
   return {

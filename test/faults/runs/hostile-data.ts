@@ -93,7 +93,11 @@ const withstand = Effect.fnUntraced(function*(plan: ReadonlyArray<ReadonlyArray<
     yield* probe(0)
     for (const [i, together] of plan.entries()) {
       const name = together.map((attack) => attack.name).join(", ")
-      yield* Effect.forEach(together.flatMap(({ commands }) => commands), (command) => Effect.ignore(server.command(...command)), { concurrency: 50 })
+      yield* Effect.forEach(
+        together.flatMap(({ commands }) => commands),
+        (command) => Effect.ignore(server.command(...command)),
+        { concurrency: 50 }
+      )
       const from = performance.now()
       const exit = yield* Effect.exit(probe(i + 1))
       recoveries.push(performance.now() - from)
