@@ -471,7 +471,7 @@ export const checkParams = (
   const [unknown] = given.keys()
   return unknown === undefined
     ? Result.succeed(out)
-    : fail(`it has no param "${unknown}"; it has ${channel.paramNames.join(", ") || "none"}`)
+    : fail(`it has no param "${unknown.slice(0, 80)}"; it has ${channel.paramNames.join(", ") || "none"}`)
 }
 
 /**

@@ -10,6 +10,9 @@ type Strings = Readonly<Record<string, string>>
 /** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
 const largestBytes = 64 * 1024 * 1024
 
+/** Each is read and copied at every hand-out. */
+const mostHeaders = 256
+
 /** The limit that the option `maxPayloadBytes` sets. */
 export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<number, Given.Problem> =>
   Given.count(
@@ -24,8 +27,12 @@ export const headersProblem = (headers: Strings | undefined): string | undefined
   if (typeof headers !== "object" || headers === null || Array.isArray(headers)) {
     return "headers must be a record of strings"
   }
-  for (const [name, value] of Object.entries(headers)) {
-    if (typeof value !== "string") return `the header "${name}" must be a string`
+  const entries = Object.entries(headers)
+  if (entries.length > mostHeaders) {
+    return `a message has at most ${mostHeaders} headers, this one has ${entries.length}`
+  }
+  for (const [name, value] of entries) {
+    if (typeof value !== "string") return `the header ${JSON.stringify(name.slice(0, 80))} must be a string`
   }
   return undefined
 }

@@ -300,13 +300,11 @@ export const attacks = (tag: string, channel: string, group: string): ReadonlyAr
     },
     {
       name: "events: what is none",
-      commands: [
-        ...names.flatMap((name): ReadonlyArray<Command> => [
-          ["publish", key("events"), name],
-          ["publish", key("events"), join("channel\n", name)],
-          ["publish", key("events"), join("retry\n", name, "\n", name)]
-        ])
-      ]
+      commands: names.flatMap((name): ReadonlyArray<Command> => [
+        ["publish", key("events"), name],
+        ["publish", key("events"), join("channel\n", name)],
+        ["publish", key("events"), join("retry\n", name, "\n", name)]
+      ])
     },
     {
       name: "casts: what is none",
