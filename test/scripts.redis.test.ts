@@ -138,6 +138,17 @@ const trimArgs = (
 ]
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
+  permitted: [
+    {
+      does: "tells what may not be done, and does nothing",
+      seed: [],
+      keys: ["meta"],
+      args: ["xadd", "xinfo|groups", "nosuch"],
+      reply: [],
+      after: {},
+      again: { reply: [] }
+    }
+  ],
   ack: [
     {
       does: "acknowledges and counts what was pending, once, stream by stream",
