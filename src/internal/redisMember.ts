@@ -322,7 +322,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   /** All there is to do but in the beginning, after a failure, and for those who read many streams. */
   const isSettled = () =>
-    !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length > 0 && allKeys.length <= RedisClaims.fewStreams
+    !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length > 0 &&
+    allKeys.length <= RedisClaims.fewStreams
 
   const readOnce = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
     isSettled() ? readStreams(allKeys, share(count, active), blockMillis) : readAnew(count, blockMillis)
