@@ -20,12 +20,14 @@ const isRetryable = (reply: unknown, idempotent: boolean): reply is RedisError =
  * Sends commands to the owner of a slot and gives their replies, refusals in their places.
  *
  * The refusals at the end of the replies are repeated until `timeoutMillis` after the beginning: with them everything in
- * front of them keeps its place before them. `instead` is sent when the server does not know the script.
+ * front of them keeps its place before them. `instead` is sent when the server does not know the script. `executed` is told where
+ * something of it was executed.
  */
 export const exchange = (servers: Servers, slot: number, timeoutMillis: number, request: {
   readonly commands: ReadonlyArray<Command>
   readonly idempotent: boolean
   readonly instead?: Command
+  readonly executed?: ((socket: Socket) => void) | undefined
 }): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
   Effect.callback((resume) => {
     const startedAt = performance.now()
@@ -93,6 +95,9 @@ export const exchange = (servers: Servers, slot: number, timeoutMillis: number, 
     const judge = (link: Link, socket: Socket, answers: Array<unknown>) => {
       // Interrupted: nobody waits for a repetition.
       if (isOver) return
+      if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {
+        request.executed(socket)
+      }
       let end = answers.length
       while (end > 0 && isRetryable(answers[end - 1], request.idempotent)) end--
       const refused = answers[end]
@@ -142,13 +147,21 @@ const firstReply = (replies: ReadonlyArray<unknown>): Effect.Effect<unknown, Red
   return reply instanceof RedisError ? Effect.fail(reply) : Effect.succeed(reply)
 }
 
-export const makeConnection = (settings: Settings, servers: Servers, slot: number) => ({
+export const makeConnection = (
+  settings: Settings,
+  servers: Servers,
+  slot: number,
+  executed?: (socket: Socket) => void
+) => ({
   send: (command: Command, { idempotent }: { readonly idempotent: boolean }) =>
-    Effect.flatMap(exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent }), firstReply),
+    Effect.flatMap(
+      exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent, executed }),
+      firstReply
+    ),
   pipeline: (commands: ReadonlyArray<Command>): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
     commands.length === 0
       ? Effect.succeed([])
-      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false }),
+      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false, executed }),
   evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
@@ -159,7 +172,8 @@ export const makeConnection = (settings: Settings, servers: Servers, slot: numbe
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],
       instead: ["eval", script.lua, ...rest],
-      idempotent
+      idempotent,
+      executed
     }).pipe(
       Effect.flatMap(firstReply),
       Effect.mapError((error) => new RedisError({ reason: error.reason, command: script.name, message: error.message }))
