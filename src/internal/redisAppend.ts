@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { Appended, Limits, NewMessage } from "../Broker.ts"
-import type { Command, DurableConnection } from "../Redis.ts"
+import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import * as RedisDurability from "./redisDurability.ts"
@@ -57,8 +57,11 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
   const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("base64url")
   let calls = 0
   const nextCall = () => `${process}${(calls++).toString(36)}`
-  /** Publishes that could not be decided: where to search when the same id is published again. The oldest are forgotten. */
-  const undecided = new Map<string, string>()
+  /**
+   * Publishes that could not be decided: where to search when the same id is published again, and on which connection they were lost.
+   * The oldest are forgotten.
+   */
+  const undecided = new Map<string, { readonly since: string; readonly lostOn: Connection | undefined }>()
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
 
   const introduce = Effect.fnUntraced(function*(message: Pick<NewMessage, "channel" | "limits">) {
@@ -150,14 +153,14 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
   })
 
   /** The repetition of this message is to search for it. */
-  const remember = (message: NewMessage, since: string): void => {
+  const remember = (message: NewMessage, since: string, lostOn?: Connection): void => {
     if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
-    undecided.set(undecidedKey(message), since)
+    undecided.set(undecidedKey(message), { since, lostOn })
   }
 
   /** Leaves open what became of a message; its repetition will find out. */
-  const leave = (message: NewMessage, since: string, error: RedisError): Appended => {
-    remember(message, since)
+  const leave = (message: NewMessage, since: string, error: RedisError, way: Way): Appended => {
+    remember(message, since, way.connectionOf(shardOf(message.channel)))
     return { _tag: "Uncertain", error: fail("append")(error) }
   }
 
@@ -170,22 +173,35 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     }
   })
 
-  const decide = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> =>
+  const store = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> =>
     (message.due === undefined ? appendOnce(message, since, way) : scheduleOnce(message, since, way)).pipe(
       Effect.tap(() => Effect.sync(() => undecided.delete(undecidedKey(message)))),
       Effect.catch((error) =>
         Effect.sync(() =>
-          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error)
+          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error, way)
         )
       )
     )
+
+  /**
+   * What was lost on another connection than the one it is looked for on could be executed later than that: a connection that answers
+   * has ended its lost socket.
+   */
+  const decide = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> => {
+    const lostOn = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.lostOn
+    if (lostOn === undefined || lostOn === way.connectionOf(shardOf(message.channel))) return store(message, since, way)
+    return Effect.matchEffect(lostOn.send(["ping"], { idempotent: true }), {
+      onSuccess: () => store(message, since, way),
+      onFailure: (error) => Effect.succeed<Appended>({ _tag: "Uncertain", error: fail("append")(error) })
+    })
+  }
 
   /** The log is gone (a flush): the channel has to be made known again. One of many that find it so together records what else is gone. */
   const gone = (channel: string): Effect.Effect<void> =>
     Effect.suspend(() => known.delete(channel) ? onFlush : Effect.void)
 
   const appendOne = (message: NewMessage, way: Way): Effect.Effect<Appended> => {
-    const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
+    const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.since
     if (message.due !== undefined) return Effect.map(scheduleChunk([message], way), ([outcome]) => outcome!)
     if (message.window !== undefined || since !== undefined) return decide(message, since ?? "", way)
     return Effect.matchEffect(knownFor(message), {
@@ -233,7 +249,9 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
         const since = reached.get(entry)!
         // Where one could not be decided in time, the others need not wait as long each.
-        const outcome: Appended = isAway ? leave(message, since, reply) : yield* decide(message, since, way)
+        const outcome: Appended = isAway
+          ? leave(message, since, reply, way)
+          : yield* decide(message, since, way)
         isAway = outcome._tag === "Uncertain"
         if (outcome._tag === "Stored") reached.set(entry, outcome.position)
         out.push(outcome)
@@ -267,7 +285,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     if (messages.some((message) => undecided.has(undecidedKey(message)))) {
       return yield* Effect.forEach(
         messages,
-        (message) => decide(message, undecided.get(undecidedKey(message)) ?? since, way)
+        (message) => decide(message, undecided.get(undecidedKey(message))?.since ?? since, way)
       )
     }
     const reply = yield* Effect.result(schedule(messages, "", way))
@@ -277,7 +295,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       for (const message of messages) {
         // Where one could not be decided in time, the others need not wait as long each.
         const isAway = out.at(-1)?._tag === "Uncertain"
-        out.push(isAway ? leave(message, since, reply.failure) : yield* decide(message, since, way))
+        out.push(isAway ? leave(message, since, reply.failure, way) : yield* decide(message, since, way))
       }
       return out
     }
@@ -357,7 +375,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
 
   /** After this position the message is, if it is anywhere. */
   const sinceFor = (message: NewMessage): Effect.Effect<string, RedisError> => {
-    const since = undecided.get(undecidedKey(message))
+    const since = undecided.get(undecidedKey(message))?.since
     return since !== undefined ? Effect.succeed(since) : Effect.map(knownFor(message), ({ position }) => position)
   }
 

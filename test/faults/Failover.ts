@@ -3,7 +3,7 @@
  * acknowledged in between is lost with the master, unless publishers wait for the replica.
  */
 import type { Scope } from "effect"
-import { Effect, Random } from "effect"
+import { Effect, Random, Schedule } from "effect"
 import { Rotif } from "rotif"
 import * as Keys from "../../src/internal/keys.ts"
 import * as RedisCluster from "../fixtures/RedisCluster.ts"
@@ -21,16 +21,20 @@ export interface Site {
   readonly pair: Effect.Effect<{ readonly master: RedisServer; readonly replica: RedisServer }, RedisServerError>
 }
 
-const replication = (server: RedisServer) => Effect.map(server.command("info", "replication"), String)
+/** A Sentinel that changes the role of a server ends all connections to it, also those that ask here. */
+const ask = (server: RedisServer, name: string, ...args: ReadonlyArray<string>) =>
+  Effect.retry(server.command(name, ...args), { times: 10, schedule: Schedule.spaced(20) })
+
+const replication = (server: RedisServer) => Effect.map(ask(server, "info", "replication"), String)
 
 /** A replica that cannot log in to its master gets nothing more from it, and is there to take over. */
 const cutOff = (replica: RedisServer) =>
   Effect.andThen(
-    replica.command("config", "set", "masterauth", "none"),
-    replica.command("client", "kill", "type", "master")
+    ask(replica, "config", "set", "masterauth", "none"),
+    ask(replica, "client", "kill", "type", "master")
   )
 
-const heal = (replica: RedisServer) => replica.command("config", "set", "masterauth", "")
+const heal = (replica: RedisServer) => ask(replica, "config", "set", "masterauth", "")
 
 /** Messages are scheduled so far ahead that the master is killed before they are due. */
 const delayMillis = 1_500
@@ -86,7 +90,7 @@ export const failover = (options: {
         yield* master.kill
         yield* until(
           "the replica took over",
-          Effect.map(replica.command("role"), (role) => String(role).startsWith("master"))
+          Effect.map(ask(replica, "role"), (role) => String(role).startsWith("master"))
         )
         const at = Date.now()
         yield* until(
