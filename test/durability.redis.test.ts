@@ -13,6 +13,9 @@ const pair = Effect.fnUntraced(function*(config: RedisServer.Config = {}) {
   const master = yield* RedisServer.make({ "repl-diskless-sync-delay": "0", ...config })
   const replica = yield* RedisServer.make({ replicaof: `${master.host} ${master.port}`, ...config })
   while (!String(yield* master.command("info", "replication")).includes("state=online")) yield* Effect.sleep(20)
+  yield* master.command("set", "first", "x")
+  assert.strictEqual(yield* master.command("wait", 1, 10_000), 1)
+  yield* master.command("config", "resetstat")
   return { master, replica }
 })
 

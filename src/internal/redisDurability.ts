@@ -27,7 +27,7 @@ const isStored = (appended: Appended): appended is Exclude<Appended, { readonly 
   appended._tag !== "Failed" && appended._tag !== "Uncertain"
 
 /** Replicas that take longer at the start are missed there, which says no more than a warning. */
-const checkMillis = 200
+const checkMillis = 1_000
 
 const keyOf = ({ onDisk, replicas, timeoutMillis }: Durability) => `${replicas} ${onDisk} ${timeoutMillis}`
 

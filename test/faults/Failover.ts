@@ -34,7 +34,9 @@ const cutOff = (replica: RedisServer) =>
     ask(replica, "client", "kill", "type", "master")
   )
 
-const heal = (replica: RedisServer) => ask(replica, "config", "set", "masterauth", "")
+/** A Sentinel has the servers write down their configuration, so it has to be put right there, too. */
+const heal = (replica: RedisServer) =>
+  Effect.andThen(ask(replica, "config", "set", "masterauth", ""), ask(replica, "config", "rewrite"))
 
 /** Messages are scheduled so far ahead that the master is killed before they are due. */
 const delayMillis = 1_500
