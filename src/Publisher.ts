@@ -4,12 +4,13 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, Data, DateTime, Effect, Layer, Result } from "effect"
-import type { Appended, BrokerError, Durability as Need, NewMessage, Shortfall } from "./Broker.ts"
+import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
+import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
+import { durabilityOf } from "./internal/durability.ts"
 import { identify } from "./internal/identity.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
@@ -335,28 +336,6 @@ const makeIds = () => {
 }
 
 const none: PublishOptions = {}
-
-const usualDurabilityMillis = 1_000
-/** Nobody has more replicas, and Redis would wait for the missing ones each time. */
-const mostReplicas = 100
-
-/** What a `Durability` asks of the broker, or what is wrong with it. */
-export const durabilityOf = (durability: Durability): Result.Result<Need, Given.Problem> =>
-  Result.gen(function*() {
-    const { fsync = false, replicas, timeout } = durability
-    if (typeof fsync !== "boolean") {
-      return yield* Result.fail({ option: "fsync", message: "durability.fsync must be true or false" })
-    }
-    return {
-      replicas: yield* Given.count("durability.replicas", replicas, {
-        usual: 1,
-        least: fsync ? 0 : 1,
-        most: mostReplicas
-      }),
-      onDisk: fsync,
-      timeoutMillis: yield* Given.span("durability.timeout", timeout, { usual: usualDurabilityMillis, least: 1 })
-    }
-  })
 
 /** The receipts, when there is one for each message. */
 const allOrIncomplete = (

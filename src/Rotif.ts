@@ -11,6 +11,7 @@ import * as DeadLetters from "./DeadLetters.ts"
 import * as Deduplication from "./Deduplication.ts"
 import * as Health from "./Health.ts"
 import * as Duties from "./internal/agents/duties.ts"
+import { durabilityOf } from "./internal/durability.ts"
 import * as Given from "./internal/given.ts"
 import * as Inspector from "./Inspector.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
@@ -137,7 +138,7 @@ export type RedisOptions = Redis.Options & RedisBroker.Options & Options
 const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options & Options) {
   const broker = yield* RedisBroker.make(options)
   if (options?.durability !== undefined) {
-    yield* broker.checkDurability(yield* Given.orDie(Publisher.durabilityOf(options.durability)))
+    yield* broker.checkDurability(yield* Given.orDie(durabilityOf(options.durability)))
   }
   return broker
 })
