@@ -2,6 +2,8 @@
  * What something costs: time, CPU of Redis and of this process, commands, memory, and how long the event loop was held up.
  */
 import type { Redis } from "ioredis"
+import { writeFileSync } from "node:fs"
+import { Session } from "node:inspector/promises"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 
 /** A number in the reply of INFO. */
@@ -32,6 +34,21 @@ export interface Cost {
   readonly loopMillis: number
 }
 
+/** Runs a body; with `PROFILE` it is sampled, and the profile written to that file. */
+const sampled = async (body: () => Promise<unknown>) => {
+  const file = process.env["PROFILE"]
+  if (file === undefined) return void await body()
+  const session = new Session()
+  session.connect()
+  await session.post("Profiler.enable")
+  await session.post("Profiler.setSamplingInterval", { interval: 100 })
+  await session.post("Profiler.start")
+  await body()
+  const { profile } = await session.post("Profiler.stop")
+  session.disconnect()
+  writeFileSync(file, JSON.stringify(profile))
+}
+
 /** The cost of a body, as a whole. */
 export const costOf = async (servers: ReadonlyArray<Redis>, body: () => Promise<unknown>): Promise<Cost> => {
   globalThis.gc?.()
@@ -45,7 +62,7 @@ export const costOf = async (servers: ReadonlyArray<Redis>, body: () => Promise<
   loop.enable()
   const cpu = process.cpuUsage()
   const start = performance.now()
-  await body()
+  await sampled(body)
   const seconds = (performance.now() - start) / 1000
   const { system, user } = process.cpuUsage(cpu)
   loop.disable()

@@ -3,7 +3,7 @@
  * every measurement, and writes medians to `docs/performance/results.json`, the table into `docs/performance.md` and the README, and the
  * plot beside them.
  *
- * `SCALE` sets the number of messages (1), `REPS` the repetitions (3), `ONLY` which workloads run (a regular expression for their names) and
+ * `SCALE` sets the number of messages (0.2), `REPS` the repetitions (3), `ONLY` which workloads run (a regular expression for their names) and
  * `PEERS` for whom (names, separated by commas). Where `ONLY` or `PEERS` leave something out, the figures of before stay; `WRITE=0` writes nothing.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
@@ -14,7 +14,7 @@ import { plot } from "./plot.ts"
 import { environment, marks, type Results, table, withSection } from "./report.ts"
 
 const number = (name: string, usual: number) => Number(process.env[name] ?? usual)
-const scale = number("SCALE", 1)
+const scale = number("SCALE", 0.2)
 const repetitions = number("REPS", 3)
 const root = join(import.meta.dirname, "..")
 const directory = join(root, "docs", "performance")
@@ -39,7 +39,8 @@ for (const workload of workloads(scale)) {
   console.log(`${workload.name} (${Math.round((performance.now() - started) / 1000)} s)`)
   const samples = new Map<string, Array<Figures>>()
   const failed = new Set<string>()
-  for (let round = 0; round < repetitions; round++) {
+  const rounds = Math.min(repetitions, workload.repetitions ?? repetitions)
+  for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < jobs.length; turn++) {
       const job = jobs[(round + turn) % jobs.length]!
       // What failed once is not waited for again.

@@ -11,13 +11,14 @@ import { privateServer } from "./privateServer.ts"
 const patienceMillis = Number(process.env["PATIENCE"] ?? 120) * 1000
 
 /** Runs one job in a process of its own. `undefined` when it failed, with why on the console. */
-export const measure = (job: Unplaced): Promise<Figures | undefined> =>
+export const measure = (job: Unplaced, env: Readonly<Record<string, string>> = {}): Promise<Figures | undefined> =>
   Effect.runPromise(
     Effect.scoped(Effect.flatMap(privateServer, (port) =>
       Effect.callback<Figures | undefined>((resume) => {
         const args = ["--conditions=rotif-source", "--expose-gc", join(import.meta.dirname, "measure.ts")]
         const child = spawn(process.execPath, [...args, JSON.stringify({ ...job, port })], {
-          stdio: ["ignore", "pipe", "pipe"]
+          stdio: ["ignore", "pipe", "pipe"],
+          env: { ...process.env, ...env }
         })
         let out = ""
         let problems = ""

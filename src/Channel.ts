@@ -6,8 +6,9 @@
  *
  * @since 0.1.0
  */
-import { Data, Duration, Effect, Exit, Result, Schema } from "effect"
+import { Data, Duration, Effect, Result, Schema } from "effect"
 import type { Limits, Selector } from "./Broker.ts"
+import { isDone } from "./internal/done.ts"
 
 /**
  * A name or pattern cannot be used. Thrown by `make`, `pattern` and `union`, because they are mistakes in a program; `checkName`
@@ -84,7 +85,7 @@ export interface ChannelOptions<S extends Schema.Constraint> {
 
 const TypeId = "~rotif/Channel"
 
-// Methods, so that a channel of any payload is an `Any`.
+// Methods, so that a channel of any payload is an `Any`. What they give is an `Exit` where the schema has its result at once.
 interface Codec<S extends Schema.Constraint> {
   encode(payload: S["Type"]): Effect.Effect<string, InvalidPayload, S["EncodingServices"]>
   decode(text: string): Effect.Effect<S["Type"], InvalidPayload, S["DecodingServices"]>
@@ -294,27 +295,25 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
     } catch (error) {
       return fail(operation, messageOf(error))
     }
-    return Exit.isExit(effect) && Exit.isSuccess(effect) ? effect as Exit.Exit<A> : guard(operation, effect)
+    return isDone(effect) ? effect : guard(operation, effect)
   }
   return {
-    encode: (payload) =>
-      Effect.suspend(() => {
-        const encoded = attempt("encode", () => encode(payload))
-        return Exit.isExit(encoded) && Exit.isSuccess(encoded)
-          ? stringify(encoded.value)
-          : Effect.flatMap(encoded, stringify)
-      }),
-    decode: (text) =>
-      Effect.suspend(() => {
-        let value: unknown
-        try {
-          value = JSON.parse(text)
-        } catch {
-          // What JSON.parse says quotes the text.
-          return fail("decode", "it is not JSON")
-        }
-        return attempt("decode", () => decode(value))
-      })
+    encode: (payload) => {
+      const encoded = attempt("encode", () => encode(payload))
+      return isDone(encoded)
+        ? stringify(encoded.value)
+        : Effect.flatMap(encoded, stringify)
+    },
+    decode: (text) => {
+      let value: unknown
+      try {
+        value = JSON.parse(text)
+      } catch {
+        // What JSON.parse says quotes the text.
+        return fail("decode", "it is not JSON")
+      }
+      return attempt("decode", () => decode(value))
+    }
   }
 }
 
@@ -424,6 +423,16 @@ export const union = <const Members extends ReadonlyArray<Any>>(members: Members
 export const encode = <C extends Any>(
   channel: C,
   payload: PayloadOf<C>
+): Effect.Effect<string, InvalidPayload, EncodingServices<C>> => Effect.suspend(() => channel.codec.encode(payload))
+
+/**
+ * As `encode`, but where the schema has its result at once, this does: it is an `Exit` then. For those who run in a fiber already.
+ *
+ * @internal
+ */
+export const encodeNow = <C extends Any>(
+  channel: C,
+  payload: PayloadOf<C>
 ): Effect.Effect<string, InvalidPayload, EncodingServices<C>> => channel.codec.encode(payload)
 
 /**
@@ -435,7 +444,8 @@ export const encode = <C extends Any>(
 export const decode = <C extends Any>(
   channel: C,
   text: string
-): Effect.Effect<PayloadOf<C>, InvalidPayload, C["payload"]["DecodingServices"]> => channel.codec.decode(text)
+): Effect.Effect<PayloadOf<C>, InvalidPayload, C["payload"]["DecodingServices"]> =>
+  Effect.suspend(() => channel.codec.decode(text))
 
 /**
  * Checks the params of a publish: each one a string that is not empty, none missing, none unknown.

@@ -9,6 +9,7 @@ import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
+import { isDone } from "./internal/done.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
 import { durabilityOf } from "./internal/durability.ts"
 import { identify } from "./internal/identity.ts"
@@ -337,6 +338,9 @@ const makeIds = () => {
 
 const none: PublishOptions = {}
 
+/** So many payloads of a `publishAll` are encoded without letting other fibers run. */
+const encodedPerTurn = 256
+
 /** The receipts, when there is one for each message. */
 const allOrIncomplete = (
   channel: Channel.Any,
@@ -365,65 +369,79 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const nextId = makeIds()
   const program = yield* Middleware.Program
 
+  /** The message of an encoded payload, or why it is refused. */
+  const compose = <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    text: string,
+    options: AnyOptions | undefined,
+    id?: string
+  ): NewMessage | RequestError => {
+    const invalid = (message: string) => new InvalidPublishOptions({ channel: channel.name, message })
+    const params = Envelope.paramsOf(channel, options?.params)
+    if (params._tag === "Failure") return params.failure
+    const problem = Envelope.headersProblem(options?.headers)
+    if (problem !== undefined) return invalid(problem)
+    const identity = identify(options ?? none, channel.idempotencyKey?.(payload), () => id ?? nextId(), mostMillis)
+    if (typeof identity === "string") return invalid(identity)
+    let due: Due | undefined = identity.delayMillis === undefined ? undefined : { delayMillis: identity.delayMillis }
+    let expiresInMillis: number | undefined
+    if (options?.delay !== undefined || options?.at !== undefined) {
+      const found = dueOf(options, clock.currentTimeMillisUnsafe())
+      if (typeof found === "string") return invalid(found)
+      due = found
+    }
+    if (options?.expiresIn !== undefined) {
+      const found = expiryOf(options.expiresIn, clock.currentTimeMillisUnsafe())
+      if (typeof found === "string") return invalid(found)
+      expiresInMillis = found
+    }
+    let durability = usualDurability
+    if (options?.durability !== undefined) {
+      const found = options.durability === false ? undefined : durabilityOf(options.durability)
+      if (found?._tag === "Failure") return invalid(found.failure.message)
+      durability = found?.success
+    }
+    const message: NewMessage = {
+      id: identity.id,
+      channel: channel.name,
+      payload: text,
+      headers: options?.headers,
+      params: params.success,
+      limits: Channel.limits(channel),
+      window: identity.window,
+      due,
+      replace: identity.replace,
+      expiresInMillis,
+      durability
+    }
+    const bytes = Envelope.bytesAbove(limit, message)
+    return bytes === undefined ? message : new PayloadTooLarge({ channel: channel.name, bytes, limit })
+  }
+
+  /** Goes on with the message of a payload; at once, where its schema has the text at once. Runs in a fiber. */
+  const withMessage = <C extends Channel.Any, A, E>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options: AnyOptions | undefined,
+    id: string | undefined,
+    use: (message: NewMessage) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E | RequestError, Channel.EncodingServices<C>> => {
+    const go = (text: string): Effect.Effect<A, E | RequestError> => {
+      const message = compose(channel, payload, text, options, id)
+      return message instanceof Error ? Effect.fail(message) : use(message)
+    }
+    const text = Channel.encodeNow(channel, payload)
+    return isDone(text) ? go(text.value) : Effect.flatMap(text, go)
+  }
+
   const request = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
     options: AnyOptions | undefined,
     id?: string
   ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
-    Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<NewMessage, RequestError> => {
-      const params = Envelope.paramsOf(channel, options?.params)
-      if (params._tag === "Failure") return Effect.fail(params.failure)
-      const problem = Envelope.headersProblem(options?.headers)
-      if (problem !== undefined) {
-        return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: problem }))
-      }
-      const identity = identify(options ?? none, channel.idempotencyKey?.(payload), () => id ?? nextId(), mostMillis)
-      if (typeof identity === "string") {
-        return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: identity }))
-      }
-      let due: Due | undefined = identity.delayMillis === undefined ? undefined : { delayMillis: identity.delayMillis }
-      let expiresInMillis: number | undefined
-      if (options?.delay !== undefined || options?.at !== undefined) {
-        const found = dueOf(options, clock.currentTimeMillisUnsafe())
-        if (typeof found === "string") {
-          return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: found }))
-        }
-        due = found
-      }
-      if (options?.expiresIn !== undefined) {
-        const found = expiryOf(options.expiresIn, clock.currentTimeMillisUnsafe())
-        if (typeof found === "string") {
-          return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: found }))
-        }
-        expiresInMillis = found
-      }
-      let durability = usualDurability
-      if (options?.durability !== undefined) {
-        const found = options.durability === false ? undefined : durabilityOf(options.durability)
-        if (found?._tag === "Failure") {
-          return Effect.fail(new InvalidPublishOptions({ channel: channel.name, message: found.failure.message }))
-        }
-        durability = found?.success
-      }
-      const message: NewMessage = {
-        id: identity.id,
-        channel: channel.name,
-        payload: text,
-        headers: options?.headers,
-        params: params.success,
-        limits: Channel.limits(channel),
-        window: identity.window,
-        due,
-        replace: identity.replace,
-        expiresInMillis,
-        durability
-      }
-      const bytes = Envelope.bytesAbove(limit, message)
-      return bytes !== undefined
-        ? Effect.fail(new PayloadTooLarge({ channel: channel.name, bytes, limit }))
-        : Effect.succeed(message)
-    })
+    Effect.suspend(() => withMessage(channel, payload, options, id, Effect.succeed))
 
   const outcomeOf = (message: NewMessage, appended: Appended): Receipt | StoreError => {
     const { channel, id } = message
@@ -487,8 +505,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     const messages: Array<NewMessage> = []
     let index = 0
     for (const payload of payloads) {
-      messages.push(yield* request(channel, payload, optionsFor(payload, index)))
-      index++
+      const text = Channel.encodeNow(channel, payload)
+      const encoded = isDone(text) ? text.value : yield* text
+      const message = compose(channel, payload, encoded, optionsFor(payload, index))
+      if (message instanceof Error) return yield* Effect.fail(message)
+      messages.push(message)
+      // Others have their turn: nothing else here takes long enough for the scheduler to see to it.
+      if (++index % encodedPerTurn === 0) yield* Effect.yieldNow
     }
     if (messages.length === 0) return []
     const appended = yield* broker.append(messages)
@@ -518,7 +541,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       options?: AnyOptions
     ): Chained<C, Receipt, RequestError | StoreError> =>
       chain.isEmpty && Chain.publishOf(channel) === undefined
-        ? Effect.flatMap(request(channel, payload, options), send)
+        ? Effect.suspend(() => withMessage(channel, payload, options, undefined, send))
         : chain.publish(channel, payload, options),
     publishAll: <C extends Channel.Any>(
       channel: C,

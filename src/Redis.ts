@@ -416,9 +416,28 @@ const destroy = (client: Client): void => {
 }
 
 const socketOf = (client: Client, target: string, id: number, runId: string): Socket => {
-  let isCorked = false
   let hasWritten = false
   let pending = 0
+  // Commands go to the socket as one text: many small writes, corked or not, cost more than the commands themselves.
+  let text = ""
+  const collector = {
+    isPipeline: true,
+    write: (part: string | Buffer) => {
+      text += part.toString()
+    },
+    destination: { redis: client }
+  } as const
+  const flush = () => {
+    if (text === "") return
+    const written = text
+    text = ""
+    if (client.stream.writable) client.stream.write(written)
+  }
+  const send = (name: string, args: ReadonlyArray<string | number>): Promise<unknown> => {
+    const command = new ClientCommand(name, args as Array<string | number>, utf8)
+    client.sendCommand(command, collector)
+    return command.promise
+  }
   return {
     target,
     id,
@@ -427,21 +446,6 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
     isReady: () => client.status === "ready" && client.stream.writable,
     pending: () => pending,
     write: (commands, isAsking, done) => {
-      const { stream } = client
-      // The first command of this turn of the event loop goes at once; all others wait for its end and go in one write.
-      if (!isCorked && (hasWritten || commands.length > 1)) {
-        isCorked = true
-        stream.cork()
-      }
-      if (!hasWritten) {
-        hasWritten = true
-        process.nextTick(() => {
-          hasWritten = false
-          if (!isCorked) return
-          isCorked = false
-          stream.uncork()
-        })
-      }
       const replies = new Array<unknown>(commands.length)
       let missing = commands.length
       pending += missing
@@ -451,13 +455,23 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
         if (--missing === 0) done(replies)
       }
       for (let index = 0; index < commands.length; index++) {
-        const [name, ...args] = commands[index]!
+        const command = commands[index]!
+        const name = command[0]
         // Its own refusal says nothing that the reply of the command does not say.
-        if (isAsking) client.call("asking").catch(() => {})
-        const command = new ClientCommand(name, args, utf8)
-        client.sendCommand(command)
-        command.promise.then((reply) => settle(index, reply), (error) => settle(index, errorOf(name, error)))
+        if (isAsking) send("asking", []).catch(() => {})
+        send(name, command.slice(1)).then(
+          (reply) => settle(index, reply),
+          (error) => settle(index, errorOf(name, error))
+        )
       }
+      // What comes first in this turn of the event loop goes at once; all else waits for its end and goes in one write.
+      if (hasWritten) return
+      hasWritten = true
+      flush()
+      process.nextTick(() => {
+        hasWritten = false
+        flush()
+      })
     },
     onMessage: (listener) => {
       client.on("message", (channel: string, message: string) => listener("subscribe", channel, message))

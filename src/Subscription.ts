@@ -12,6 +12,7 @@ import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
 import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
+import { isDone } from "./internal/done.ts"
 import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
@@ -488,6 +489,7 @@ export const make = Effect.fnUntraced(function*<
       ) as Effect.Effect<Settlement, Failed, Needs>
     })
 
+  /** Decoded at once, where the schema can: it is an `Exit` then. */
   const decoded = (
     held: Held,
     consumer: Consumer.Consumer
@@ -498,7 +500,10 @@ export const make = Effect.fnUntraced(function*<
     if (decode === undefined) {
       return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
     }
-    return Effect.map(decode(payload), (value) => Message.makeUnsafe<S>(held, value, group, consumer))
+    const value = decode(payload)
+    return isDone(value)
+      ? Exit.succeed(Message.makeUnsafe<S>(held, value.value, group, consumer))
+      : Effect.map(value, (value) => Message.makeUnsafe<S>(held, value, group, consumer))
   }
 
   const undecodable = (cause: Cause.Cause<unknown>): Final => ({ _tag: "Bury", failure: failureOf("decode", cause) })
@@ -514,7 +519,8 @@ export const make = Effect.fnUntraced(function*<
       })
     // Decoded already to find its key.
     if (held.prepared !== undefined) return run(held.prepared as Message.Message<S>)
-    return Effect.matchCauseEffect(decoded(held, consumer), {
+    const message = decoded(held, consumer)
+    return isDone(message) ? run(message.value) : Effect.matchCauseEffect(message, {
       onFailure: (cause) => Effect.succeed<Settlement>(undecodable(cause)),
       onSuccess: run
     })

@@ -450,7 +450,10 @@ export const make = Effect.fnUntraced(function*<R>(
       step: () => {}
     })
 
-  const readOnce = Effect.fnUntraced(function*(lane: Lane) {
+  const readOnce = (lane: Lane) =>
+    Effect.suspend(() => paused || closing || free(lane) < threshold ? restAndRead(lane) : readNow(lane))
+
+  const restAndRead = Effect.fnUntraced(function*(lane: Lane) {
     if (paused || free(lane) < threshold) {
       lane.pulse.rest()
       yield* resumed.await
@@ -459,11 +462,14 @@ export const make = Effect.fnUntraced(function*<R>(
     }
     if (closing) return yield* Effect.never
     if (paused) return
-    // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
-    yield* Effect.uninterruptible(
+    yield* readNow(lane)
+  })
+
+  // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
+  const readNow = (lane: Lane) =>
+    Effect.uninterruptible(
       Effect.map(lane.member.read(free(lane), options.blockMillis), (deliveries) => accept(lane, deliveries))
     )
-  })
 
   const claimOnce = Effect.fnUntraced(function*(lane: Lane) {
     yield* resumed.await

@@ -204,23 +204,26 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.since
     if (message.due !== undefined) return Effect.map(scheduleChunk([message], way), ([outcome]) => outcome!)
     if (message.window !== undefined || since !== undefined) return decide(message, since ?? "", way)
-    return Effect.matchEffect(knownFor(message), {
+    const entry = lookUp(message)
+    return entry !== undefined ? addTo(entry, message, way) : Effect.matchEffect(introduce(message), {
       onFailure: (error) => Effect.succeed(failed(error)),
-      onSuccess: (entry) => {
-        const before = entry.position
-        return Effect.matchEffect(
-          way.connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
-          {
-            onSuccess: (position) =>
-              position === null
-                ? Effect.andThen(gone(message.channel), appendOne(message, way))
-                : Effect.succeed(stored(entry, position as string)),
-            onFailure: (error) =>
-              error.reason === "ConnectionLost" ? decide(message, before, way) : Effect.succeed(failed(error))
-          }
-        )
-      }
+      onSuccess: (entry) => addTo(entry, message, way)
     })
+  }
+
+  const addTo = (entry: Known, message: NewMessage, way: Way): Effect.Effect<Appended> => {
+    const before = entry.position
+    return Effect.matchEffect(
+      way.connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
+      {
+        onSuccess: (position) =>
+          position === null
+            ? Effect.andThen(gone(message.channel), appendOne(message, way))
+            : Effect.succeed(stored(entry, position as string)),
+        onFailure: (error) =>
+          error.reason === "ConnectionLost" ? decide(message, before, way) : Effect.succeed(failed(error))
+      }
+    )
   }
 
   /** Writes messages of one shard in one go, then decides one by one what was not answered. */

@@ -95,9 +95,9 @@ export const take = (
   entries: RawEntries,
   counts: ReadonlyMap<string, number> | undefined,
   from: number,
-  leaseMillis: number
+  leaseMillis: number,
+  out: Array<Lease> = []
 ): Array<Lease> => {
-  const out: Array<Lease> = []
   for (const [position, fields] of entries) {
     // Trimmed between the hand-out and now: nothing is left to deliver.
     if (fields === null) continue

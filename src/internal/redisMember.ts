@@ -4,7 +4,7 @@
  * It knows the streams of its group and reads them. How leases end is in `redisSettlement.ts`, how expired and lost ones are
  * found in `redisClaims.ts`.
  */
-import { Clock, Effect, Semaphore } from "effect"
+import { Cause, Clock, Effect, Exit, Semaphore } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import type { RedisError } from "../Redis.ts"
@@ -220,35 +220,43 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     version = seen
   })
 
-  const readStreams = Effect.fnUntraced(function*(streams: ReadonlyArray<string>, each: number, blockMillis: number) {
-    const command: Command = [
-      "xreadgroup",
-      "GROUP",
-      group,
-      consumer,
-      "COUNT",
-      each,
-      ...(blockMillis > 0 ? ["BLOCK", Math.ceil(blockMillis)] : []),
-      "STREAMS",
-      ...streams,
-      ...streams.map(() => ">")
-    ]
-    const from = monotonic()
-    const reply = (yield* reader.send(command, blockMillis + readGraceMillis)) as
-      | ReadonlyArray<readonly [string, RawEntries]>
-      | null
-    const out: Array<Lease> = []
-    // Those with more go to the end of the line.
-    for (const key of busy.size === 0 ? [] : streams) busy.delete(key)
-    if (reply === null) return out
+  const readStreams = (
+    streams: ReadonlyArray<string>,
+    each: number,
+    blockMillis: number
+  ): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+    Effect.suspend(() => {
+      const command: Command = [
+        "xreadgroup",
+        "GROUP",
+        group,
+        consumer,
+        "COUNT",
+        each,
+        ...(blockMillis > 0 ? ["BLOCK", Math.ceil(blockMillis)] : []),
+        "STREAMS",
+        ...streams,
+        ...streams.map(() => ">")
+      ]
+      const from = monotonic()
+      return Effect.map(reader.send(command, blockMillis + readGraceMillis), (reply) => {
+        // Those with more go to the end of the line.
+        for (const key of busy.size === 0 ? [] : streams) busy.delete(key)
+        return reply === null ? [] : taken(reply as ReadonlyArray<readonly [string, RawEntries]>, each, from)
+      })
+    })
+
+  /** What a read of so many from each stream has given. */
+  const taken = (reply: ReadonlyArray<readonly [string, RawEntries]>, each: number, from: number) => {
     active = Math.max(1, reply.length)
+    const out: Array<Lease> = []
     for (const [key, entries] of reply) {
       if (entries.length >= each) busy.add(key)
       const source = sources.get(key)
-      if (source !== undefined) out.push(...take(source, entries, undefined, from, leaseMillis))
+      if (source !== undefined) take(source, entries, undefined, from, leaseMillis, out)
     }
     return out
-  })
+  }
 
   const share = (count: number, among: number) => Math.max(1, Math.ceil(count / among))
 
@@ -281,7 +289,14 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     return waking || busy.size > 0 ? [] : yield* readWide(allKeys, blockMillis)
   })
 
-  const readOnce = Effect.fnUntraced(function*(count: number, blockMillis: number) {
+  /** All there is to do but in the beginning, after a failure, and for those who read many streams. */
+  const isSettled = () =>
+    !lost && !stale && !onlyRetries && !waking && allKeys.length > 0 && allKeys.length <= RedisClaims.fewStreams
+
+  const readOnce = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+    isSettled() ? readStreams(allKeys, share(count, active), blockMillis) : readAnew(count, blockMillis)
+
+  const readAnew = Effect.fnUntraced(function*(count: number, blockMillis: number) {
     if (lost) {
       // A new socket first: it ends the old one at the server, so that nothing more is handed out to it.
       yield* reader.send(["ping"], readGraceMillis)
@@ -354,24 +369,19 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           waking = false
           return readFor(left)
         })
-      return Effect.flatMap(readFor(blockMillis), dated).pipe(
-        Effect.tapError((error) =>
-          Effect.suspend(() => {
-            if (error.reason === "NoGroup") return sync(true)
-            lost = lost || error.reason === "ConnectionLost" || reader.generation() !== generation
-            return Effect.void
-          })
-        ),
-        Effect.mapError(fail("read")),
-        // An interrupted read leaves an answer behind that nobody takes; the next one recovers it.
-        Effect.onInterrupt(() =>
-          Effect.sync(() => {
-            lost = true
-          })
-        ),
-        Effect.ensuring(Effect.sync(() => {
+      const all = Effect.flatMap(readFor(blockMillis), dated)
+      return Effect.mapError(
+        Effect.onExit(all, (exit) => {
           reading = false
-        }))
+          if (Exit.isSuccess(exit)) return Effect.void
+          const error = Cause.findErrorOption(exit.cause)
+          if (error._tag === "Some" && error.value.reason === "NoGroup") return sync(true)
+          // An interrupted read leaves an answer behind that nobody takes; the next one recovers it.
+          lost = lost || error._tag === "None" || error.value.reason === "ConnectionLost"
+            || reader.generation() !== generation
+          return Effect.void
+        }),
+        fail("read")
       )
     })
 

@@ -16,119 +16,169 @@ const isRetryable = (reply: unknown, idempotent: boolean): reply is RedisError =
   reply instanceof RedisError &&
   (reply.reason === "Transient" || reply.reason === "Unavailable" || (idempotent && reply.reason === "ConnectionLost"))
 
+interface Request {
+  readonly commands: ReadonlyArray<Command>
+  readonly idempotent: boolean
+  /** Sent when the server does not know the script. */
+  readonly instead?: Command
+  /** Told where something of it was executed. */
+  readonly executed?: ((socket: Socket) => void) | undefined
+}
+
+type Replies = ReadonlyArray<unknown>
+
+/** One exchange while it lasts. A class: most are answered at once, and need none of the functions that would be made for the rest. */
+class Exchange {
+  readonly servers: Servers
+  readonly slot: number
+  readonly timeoutMillis: number
+  readonly request: Request
+  readonly resume: (result: Effect.Effect<Replies, RedisError>) => void
+  readonly startedAt = performance.now()
+  commands: ReadonlyArray<Command>
+  replies: Array<unknown> = []
+  asked: Link | undefined = undefined
+  hops = 0
+  expiry: NodeJS.Timeout | undefined = undefined
+  pausing: NodeJS.Timeout | undefined = undefined
+  stopWaiting: (() => void) | undefined = undefined
+  isOver = false
+  wasLost = false
+
+  constructor(
+    servers: Servers,
+    slot: number,
+    timeoutMillis: number,
+    request: Request,
+    resume: (result: Effect.Effect<Replies, RedisError>) => void
+  ) {
+    this.servers = servers
+    this.slot = slot
+    this.timeoutMillis = timeoutMillis
+    this.request = request
+    this.resume = resume
+    this.commands = request.commands
+  }
+
+  get name() {
+    return this.request.commands[0]![0]
+  }
+
+  stop() {
+    this.isOver = true
+    clearTimeout(this.expiry)
+    clearTimeout(this.pausing)
+    this.stopWaiting?.()
+  }
+
+  finish(failure?: RedisError) {
+    this.stop()
+    const { commands, replies } = this
+    if (failure === undefined) return this.resume(Effect.succeed(replies))
+    // It could not be repeated, but it was sent once: whether it was executed is not known.
+    const told = this.wasLost
+      ? new RedisError({ reason: "ConnectionLost", command: failure.command, message: failure.message })
+      : failure
+    // What was executed is told, whatever became of the rest.
+    if (replies.length === 0) this.resume(Effect.fail(told))
+    else this.resume(Effect.succeed([...replies, ...commands.map(() => told)]))
+  }
+
+  pause(failure: RedisError) {
+    const millis = pauseMillis()
+    if (performance.now() + millis - this.startedAt > this.timeoutMillis) this.finish(failure)
+    else this.pausing = setTimeout(() => this.run(), millis)
+  }
+
+  waitFor(link: Link) {
+    const { name } = this
+    // Only those who wait have a timer; a sent command ends with its socket at the latest.
+    clearTimeout(this.expiry)
+    this.expiry = setTimeout(
+      () => this.finish(link.problem(name)),
+      this.timeoutMillis - (performance.now() - this.startedAt)
+    )
+    this.stopWaiting = link.wait(name, (failure) => failure === undefined ? this.run() : this.finish(failure))
+  }
+
+  find() {
+    const { name, servers, slot } = this
+    void servers.refresh().then((failure) =>
+      this.isOver
+        ? undefined
+        : failure?.reason === "Refused"
+        ? this.finish(refusal(name, failure))
+        : servers.owner(slot) !== undefined
+        ? this.run()
+        : this.pause(unavailable(name, failure?.message ?? `no node of the Cluster serves slot ${slot}`))
+    )
+  }
+
+  run() {
+    if (this.isOver) return
+    const link = this.asked ?? this.servers.owner(this.slot)
+    if (link === undefined) return this.find()
+    const socket = link.ready()
+    if (socket === undefined) return this.waitFor(link)
+    clearTimeout(this.expiry)
+    const isAsking = this.asked !== undefined
+    this.asked = undefined
+    socket.write(this.commands, isAsking, (answers) => this.judge(link, socket, answers))
+  }
+
+  judge(link: Link, socket: Socket, answers: Array<unknown>) {
+    // Interrupted: nobody waits for a repetition.
+    if (this.isOver) return
+    const { request, servers } = this
+    if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {
+      request.executed(socket)
+    }
+    let end = answers.length
+    while (end > 0 && isRetryable(answers[end - 1], request.idempotent)) end--
+    const refused = answers[end]
+    if (!(refused instanceof RedisError)) {
+      const [first] = answers
+      const isLost = (reply: unknown) => reply instanceof RedisError && reply.reason === "ConnectionLost"
+      if (this.replies.length === 0 && first instanceof RedisError && answers.every(isLost)) return this.finish(first)
+      this.replies = this.replies.length === 0 ? answers : [...this.replies, ...answers]
+      return this.finish()
+    }
+    this.replies.push(...answers.slice(0, end))
+    this.commands = this.commands.slice(end)
+    if (refused.reason === "ConnectionLost") this.wasLost = true
+    const code = refused.message.split(" ", 1)[0]!
+    if (code === "NOSCRIPT" && request.instead !== undefined) {
+      this.commands = [request.instead]
+      return this.run()
+    }
+    if (code === "MOVED" && servers.moved(refused.message, socket) && this.hops++ < maxHops) return this.run()
+    if (code === "ASK" && this.hops++ < maxHops) {
+      this.asked = servers.asked(refused.message, socket)
+      return this.run()
+    }
+    // The server was demoted: the address may lead to its successor.
+    if (code === "READONLY") link.drop(socket)
+    if (code === "CLUSTERDOWN") void servers.refresh()
+    this.pause(refused)
+  }
+}
+
 /**
  * Sends commands to the owner of a slot and gives their replies, refusals in their places.
  *
  * The refusals at the end of the replies are repeated until `timeoutMillis` after the beginning: with them everything in
- * front of them keeps its place before them. `instead` is sent when the server does not know the script. `executed` is told where
- * something of it was executed.
+ * front of them keeps its place before them.
  */
-export const exchange = (servers: Servers, slot: number, timeoutMillis: number, request: {
-  readonly commands: ReadonlyArray<Command>
-  readonly idempotent: boolean
-  readonly instead?: Command
-  readonly executed?: ((socket: Socket) => void) | undefined
-}): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
+export const exchange = (
+  servers: Servers,
+  slot: number,
+  timeoutMillis: number,
+  request: Request
+): Effect.Effect<Replies, RedisError> =>
   Effect.callback((resume) => {
-    const startedAt = performance.now()
-    const [name] = request.commands[0]!
-    let commands = request.commands
-    let replies: Array<unknown> = []
-    let asked: Link | undefined
-    let hops = 0
-    let expiry: NodeJS.Timeout | undefined
-    let pausing: NodeJS.Timeout | undefined
-    let stopWaiting = () => {}
-    let isOver = false
-    let wasLost = false
-
-    const stop = () => {
-      isOver = true
-      clearTimeout(expiry)
-      clearTimeout(pausing)
-      stopWaiting()
-    }
-    const finish = (failure?: RedisError) => {
-      stop()
-      if (failure === undefined) return resume(Effect.succeed(replies))
-      // It could not be repeated, but it was sent once: whether it was executed is not known.
-      const told = wasLost
-        ? new RedisError({ reason: "ConnectionLost", command: failure.command, message: failure.message })
-        : failure
-      // What was executed is told, whatever became of the rest.
-      if (replies.length === 0) resume(Effect.fail(told))
-      else resume(Effect.succeed([...replies, ...commands.map(() => told)]))
-    }
-    const pause = (failure: RedisError) => {
-      const millis = pauseMillis()
-      if (performance.now() + millis - startedAt > timeoutMillis) finish(failure)
-      else pausing = setTimeout(run, millis)
-    }
-    const waitFor = (link: Link) => {
-      // Only those who wait have a timer; a sent command ends with its socket at the latest.
-      clearTimeout(expiry)
-      expiry = setTimeout(() => finish(link.problem(name)), timeoutMillis - (performance.now() - startedAt))
-      stopWaiting = link.wait(name, (failure) => failure === undefined ? run() : finish(failure))
-    }
-    const run = () => {
-      if (isOver) return
-      const link = asked ?? servers.owner(slot)
-      if (link === undefined) {
-        void servers.refresh().then((failure) =>
-          isOver
-            ? undefined
-            : failure?.reason === "Refused"
-            ? finish(refusal(name, failure))
-            : servers.owner(slot) !== undefined
-            ? run()
-            : pause(unavailable(name, failure?.message ?? `no node of the Cluster serves slot ${slot}`))
-        )
-        return
-      }
-      const socket = link.ready()
-      if (socket === undefined) return waitFor(link)
-      clearTimeout(expiry)
-      const isAsking = asked !== undefined
-      asked = undefined
-      socket.write(commands, isAsking, (answers) => judge(link, socket, answers))
-    }
-    const judge = (link: Link, socket: Socket, answers: Array<unknown>) => {
-      // Interrupted: nobody waits for a repetition.
-      if (isOver) return
-      if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {
-        request.executed(socket)
-      }
-      let end = answers.length
-      while (end > 0 && isRetryable(answers[end - 1], request.idempotent)) end--
-      const refused = answers[end]
-      if (!(refused instanceof RedisError)) {
-        const [first] = answers
-        const isLost = (reply: unknown) => reply instanceof RedisError && reply.reason === "ConnectionLost"
-        if (replies.length === 0 && first instanceof RedisError && answers.every(isLost)) return finish(first)
-        replies = replies.length === 0 ? answers : [...replies, ...answers]
-        return finish()
-      }
-      replies.push(...answers.slice(0, end))
-      commands = commands.slice(end)
-      if (refused.reason === "ConnectionLost") wasLost = true
-      const code = refused.message.split(" ", 1)[0]!
-      if (code === "NOSCRIPT" && request.instead !== undefined) {
-        commands = [request.instead]
-        return run()
-      }
-      if (code === "MOVED" && servers.moved(refused.message, socket) && hops++ < maxHops) return run()
-      if (code === "ASK" && hops++ < maxHops) {
-        asked = servers.asked(refused.message, socket)
-        return run()
-      }
-      // The server was demoted: the address may lead to its successor.
-      if (code === "READONLY") link.drop(socket)
-      if (code === "CLUSTERDOWN") void servers.refresh()
-      pause(refused)
-    }
-
-    run()
-    return Effect.sync(stop)
+    const mine = new Exchange(servers, slot, timeoutMillis, request, resume)
+    mine.run()
+    return Effect.sync(() => mine.stop())
   })
 
 const hashes = new WeakMap<Script, string>()

@@ -30,13 +30,15 @@ export const makeReader = Effect.fnUntraced(function*(settings: Settings, server
     Effect.callback((resume) => {
       const [name] = command
       let stopWaiting = () => {}
-      const expiry = setTimeout(() => {
-        stopWaiting()
-        resume(Effect.fail(link.problem(name)))
-      }, settings.commandMillis)
+      let expiry: NodeJS.Timeout | undefined
       const run = () => {
         const socket = link.ready()
         if (socket === undefined) {
+          // From the first time on: only those who wait have a timer.
+          expiry ??= setTimeout(() => {
+            stopWaiting()
+            resume(Effect.fail(link.problem(name)))
+          }, settings.commandMillis)
           stopWaiting = link.wait(name, (failure) => {
             if (failure === undefined) return run()
             clearTimeout(expiry)
