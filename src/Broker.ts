@@ -99,6 +99,34 @@ export interface NewMessage {
   readonly replace?: boolean | undefined
   /** How long the message may be handed out, counted from when it enters the log, or from when it is due. */
   readonly expiresInMillis?: number | undefined
+  /** Where else it has to be before its publish is over. */
+  readonly durability?: Durability | undefined
+}
+
+/**
+ * What a message has to survive: how many replicas must have it, and whether it must be on disk there and on the master.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Durability {
+  readonly replicas: number
+  readonly onDisk: boolean
+  /** How long is waited for that, once the message is stored. */
+  readonly timeoutMillis: number
+}
+
+/**
+ * The durability that was asked for was not reached in time. The message is stored all the same.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Shortfall {
+  /** How many replicas had the message for sure. */
+  readonly replicas: number
+  /** What was in the way, where it is not just the time that ran out. */
+  readonly problem: string | undefined
 }
 
 /**
@@ -122,13 +150,21 @@ export interface Window {
  * - `Failed`: it is not in the log.
  * - `Uncertain`: it may be in the log; appending a message with the same id again settles it.
  *
+ * With a `shortfall` the durability it asked for was not reached; appending a message with the same id again stores nothing as long as
+ * that one is there, and waits again.
+ *
  * @category models
  * @since 0.1.0
  */
 export type Appended =
-  | { readonly _tag: "Stored"; readonly position: string }
-  | { readonly _tag: "Scheduled"; readonly dueAtMillis: number }
-  | { readonly _tag: "Duplicate"; readonly position: string | undefined; readonly id: string }
+  | { readonly _tag: "Stored"; readonly position: string; readonly shortfall?: Shortfall | undefined }
+  | { readonly _tag: "Scheduled"; readonly dueAtMillis: number; readonly shortfall?: Shortfall | undefined }
+  | {
+    readonly _tag: "Duplicate"
+    readonly position: string | undefined
+    readonly id: string
+    readonly shortfall?: Shortfall | undefined
+  }
   | { readonly _tag: "Failed"; readonly error: BrokerError }
   | { readonly _tag: "Uncertain"; readonly error: BrokerError }
 
@@ -438,6 +474,8 @@ export class Broker extends Context.Service<Broker, {
   readonly shardsOf: (selector: Selector) => ReadonlyArray<number>
   /** Stores messages in order (per channel); one outcome for each, in the order given. */
   readonly append: (messages: ReadonlyArray<NewMessage>) => Effect.Effect<ReadonlyArray<Appended>>
+  /** Fails with `Refused` when the backend has no way to confirm this, and warns when it will hardly ever be reached. */
+  readonly checkDurability: (durability: Durability) => Effect.Effect<void, BrokerError>
   /**
    * Registers the group, creates it where it is missing, and returns a member. Closing the scope removes the member; what
    * it still holds stays leased to it and is claimed by others when the lease expires.

@@ -49,6 +49,8 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           const nowMillis = now()
           return messages.map((message) => store.append(message, nowMillis))
         }),
+      // Whatever could take a message away takes everything with it: there is nothing to wait for.
+      checkDurability: () => Effect.void,
       join: (membership) =>
         Effect.acquireRelease(
           store.run(() => Member.make(store, clock, membership, matcherOf(membership.selector))),

@@ -5,12 +5,13 @@
  */
 import type { Duration } from "effect"
 import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
-import type { Appended, BrokerError, NewMessage } from "./Broker.ts"
+import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Chain from "./internal/chain.ts"
 import { isDone } from "./internal/done.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
+import { durabilityOf } from "./internal/durability.ts"
 import { identify } from "./internal/identity.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
@@ -39,6 +40,27 @@ export type Receipt =
     readonly dueAt: DateTime.Utc
   }
   | { readonly _tag: "Duplicate"; readonly id: string; readonly channel: string; readonly position: string | undefined }
+
+/**
+ * What a message has to survive before its publish succeeds, beyond the loss of its publisher.
+ *
+ * **Details**: Redis copies what is written to its replicas a moment later; a master that is lost in that moment takes along what it
+ * has acknowledged. With this option a publish waits until replicas have the message. In memory there is nothing to wait for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Durability {
+  /** How many replicas must have the message. Default 1. 0 is only of use with `fsync`. */
+  readonly replicas?: number | undefined
+  /**
+   * Whether it must be on disk, too: on the master's and on those of as many replicas. Needs Redis 7.2 or newer (WAITAOF) and
+   * `appendonly yes`. Default `false`.
+   */
+  readonly fsync?: boolean | undefined
+  /** How long to wait for that, once the message is stored. Default 1 second. */
+  readonly timeout?: Duration.Input | undefined
+}
 
 /**
  * @category models
@@ -70,6 +92,8 @@ export interface PublishOptions {
    * the option `expired` of a subscription.
    */
   readonly expiresIn?: Duration.Input | undefined
+  /** What it has to survive before this succeeds; `false` waits for nothing. Default: that of the publisher. */
+  readonly durability?: Durability | false | undefined
 }
 
 /**
@@ -185,12 +209,33 @@ export class PublishRefused extends Data.TaggedError("PublishRefused")<{
 }
 
 /**
- * Why one message was not (surely) stored.
+ * The message is stored, as `receipt` says, and is being delivered; but the `durability` that was asked for was not reached in time: a
+ * master that is lost now may take the message along.
+ *
+ * **Details**: to be sure, publish it again with `{ id: error.id }` through the same `Publisher`: that stores nothing as long as the
+ * message is there, stores it where a new master does not have it, and waits again. Without that nothing more is to be done: replicas
+ * that are only slow get the message all the same.
  *
  * @category errors
  * @since 0.1.0
  */
-export type StoreError = Unavailable | PublishUncertain | BrokerError
+export class DurabilityNotReached extends Data.TaggedError("DurabilityNotReached")<{
+  readonly channel: string
+  readonly id: string
+  /** What the publish did. */
+  readonly receipt: Receipt
+  /** How many replicas had the message for sure when the time was over. */
+  readonly replicas: number
+  readonly message: string
+}> {}
+
+/**
+ * Why one message was not (surely) stored or, with `DurabilityNotReached`, is stored with less certainty than was asked for.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type StoreError = Unavailable | PublishUncertain | DurabilityNotReached | BrokerError
 
 /**
  * Why a message was refused before anything was sent.
@@ -206,8 +251,8 @@ export type RequestError =
   | PublishRefused
 
 /**
- * Some messages of a `publishAll` were not (surely) stored. `outcomes` has one entry for each payload, in order: its receipt,
- * or its error. Publish again those with an error, a `PublishUncertain` with its id.
+ * Some messages of a `publishAll` were not (surely) stored, or not as durably as asked for. `outcomes` has one entry for each payload, in
+ * order: its receipt, or its error. Publish again those with an error, a `PublishUncertain` and a `DurabilityNotReached` with its id.
  *
  * @category errors
  * @since 0.1.0
@@ -218,9 +263,13 @@ export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
 }> {
   override get message() {
     const failed = this.outcomes.filter((outcome) => outcome instanceof Error)
-    return `${failed.length} of ${this.outcomes.length} messages for "${this.channel}" were not stored; the first: ${
-      failed[0]?.message ?? ""
-    }`
+    const stored = failed.filter((outcome) => outcome instanceof DurabilityNotReached).length
+    const all = `${this.outcomes.length} messages for "${this.channel}"`
+    const what = [
+      ...(failed.length > stored ? [`${failed.length - stored} of ${all} were not stored`] : []),
+      ...(stored > 0 ? [`${stored} of ${all} are stored, but not as durably as asked for`] : [])
+    ].join(", and ")
+    return `${what}; the first: ${failed[0]?.message ?? ""}`
   }
 }
 
@@ -233,6 +282,8 @@ export interface Options {
   readonly maxPayloadBytes?: number | undefined
   /** The longest window of `deduplicate` and `throttle`, and the longest delay of `debounce`. Default 7 days. */
   readonly maxWindow?: Duration.Input | undefined
+  /** What every message has to survive before its publish succeeds, unless the publish says otherwise. Default: nothing more. */
+  readonly durability?: Durability | undefined
 }
 
 /**
@@ -312,6 +363,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const mostMillis = yield* Given.orDie(
     Given.span("maxWindow", options?.maxWindow, { usual: usualMaxWindowMillis, least: 1, most: 315_576_000_000 })
   )
+  const usualDurability = options?.durability === undefined
+    ? undefined
+    : yield* Given.orDie(durabilityOf(options.durability))
   const nextId = makeIds()
   const program = yield* Middleware.Program
 
@@ -342,6 +396,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       if (typeof found === "string") return invalid(found)
       expiresInMillis = found
     }
+    let durability = usualDurability
+    if (options?.durability !== undefined) {
+      const found = options.durability === false ? undefined : durabilityOf(options.durability)
+      if (found?._tag === "Failure") return invalid(found.failure.message)
+      durability = found?.success
+    }
     const message: NewMessage = {
       id: identity.id,
       channel: channel.name,
@@ -352,7 +412,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       window: identity.window,
       due,
       replace: identity.replace,
-      expiresInMillis
+      expiresInMillis,
+      durability
     }
     const bytes = Envelope.bytesAbove(limit, message)
     return bytes === undefined ? message : new PayloadTooLarge({ channel: channel.name, bytes, limit })
@@ -384,19 +445,37 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   const outcomeOf = (message: NewMessage, appended: Appended): Receipt | StoreError => {
     const { channel, id } = message
+    const asDurable = (receipt: Receipt, shortfall: Shortfall | undefined): Receipt | DurabilityNotReached => {
+      if (shortfall === undefined) return receipt
+      const { problem, replicas } = shortfall
+      return new DurabilityNotReached({
+        channel,
+        id,
+        receipt,
+        replicas,
+        message:
+          `the message ${id} for "${channel}" is stored, but only ${replicas} of ${
+            message.durability?.replicas ?? replicas
+          } replicas had it in time; to be sure, publish it again with { id: "${id}" }` +
+          (problem === undefined ? "" : ` (${problem})`)
+      })
+    }
     switch (appended._tag) {
       case "Stored":
-        return { _tag: "Published", id, channel, position: appended.position }
+        return asDurable({ _tag: "Published", id, channel, position: appended.position }, appended.shortfall)
       case "Scheduled":
-        return {
+        return asDurable({
           _tag: "Scheduled",
           id,
           channel,
           position: undefined,
           dueAt: DateTime.makeUnsafe(appended.dueAtMillis)
-        }
+        }, appended.shortfall)
       case "Duplicate":
-        return { _tag: "Duplicate", id: appended.id, channel, position: appended.position }
+        return asDurable(
+          { _tag: "Duplicate", id: appended.id, channel, position: appended.position },
+          appended.shortfall
+        )
       case "Failed":
         return appended.error.reason === "Unavailable"
           ? new Unavailable({ channel, id, message: appended.error.message })
@@ -498,7 +577,8 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
  *
  * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `Unavailable`: not
  * stored, the backend could not be reached within its command timeout. `PublishUncertain`: perhaps stored; publishing again with
- * its id is safe. `BrokerError`: refused by the backend (out of memory, permissions); not stored. `PublishRefused`: a middleware of the
+ * its id is safe. `DurabilityNotReached`: stored, with less certainty than `durability` asks for; publishing again with its id is safe.
+ * `BrokerError`: refused by the backend (out of memory, permissions, a `durability` it has no command for); not stored. `PublishRefused`: a middleware of the
  * program failed; the errors of the channel's own middleware come as they are.
  *
  * **Example** (Publishing to a template channel)

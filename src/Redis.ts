@@ -13,6 +13,7 @@ import type { ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
 import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import * as Given from "./internal/given.ts"
+import { makeDurable, type Need, type Reached } from "./internal/redis/durable.ts"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
 import type { Address, Settings, Socket, Subscribe } from "./internal/redis/link.ts"
@@ -44,6 +45,17 @@ export interface Connection {
   ) => Effect.Effect<unknown, RedisError>
 }
 
+/**
+ * What one caller writes and wants to be durable. All of them share one connection to each node, which serves nothing else.
+ */
+export interface DurableConnection extends Connection {
+  /**
+   * Waits until replicas have, or disks hold, everything that was executed for this caller. It has to be writes: for what was only
+   * read, Redis waits for nothing.
+   */
+  readonly confirm: (need: Need) => Effect.Effect<Reached>
+}
+
 /** A connection of one reader, for commands that block. Commands are not repeated. */
 export interface BlockingConnection {
   /**
@@ -61,6 +73,8 @@ export class Redis extends Context.Service<Redis, {
   readonly mode: "standalone" | "sentinel" | "cluster"
   /** The shared connection that serves this key (of the node that owns its slot). */
   readonly connection: (key: string) => Connection
+  /** For writes to this key that are to be durable. */
+  readonly durable: (key: string) => DurableConnection
   /** A connection of its own to the node that owns the slot of this key; closing the scope unblocks and closes it. */
   readonly blocking: (key: string) => Effect.Effect<BlockingConnection, RedisError, Scope.Scope>
   /** The key that decides where a command goes in a Cluster: its first one. */
@@ -620,6 +634,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       servers.close()
     })
   )
+  const durable = makeDurable(settings, servers)
   const connections = new Map<number, Connection>()
   yield* inspect(origin, servers, startMillis)
   return Redis.of({
@@ -633,6 +648,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       }
       return connection
     },
+    durable: (key) => durable(slotOf(key)),
     blocking: (key) => makeReader(settings, servers, slotOf(key)),
     keyOf: ([name, ...args]) => new ClientCommand(name, args).getKeys()[0]?.toString(),
     listen: subscriber.listen

@@ -172,9 +172,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   const setup: RedisScheduled.Setup = { shards: allKeys, shardOf, connectionOf, fail }
   const scheduled = RedisScheduled.make(setup)
-  const { append, forget, introduce, target } = RedisAppend.make({
+  const { append, checkDurability, forget, introduce, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
+    durable: (shard) => redis.durable(keysOf(shard).meta),
     touch: (shard, stream) => janitors[shard]!.touch(stream),
     onFlush: Effect.ignore(recordShards, { log: "Warn" })
   })
@@ -311,6 +312,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     shards,
     shardsOf,
     append,
+    checkDurability,
     join,
     promote: scheduled.promote,
     awaitEarlier: earlier.wait,

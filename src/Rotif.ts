@@ -11,6 +11,7 @@ import * as DeadLetters from "./DeadLetters.ts"
 import * as Deduplication from "./Deduplication.ts"
 import * as Health from "./Health.ts"
 import * as Duties from "./internal/agents/duties.ts"
+import { durabilityOf } from "./internal/durability.ts"
 import * as Given from "./internal/given.ts"
 import * as Inspector from "./Inspector.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
@@ -133,9 +134,18 @@ export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
  */
 export type RedisOptions = Redis.Options & RedisBroker.Options & Options
 
+/** A durability that the server cannot confirm is told at the start, not by the first publish. */
+const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options & Options) {
+  const broker = yield* RedisBroker.make(options)
+  if (options?.durability !== undefined) {
+    yield* broker.checkDurability(yield* Given.orDie(durabilityOf(options.durability)))
+  }
+  return broker
+})
+
 const onRedis = (options?: RedisBroker.Options & Options) =>
   Layer.merge(
-    layerBroker(options).pipe(Layer.provide(RedisBroker.layer(options))),
+    layerBroker(options).pipe(Layer.provide(Layer.effect(Broker, brokerOnRedis(options)))),
     Deduplication.layerRedis(options)
   )
 
@@ -143,7 +153,7 @@ const onRedis = (options?: RedisBroker.Options & Options) =>
  * Everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
  *
  * **Errors**: `RedisError` when Redis cannot be reached, refuses the credentials or is too old; `BrokerError` when the namespace is
- * laid out with another number of shards.
+ * laid out with another number of shards, or the server has no command for the `durability`.
  *
  * **Example** (A program that handles orders)
  *
@@ -178,6 +188,7 @@ const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => 
  * | `ROTIF_CONCURRENCY` | `concurrency` |
  * | `ROTIF_MAX_RETRIES`, `ROTIF_RETRY_DELAY`, `ROTIF_MAX_CRASHES` | `maxRetries`, `retryDelay`, `maxCrashes` |
  * | `ROTIF_MAX_PAYLOAD_BYTES`, `ROTIF_MAX_WINDOW` | `maxPayloadBytes`, `maxWindow` |
+ * | `ROTIF_DURABILITY_REPLICAS`, `ROTIF_DURABILITY_FSYNC`, `ROTIF_DURABILITY_TIMEOUT` | `durability`, when one of them is there |
  * | `ROTIF_DEAD_LETTERS_MAX_AGE`, `ROTIF_DEAD_LETTERS_MAX_COUNT`, `ROTIF_DEAD_LETTERS_INTERVAL` | `deadLetters` |
  *
  * Spans of time are such as `5 seconds`.
@@ -201,6 +212,14 @@ export const config: Config.Config<RedisBroker.Options & Options> = Config.all({
   maxCrashes: optional(Config.Int("ROTIF_MAX_CRASHES")),
   maxPayloadBytes: optional(Config.Int("ROTIF_MAX_PAYLOAD_BYTES")),
   maxWindow: optional(Config.Duration("ROTIF_MAX_WINDOW")),
+  durability: Config.map(
+    Config.all({
+      replicas: optional(Config.Int("ROTIF_DURABILITY_REPLICAS")),
+      fsync: optional(Config.Boolean("ROTIF_DURABILITY_FSYNC")),
+      timeout: optional(Config.Duration("ROTIF_DURABILITY_TIMEOUT"))
+    }),
+    (found) => Object.values(found).some((value) => value !== undefined) ? found : undefined
+  ),
   deadLetters: Config.all({
     maxAge: optional(Config.Duration("ROTIF_DEAD_LETTERS_MAX_AGE")),
     maxCount: optional(Config.Int("ROTIF_DEAD_LETTERS_MAX_COUNT")),

@@ -107,7 +107,8 @@ export const makeUnsafe = (channel: string): Transaction["Service"] => {
  *
  * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. One for another
  * shard (with `shards` above 1) is stored in the same step, and brought to its channel within moments, exactly once. An
- * `id` that was published before within its window adds nothing.
+ * `id` that was published before within its window adds nothing. `durability` has no meaning here: a failover that loses the message loses
+ * the acknowledgement, too, and the handled message comes again.
  *
  * **Errors**: as those of `Publisher.publish` before anything is sent; `TransactionTooLarge`.
  *

@@ -231,7 +231,8 @@ export class NotificationManager {
         delay: options?.delayMs,
         at: options?.deliverAt,
         id,
-        deduplicate: id === undefined ? undefined : { window: Duration.seconds(seconds) }
+        deduplicate: id === undefined ? undefined : { window: Duration.seconds(seconds) },
+        durability: options?.durability
       }
       // A name that cannot be used throws; here it fails the publish.
       return { channel: yield* Effect.try({ try: () => this.#channel(channel), catch: (e) => e }), value, publishing }
@@ -245,7 +246,8 @@ export class NotificationManager {
    * `dedupKey`).
    *
    * **Errors**: rejects when the message is not stored: a payload without a JSON form, an option or a name that cannot be used, Redis away
-   * or refusing, what `beforePublish` threw. Only `PublishUncertain` leaves open whether it is.
+   * or refusing, what `beforePublish` threw. Only `PublishUncertain` leaves open whether it is, and with `DurabilityNotReached` it is
+   * stored, but not as durably as asked for.
    */
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
     return this.#run(

@@ -35,6 +35,9 @@ describe("Rotif.config", () => {
         ROTIF_MAX_CRASHES: "9",
         ROTIF_MAX_PAYLOAD_BYTES: "10",
         ROTIF_MAX_WINDOW: "14 days",
+        ROTIF_DURABILITY_REPLICAS: "2",
+        ROTIF_DURABILITY_FSYNC: "true",
+        ROTIF_DURABILITY_TIMEOUT: "3 seconds",
         ROTIF_DEAD_LETTERS_MAX_AGE: "Infinity",
         ROTIF_DEAD_LETTERS_MAX_COUNT: "11",
         ROTIF_DEAD_LETTERS_INTERVAL: "12 seconds"
@@ -54,7 +57,8 @@ describe("Rotif.config", () => {
         retryDelay: Duration.seconds(8),
         maxCrashes: 9,
         maxPayloadBytes: 10,
-        maxWindow: Duration.days(14)
+        maxWindow: Duration.days(14),
+        durability: { replicas: 2, fsync: true, timeout: Duration.seconds(3) }
       })
       assert.deepStrictEqual(deadLetters, {
         maxAge: Duration.infinity,

@@ -5,6 +5,7 @@ import { existsSync } from "node:fs"
 import { connect } from "node:net"
 import { inject } from "vitest"
 import * as RedisCluster from "./fixtures/RedisCluster.ts"
+import * as RedisSentinel from "./fixtures/RedisSentinel.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as TcpProxy from "./fixtures/TcpProxy.ts"
 
@@ -84,6 +85,26 @@ describe("RedisServer", () => {
       yield* server.cont
       assert.strictEqual(yield* Fiber.join(waiting), "PONG")
     }))
+})
+
+describe("RedisSentinel", () => {
+  it.effect(
+    "has three Sentinels that name one master, of which two have to agree, and know its replica",
+    () =>
+      Effect.gen(function*() {
+        const { master, name, replicas: [replica], sentinels } = yield* RedisSentinel.make()
+        assert(replica !== undefined)
+        for (const sentinel of sentinels) {
+          const address = yield* sentinel.command("sentinel", "get-master-addr-by-name", name)
+          assert.deepStrictEqual(address, [master.host, String(master.port)])
+          assert.match(String(yield* sentinel.command("sentinel", "ckquorum", name)), /^OK 3 usable Sentinels/)
+          assert.include(JSON.stringify(yield* sentinel.command("sentinel", "master", name)), `"quorum","2"`)
+        }
+        assert.lengthOf(sentinels, 3)
+        assert.include(String(yield* replica.command("role")), "slave")
+      }).pipe(Effect.scoped),
+    60_000
+  )
 })
 
 describe("RedisCluster", () => {

@@ -16,7 +16,7 @@ import {
   Subscription,
   Transaction
 } from "rotif"
-import { documented } from "./fixtures/documentedUser.ts"
+import { documented, page } from "./fixtures/documentedUser.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
@@ -268,6 +268,24 @@ describe("Broadcast.listen", () => {
 })
 
 describe("docs/operations.md: permissions", () => {
+  it.live("with +wait it can publish durably, and is not refused", () =>
+    Effect.gen(function*() {
+      assert.include(page, "add `+wait`")
+      const server = yield* RedisServer.make()
+      const [name, ...args] = documented
+      yield* server.command(name!, ...args, "+wait")
+      const url = `redis://rotif:secret@127.0.0.1:${server.port}`
+      yield* Effect.gen(function*() {
+        const durability = { replicas: 1, timeout: "10 millis" } as const
+        for (const options of [{}, { id: "x" }, { id: "x" }, { delay: "1 hour" }] as const) {
+          // There is no replica.
+          const error = yield* Effect.flip(Publisher.publish(Text, "x", { durability, ...options }))
+          assert(error._tag === "DurabilityNotReached")
+          assert.match(error.message, /with \{ id: "[^"]+" \}$/, "no other problem than time")
+        }
+      }).pipe(Effect.provide(Rotif.layer({ url, prefix: "rotif" })))
+    }), 60_000)
+
   it.live("the user can do all that Rotif does", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()

@@ -43,7 +43,9 @@ describe("the configuration", () => {
     ["enableDelayed", { enableDelayed: 1 }],
     ["blockInterval", { blockInterval: 0 }],
     ["dlqCleanup.maxAge", { dlqCleanup: { enabled: true, maxAge: "1d" } }],
-    ["concurrency", { concurrency: Number.NaN }]
+    ["concurrency", { concurrency: Number.NaN }],
+    ["durability.replicas", { durability: { replicas: -1 } }],
+    ["durability.timeout", { durability: { timeout: "1s" } }]
   ]
   it.each(invalid)("refuses at construction, naming the option: %s", (option, config) => {
     const error = thrown(config)
@@ -98,7 +100,8 @@ describe("the configuration", () => {
         archiveBeforeDelete: true,
         archivePrefix: "archive"
       },
-      maxPayloadBytes: 1000
+      maxPayloadBytes: 1000,
+      durability: { replicas: 1, timeout: 1, fsync: false }
     }
     const manager = managed({ ...all, logger: quiet })
     await manager.waitUntilReady()

@@ -575,6 +575,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, retries: ["a"] }
     }
   ],
+  touch: [{
+    does: "writes where messages are, also when the same was written before, and changes none of them",
+    seed: [["xadd", "$log", "1-0", "p", "x"], ["hset", "$meta", "v", 3]],
+    keys: ["meta", "log"],
+    args: [],
+    reply: 1,
+    after: { log: { entries: [["1-0", "p", "x"]] }, meta: { v: "3", touched: "1" } }
+  }],
   trim: [
     {
       does: "removes what all groups have acknowledged, and notes how far each has come",

@@ -1,7 +1,8 @@
-/** A master that is killed, and its replica that takes over by the word of a Sentinel: the path goes on by itself. */
+/** A master that is killed, and its replica that takes over by the word of the Sentinels: the path goes on by itself. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schedule, Schema } from "effect"
 import { Channel, Publisher, Redis, Rotif } from "rotif"
+import * as RedisSentinel from "./fixtures/RedisSentinel.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import { leftover, letters, listen, nothingLeft } from "./suite/kit.ts"
 
@@ -14,41 +15,13 @@ const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
     orElse: () => Effect.die(new Error("nothing happened within 20 seconds"))
   })
 
-const watch = (master: RedisServer.RedisServer) =>
-  RedisServer.make({
-    sentinel: [
-      `monitor main ${master.host} ${master.port} 1`,
-      "down-after-milliseconds main 500",
-      "failover-timeout main 3000"
-    ]
-  })
-
-/** A master, its replica, and a Sentinel that watches both. */
-const trio = Effect.gen(function*() {
-  const master = yield* RedisServer.make()
-  const replica = yield* RedisServer.make({
-    replicaof: `${master.host} ${master.port}`,
-    "repl-diskless-sync-delay": "0"
-  })
-  yield* until(
-    Effect.map(replica.command("info", "replication"), (info) => String(info).includes("master_link_status:up"))
-  )
-  const sentinel = yield* watch(master)
-  yield* until(
-    Effect.map(
-      sentinel.command("sentinel", "replicas", "main"),
-      (known) => Array.isArray(known) && known.length === 1 && !JSON.stringify(known).includes("s_down")
-    )
-  )
-  return { master, replica, sentinel }
-})
-
 describe("Rotif.layer with Sentinels", () => {
   it.live(
     "finds the master, and the replica that takes over; what was replicated and what comes then is handled",
     () =>
       Effect.gen(function*() {
-        const { master, replica, sentinel } = yield* trio
+        const { master, options, replicas: [replica] } = yield* RedisSentinel.make()
+        assert(replica !== undefined)
         const before = Array.from({ length: 50 }, (_, i) => `before ${i}`)
         const after = Array.from({ length: 50 }, (_, i) => `after ${i}`)
         yield* Effect.gen(function*() {
@@ -86,7 +59,7 @@ describe("Rotif.layer with Sentinels", () => {
         }).pipe(
           Effect.scoped,
           Effect.provide(
-            Rotif.layer({ sentinels: [{ host: sentinel.host, port: sentinel.port }], name: "main", prefix: "s" })
+            Rotif.layer({ ...options, prefix: "s" })
           )
         )
       }).pipe(Effect.scoped),
@@ -95,7 +68,7 @@ describe("Rotif.layer with Sentinels", () => {
 
   it.live("says that the master is not known by this name", () =>
     Effect.gen(function*() {
-      const sentinel = yield* watch(yield* RedisServer.make())
+      const sentinel = yield* RedisSentinel.watch(yield* RedisServer.make())
       const error = yield* Effect.flip(Effect.scoped(Redis.make({
         sentinels: [{ host: sentinel.host, port: sentinel.port }],
         name: "other",

@@ -3,11 +3,13 @@
  * window, when it waits for its time, or after an answer was lost.
  */
 import { Effect } from "effect"
-import type { Appended, Broker, Limits, NewMessage } from "../Broker.ts"
-import type { Command } from "../Redis.ts"
+import type { Appended, Limits, NewMessage } from "../Broker.ts"
+import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
+import * as RedisDurability from "./redisDurability.ts"
 import * as RedisScheduled from "./redisScheduled.ts"
+import type { Way } from "./redisScheduled.ts"
 import { append as appendScript } from "./scripts/append.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
 
@@ -39,13 +41,15 @@ interface Known {
 export interface Setup extends RedisScheduled.Setup {
   /** Stores scheduled messages of one channel; see `redisScheduled`. */
   readonly schedule: ReturnType<typeof RedisScheduled.make>["store"]
+  /** For what is to be durable. */
+  readonly durable: (shard: number) => DurableConnection
   /** The janitor is to look at this stream. */
   readonly touch: (shard: number, stream: string) => void
   /** The log of a known channel is gone: most likely everything is. */
   readonly onFlush: Effect.Effect<void>
 }
 
-export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, touch }: Setup) => {
+export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, shards, touch }: Setup) => {
   const keysOf = (shard: number) => shards[shard]!
 
   const known = new Map<string, Known>()
@@ -53,8 +57,11 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
   const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("base64url")
   let calls = 0
   const nextCall = () => `${process}${(calls++).toString(36)}`
-  /** Publishes that could not be decided: where to search when the same id is published again. The oldest are forgotten. */
-  const undecided = new Map<string, string>()
+  /**
+   * Publishes that could not be decided: where to search when the same id is published again, and on which connection they were lost.
+   * The oldest are forgotten.
+   */
+  const undecided = new Map<string, { readonly since: string; readonly lostOn: Connection | undefined }>()
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
 
   const introduce = Effect.fnUntraced(function*(message: Pick<NewMessage, "channel" | "limits">) {
@@ -114,14 +121,14 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
    * Adds a message through the script: found in the window, or in the log after `since`, or added. The connection has ended
    * the lost socket before this is sent, so what is not in the log by now will never be.
    */
-  const appendOnce = Effect.fnUntraced(function*(message: NewMessage, since: string) {
+  const appendOnce = Effect.fnUntraced(function*(message: NewMessage, since: string, way: Way) {
     const keys = keysOf(shardOf(message.channel))
     const { window } = message
     const call = window === undefined ? "" : nextCall()
     let from = since
     let entry = yield* knownFor(message)
     while (true) {
-      const [outcome, position] = (yield* connectionOf(keys.shard).evaluate(
+      const [outcome, position] = (yield* way.connectionOf(keys.shard).evaluate(
         appendScript,
         [entry.log, window === undefined ? entry.log : keys.seen(message.channel, window.key)],
         [
@@ -137,6 +144,7 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
         // With a window or a place to search from, doing it twice finds the first.
         { idempotent: window !== undefined || since !== "" }
       )) as readonly [string, string]
+      if (outcome === "duplicate" || outcome === "found") way.onFound?.(message)
       if (outcome === "duplicate") return RedisScheduled.duplicateOf(position)
       if (outcome === "added" || outcome === "found") return stored(entry, position)
       if (outcome === "more") from = position
@@ -144,58 +152,76 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     }
   })
 
-  /** Leaves open what became of a message; its repetition will find out. */
-  const leave = (message: NewMessage, since: string, error: RedisError): Appended => {
+  /** The repetition of this message is to search for it. */
+  const remember = (message: NewMessage, since: string, lostOn?: Connection): void => {
     if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
-    undecided.set(undecidedKey(message), since)
+    undecided.set(undecidedKey(message), { since, lostOn })
+  }
+
+  /** Leaves open what became of a message; its repetition will find out. */
+  const leave = (message: NewMessage, since: string, error: RedisError, way: Way): Appended => {
+    remember(message, since, way.connectionOf(shardOf(message.channel)))
     return { _tag: "Uncertain", error: fail("append")(error) }
   }
 
   /** Stores a scheduled message whose first answer was lost. */
-  const scheduleOnce = Effect.fnUntraced(function*(message: NewMessage, since: string) {
+  const scheduleOnce = Effect.fnUntraced(function*(message: NewMessage, since: string, way: Way) {
     while (true) {
-      const appended = yield* schedule([message], since)
+      const appended = yield* schedule([message], since, way)
       if (appended !== undefined) return appended[0]!
       yield* introduce(message)
     }
   })
 
-  const decide = (message: NewMessage, since: string): Effect.Effect<Appended> =>
-    (message.due === undefined ? appendOnce(message, since) : scheduleOnce(message, since)).pipe(
+  const store = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> =>
+    (message.due === undefined ? appendOnce(message, since, way) : scheduleOnce(message, since, way)).pipe(
       Effect.tap(() => Effect.sync(() => undecided.delete(undecidedKey(message)))),
       Effect.catch((error) =>
         Effect.sync(() =>
-          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error)
+          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error, way)
         )
       )
     )
+
+  /**
+   * What was lost on another connection than the one it is looked for on could be executed later than that: a connection that answers
+   * has ended its lost socket.
+   */
+  const decide = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> => {
+    const lostOn = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.lostOn
+    if (lostOn === undefined || lostOn === way.connectionOf(shardOf(message.channel))) return store(message, since, way)
+    return Effect.matchEffect(lostOn.send(["ping"], { idempotent: true }), {
+      onSuccess: () => store(message, since, way),
+      onFailure: (error) => Effect.succeed<Appended>({ _tag: "Uncertain", error: fail("append")(error) })
+    })
+  }
 
   /** The log is gone (a flush): the channel has to be made known again. One of many that find it so together records what else is gone. */
   const gone = (channel: string): Effect.Effect<void> =>
     Effect.suspend(() => known.delete(channel) ? onFlush : Effect.void)
 
-  const appendOne = (message: NewMessage): Effect.Effect<Appended> => {
-    const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
-    if (message.due !== undefined) return Effect.map(scheduleChunk([message]), ([outcome]) => outcome!)
-    if (message.window !== undefined || since !== undefined) return decide(message, since ?? "")
+  const appendOne = (message: NewMessage, way: Way): Effect.Effect<Appended> => {
+    const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.since
+    if (message.due !== undefined) return Effect.map(scheduleChunk([message], way), ([outcome]) => outcome!)
+    if (message.window !== undefined || since !== undefined) return decide(message, since ?? "", way)
     const entry = lookUp(message)
-    return entry !== undefined ? addTo(entry, message) : Effect.matchEffect(introduce(message), {
+    return entry !== undefined ? addTo(entry, message, way) : Effect.matchEffect(introduce(message), {
       onFailure: (error) => Effect.succeed(failed(error)),
-      onSuccess: (entry) => addTo(entry, message)
+      onSuccess: (entry) => addTo(entry, message, way)
     })
   }
 
-  const addTo = (entry: Known, message: NewMessage): Effect.Effect<Appended> => {
+  const addTo = (entry: Known, message: NewMessage, way: Way): Effect.Effect<Appended> => {
     const before = entry.position
     return Effect.matchEffect(
-      connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
+      way.connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
       {
         onSuccess: (position) =>
           position === null
-            ? Effect.andThen(gone(message.channel), appendOne(message))
+            ? Effect.andThen(gone(message.channel), appendOne(message, way))
             : Effect.succeed(stored(entry, position as string)),
         onFailure: (error) =>
-          error.reason === "ConnectionLost" ? decide(message, before) : Effect.succeed(failed(error))
+          error.reason === "ConnectionLost" ? decide(message, before, way) : Effect.succeed(failed(error))
       }
     )
   }
@@ -204,14 +230,16 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
   const appendChunk = Effect.fnUntraced(function*(
     shard: number,
     messages: ReadonlyArray<NewMessage>,
-    entries: ReadonlyArray<Known>
+    entries: ReadonlyArray<Known>,
+    way: Way
   ) {
     // How far this very call has come in each log: what others add meanwhile may be after what was lost.
     const reached = new Map(entries.map((entry) => [entry, entry.position]))
-    const replies = yield* connectionOf(shard).pipeline(messages.map((message, i) => addCommand(entries[i]!, message)))
-      .pipe(
-        Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
-      )
+    const replies = yield* way.connectionOf(shard).pipeline(
+      messages.map((message, i) => addCommand(entries[i]!, message))
+    ).pipe(
+      Effect.catch((error) => Effect.succeed(messages.map((): unknown => error)))
+    )
     const out: Array<Appended> = []
     let isAway = false
     for (const [i, message] of messages.entries()) {
@@ -224,15 +252,17 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
         const since = reached.get(entry)!
         // Where one could not be decided in time, the others need not wait as long each.
-        const outcome: Appended = isAway ? leave(message, since, reply) : yield* decide(message, since)
+        const outcome: Appended = isAway
+          ? leave(message, since, reply, way)
+          : yield* decide(message, since, way)
         isAway = outcome._tag === "Uncertain"
         if (outcome._tag === "Stored") reached.set(entry, outcome.position)
         out.push(outcome)
       } else if (reply === null) {
         yield* gone(message.channel)
-        out.push(yield* appendOne(message))
+        out.push(yield* appendOne(message, way))
       } else if (reply instanceof RedisError && reply.reason === "Transient") {
-        out.push(yield* appendOne(message))
+        out.push(yield* appendOne(message, way))
       } else {
         out.push(
           failed(
@@ -248,7 +278,8 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
 
   /** Stores scheduled messages of one channel in one step; when its answer is lost, it decides one by one. */
   const scheduleChunk = Effect.fnUntraced(function*(
-    messages: ReadonlyArray<NewMessage>
+    messages: ReadonlyArray<NewMessage>,
+    way: Way
   ): Effect.fn.Return<ReadonlyArray<Appended>> {
     const first = messages[0]!
     const entry = yield* Effect.result(knownFor(first))
@@ -257,32 +288,36 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     if (messages.some((message) => undecided.has(undecidedKey(message)))) {
       return yield* Effect.forEach(
         messages,
-        (message) => decide(message, undecided.get(undecidedKey(message)) ?? since)
+        (message) => decide(message, undecided.get(undecidedKey(message))?.since ?? since, way)
       )
     }
-    const reply = yield* Effect.result(schedule(messages, ""))
+    const reply = yield* Effect.result(schedule(messages, "", way))
     if (reply._tag === "Failure") {
       if (reply.failure.reason !== "ConnectionLost") return messages.map(() => failed(reply.failure))
       const out: Array<Appended> = []
       for (const message of messages) {
         // Where one could not be decided in time, the others need not wait as long each.
         const isAway = out.at(-1)?._tag === "Uncertain"
-        out.push(isAway ? leave(message, since, reply.failure) : yield* decide(message, since))
+        out.push(isAway ? leave(message, since, reply.failure, way) : yield* decide(message, since, way))
       }
       return out
     }
     if (reply.success !== undefined) return reply.success
     yield* gone(first.channel)
-    return yield* scheduleChunk(messages)
+    return yield* scheduleChunk(messages, way)
   })
 
   /** The scheduled ones among the messages, in chunks of one channel. */
-  const scheduleAll = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, outcomes: Array<Appended>) {
+  const scheduleAll = Effect.fnUntraced(function*(
+    messages: ReadonlyArray<NewMessage>,
+    outcomes: Array<Appended>,
+    way: Way
+  ) {
     const chunks = new Map<string, { indexes: Array<number>; chars: number }>()
     const flush = Effect.fnUntraced(function*(channel: string) {
       const { indexes } = chunks.get(channel)!
       chunks.delete(channel)
-      const done = yield* scheduleChunk(indexes.map((index) => messages[index]!))
+      const done = yield* scheduleChunk(indexes.map((index) => messages[index]!), way)
       for (const [i, index] of indexes.entries()) outcomes[index] = done[i]!
     })
     for (const [index, message] of messages.entries()) {
@@ -299,15 +334,15 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     yield* Effect.forEach([...chunks.keys()], flush, { discard: true })
   })
 
-  const appendAll = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>) {
+  const appendAll = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, way: Way) {
     const outcomes = new Array<Appended>(messages.length)
-    yield* scheduleAll(messages, outcomes)
+    yield* scheduleAll(messages, outcomes, way)
     const byShard = new Map<number, { indexes: Array<number>; entries: Array<Known>; chars: number }>()
     const flush = Effect.fnUntraced(function*(shard: number) {
       const chunk = byShard.get(shard)
       if (chunk === undefined || chunk.indexes.length === 0) return
       byShard.delete(shard)
-      const done = yield* appendChunk(shard, chunk.indexes.map((index) => messages[index]!), chunk.entries)
+      const done = yield* appendChunk(shard, chunk.indexes.map((index) => messages[index]!), chunk.entries, way)
       for (const [i, index] of chunk.indexes.entries()) outcomes[index] = done[i]!
     })
     for (const [index, message] of messages.entries()) {
@@ -315,7 +350,7 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
       const shard = shardOf(message.channel)
       if (message.window !== undefined || (undecided.size > 0 && undecided.has(undecidedKey(message)))) {
         yield* flush(shard)
-        outcomes[index] = yield* appendOne(message)
+        outcomes[index] = yield* appendOne(message, way)
         continue
       }
       let entry = lookUp(message)
@@ -341,11 +376,19 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     return outcomes
   })
 
-  const append: Broker["Service"]["append"] = (messages) =>
-    messages.length === 1 ? Effect.map(appendOne(messages[0]!), (outcome) => [outcome]) : appendAll(messages)
+  /** After this position the message is, if it is anywhere. */
+  const sinceFor = (message: NewMessage): Effect.Effect<string, RedisError> => {
+    const since = undecided.get(undecidedKey(message))?.since
+    return since !== undefined ? Effect.succeed(since) : Effect.map(knownFor(message), ({ position }) => position)
+  }
+
+  const appendBy = (messages: ReadonlyArray<NewMessage>, way: Way): Effect.Effect<ReadonlyArray<Appended>> =>
+    messages.length === 1 ? Effect.map(appendOne(messages[0]!, way), (outcome) => [outcome]) : appendAll(messages, way)
+  const append = RedisDurability.make({ shards, shardOf, connectionOf, durable, fail, appendBy, remember, sinceFor })
 
   return {
-    append,
+    append: append.append,
+    checkDurability: append.check,
     /** What is known of the channel of a message; it is made known where it is not. */
     target: knownFor,
     forget: (channel: string) => void known.delete(channel),

@@ -47,6 +47,13 @@ export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "
   }
 }
 
+/** On which connections messages are stored, and who wants to know of those that were there before. */
+export interface Way {
+  readonly connectionOf: (shard: number) => Connection
+  /** The message was found; nothing was written. */
+  readonly onFound?: ((message: NewMessage) => void) | undefined
+}
+
 export interface Setup {
   readonly shards: ReadonlyArray<Keys>
   readonly shardOf: (channel: string) => number
@@ -61,7 +68,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
    * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. `since`: where to search for them
    * after a lost answer ("": nothing was lost); then it is safe to do it twice.
    */
-  const store = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, since: string) {
+  const store = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, since: string, way: Way) {
     const { channel } = messages[0]!
     const keys = keysOf(channel)
     const windows: Array<string> = []
@@ -78,7 +85,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
       ]
     })
     while (true) {
-      const reply = (yield* connectionOf(keys.shard).evaluate(
+      const reply = (yield* way.connectionOf(keys.shard).evaluate(
         schedule,
         [keys.waiting, keys.bodies("", channel), keys.log(channel), ...windows],
         [keys.events, waitingMember("", channel, ""), from, searchPage, ...args],
@@ -86,13 +93,15 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
       )) as ReadonlyArray<unknown>
       if (reply[0] === "unknown") return undefined
       if (reply[0] !== "more") {
-        return (reply as ReadonlyArray<readonly [string, string]>).map(([outcome, value]): Appended =>
-          outcome === "scheduled"
+        return (reply as ReadonlyArray<readonly [string, string]>).map(([outcome, value], i): Appended => {
+          // In a search the script does not tell the found from the added.
+          if (since !== "" || outcome === "duplicate") way.onFound?.(messages[i]!)
+          return outcome === "scheduled"
             ? { _tag: "Scheduled", dueAtMillis: Number(value) }
             : outcome === "stored"
             ? { _tag: "Stored", position: value }
             : duplicateOf(value)
-        )
+        })
       }
       from = reply[1] as string
     }

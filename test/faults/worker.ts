@@ -51,7 +51,9 @@ export const insist = (text: string, options?: Publisher.PublishOptions) =>
       )
       if (result._tag === "Success") return result.success
       const error = result.failure
-      if (error._tag !== "Unavailable" && error._tag !== "PublishUncertain") return yield* Effect.die(error)
+      const isOpen = error._tag === "Unavailable" || error._tag === "PublishUncertain" ||
+        error._tag === "DurabilityNotReached"
+      if (!isOpen) return yield* Effect.die(error)
       id = error.id
       yield* Effect.sleep(20)
     }

@@ -23,6 +23,24 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, payloads)
       })
 
+      it("takes a durability, and says that a message is stored which is less durable than that", async () => {
+        const manager = managed({ ...config(), durability: { replicas: 1, timeout: 20 } })
+        const seen: Array<unknown> = []
+        await manager.subscribe("values", async (message) => void seen.push(message.payload))
+        // In memory there is nothing to wait for; the Redis here has no replica.
+        const told = (published: Promise<unknown>) =>
+          published.then(() => "stored", (error: Error) => `${error.name}: ${error.message}`)
+        assert.match(
+          await told(manager.publish("values", 1)),
+          /^stored$|^DurabilityNotReached: the message \S+ for "values" is stored/
+        )
+        assert.strictEqual(await told(manager.publish("values", 2, { durability: false })), "stored")
+        const wrong = await failure(manager.publish("values", 3, { durability: { replicas: -1 } }))
+        assert.match(wrong.message, /"durability/)
+        await until(() => seen.length === 2)
+        assert.deepStrictEqual(seen, [1, 2])
+      })
+
       it("stores what JSON.stringify makes of a value: dates as text, nothing for what is undefined", async () => {
         const manager = managed(config())
         const seen: Array<unknown> = []

@@ -159,6 +159,79 @@ export const publisherSuite = (backend: Backend): void => {
     )
 
     test(
+      "with durability a message is stored and handled once, whether it is reached or not, also when it is published again",
+      Effect.gen(function*() {
+        const { seen } = yield* listen(Text)
+        const durability = { replicas: 1, timeout: "20 millis" } as const
+        // The servers here have no replicas, and the memory needs none.
+        const publish = (text: string, options?: Publishing.PublishOptions) =>
+          Effect.catchTag(
+            Publisher.publish(Text, text, { durability, ...options }),
+            "DurabilityNotReached",
+            ({ receipt }) => Effect.succeed(receipt)
+          )
+        const first = yield* soon(publish("one"))
+        const again = yield* soon(publish("two", { id: "x" }))
+        assert.deepInclude(yield* soon(publish("two", { id: "x" })), { _tag: "Duplicate", position: again.position })
+        const later = yield* soon(publish("later", { id: "l", delay: "1 second" }))
+        assert.strictEqual(later._tag, "Scheduled")
+        yield* Publisher.publish(Text, "three", { durability: false })
+        const messages = yield* soon(Queue.takeN(seen, 4))
+        assert.deepStrictEqual(messages.map(({ payload }) => payload), ["one", "two", "three", "later"])
+        assert.strictEqual(messages[0]!.id, first.id)
+      })
+    )
+
+    test(
+      "tells the receipt of a message that is stored and not as durable as asked for, one by one and for many",
+      Effect.gen(function*() {
+        const short = Publisher.layer({ durability: { replicas: 2 } }).pipe(Layer.provide(interfering((message) => {
+          assert.deepStrictEqual(message.durability, { replicas: 2, onDisk: false, timeoutMillis: 1_000 })
+          return message.payload.includes("bad")
+            ? { _tag: "Stored", position: "1-1", shortfall: { replicas: 1, problem: "as the test wants it" } }
+            : { _tag: "Stored", position: "1-2" }
+        })))
+        const one = yield* Effect.flip(Effect.provide(Publisher.publish(Text, "bad", { id: "m-1" }), short))
+        assert.deepInclude(one, {
+          _tag: "DurabilityNotReached",
+          channel: "texts",
+          id: "m-1",
+          replicas: 1,
+          receipt: { _tag: "Published", id: "m-1", channel: "texts", position: "1-1" }
+        })
+        assert.match(one.message, /is stored, but only 1 of 2 replicas had it in time.*\{ id: "m-1" \} \(as the test/)
+        const many = yield* Effect.flip(Effect.provide(Publisher.publishAll(Text, ["good", "bad"]), short))
+        assert(many._tag === "PublishIncomplete")
+        assert.deepStrictEqual(many.outcomes.map(({ _tag }) => _tag), ["Published", "DurabilityNotReached"])
+        assert.match(
+          many.message,
+          /^1 of 2 messages for "texts" are stored, but not as durably as asked for; the first/
+        )
+      })
+    )
+
+    test(
+      "refuses a durability that cannot be used",
+      Effect.gen(function*() {
+        const wrong: ReadonlyArray<Publishing.Durability> = [
+          { replicas: 0 },
+          { replicas: 1.5 },
+          { timeout: 0 },
+          { timeout: "Infinity" },
+          { fsync: "yes" as unknown as boolean },
+          true as unknown as Publishing.Durability,
+          null as unknown as Publishing.Durability
+        ]
+        const errors = yield* Effect.forEach(
+          wrong,
+          (durability) => Effect.flip(Publisher.publish(Text, "x", { durability }))
+        )
+        assert.deepStrictEqual(errors.map(({ _tag }) => _tag), Array(7).fill("InvalidPublishOptions"))
+        for (const { message } of errors) assert.match(message, /^durability/)
+      })
+    )
+
+    test(
       "refuses params that do not belong to the channel",
       Effect.gen(function*() {
         const options = [{ params: {} }, { params: { userId: "" } }, { params: { userId: "1", other: "2" } }]

@@ -55,6 +55,10 @@ Publisher.publish(Order, order, { id: "o-1", headers: { trace: "1" } })
 Publisher.publish(Order, order, { headers: { trace: 1 } })
 // @ts-expect-error an option that does not exist
 Publisher.publish(Order, order, { ttl: 1 })
+Publisher.publish(Order, order, { durability: { replicas: 1, timeout: "1 second" } })
+Publisher.publish(Order, order, { durability: false })
+// @ts-expect-error what is waited for has to be said
+Publisher.publish(Order, order, { durability: true })
 
 // What is known of a channel.
 expectTypeOf<Channel.PayloadOf<typeof Order>>().toEqualTypeOf<

@@ -141,6 +141,24 @@ export interface RotifConfig {
   readonly dlqCleanup?: DlqCleanup | undefined
   /** Largest message in bytes. Default 1 MiB. */
   readonly maxPayloadBytes?: number | undefined
+  /** What every message has to survive before its `publish` resolves. Default: the loss of this process. */
+  readonly durability?: Durability | undefined
+}
+
+/**
+ * What a message has to survive before its publish resolves. Otherwise it rejects with `DurabilityNotReached`; the message is stored
+ * all the same, and publishing it again with the same `dedupKey` waits again and stores nothing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Durability {
+  /** How many replicas must have the message. Default 1. */
+  readonly replicas?: number | undefined
+  /** Whether it must be on disk on the master and on so many replicas; needs Redis 7.2. Default `false`. */
+  readonly fsync?: boolean | undefined
+  /** How long to wait for that, in milliseconds. Default 1000. */
+  readonly timeout?: number | undefined
 }
 
 /**
@@ -160,6 +178,8 @@ export interface PublishOptions {
   readonly deduplicationTTL?: number | undefined
   /** Strings that travel with the message. */
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /** What it has to survive before this resolves; `false`: nothing more than the loss of this process. Default: that of the manager. */
+  readonly durability?: Durability | false | undefined
 }
 
 /**
@@ -269,6 +289,12 @@ const address = Schema.Struct({ host: name, port: Schema.Int })
 // Spans of time, and what only code can make; their values are checked where they are used.
 const given = Schema.Unknown
 
+const durability = Schema.Struct({
+  replicas: optional(count),
+  fsync: optional(Schema.Boolean),
+  timeout: optional(positive)
+})
+
 const redis = Schema.Struct({
   url: optional(secret),
   host: optional(name),
@@ -325,7 +351,8 @@ const config = Schema.Struct({
     archiveBeforeDelete: optional(Schema.Boolean),
     archivePrefix: optional(name)
   })),
-  maxPayloadBytes: optional(size)
+  maxPayloadBytes: optional(size),
+  durability: optional(durability)
 })
 
 const publishing = Schema.Struct({
@@ -334,7 +361,8 @@ const publishing = Schema.Struct({
   exactlyOnce: optional(Schema.Boolean),
   dedupKey: optional(name),
   deduplicationTTL: optional(positive),
-  headers: optional(Schema.Record(Schema.String, Schema.String))
+  headers: optional(Schema.Record(Schema.String, Schema.String)),
+  durability: optional(Schema.Union([Schema.Literal(false), durability]))
 })
 
 const subscribing = Schema.Struct({
@@ -431,6 +459,7 @@ export const rotifOptions = (
     drainTimeout: options.drainTimeout ?? 30_000,
     maxRetries: options.maxRetries ?? 5,
     maxPayloadBytes: options.maxPayloadBytes,
+    durability: options.durability,
     maxWindow: Math.max(options.deduplicationTTL ?? 0, defaults.longestSeconds) * 1000,
     prefix: options.prefix,
     shards: options.shards,

@@ -21,6 +21,8 @@ interface Request {
   readonly idempotent: boolean
   /** Sent when the server does not know the script. */
   readonly instead?: Command
+  /** Told where something of it was executed. */
+  readonly executed?: ((socket: Socket) => void) | undefined
 }
 
 type Replies = ReadonlyArray<unknown>
@@ -128,6 +130,9 @@ class Exchange {
     // Interrupted: nobody waits for a repetition.
     if (this.isOver) return
     const { request, servers } = this
+    if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {
+      request.executed(socket)
+    }
     let end = answers.length
     while (end > 0 && isRetryable(answers[end - 1], request.idempotent)) end--
     const refused = answers[end]
@@ -192,13 +197,21 @@ const firstReply = (replies: ReadonlyArray<unknown>): Effect.Effect<unknown, Red
   return reply instanceof RedisError ? Effect.fail(reply) : Effect.succeed(reply)
 }
 
-export const makeConnection = (settings: Settings, servers: Servers, slot: number) => ({
+export const makeConnection = (
+  settings: Settings,
+  servers: Servers,
+  slot: number,
+  executed?: (socket: Socket) => void
+) => ({
   send: (command: Command, { idempotent }: { readonly idempotent: boolean }) =>
-    Effect.flatMap(exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent }), firstReply),
+    Effect.flatMap(
+      exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent, executed }),
+      firstReply
+    ),
   pipeline: (commands: ReadonlyArray<Command>): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
     commands.length === 0
       ? Effect.succeed([])
-      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false }),
+      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false, executed }),
   evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
@@ -209,7 +222,8 @@ export const makeConnection = (settings: Settings, servers: Servers, slot: numbe
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],
       instead: ["eval", script.lua, ...rest],
-      idempotent
+      idempotent,
+      executed
     }).pipe(
       Effect.flatMap(firstReply),
       Effect.mapError((error) => new RedisError({ reason: error.reason, command: script.name, message: error.message }))

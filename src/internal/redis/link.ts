@@ -49,7 +49,7 @@ export interface Socket {
 export interface Target {
   readonly name: string
   /** For CLIENT LIST. */
-  readonly role: "commands" | "reader" | "subscriber" | "topology"
+  readonly role: "commands" | "durable" | "reader" | "subscriber" | "topology"
   /** A socket that owes an answer and has been silent for so long is destroyed. */
   readonly silenceMillis: number | undefined
   /** In a Cluster, where the options do not say it. */

@@ -32,6 +32,8 @@ export interface Servers {
   readonly moved: (message: string, socket: Socket) => boolean
   /** The link that "ASK slot host:port" names. */
   readonly asked: (message: string, socket: Socket) => Link
+  /** The same servers on links of their own, made when they are needed: these are held up while one waits for replicas. */
+  readonly durable: Pick<Servers, "owner" | "asked">
   /** Asks the Cluster who owns what; the failure, if nobody could tell. */
   readonly refresh: () => Promise<RedisError | undefined>
   readonly close: () => void
@@ -40,10 +42,19 @@ export interface Servers {
 /** One server, or the master of Sentinels: every key is there. */
 export const oneServer = (settings: Settings, name: string): Servers => {
   const target: Servers["target"] = (role, silenceMillis) => ({ name, role, silenceMillis })
-  const link = makeLink(settings, {
-    target: () => target("commands", settings.commandMillis, undefined),
-    onFailure: () => Promise.resolve()
-  })
+  const linkOf = (role: Target["role"]) =>
+    makeLink(settings, {
+      target: () => target(role, settings.commandMillis, undefined),
+      onFailure: () => Promise.resolve()
+    })
+  const link = linkOf("commands")
+  let durable: Link | undefined
+  let isClosed = false
+  const apart = () => {
+    durable ??= linkOf("durable")
+    if (isClosed) durable.close()
+    return durable
+  }
   return {
     owner: () => link,
     named: () => link,
@@ -51,8 +62,13 @@ export const oneServer = (settings: Settings, name: string): Servers => {
     node: (role, silenceMillis) => ({ name, role, silenceMillis }),
     moved: () => false,
     asked: () => link,
+    durable: { owner: apart, asked: apart },
     refresh: () => Promise.resolve(undefined),
-    close: link.close
+    close: () => {
+      isClosed = true
+      link.close()
+      durable?.close()
+    }
   }
 }
 
@@ -68,6 +84,7 @@ export const clusterServers = (settings: Settings, options: {
   readonly natMap: NatMap | undefined
 }): Servers => {
   const links = new Map<string, Link>()
+  const durable = new Map<string, Link>()
   const closing = new AbortController()
   let owners: ReadonlyArray<string> = []
   let slots = new Array<string | undefined>(16_384)
@@ -81,18 +98,20 @@ export const clusterServers = (settings: Settings, options: {
     address: addressOf(name)
   })
 
-  const named = (nodeName: string): Link => {
-    let link = links.get(nodeName)
+  const namedIn = (some: Map<string, Link>, role: Target["role"]) => (nodeName: string): Link => {
+    let link = some.get(nodeName)
     if (link === undefined) {
       link = makeLink(settings, {
-        target: () => target(nodeName, "commands", settings.commandMillis),
+        target: () => target(nodeName, role, settings.commandMillis),
         onFailure: refresh
       })
       if (closing.signal.aborted) link.close()
-      links.set(nodeName, link)
+      some.set(nodeName, link)
     }
     return link
   }
+  const named = namedIn(links, "commands")
+  const apart = namedIn(durable, "durable")
 
   /** A node that has no host name for itself or for another one leaves it empty: then it is that of the node asked. */
   const reachable = (host: string | null, port: number, asked: string): string => {
@@ -125,11 +144,13 @@ export const clusterServers = (settings: Settings, options: {
         slots = new Array(16_384)
         for (const { from, owner, to } of ranges) slots.fill(owner, from, to + 1)
         owners = [...new Set(ranges.map((range) => range.owner))]
-        for (const [name, link] of links) {
-          // Whoever still waits for an answer gets it; the link goes at a later refresh.
-          if (owners.includes(name) || (link.ready()?.pending() ?? 0) > 0) continue
-          links.delete(name)
-          link.close()
+        for (const some of [links, durable]) {
+          for (const [name, link] of some) {
+            // Whoever still waits for an answer gets it; the link goes at a later refresh.
+            if (owners.includes(name) || (link.ready()?.pending() ?? 0) > 0) continue
+            some.delete(name)
+            link.close()
+          }
         }
         return undefined
       } catch (error) {
@@ -159,11 +180,13 @@ export const clusterServers = (settings: Settings, options: {
     return { slot: Number(slot), name: reachable(host, port, socket.target) }
   }
 
+  const ownerBy = (find: (nodeName: string) => Link) => (slot: number) => {
+    const name = slots[slot]
+    return name === undefined ? undefined : find(name)
+  }
+
   return {
-    owner: (slot) => {
-      const name = slots[slot]
-      return name === undefined ? undefined : named(name)
-    },
+    owner: ownerBy(named),
     named,
     target: (role, silenceMillis, slot) => {
       const name = slot === undefined ? owners[Math.floor(Math.random() * owners.length)] : slots[slot]
@@ -178,10 +201,14 @@ export const clusterServers = (settings: Settings, options: {
       return name !== socket.target
     },
     asked: (message, socket) => named(redirection(message, socket).name),
+    durable: {
+      owner: ownerBy(apart),
+      asked: (message, socket) => apart(redirection(message, socket).name)
+    },
     refresh,
     close: () => {
       closing.abort()
-      for (const link of links.values()) link.close()
+      for (const link of [...links.values(), ...durable.values()]) link.close()
     }
   }
 }

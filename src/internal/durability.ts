@@ -1,0 +1,40 @@
+/**
+ * What users say of durability, as the broker takes it.
+ */
+import { type Duration, Result } from "effect"
+import type { Durability } from "../Broker.ts"
+import * as Given from "./given.ts"
+
+export interface Options {
+  readonly replicas?: number | undefined
+  readonly fsync?: boolean | undefined
+  readonly timeout?: Duration.Input | undefined
+}
+
+const usualDurabilityMillis = 1_000
+/** Nobody has more replicas, and Redis would wait for the missing ones each time. */
+const mostReplicas = 100
+
+/** What is asked of the broker, or what is wrong with it. */
+export const durabilityOf = (options: Options): Result.Result<Durability, Given.Problem> =>
+  Result.gen(function*() {
+    if (typeof options !== "object" || options === null) {
+      return yield* Result.fail({
+        option: "durability",
+        message: "durability must be an object such as { replicas: 1 }"
+      })
+    }
+    const { fsync = false, replicas, timeout } = options
+    if (typeof fsync !== "boolean") {
+      return yield* Result.fail({ option: "fsync", message: "durability.fsync must be true or false" })
+    }
+    return {
+      replicas: yield* Given.count("durability.replicas", replicas, {
+        usual: 1,
+        least: fsync ? 0 : 1,
+        most: mostReplicas
+      }),
+      onDisk: fsync,
+      timeoutMillis: yield* Given.span("durability.timeout", timeout, { usual: usualDurabilityMillis, least: 1 })
+    }
+  })
