@@ -6,7 +6,7 @@ import { Effect, Random } from "effect"
 import { Rotif } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import { Recorder } from "../Recorder.ts"
-import { type Run, settled, until } from "../Run.ts"
+import { type Run, settled, sound, until } from "../Run.ts"
 import { type Job, Work } from "../worker.ts"
 import * as Workers from "../Workers.ts"
 
@@ -28,14 +28,14 @@ export default {
     let started = 0
     const begin = (role: number) => {
       const name = `${["a", "a", "once", "once", "p", "p", "ordered"][role]}${started++}`
-      const consumer = { name, lease, handlerMillis: 20, tellsBegun: true }
+      const consumer = { name, lease, handlerMillis: 50, tellsBegun: true }
       const roles: ReadonlyArray<Omit<Job, "rotif">> = [
         { consumer: { ...consumer, group: "a" } },
         { consumer: { ...consumer, group: "a" } },
         { consumer: { ...consumer, group: "once", exactlyOnce: true } },
         { consumer: { ...consumer, group: "once", exactlyOnce: true } },
-        { publisher: { name, everyMillis: 5 } },
-        { publisher: { name, everyMillis: 5, delayMillis: 200 } },
+        { publisher: { name, everyMillis: 20 } },
+        { publisher: { name, everyMillis: 20, delayMillis: 200 } },
         { consumer: { ...consumer, group: "ordered", name: "ordered", concurrency: 1, handlerMillis: 0 } }
       ]
       return Workers.start({ rotif, ...roles[role]! }, recorder)
@@ -73,13 +73,14 @@ export default {
       const lasting = workers.filter((_, role) => role < 4 || role === 6)
       for (const worker of lasting) yield* worker.kill("SIGTERM")
       yield* Effect.forEach(workers, ({ ended }) => ended)
+      const wrong = yield* sound
       const account = recorder.account({
         groups: ["a", "once", "ordered"],
         ordered: ["ordered"],
         once: { groups: ["once"], mayRepeat: (consumer) => killed.has(consumer) }
       })
       const failures = lasting.flatMap((worker) => worker.failure() ?? [])
-      return { ...account, faults, recoveries, violations: [...account.violations, ...left, ...failures] }
+      return { ...account, faults, recoveries, violations: [...account.violations, ...left, ...wrong, ...failures] }
     }).pipe(Effect.provide(Rotif.layer(rotif)))
   })
 } satisfies Run

@@ -3,7 +3,7 @@ import { Effect, Random } from "effect"
 import { Rotif, Scheduler, Stats } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
-import { type Run, until } from "../Run.ts"
+import { type Run, sound, until } from "../Run.ts"
 import { Ledger } from "../soak/Ledger.ts"
 import { type Event, Everything, type Job, recurring } from "../soak/load.ts"
 import * as Workers from "../Workers.ts"
@@ -45,6 +45,8 @@ export default {
   title: "Soak: mixed load, processes coming and going, all of these faults",
   recoveryWithin,
   repetitions: 3,
+  // The account of about 60,000 messages for four groups each is in it.
+  memoryMiB: 700,
   body: Effect.fnUntraced(function*({ isShort, seed }) {
     const millis = isShort ? 5_000 : Number(process.env["SOAK_MINUTES"] ?? 20) * 60_000
     const one = Effect.gen(function*() {
@@ -248,6 +250,7 @@ export default {
       yield* Scheduler.removeRecurring(recurring.key)
       yield* until("all is handled", ledger.isDone)
       const found = yield* ledger.account()
+      violations.push(...yield* sound)
       if (!isShort) {
         // What all have acknowledged is removed after its grace, and keys that are remembered are forgotten.
         yield* until(

@@ -4,12 +4,12 @@
  */
 import { Effect, Fiber, Layer, Random } from "effect"
 import type { Rotif } from "rotif"
-import { Broker, Channel, Publisher, Redis, RedisBroker } from "rotif"
+import { Broker, Channel, Inspector, Publisher, Redis, RedisBroker } from "rotif"
 import * as RedisCluster from "../../fixtures/RedisCluster.ts"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
 import { A, B, C, countOf, effectOf } from "../chain.ts"
-import { type Outcome, type Run, settled, until } from "../Run.ts"
+import { type Outcome, type Run, settled, sound, until } from "../Run.ts"
 import * as Workers from "../Workers.ts"
 
 const lease = 1_000
@@ -48,7 +48,7 @@ const batch = 100
 
 /** A publisher and the way to look, without any of the duties of the processes that are killed. */
 const layer = (options: Rotif.RedisOptions) =>
-  Publisher.layer().pipe(
+  Layer.mergeAll(Publisher.layer(), Inspector.layer).pipe(
     Layer.provideMerge(RedisBroker.layer(options)),
     Layer.provideMerge(Redis.layer(options))
   )
@@ -119,6 +119,7 @@ const chain = Effect.fnUntraced(function*({ blows, cut, direct, hold, least, thr
       120_000
     )
     const left = yield* settled(Channel.union(steps))
+    const wrong = yield* sound
     for (const worker of workers) yield* worker.kill("SIGKILL")
     const effects = yield* Effect.forEach(
       Array.from({ length: messages }, (_, n) => n),
@@ -140,6 +141,7 @@ const chain = Effect.fnUntraced(function*({ blows, cut, direct, hold, least, thr
       violations: [
         ...violations,
         ...left,
+        ...wrong,
         ...(lost > 0 ? [`I1: ${lost} of ${messages} did not come to the end of the chain`] : []),
         ...(repeated > 0 ? [`I2: ${repeated} effects happened more than once`] : []),
         ...(counted.every((count) => count === messages) ? [] : [`I2: the steps counted ${counted.join(", ")}`]),
