@@ -9,7 +9,7 @@ import * as RedisCluster from "../../fixtures/RedisCluster.ts"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
 import { A, B, C, countOf, effectOf } from "../chain.ts"
-import { type Outcome, type Run, settled, sound, until } from "../Run.ts"
+import { happens, type Outcome, type Run, settled, sound, until } from "../Run.ts"
 import * as Workers from "../Workers.ts"
 
 const lease = 1_000
@@ -113,12 +113,12 @@ const chain = Effect.fnUntraced(function*({ blows, cut, direct, hold, least, thr
     )
     yield* Fiber.join(publishing)
     const messages = published
-    yield* until(
-      "all is done",
+    // If it does not happen, the account tells what is missing.
+    yield* happens(
       Effect.andThen(startAgain, Effect.map(taken, (count) => count >= messages * steps.length)),
-      120_000
+      60_000
     )
-    const left = yield* settled(Channel.union(steps))
+    const left = yield* settled(Channel.union(steps), 10_000)
     const wrong = yield* sound
     for (const worker of workers) yield* worker.kill("SIGKILL")
     const effects = yield* Effect.forEach(
