@@ -34,8 +34,8 @@ export default {
         { consumer: { ...consumer, group: "a" } },
         { consumer: { ...consumer, group: "once", exactlyOnce: true } },
         { consumer: { ...consumer, group: "once", exactlyOnce: true } },
-        { publisher: { name, everyMillis: 20 } },
-        { publisher: { name, everyMillis: 20, delayMillis: 200 } },
+        { publisher: { name, everyMillis: 8 } },
+        { publisher: { name, everyMillis: 8, delayMillis: 200 } },
         { consumer: { ...consumer, group: "ordered", name: "ordered", concurrency: 1, handlerMillis: 0 } }
       ]
       return Workers.start({ rotif, ...roles[role]! }, recorder)
