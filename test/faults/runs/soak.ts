@@ -28,13 +28,19 @@ const kinds = [
 /** Those whose consumers are always there; a group whose only process is exchanged has nobody meanwhile. */
 const steadyGroups = ["all", "ordered", "plain", "once", "tx", "done"]
 
-const median = (numbers: ReadonlyArray<number>) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!
-const quarter = (numbers: ReadonlyArray<number>, n: number) =>
-  median(numbers.slice(Math.floor(numbers.length * (n - 1) / 4), Math.ceil(numbers.length * n / 4)))
+const median = (numbers: ReadonlyArray<number>) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!
+const least = (numbers: ReadonlyArray<number>) => Math.min(...numbers)
 
-/** Samples of the last quarter against those of the second: growth that goes on would show. */
-const growth = (what: string, samples: ReadonlyArray<number>, slack: number) => {
-  const [before, after] = [quarter(samples, 2), quarter(samples, 4)]
+/** The last quarter of the samples against the second one: growth that goes on would show. */
+const growth = (
+  what: string,
+  samples: ReadonlyArray<number>,
+  measure: (numbers: ReadonlyArray<number>) => number,
+  slack: number
+) => {
+  const quarter = (n: number) =>
+    measure(samples.slice(Math.floor(samples.length * (n - 1) / 4), Math.ceil(samples.length * n / 4)))
+  const [before, after] = [quarter(2), quarter(4)]
   return after <= before * 1.15 + slack
     ? []
     : [`I7: ${what} grows: ${before.toFixed(1)} MiB in the second quarter, ${after.toFixed(1)} MiB in the last`]
@@ -216,7 +222,8 @@ export default {
               Math.round(n / 30)
             } min, ${ledger.messages} messages, ${shown}; slowest recovery ` +
               `${Math.round(Math.max(0, ...recoveries))} ms; ${redisMemory.at(-1)?.toFixed(1)} MiB in Redis, ` +
-              `${ledger.memory.at(-1)?.toFixed(0)} MiB in the steady process; ${violations.length} violations\n`
+              `${ledger.rss.at(-1)?.toFixed(0)} MiB in the steady process, ` +
+              `${ledger.heap.at(-1)?.toFixed(0)} MiB of heap; ${violations.length} violations\n`
           )
         }
         yield* Effect.sleep(2_000)
@@ -275,7 +282,12 @@ export default {
     }
     watching.interruptUnsafe()
     if (!isShort) {
-      violations.push(...growth("Redis", redisMemory, 1), ...growth("the steady process", ledger.memory, 10))
+      violations.push(
+        ...growth("Redis", redisMemory, median, 1),
+        // What is garbage is collected when V8 sees fit: the least of a while is what is held, and the RSS goes up and down by the rest.
+        ...growth("the heap of the steady process", ledger.heap, least, 5),
+        ...growth("the steady process", ledger.rss, median, 60)
+      )
     }
     return { ...account, faults, recoveries, violations: [...account.violations, ...violations] }
   })

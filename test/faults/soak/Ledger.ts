@@ -31,8 +31,9 @@ export class Ledger {
   /** What a consumer has begun and not ended, by group and text. */
   readonly #begun = new Map<string, Handled>()
   readonly #lately: Array<Handled> = []
-  /** Mebibytes that the steady process took, in the order of time. */
-  readonly memory: Array<number> = []
+  /** MiB that the steady process took, and its heap, in the order of time. */
+  readonly rss: Array<number> = []
+  readonly heap: Array<number> = []
 
   #recorder(channel: string): Recorder {
     const recorder = this.#of.get(channel)
@@ -59,7 +60,8 @@ export class Ledger {
       case "buried":
         return void this.#buried.get(event.channel)!.add(keyOf(event))
       case "memory":
-        return void this.memory.push(event.mebibytes)
+        this.rss.push(event.rss)
+        return void this.heap.push(event.heap)
     }
   }
 

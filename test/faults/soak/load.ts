@@ -74,7 +74,8 @@ export type Event =
   | { readonly event: "handled" } & Handled
   /** The clerk is about to delete this dead letter. */
   | { readonly event: "buried"; readonly group: string; readonly channel: string; readonly text: string }
-  | { readonly event: "memory"; readonly mebibytes: number }
+  /** MiB: of the process, and of its heap. */
+  | { readonly event: "memory"; readonly rss: number; readonly heap: number }
   /** It publishes no more. */
   | { readonly event: "quiet" }
 

@@ -238,7 +238,8 @@ const steady = Effect.fnUntraced(function*(job: Job) {
   }))
   yield* Effect.forkScoped(Effect.gen(function*() {
     while (true) {
-      say({ event: "memory", mebibytes: process.memoryUsage.rss() / 2 ** 20 })
+      const { heapUsed, rss } = process.memoryUsage()
+      say({ event: "memory", rss: rss / 2 ** 20, heap: heapUsed / 2 ** 20 })
       yield* Effect.sleep(2_000)
     }
   }))
