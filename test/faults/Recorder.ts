@@ -21,6 +21,14 @@ export interface Expectation {
   readonly groups: ReadonlyArray<string>
   /** Consumers with a concurrency of 1 whose order is looked at. Default: none. */
   readonly ordered?: ReadonlyArray<string> | undefined
+  /**
+   * Groups that handle everything to its end once, and the consumers that did not come to the end of all they told: those that were
+   * killed.
+   */
+  readonly once?: {
+    readonly groups: ReadonlyArray<string>
+    readonly mayRepeat: (consumer: string) => boolean
+  } | undefined
   /** What became of it otherwise, and is known: dead letters, what is still scheduled. */
   readonly isKept?: ((group: string, text: string) => boolean) | undefined
 }
@@ -37,14 +45,41 @@ const some = (texts: ReadonlyArray<string>) => texts.slice(0, 5).join(", ") + (t
 export class Recorder {
   readonly #told = new Map<string, number | undefined>()
   readonly #handled: Array<Handled> = []
+  /** The last beginning of each message, by group and text. */
+  readonly #begun = new Map<string, Handled>()
+  readonly #ended = new Set<string>()
 
   /** A publish was acknowledged. `dueAt`: nobody may see it earlier. */
   told(text: string, dueAt?: number): void {
     this.#told.set(text, dueAt)
   }
 
+  /** It may be delivered or not from here on: nothing is expected of it. */
+  unsure(text: string): void {
+    this.#told.delete(text)
+  }
+
   handled(delivery: Handled): void {
     this.#handled.push(delivery)
+    this.#ended.add(`${delivery.group}\n${delivery.text}`)
+  }
+
+  /** A handler has begun. */
+  begun(delivery: Handled): void {
+    this.#begun.set(`${delivery.group}\n${delivery.text}`, delivery)
+  }
+
+  /** What a consumer has begun, and nobody has handled. */
+  heldBy(consumer: string): ReadonlyArray<string> {
+    return [...this.#begun].flatMap(([key, begun]) =>
+      begun.consumer === consumer && !this.#ended.has(key) ? [begun.text] : []
+    )
+  }
+
+  /** When a group began with a message last, if that was after a moment. */
+  begunAfter(at: number, group: string, text: string): number | undefined {
+    const begun = this.#begun.get(`${group}\n${text}`)
+    return begun !== undefined && begun.at > at ? begun.at : undefined
   }
 
   get messages(): number {
@@ -61,8 +96,10 @@ export class Recorder {
   }
 
   /** I1 to I4, as far as handlers can tell. */
-  account({ groups, isKept = () => false, ordered = [] }: Expectation): Account {
+  account({ groups, isKept = () => false, once, ordered = [] }: Expectation): Account {
     const counts = new Map<string, number>()
+    const finished = new Set<string>()
+    const again: Array<string> = []
     const latest = new Map<string, number>()
     const violations: Array<string> = []
     const early: Array<string> = []
@@ -70,9 +107,15 @@ export class Recorder {
     for (const { at, channel, consumer, deliveryCount, group, text } of this.#handled) {
       const key = `${group}\n${text}`
       counts.set(key, (counts.get(key) ?? 0) + 1)
+      if (once?.groups.includes(group) === true) {
+        if (finished.has(key)) again.push(text)
+        if (!once.mayRepeat(consumer)) finished.add(key)
+      }
       const dueAt = this.#told.get(text)
       if (dueAt !== undefined && at < dueAt) early.push(`${text} by ${dueAt - at} ms`)
-      if (deliveryCount !== 1 || !ordered.includes(consumer)) continue
+      // A delayed message has no place in the order; of one that nobody was told of it is not known whether it was delayed.
+      const isInOrder = this.#told.has(text) && dueAt === undefined
+      if (deliveryCount !== 1 || !isInOrder || !ordered.includes(consumer)) continue
       const split = text.lastIndexOf("-")
       const line = `${group}\n${consumer}\n${channel}\n${text.slice(0, split)}`
       const number = Number(text.slice(split + 1))
@@ -86,6 +129,7 @@ export class Recorder {
       }
     }
     if (lost.size > 0) violations.push(`I1: ${lost.size} lost: ${some([...lost])}`)
+    if (again.length > 0) violations.push(`I2: ${again.length} handled again after their end: ${some(again)}`)
     if (disordered.length > 0) violations.push(`I3: ${disordered.length} out of order: ${some(disordered)}`)
     if (early.length > 0) violations.push(`I4: ${early.length} early: ${some(early)}`)
     return {

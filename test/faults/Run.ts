@@ -6,7 +6,7 @@
  */
 import type { Scope } from "effect"
 import { Effect, Schedule } from "effect"
-import type { Channel } from "rotif"
+import { type Channel, Inspector } from "rotif"
 import { leftover, nothingLeft } from "../suite/kit.ts"
 
 export interface Setting {
@@ -47,16 +47,23 @@ export interface Run {
   readonly body: (setting: Setting) => Effect.Effect<Outcome, unknown, Scope.Scope>
 }
 
-/** Waits for what only a question can tell; after a minute it is a failure that says what was waited for. */
+/** Waits for what only a question can tell, and no longer than so many milliseconds; whether it came to be. */
+export const happens = <E, R>(check: Effect.Effect<boolean, E, R>, within: number): Effect.Effect<boolean, E, R> =>
+  Effect.timeoutOrElse(
+    Effect.as(Effect.repeat(check, { until: (done) => done, schedule: Schedule.spaced(10) }), true),
+    { duration: within, orElse: () => Effect.succeed(false) }
+  )
+
+/** Waits as well; after a minute it is a failure that says what was waited for. */
 export const until = <E, R>(
   what: string,
   check: Effect.Effect<boolean, E, R>,
   within = 60_000
 ): Effect.Effect<void, E, R> =>
-  Effect.timeoutOrElse(Effect.asVoid(Effect.repeat(check, { until: (done) => done, schedule: Schedule.spaced(10) })), {
-    duration: within,
-    orElse: () => Effect.die(new Error(`not within ${within} ms: ${what}`))
-  })
+  Effect.flatMap(
+    happens(check, within),
+    (done) => done ? Effect.void : Effect.die(new Error(`not within ${within} ms: ${what}`))
+  )
 
 /** Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen. */
 export const settled = Effect.fnUntraced(function*(source: Channel.Source, within = 60_000) {
@@ -72,3 +79,9 @@ export const settled = Effect.fnUntraced(function*(source: Channel.Source, withi
   }
   return []
 })
+
+/** I5: what nothing may leave behind in Redis, when all is settled and nobody is at work. */
+export const sound = Effect.map(
+  Inspector.verify({ tolerance: 0, confirmAfter: 300 }),
+  ({ findings }) => findings.map(({ key, kind, message }) => `I5: ${kind} in ${key}: ${message}`)
+)

@@ -7,8 +7,8 @@ import { createInterface } from "node:readline"
 import type { Recorder } from "./Recorder.ts"
 import type { Event, Job } from "./worker.ts"
 
-export interface Worker {
-  readonly job: Job
+export interface Worker<J = Job> {
+  readonly job: J
   readonly isReady: () => boolean
   readonly isRunning: () => boolean
   /** Completes at the first event "ready", or dies with what the process wrote when it ends before. */
@@ -17,17 +17,23 @@ export interface Worker {
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** All that it said has been taken down when it has ended. */
   readonly ended: Effect.Effect<void>
+  /** How it ended, with what it wrote last; `undefined` while it runs, and after exit code 0. */
+  readonly failure: () => string | undefined
 }
 
 const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
 
-/** Starts a worker; it dies with the scope. */
-export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never, Scope.Scope> =>
+/** Starts a program of this folder with its job in the environment; it dies with the scope. */
+export const spawnProgram = <J, E extends { readonly event: string }>(
+  program: string,
+  job: J,
+  onEvent: (event: E) => void
+): Effect.Effect<Worker<J>, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(
         process.execPath,
-        ["--conditions=rotif-source", join(import.meta.dirname, "worker.ts")],
+        ["--conditions=rotif-source", join(import.meta.dirname, program)],
         { env: { ...process.env, JOB: JSON.stringify(job) }, stdio: ["ignore", "pipe", "pipe"] }
       )
       let log = ""
@@ -38,16 +44,15 @@ export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never
       const closed = new Promise<void>((resolve) => child.once("close", () => resolve()))
       const ready = new Promise<void>((resolve) => {
         createInterface(child.stdout).on("line", (line) => {
-          const event = JSON.parse(line) as Event
-          if (event.event === "told") recorder.told(event.text, event.dueAt)
-          else if (event.event === "handled") recorder.handled(event)
-          else {
+          const event = JSON.parse(line) as E
+          if (event.event === "ready") {
             isReady = true
             resolve()
           }
+          onEvent(event)
         })
       })
-      const worker: Worker = {
+      const worker: Worker<J> = {
         job,
         isReady: () => isReady && isAlive(child),
         isRunning: () => isAlive(child),
@@ -60,9 +65,21 @@ export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never
           ])
         ),
         kill: (signal) => Effect.sync(() => void child.kill(signal)),
-        ended: Effect.promise(() => closed)
+        ended: Effect.promise(() => closed),
+        failure: () =>
+          isAlive(child) || child.exitCode === 0
+            ? undefined
+            : `${child.signalCode ?? `exit code ${child.exitCode}`}\n${log}`
       }
       return worker
     }),
     (worker) => Effect.andThen(worker.kill("SIGKILL"), worker.ended)
   )
+
+/** Starts a worker whose account goes to the recorder. */
+export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never, Scope.Scope> =>
+  spawnProgram("worker.ts", job, (event: Event) => {
+    if (event.event === "told") recorder.told(event.text, event.dueAt)
+    else if (event.event === "begun") recorder.begun(event)
+    else if (event.event === "handled") recorder.handled(event)
+  })

@@ -1,161 +1,58 @@
 /**
- * Kills the consumers of a chain of transactions with SIGKILL and cuts their connections, at random moments while there is work,
- * and accounts for every message: `npm run faults:chain` (MESSAGES, KILLS, CUTS and SEED in the environment; the seed is printed).
+ * A chain of transactions that is killed: A → B → C. `node --conditions=rotif-source chain.ts`, with the options of the layer in the
+ * environment variable JOB, is one consumer of all three steps.
  */
-import { Effect } from "effect"
-import { type ChildProcess, spawn } from "node:child_process"
-import { join } from "node:path"
-import { Broker, Channel, Publisher, Rotif } from "rotif"
-import { A, B, C, counters, effectOf } from "../fixtures/chain.ts"
-import * as RedisServer from "../fixtures/RedisServer.ts"
-import * as TcpProxy from "../fixtures/TcpProxy.ts"
+import { Effect, Layer, Logger, Schema } from "effect"
+import { writeSync } from "node:fs"
+import { Channel, Rotif, Subscription, Transaction } from "rotif"
 
-export interface Plan {
-  readonly messages: number
-  readonly kills: number
-  readonly cuts: number
-  readonly seed: number
-}
+const payload = Schema.Int
+export const A = Channel.make("chain.a", { payload })
+export const B = Channel.make("chain.b", { payload })
+export const C = Channel.make("chain.c", { payload })
 
-export interface Account {
-  /** Distinct effects at the end of the chain; effects that happened more than once. */
-  readonly effects: number
-  readonly repeated: number
-  /** What the transactions counted, in the order of the steps. */
-  readonly counted: ReadonlyArray<number>
-  readonly dead: number
-  readonly left: number
-  readonly kills: number
-  readonly cuts: number
-}
+/** What each message does at the end of the chain; a second time would show. */
+export const effectOf = (n: number) => `effect:${n}`
 
-const processes = 4
-const program = join(import.meta.dirname, "../fixtures/chain.ts")
+const common = { transactional: true, lease: "1 second", concurrency: 16, maxCrashes: 100_000 } as const
 
-/** The same numbers for the same seed. */
-const random = (seed: number) => {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296
-  }
-}
+/** What the step of a channel counts in its transactions. */
+export const countOf = (channel: Channel.Any) => `count:${channel.name}`
 
-interface Worker {
-  readonly child: ChildProcess
-  readonly isReady: () => boolean
-}
+const count = (channel: Channel.Any) =>
+  Effect.flatMap(Transaction.key(countOf(channel)), (key) => Transaction.incrby(key, 1))
 
-const start = (redisUrl: string, prefix: string): Worker => {
-  const child = spawn(process.execPath, ["--conditions=rotif-source", program], {
-    env: { ...process.env, REDIS_URL: redisUrl, PREFIX: prefix },
-    stdio: ["ignore", "pipe", "inherit"]
+const steps = Layer.mergeAll(
+  Subscription.layer(A, {
+    ...common,
+    group: "a",
+    handler: (message) => Effect.andThen(Transaction.publish(B, message.payload), count(A))
+  }),
+  Subscription.layer(B, {
+    ...common,
+    group: "b",
+    handler: (message) => Effect.andThen(Transaction.publish(C, message.payload), count(B))
+  }),
+  Subscription.layer(C, {
+    ...common,
+    group: "c",
+    handler: (message) =>
+      Effect.andThen(
+        Effect.flatMap(Transaction.key(effectOf(message.payload)), (key) => Transaction.incrby(key, 1)),
+        count(C)
+      )
   })
-  let isReady = false
-  child.stdout!.once("data", () => {
-    isReady = true
-  })
-  return { child, isReady: () => isReady && child.exitCode === null && child.signalCode === null }
-}
+)
 
-export const run = Effect.fnUntraced(function*({ cuts, kills, messages, seed }: Plan) {
-  const server = yield* RedisServer.make()
-  const proxy = yield* TcpProxy.make(server)
-  const prefix = "chain"
-  const next = random(seed)
-  const workers: Array<Worker> = []
-  yield* Effect.addFinalizer(() => Effect.sync(() => workers.forEach(({ child }) => child.kill("SIGKILL"))))
-  for (let i = 0; i < processes; i++) workers.push(start(proxy.url, prefix))
-
-  const body = Effect.gen(function*() {
-    const broker = yield* Broker.Broker
-    const own = (name: string) => broker.own.read(broker.own.keyFor(A.name, name))
-    const counts = Effect.forEach(counters, (name) => Effect.map(own(name), (value) => Number(value ?? 0)))
-    const publishing = yield* Effect.forkScoped(
-      Effect.gen(function*() {
-        for (let n = 0; n < messages; n += 200) {
-          const some = Array.from({ length: Math.min(200, messages - n) }, (_, i) => n + i)
-          yield* Publisher.publishAll(A, some)
-        }
-      })
-    )
-    // Each blow falls when so many steps have been taken: while there is work, on whatever is under way.
-    const moments = (many: number) =>
-      Array.from({ length: many }, () => next() * messages * counters.length).sort((a, b) => a - b)
-    const killAt = moments(kills)
-    const cutAt = moments(cuts)
-    let killed = 0
-    let cut = 0
-    let last = -1
-    let lastChange = performance.now()
-    while (true) {
-      const now = yield* counts
-      const taken = now.reduce((sum, count) => sum + count, 0)
-      if (taken !== last) {
-        last = taken
-        lastChange = performance.now()
-      }
-      // A process whose connection was cut while it started has ended by itself; whoever runs such a service starts it again.
-      for (const [i, { child }] of workers.entries()) if (child.exitCode !== null) workers[i] = start(proxy.url, prefix)
-      if (cut < cuts && cutAt[cut]! <= taken) {
-        cut++
-        yield* proxy.cut
-      }
-      const ready = workers.filter((worker) => worker.isReady())
-      if (killed < kills && killAt[killed]! <= taken && ready.length > 0) {
-        killed++
-        const victim = ready[Math.floor(next() * ready.length)]!
-        victim.child.kill("SIGKILL")
-        workers[workers.indexOf(victim)] = start(proxy.url, prefix)
-      }
-      if (killed === kills && cut === cuts && now[2]! >= messages && publishing.pollUnsafe() !== undefined) break
-      // Nothing for a minute, with nothing to wait for: the account will tell what is missing.
-      if (performance.now() - lastChange > 60_000) break
-      yield* Effect.sleep(5)
-    }
-    // What is twice would be done a second time within a few leases.
-    const source = Channel.union([A, B, C])
-    let left = -1
-    for (let i = 0; i < 200 && left !== 0; i++) {
-      yield* Effect.sleep(50)
-      const info = yield* broker.info(Channel.selector(source))
-      const groups = info.channels.flatMap((channel) => channel.groups)
-      left = info.waiting + groups.reduce((sum, group) => sum + (group.lag ?? 1) + group.pending + group.ready, 0)
-    }
-    yield* Effect.sleep("2 seconds")
-    const numbers = Array.from({ length: messages }, (_, n) => n)
-    const done = yield* Effect.forEach(numbers, (n) => own(effectOf(n)), { concurrency: 200 })
-    const { dead } = yield* broker.info(Channel.selector(source))
-    return {
-      effects: done.filter((value) => value !== undefined).length,
-      repeated: done.filter((value) => value !== undefined && value !== "1").length,
-      counted: yield* counts,
-      dead,
-      left,
-      kills: killed,
-      cuts: cut
-    } satisfies Account
-  })
-  // The account itself is not disturbed.
-  return yield* body.pipe(Effect.provide(Rotif.layer({ url: server.url, prefix })))
-}, Effect.scoped)
-
-if (import.meta.main) {
-  const number = (name: string, fallback: number) => Number(process.env[name] ?? fallback)
-  const plan: Plan = {
-    messages: number("MESSAGES", 20_000),
-    kills: number("KILLS", 50),
-    cuts: number("CUTS", 30),
-    seed: number("SEED", Math.floor(Math.random() * 2 ** 31))
-  }
-  console.log(`chain of ${counters.length} transactions, ${processes} processes: ${JSON.stringify(plan)}`)
-  const started = performance.now()
-  const account = await Effect.runPromise(run(plan))
-  console.log(`${JSON.stringify(account)} after ${Math.round((performance.now() - started) / 1000)} s`)
-  const { counted, dead, effects, left, repeated } = account
-  const isRight = effects === plan.messages && repeated === 0 && dead === 0 && left === 0 &&
-    counted.every((count) => count === plan.messages)
-  if (!isRight) process.exitCode = 1
+const job = process.env["JOB"]
+if (import.meta.main && job !== undefined) {
+  const program = Effect.scoped(
+    Effect.gen(function*() {
+      yield* Layer.build(Layer.provide(steps, Rotif.layer(JSON.parse(job) as Rotif.RedisOptions)))
+      writeSync(1, `{"event":"ready"}\n`)
+      yield* Effect.never
+    })
+  )
+  // Failures are what this process is for; they are reported by their outcome.
+  await Effect.runPromise(Effect.provide(program, Logger.layer([])))
 }

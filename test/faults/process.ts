@@ -21,12 +21,14 @@ export const runs: Effect.Effect<ReadonlyArray<readonly [name: string, run: Run]
   return loaded.sort(([, a], [, b]) => a.number - b.number)
 })
 
-/** From its outcome on, a process has so long to end. */
-const endMillis = 10_000
-
-export const repeat = (
-  options: { readonly run: string; readonly seed: number; readonly isShort: boolean; readonly timeoutMillis: number }
-): Effect.Effect<Repetition> =>
+export const repeat = (options: {
+  readonly run: string
+  readonly seed: number
+  readonly isShort: boolean
+  readonly timeoutMillis: number
+  /** From its outcome on, the process has so long to end. Default: 10,000. */
+  readonly endMillis?: number | undefined
+}): Effect.Effect<Repetition> =>
   Effect.callback<Repetition>((resume) => {
     const started = performance.now()
     const { REDIS_URL: _, ...env } = process.env
@@ -54,10 +56,15 @@ export const repeat = (
       output += chunk.toString()
       if (!/^outcome .*\n/m.test(chunk.toString())) return
       clearTimeout(timer)
-      timer = stopAfter(endMillis, "I6: the process does not end: a socket, a timer or a server is left")
+      timer = stopAfter(
+        options.endMillis ?? 10_000,
+        "I6: the process does not end: a socket, a timer or a server is left"
+      )
     })
     child.stderr.on("data", (chunk: Buffer) => {
       log = (log + chunk.toString()).slice(-4_000)
+      // Long runs tell how far they are.
+      for (const [line] of chunk.toString().matchAll(/^progress .*\n/gm)) process.stderr.write(line)
     })
     child.once("close", (code, signal) => {
       clearTimeout(timer)

@@ -21,6 +21,8 @@ export interface Job {
     /** How long a handler takes. Default: 5. */
     readonly handlerMillis?: number
     readonly exactlyOnce?: boolean
+    /** It says when a handler begins, too. */
+    readonly tellsBegun?: boolean
   }
   readonly publisher?: {
     /** Its messages are `<name>-0`, `<name>-1`, … */
@@ -35,6 +37,7 @@ export interface Job {
 export type Event =
   | { readonly event: "ready" }
   | { readonly event: "told"; readonly text: string; readonly at: number; readonly dueAt?: number }
+  | { readonly event: "begun" } & Handled
   | { readonly event: "handled" } & Handled
 
 export const Work = Channel.make("work", { payload: Schema.String })
@@ -42,12 +45,16 @@ export const Work = Channel.make("work", { payload: Schema.String })
 const say = (event: Event) => void writeSync(1, `${JSON.stringify(event)}\n`)
 
 /** Publishes until it is stored, as the errors say: with the id that an error names. */
-export const insist = (text: string, options?: Publisher.PublishOptions) =>
+export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
+  channel: Channel.Channel<string, S>,
+  payload: NoInfer<S["Type"]>,
+  options?: Publisher.PublishOptions
+) =>
   Effect.gen(function*() {
-    let id: string | undefined
+    let id = options?.id
     while (true) {
       const result = yield* Effect.result(
-        Publisher.publish(Work, text, { ...options, ...(id === undefined ? {} : { id }) })
+        Publisher.publish(channel, payload, { ...options, ...(id === undefined ? {} : { id }) })
       )
       if (result._tag === "Success") return result.success
       const error = result.failure
@@ -58,6 +65,8 @@ export const insist = (text: string, options?: Publisher.PublishOptions) =>
       yield* Effect.sleep(20)
     }
   })
+
+export const insist = (text: string, options?: Publisher.PublishOptions) => insistOn(Work, text, options)
 
 const publishing = Effect.fnUntraced(function*({ delayMillis, everyMillis = 2, name }: NonNullable<Job["publisher"]>) {
   for (let n = 0;; n++) {
@@ -78,13 +87,14 @@ const handling = (consumer: NonNullable<Job["consumer"]>) =>
     lease: consumer.lease ?? 1_000,
     maxCrashes: 100_000,
     exactlyOnce: consumer.exactlyOnce ?? false,
-    handler: ({ channel, deliveryCount, group, payload: text }) =>
-      Effect.andThen(
+    handler: ({ channel, deliveryCount, group, payload: text }) => {
+      const about = () => ({ group, consumer: consumer.name, channel, text, deliveryCount, at: Date.now() })
+      if (consumer.tellsBegun === true) say({ event: "begun", ...about() })
+      return Effect.andThen(
         Effect.sleep(consumer.handlerMillis ?? 5),
-        Effect.sync(() =>
-          say({ event: "handled", group, consumer: consumer.name, channel, text, deliveryCount, at: Date.now() })
-        )
+        Effect.sync(() => say({ event: "handled", ...about() }))
       )
+    }
   })
 
 const program = (job: Job) =>

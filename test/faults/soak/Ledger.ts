@@ -1,0 +1,178 @@
+/** What the processes of the soak said, by channel; and the account of it against what Redis holds at the end. */
+import { Effect, Stream } from "effect"
+import { Broker, Channel, DeadLetters, Stats } from "rotif"
+import { leftover, nothingLeft } from "../../suite/kit.ts"
+import { type Account, type Handled, Recorder } from "../Recorder.ts"
+import type { Event } from "./load.ts"
+import { Done, effects, Everything, groupsOf, isKept, recurring, Tasks, Ticks, Work } from "./load.ts"
+
+const keyOf = ({ group, text }: { readonly group: string; readonly text: string }) => `${group}\n${text}`
+
+const channels = Object.keys(groupsOf)
+
+interface Letter {
+  readonly group: string
+  readonly channel: string
+  readonly text: string
+  readonly isKept: boolean
+}
+
+const lettersNow = DeadLetters.all().pipe(
+  Stream.mapEffect(({ channel, group, raw }) =>
+    Effect.map(Channel.decode(Work, raw), (item): Letter => ({ group, channel, text: item.text, isKept: isKept(item) }))
+  ),
+  Stream.runCollect
+)
+
+export class Ledger {
+  readonly #of = new Map(channels.map((channel) => [channel, new Recorder()]))
+  readonly #cancelled = new Set<string>()
+  readonly #buried = new Map(channels.map((channel) => [channel, new Set<string>()]))
+  /** What a consumer has begun and not ended, by group and text. */
+  readonly #begun = new Map<string, Handled>()
+  readonly #lately: Array<Handled> = []
+  /** MiB that the steady process took, and its heap, in the order of time. */
+  readonly rss: Array<number> = []
+  readonly heap: Array<number> = []
+
+  #recorder(channel: string): Recorder {
+    const recorder = this.#of.get(channel)
+    if (recorder === undefined) throw new Error(`nobody publishes to ${channel}`)
+    return recorder
+  }
+
+  take(event: Event): void {
+    switch (event.event) {
+      case "told":
+        return this.#recorder(event.channel).told(event.text, event.dueAt)
+      case "unsure":
+        return this.#recorder(event.channel).unsure(event.text)
+      case "cancelled":
+        return void this.#cancelled.add(event.text)
+      case "began":
+        return void this.#begun.set(keyOf(event), event)
+      case "failed":
+        return void this.#begun.delete(keyOf(event))
+      case "handled":
+        this.#begun.delete(keyOf(event))
+        this.#lately.push(event)
+        return this.#recorder(event.channel).handled(event)
+      case "buried":
+        return void this.#buried.get(event.channel)!.add(keyOf(event))
+      case "memory":
+        this.rss.push(event.rss)
+        return void this.heap.push(event.heap)
+    }
+  }
+
+  get messages(): number {
+    return channels.reduce((sum, channel) => sum + this.#recorder(channel).messages, 0)
+  }
+
+  /** What a consumer is at; each is called back in when another one has begun with it, or ended it. */
+  heldBy(consumer: string): ReadonlyArray<string> {
+    return [...this.#begun].filter(([, begun]) => begun.consumer === consumer).map(([key]) => key)
+  }
+
+  isStillHeldBy(consumer: string, key: string): boolean {
+    return this.#begun.get(key)?.consumer === consumer
+  }
+
+  /** From here on `firstSince` looks. */
+  mark(): void {
+    this.#lately.length = 0
+  }
+
+  /** When a group first handled something after a moment; only what came after the mark is looked at. */
+  firstSince(at: number, group: string): number | undefined {
+    return this.#lately.find((delivery) => delivery.group === group && delivery.at >= at)?.at
+  }
+
+  /** Whether nothing is left to do: no message, and no dead letter that the clerk would not keep. */
+  readonly isDone = Effect.gen(function*() {
+    const left = yield* leftover(Everything)
+    if (JSON.stringify(left) !== JSON.stringify(nothingLeft)) return false
+    return (yield* lettersNow).every((letter) => letter.isKept)
+  })
+
+  /** Holds what was said against what Redis has, when all is done. */
+  account(): Effect.Effect<Account, unknown, Broker.Broker | DeadLetters.DeadLetters | Stats.Stats> {
+    return Effect.gen({ self: this }, function*() {
+      const letters = yield* lettersNow
+      const stats = yield* Stats.channels(Everything)
+      const broker = yield* Broker.Broker
+      const counted = Number((yield* broker.own.read(broker.own.keyFor(Tasks.name, effects))) ?? 0)
+      const violations: Array<string> = []
+      const check = (what: string, found: unknown, expected: unknown) => {
+        if (found !== expected) violations.push(`${what}: ${String(found)}, expected ${String(expected)}`)
+      }
+      const accounts = channels.map((channel) => {
+        const recorder = this.#recorder(channel)
+        const dead = new Set(letters.filter((letter) => letter.channel === channel).map(keyOf))
+        const buried = this.#buried.get(channel)!
+        const handled = Map.groupBy(recorder.deliveries, ({ group }) => group)
+        const textsOf = (group: string) => new Set(handled.get(group)?.map(({ text }) => text))
+        const one = recorder.account({
+          groups: groupsOf[channel]!,
+          ordered: ["ordered"],
+          isKept: (group, text) => dead.has(keyOf({ group, text })) || buried.has(keyOf({ group, text }))
+        })
+        violations.push(...one.violations.map((text) => `${channel}: ${text}`))
+        for (const { group, text } of recorder.deliveries) {
+          if (this.#cancelled.has(text)) violations.push(`${text} was cancelled in time, and handled by ${group}`)
+        }
+
+        // The group "all" has seen every message that was ever stored, be it told or not.
+        const known = (group: string) => {
+          const texts = textsOf(group)
+          for (const key of [...dead, ...buried]) {
+            if (key.startsWith(`${group}\n`)) texts.add(key.slice(group.length + 1))
+          }
+          return texts.size
+        }
+        const found = stats.find((one) => one.channel === channel)
+        check(`stats of ${channel}: published`, found?.published, known("all"))
+        check(`stats of ${channel}: scheduled`, found?.scheduled, 0)
+        check(
+          `groups of ${channel}`,
+          found?.groups.map(({ group }) => group).sort().join(", "),
+          groupsOf[channel]!.toSorted().join(", ")
+        )
+        for (const group of found?.groups ?? []) {
+          const name = `stats of ${group.group} on ${channel}`
+          const { acked, duplicates } = group.totals
+          const sum = Number(group.skipped) + acked + group.dead + group.removed
+          check(`${name}: skipped + acked + dead + removed`, sum, found!.published)
+          check(
+            `${name}: pending + ready + due + lag + lost`,
+            group.pending + group.ready + group.due + Number(group.lag) + Number(group.lost),
+            0
+          )
+          check(`${name}: dead`, group.dead, [...dead].filter((key) => key.startsWith(`${group.group}\n`)).length)
+          // A key that is done by one whose lease was lost is a duplicate for whoever took over: only there.
+          if (!["once", "tx"].includes(group.group)) check(`${name}: duplicates`, duplicates, 0)
+        }
+        return one
+      })
+
+      const done = new Set(this.#recorder(Done.name).deliveries.map(({ text }) => text)).size
+      const tasks = new Set(
+        this.#recorder(Tasks.name).deliveries.flatMap(({ group, text }) => group === "tx" ? [text] : [])
+      ).size
+      check("I2: effects of the transactions", counted, tasks)
+      check("I2: messages of the transactions", stats.find(({ channel }) => channel === Done.name)?.published, tasks)
+      check("I2: distinct messages of the transactions", done, tasks)
+
+      const ticks = [...new Set(this.#recorder(Ticks.name).deliveries.map(({ text }) => text))]
+        .map((id) => Date.parse(id.slice(recurring.key.length + 1))).sort((a, b) => a - b)
+      const gaps = ticks.filter((at, i) => i > 0 && at - ticks[i - 1]! !== recurring.everyMillis)
+      if (gaps.length > 0) violations.push(`${gaps.length} of ${ticks.length} ticks do not follow the one before`)
+      return {
+        messages: accounts.reduce((sum, { messages }) => sum + messages, 0),
+        lost: accounts.reduce((sum, { lost }) => sum + lost, 0),
+        repeated: accounts.reduce((sum, { repeated }) => sum + repeated, 0),
+        violations
+      }
+    })
+  }
+}
