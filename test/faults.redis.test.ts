@@ -225,6 +225,32 @@ describe("publish", () => {
       })
   )
 
+  for (
+    const [what, channel] of [["a channel", Text], [
+      "a new channel",
+      Channel.make("new", { payload: Schema.String })
+    ]] as const
+  ) {
+    faulty(
+      `publishAll with ids to ${what}: waits once for a Redis that is away, and none overtakes another`,
+      (_, proxy) =>
+        Effect.gen(function*() {
+          yield* Publisher.publish(Text, "before", { id: "before" })
+          yield* proxy.refuse
+          yield* proxy.cut
+          yield* Effect.flip(Publisher.publish(Text, "notices"))
+          const [error, millis] = yield* elapsed(
+            Effect.flip(Publisher.publishAll(channel, numbers(20), (text) => ({ id: text })))
+          )
+          assert.isBelow(millis, 4 * commandTimeout)
+          for (const outcome of (error as Publisher.PublishIncomplete).outcomes) {
+            assert.strictEqual((outcome as Publisher.StoreError)._tag, "Unavailable")
+          }
+          yield* proxy.accept
+        })
+    )
+  }
+
   faulty(
     "is Unavailable within the command timeout when Redis is away, and nothing is stored",
     (server, proxy) =>
@@ -400,6 +426,36 @@ describe("consumer", () => {
       yield* server.command("xadd", log, "*", "i", "id", "p", "\"x\"")
       // Nobody else would ever claim it: the watchdog, after block time and three seconds of grace.
       assert.deepInclude(yield* soon(Queue.take(seen)), { payload: "x", crashes: 0, attempt: 1 })
+    }))
+
+  faulty("a renewal that crosses a retry does not take its key again", (_, proxy) =>
+    Effect.gen(function*() {
+      const broker = yield* Broker.Broker
+      const member = yield* broker.join({
+        shard: 0,
+        group: "g",
+        consumer: "c",
+        selector: Channel.selector(Text),
+        start: { _tag: "Earliest" },
+        leaseMillis: 60_000,
+        doneMillis: 60_000
+      })
+      const begin = Effect.gen(function*() {
+        const [delivery] = yield* member.read(1, 1_000)
+        const [begun] = yield* member.begin([{ delivery: delivery!, key: "key" }])
+        return [delivery!, begun] as const
+      })
+      yield* Publisher.publish(Text, "x")
+      const [delivery, first] = yield* begin
+      assert.strictEqual(first, "mine")
+      yield* proxy.delay(50)
+      yield* Effect.all([
+        member.renew([delivery]),
+        member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+      ], { concurrency: 2 })
+      yield* proxy.delay(0)
+      const [, again] = yield* begin
+      assert.strictEqual(again, "mine")
     }))
 
   faulty("does not mind scripts that are forgotten all the time", (server) =>
