@@ -277,6 +277,22 @@ describe("publish", () => {
       })
   )
 
+  for (const [what, options] of [["", {}], ["with an id: ", { id: "my-id" }], ["scheduled: ", { delay: 10 }]] as const) {
+    faulty(
+      `${what}is Unavailable when the connection is lost while its channel is made known: nothing was sent`,
+      (_, proxy) =>
+        Effect.gen(function*() {
+          yield* Publisher.publish(Text, "before")
+          const other = Channel.make("others", { payload: Schema.String })
+          yield* proxy.dropReplyOnce(has("eval", "others"))
+          yield* proxy.refuse
+          const error = yield* Effect.flip(Publisher.publish(other, "x", options))
+          assert.strictEqual(error._tag, "Unavailable")
+          yield* proxy.accept
+        })
+    )
+  }
+
   it.live(
     "in a Cluster: is stored once and told as published when its answer is lost, on every node",
     () =>

@@ -74,6 +74,13 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       [keys.meta, keys.channels, log],
       [message.channel, limits, keys.events],
       { idempotent: true }
+    ).pipe(
+      // Whatever became of the channel: nothing of the message was sent.
+      Effect.mapError((error) =>
+        error.reason === "ConnectionLost"
+          ? new RedisError({ reason: "Unavailable", command: error.command, message: error.message })
+          : error
+      )
     )
     const entry: Known = {
       log,
@@ -352,7 +359,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     const note = (shard: number, outcome: Appended) => {
       const isAway = outcome._tag === "Uncertain" ||
         (outcome._tag === "Failed" && outcome.error.reason === "Unavailable")
-      if (isAway) away.set(shard, new BrokerError({ ...outcome.error, reason: "Unavailable" }))
+      if (isAway) away.set(shard, new BrokerError({ reason: "Unavailable", operation: "append", message: outcome.error.message }))
       return outcome
     }
     for (const [index, message] of messages.entries()) {
