@@ -277,7 +277,9 @@ describe("publish", () => {
       })
   )
 
-  for (const [what, options] of [["", {}], ["with an id: ", { id: "my-id" }], ["scheduled: ", { delay: 10 }]] as const) {
+  for (
+    const [what, options] of [["", {}], ["with an id: ", { id: "my-id" }], ["scheduled: ", { delay: 10 }]] as const
+  ) {
     faulty(
       `${what}is Unavailable when the connection is lost while its channel is made known: nothing was sent`,
       (_, proxy) =>

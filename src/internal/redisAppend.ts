@@ -359,7 +359,9 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     const note = (shard: number, outcome: Appended) => {
       const isAway = outcome._tag === "Uncertain" ||
         (outcome._tag === "Failed" && outcome.error.reason === "Unavailable")
-      if (isAway) away.set(shard, new BrokerError({ reason: "Unavailable", operation: "append", message: outcome.error.message }))
+      if (isAway) {
+        away.set(shard, new BrokerError({ reason: "Unavailable", operation: "append", message: outcome.error.message }))
+      }
       return outcome
     }
     for (const [index, message] of messages.entries()) {

@@ -255,7 +255,9 @@ export const body =
             { concurrency: 100 }
           )
           const wrong = texts.filter((_, i) => effects[i] !== "1")
-          if (wrong.length > 0) violations.push(`I2: ${wrong.length} effects did not happen once: ${wrong.slice(0, 5).join(", ")}`)
+          if (wrong.length > 0) {
+            violations.push(`I2: ${wrong.length} effects did not happen once: ${wrong.slice(0, 5).join(", ")}`)
+          }
         }
         const account = recorder.account({ groups, ordered: ["one"] })
         return { ...account, faults, recoveries, violations: [...account.violations, ...violations, ...left] }
