@@ -706,6 +706,36 @@ describe("data that is gone", () => {
   )
 
   faulty(
+    "no memory: who starts then handles what is stored, retries and buries, and what all have handled is removed",
+    (server) =>
+      Effect.gen(function*() {
+        const consumer = yield* listen(Text, { group: "g" })
+        yield* soon(consumer.subscription.drain)
+        yield* Publisher.publishAll(Text, [...numbers(20), "retry", "bury"])
+        yield* server.command("config", "set", "maxmemory", "1mb")
+        yield* Effect.gen(function*() {
+          const broker = yield* Broker.Broker
+          const { seen, subscription } = yield* listen(Text, {
+            group: "g",
+            handler: (message) =>
+              message.payload === "bury"
+                ? message.term("never")
+                : message.payload === "retry" && message.attempt === 1
+                ? message.nack()
+                : Effect.void
+          })
+          yield* soon(Queue.takeN(seen, 23))
+          yield* until(Effect.map(subscription.stats, (stats) => stats.processed === 21 && stats.held === 0))
+          yield* until(Effect.map(broker.trim(0), (removed) => removed > 0))
+          assert.lengthOf(yield* entries(server), 0)
+          yield* server.command("del", "{f:0}:undertaker")
+          assert.isTrue(yield* broker.letters.lead(1_000))
+          assert.lengthOf(yield* letters, 1)
+        }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ ...quick, url: server.url, graceMillis: 0 })))
+      })
+  )
+
+  faulty(
     "what another program wrote becomes a dead letter with what was found, and the loop goes on",
     (server) =>
       Effect.gen(function*() {
