@@ -21,14 +21,32 @@ export interface Worker {
 
 const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
 
+/** How wrong the clock of a process is: see `clock.ts`. */
+export interface Clock {
+  readonly shiftMillis?: number
+  readonly jumpMillis?: number
+}
+
 /** Starts a worker; it dies with the scope. */
-export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never, Scope.Scope> =>
+export const start = (job: Job, recorder: Recorder, clock: Clock = {}): Effect.Effect<Worker, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(
         process.execPath,
-        ["--conditions=rotif-source", join(import.meta.dirname, "worker.ts")],
-        { env: { ...process.env, JOB: JSON.stringify(job) }, stdio: ["ignore", "pipe", "pipe"] }
+        [
+          "--conditions=rotif-source",
+          `--import=${join(import.meta.dirname, "clock.ts")}`,
+          join(import.meta.dirname, "worker.ts")
+        ],
+        {
+          env: {
+            ...process.env,
+            JOB: JSON.stringify(job),
+            CLOCK_SHIFT: String(clock.shiftMillis ?? 0),
+            CLOCK_JUMPS: String(clock.jumpMillis ?? 0)
+          },
+          stdio: ["ignore", "pipe", "pipe"]
+        }
       )
       let log = ""
       let isReady = false

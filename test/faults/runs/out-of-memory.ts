@@ -192,5 +192,5 @@ export default {
       })
       return { ...account, faults, recoveries, violations: [...account.violations, ...violations, ...left] }
     }).pipe(Effect.provide(services))
-  }, Effect.provide(Logger.layer([Logger.make(({ message }) => console.error(String(message).slice(0, 300)))])))
+  }, Effect.provide(Logger.layer([])))
 } satisfies Run
