@@ -7,6 +7,7 @@
 import type { Scope } from "effect"
 import { Effect, Schedule } from "effect"
 import type { Channel } from "rotif"
+import { Inspector } from "rotif"
 import { leftover, nothingLeft } from "../suite/kit.ts"
 
 export interface Setting {
@@ -58,7 +59,10 @@ export const until = <E, R>(
     orElse: () => Effect.die(new Error(`not within ${within} ms: ${what}`))
   })
 
-/** Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen. */
+/**
+ * Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen; then looks for what
+ * cannot be in the whole namespace.
+ */
 export const settled = Effect.fnUntraced(function*(source: Channel.Source, within = 60_000) {
   let left: unknown
   const isDone = Effect.map(Effect.result(leftover(source)), (result) => {
@@ -71,5 +75,6 @@ export const settled = Effect.fnUntraced(function*(source: Channel.Source, withi
     if (performance.now() > end) return [`I5: after ${within} ms there is left ${JSON.stringify(left)}`]
     yield* Effect.sleep(20)
   }
-  return []
+  const { findings } = yield* Inspector.verify()
+  return findings.slice(0, 5).map(({ key, kind, message }) => `I5: ${kind} ${key}: ${message}`)
 })
