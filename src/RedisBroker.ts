@@ -90,8 +90,16 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   const again = { idempotent: true } as const
   // A flush takes the record with it: it is written again before a client with another number could come in between.
+  const recorded = connectionOf(0).send(["hget", keysOf(0).meta, "shards"], again)
   const recordShards = connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", shards], again).pipe(
-    Effect.andThen(connectionOf(0).send(["hget", keysOf(0).meta, "shards"], again)),
+    Effect.matchEffect({
+      onSuccess: () => recorded,
+      // It is refused without memory also where nothing is to be written.
+      onFailure: (error) =>
+        error.reason === "OutOfMemory"
+          ? Effect.flatMap(recorded, (found) => found === null ? Effect.fail(error) : Effect.succeed(found))
+          : Effect.fail(error)
+    }),
     Effect.mapError(fail("open")),
     Effect.flatMap((recorded) =>
       recorded === String(shards) ? Effect.void : Effect.fail(refuse(

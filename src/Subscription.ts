@@ -452,7 +452,13 @@ export const make = Effect.fnUntraced(function*<
     })
 
   const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
-    const running = Effect.suspend(() => options.handler(message))
+    const running = Effect.suspend(() => {
+      const effect = options.handler(message)
+      // Anything else would end its fiber unjudged, and come back for ever.
+      return Effect.isEffect(effect)
+        ? effect
+        : Effect.die(new TypeError(`the handler of ${JSON.stringify(pattern)} must return an Effect`))
+    })
     return timeoutMillis === 0
       ? running
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })

@@ -225,6 +225,32 @@ describe("publish", () => {
       })
   )
 
+  for (
+    const [what, channel] of [["a channel", Text], [
+      "a new channel",
+      Channel.make("new", { payload: Schema.String })
+    ]] as const
+  ) {
+    faulty(
+      `publishAll with ids to ${what}: waits once for a Redis that is away, and none overtakes another`,
+      (_, proxy) =>
+        Effect.gen(function*() {
+          yield* Publisher.publish(Text, "before", { id: "before" })
+          yield* proxy.refuse
+          yield* proxy.cut
+          yield* Effect.flip(Publisher.publish(Text, "notices"))
+          const [error, millis] = yield* elapsed(
+            Effect.flip(Publisher.publishAll(channel, numbers(20), (text) => ({ id: text })))
+          )
+          assert.isBelow(millis, 4 * commandTimeout)
+          for (const outcome of (error as Publisher.PublishIncomplete).outcomes) {
+            assert.strictEqual((outcome as Publisher.StoreError)._tag, "Unavailable")
+          }
+          yield* proxy.accept
+        })
+    )
+  }
+
   faulty(
     "is Unavailable within the command timeout when Redis is away, and nothing is stored",
     (server, proxy) =>
@@ -250,6 +276,24 @@ describe("publish", () => {
         assert.deepStrictEqual(yield* payloadsIn(server), ["before", "after"])
       })
   )
+
+  for (
+    const [what, options] of [["", {}], ["with an id: ", { id: "my-id" }], ["scheduled: ", { delay: 10 }]] as const
+  ) {
+    faulty(
+      `${what}is Unavailable when the connection is lost while its channel is made known: nothing was sent`,
+      (_, proxy) =>
+        Effect.gen(function*() {
+          yield* Publisher.publish(Text, "before")
+          const other = Channel.make("others", { payload: Schema.String })
+          yield* proxy.dropReplyOnce(has("eval", "others"))
+          yield* proxy.refuse
+          const error = yield* Effect.flip(Publisher.publish(other, "x", options))
+          assert.strictEqual(error._tag, "Unavailable")
+          yield* proxy.accept
+        })
+    )
+  }
 
   it.live(
     "in a Cluster: is stored once and told as published when its answer is lost, on every node",
@@ -400,6 +444,36 @@ describe("consumer", () => {
       yield* server.command("xadd", log, "*", "i", "id", "p", "\"x\"")
       // Nobody else would ever claim it: the watchdog, after block time and three seconds of grace.
       assert.deepInclude(yield* soon(Queue.take(seen)), { payload: "x", crashes: 0, attempt: 1 })
+    }))
+
+  faulty("a renewal that crosses a retry does not take its key again", (_, proxy) =>
+    Effect.gen(function*() {
+      const broker = yield* Broker.Broker
+      const member = yield* broker.join({
+        shard: 0,
+        group: "g",
+        consumer: "c",
+        selector: Channel.selector(Text),
+        start: { _tag: "Earliest" },
+        leaseMillis: 60_000,
+        doneMillis: 60_000
+      })
+      const begin = Effect.gen(function*() {
+        const [delivery] = yield* member.read(1, 1_000)
+        const [begun] = yield* member.begin([{ delivery: delivery!, key: "key" }])
+        return [delivery!, begun] as const
+      })
+      yield* Publisher.publish(Text, "x")
+      const [delivery, first] = yield* begin
+      assert.strictEqual(first, "mine")
+      yield* proxy.delay(50)
+      yield* Effect.all([
+        member.renew([delivery]),
+        member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+      ], { concurrency: 2 })
+      yield* proxy.delay(0)
+      const [, again] = yield* begin
+      assert.strictEqual(again, "mine")
     }))
 
   faulty("does not mind scripts that are forgotten all the time", (server) =>
@@ -628,6 +702,36 @@ describe("data that is gone", () => {
         yield* soon(subscription.drain)
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
         assert.lengthOf(yield* entries(server), 4)
+      })
+  )
+
+  faulty(
+    "no memory: who starts then handles what is stored, retries and buries, and what all have handled is removed",
+    (server) =>
+      Effect.gen(function*() {
+        const consumer = yield* listen(Text, { group: "g" })
+        yield* soon(consumer.subscription.drain)
+        yield* Publisher.publishAll(Text, [...numbers(20), "retry", "bury"])
+        yield* server.command("config", "set", "maxmemory", "1mb")
+        yield* Effect.gen(function*() {
+          const broker = yield* Broker.Broker
+          const { seen, subscription } = yield* listen(Text, {
+            group: "g",
+            handler: (message) =>
+              message.payload === "bury"
+                ? message.term("never")
+                : message.payload === "retry" && message.attempt === 1
+                ? message.nack()
+                : Effect.void
+          })
+          yield* soon(Queue.takeN(seen, 23))
+          yield* until(Effect.map(subscription.stats, (stats) => stats.processed === 21 && stats.held === 0))
+          yield* until(Effect.map(broker.trim(0), (removed) => removed > 0))
+          assert.lengthOf(yield* entries(server), 0)
+          yield* server.command("del", "{f:0}:undertaker")
+          assert.isTrue(yield* broker.letters.lead(1_000))
+          assert.lengthOf(yield* letters, 1)
+        }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ ...quick, url: server.url, graceMillis: 0 })))
       })
   )
 

@@ -246,4 +246,66 @@ describe("TcpProxy", () => {
       yield* Effect.promise(() => redis.ping())
       assert.isAtLeast(performance.now() - before, 190)
     }))
+
+  it.effect("cutRequestOnce: the server gets the beginning of a command and does nothing", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      const redis = yield* client(proxy.port)
+      yield* Effect.promise(() => redis.ping())
+      const cut = yield* proxy.cutRequestOnce(20, (request) => request.includes("\r\nb\r\n"))
+      const all = Promise.allSettled(["a", "b", "c"].map((key) => redis.incr(key)))
+      yield* cut
+      assert.strictEqual((yield* Effect.promise(() => all))[1]!.status, "rejected")
+      assert.deepStrictEqual(yield* server.command("mget", "a", "b", "c"), ["1", null, null])
+    }))
+
+  it.effect("cutReplyOnce: the command took effect, the client gets the beginning of the answer", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      yield* server.command("set", "key", "0123456789")
+      const answered = yield* Effect.callback<string>((resume) => {
+        const socket = connect(proxy.port, "127.0.0.1")
+        let received = ""
+        socket.on("data", (chunk) => {
+          received += chunk.toString()
+          if (received === "+PONG\r\n") socket.write("*2\r\n$6\r\ngetdel\r\n$3\r\nkey\r\n")
+        })
+        socket.on("close", () => resume(Effect.succeed(received)))
+        Effect.runSync(proxy.cutReplyOnce(8, (request) => request.includes("getdel")))
+        socket.write("*1\r\n$4\r\nping\r\n")
+      })
+      assert.strictEqual(answered, "+PONG\r\n$10\r\n012")
+      assert.strictEqual(yield* server.command("exists", "key"), 0)
+    }))
+
+  it.effect("throttle lets so many bytes a second pass, in order", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      const redis = yield* client(proxy.port)
+      yield* Effect.promise(() => redis.ping())
+      yield* proxy.throttle(10_000)
+      const before = performance.now()
+      const texts = ["a", "b", "c"].map((letter) => letter.repeat(500))
+      yield* Effect.promise(() => Promise.all(texts.map((text) => redis.rpush("list", text))))
+      assert.isAtLeast(performance.now() - before, 140)
+      yield* proxy.throttle(Infinity)
+      assert.deepStrictEqual(yield* Effect.promise(() => redis.lrange("list", 0, -1)), texts)
+    }))
+
+  it.effect("drop closes the connection before a command, or after it took effect", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      for (const [when, key] of [["before", "a"], ["after", "b"]] as const) {
+        const redis = yield* client(proxy.port)
+        yield* Effect.promise(() => redis.ping())
+        yield* proxy.drop(() => when)
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.tryPromise(() => redis.incr(key)))))
+        yield* proxy.drop(undefined)
+      }
+      assert.deepStrictEqual(yield* server.command("mget", "a", "b"), [null, "1"])
+    }))
 })

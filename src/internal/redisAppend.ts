@@ -4,6 +4,7 @@
  */
 import { Effect } from "effect"
 import type { Appended, Limits, NewMessage } from "../Broker.ts"
+import { BrokerError } from "../Broker.ts"
 import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
@@ -73,6 +74,13 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       [keys.meta, keys.channels, log],
       [message.channel, limits, keys.events],
       { idempotent: true }
+    ).pipe(
+      // Whatever became of the channel: nothing of the message was sent.
+      Effect.mapError((error) =>
+        error.reason === "ConnectionLost"
+          ? new RedisError({ reason: "Unavailable", command: error.command, message: error.message })
+          : error
+      )
     )
     const entry: Known = {
       log,
@@ -345,19 +353,36 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       const done = yield* appendChunk(shard, chunk.indexes.map((index) => messages[index]!), chunk.entries, way)
       for (const [i, index] of chunk.indexes.entries()) outcomes[index] = done[i]!
     })
+    // Where one got no answer in time, those behind it are not sent: they need not wait as long each, and do not overtake it when it
+    // is published again.
+    const away = new Map<number, BrokerError>()
+    const note = (shard: number, outcome: Appended) => {
+      const isAway = outcome._tag === "Uncertain" ||
+        (outcome._tag === "Failed" && outcome.error.reason === "Unavailable")
+      if (isAway) {
+        away.set(shard, new BrokerError({ reason: "Unavailable", operation: "append", message: outcome.error.message }))
+      }
+      return outcome
+    }
     for (const [index, message] of messages.entries()) {
       if (message.due !== undefined) continue
       const shard = shardOf(message.channel)
-      if (message.window !== undefined || (undecided.size > 0 && undecided.has(undecidedKey(message)))) {
+      const isUndecided = undecided.size > 0 && undecided.has(undecidedKey(message))
+      const error = away.get(shard)
+      if (error !== undefined) {
+        outcomes[index] = { _tag: isUndecided ? "Uncertain" : "Failed", error }
+        continue
+      }
+      if (message.window !== undefined || isUndecided) {
         yield* flush(shard)
-        outcomes[index] = yield* appendOne(message, way)
+        outcomes[index] = note(shard, yield* appendOne(message, way))
         continue
       }
       let entry = lookUp(message)
       if (entry === undefined) {
         const introduced = yield* Effect.result(introduce(message))
         if (introduced._tag === "Failure") {
-          outcomes[index] = failed(introduced.failure)
+          outcomes[index] = note(shard, failed(introduced.failure))
           continue
         }
         entry = introduced.success

@@ -142,10 +142,12 @@ export const make = Effect.fnUntraced(function*(setup: {
     const [turn, current] = replies as readonly [string | null | RedisError, string | null | RedisError]
     // Another program's: nothing of ours is lost with it, and without a turn nobody would go through the streams.
     const isOthers = turn instanceof RedisError && turn.message.startsWith("WRONGTYPE ")
+    // Without memory nobody can take a turn: then each does what it can, for this is what frees memory.
+    const isFull = turn instanceof RedisError && turn.reason === "OutOfMemory"
     if (isOthers) yield* connection.send(["del", keys.janitor], { idempotent: true })
-    else if (turn instanceof RedisError) return yield* turn
+    else if (turn instanceof RedisError && !isFull) return yield* turn
     if (current instanceof RedisError) return yield* current
-    const owner = isOthers ? null : turn
+    const owner = turn instanceof RedisError ? null : turn
     if ((current ?? "0") !== version) {
       subjects = yield* load()
       version = current ?? "0"

@@ -39,6 +39,8 @@ export class Lease implements Delivery {
   heldUntil: number
   /** A settlement was sent that is not known to have failed: if the next one is refused, that one did it. */
   uncertain = false
+  /** A settlement was sent: its mark is not to be renewed any more, or it would come back after it was freed. */
+  isEnding = false
   /** Its key was done before: it is acknowledged without being handled. */
   isDuplicate = false
   /** The mark it has begun by, and the token that tells this from other beginnings; empty where it has not. */

@@ -190,15 +190,23 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
     lead: Effect.fnUntraced(function*(leaseMillis) {
       const key = keysOf(0).undertaker
       const millis = Math.ceil(leaseMillis)
-      const owner = yield* connectionOf(0).send(["set", key, me, "PX", millis, "NX", "GET"], { idempotent: true }).pipe(
-        // Another program's: without it nobody would lead.
-        Effect.catchIf(
-          ({ message }) => message.startsWith("WRONGTYPE "),
-          () => Effect.as(connectionOf(0).send(["del", key], { idempotent: true }), null)
+      const connection = connectionOf(0)
+      const take = (isNew: boolean) =>
+        connection.send(["set", key, me, "PX", millis, ...(isNew ? ["NX"] : []), "GET"], { idempotent: true }).pipe(
+          // Another program's: without it nobody would lead.
+          Effect.catchIf(
+            ({ message }) => message.startsWith("WRONGTYPE "),
+            () => Effect.as(connection.send(["del", key], { idempotent: true }), null)
+          ),
+          // Without memory nobody can take the lead, and who deletes is needed most: whoever finds nobody leads.
+          Effect.catchIf(
+            ({ reason }) => reason === "OutOfMemory",
+            () => connection.send(["get", key], { idempotent: true })
+          )
         )
-      )
+      const owner = yield* take(true)
       if (owner !== null && owner !== me) return false
-      yield* connectionOf(0).send(["set", key, me, "PX", millis], { idempotent: true })
+      yield* take(false)
       return true
     }, Effect.mapError(fail("letters.lead")))
   }

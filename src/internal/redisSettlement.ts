@@ -52,6 +52,7 @@ export const make = (setup: {
   ) {
     const refused: Array<Delivery> = []
     for (const chunk of chunked(leases, deliveriesPerCall)) {
+      for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         settle,
         [
@@ -87,7 +88,10 @@ export const make = (setup: {
         ),
         Effect.tapError((error) =>
           Effect.sync(() => {
-            if (error.reason === "ConnectionLost") { for (const lease of chunk) lease.uncertain = true }
+            for (const lease of chunk) {
+              lease.isEnding = false
+              if (error.reason === "ConnectionLost") lease.uncertain = true
+            }
           })
         ),
         Effect.mapError(fail(operation))
@@ -216,7 +220,7 @@ export const make = (setup: {
           Effect.mapError(fail("renew"))
         )) as ReadonlyArray<string>
         const positions = new Set(reply)
-        const kept = mine.filter((lease) => !positions.has(lease.position) && !lease.uncertain)
+        const kept = mine.filter((lease) => !positions.has(lease.position) && !lease.uncertain && !lease.isEnding)
         for (const lease of yield* Effect.mapError(marks.renew(kept), fail("renew"))) positions.add(lease.position)
         for (const lease of mine) {
           // Whether it was settled or lost, the repetition of its settlement will tell.

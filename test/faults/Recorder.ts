@@ -14,6 +14,8 @@ export interface Handled {
   readonly deliveryCount: number
   /** By the clock of this machine, milliseconds. */
   readonly at: number
+  /** When the message was published, by the clock of Redis. */
+  readonly publishedAt?: number
 }
 
 export interface Expectation {
@@ -88,6 +90,14 @@ export class Recorder {
 
   get deliveries(): ReadonlyArray<Handled> {
     return this.#handled
+  }
+
+  /** By how many milliseconds the deliveries of a group came after their messages were due. */
+  lateBy(group: string): ReadonlyArray<number> {
+    return this.#handled.flatMap(({ at, group: by, text }) => {
+      const dueAt = this.#told.get(text)
+      return by === group && dueAt !== undefined ? [at - dueAt] : []
+    })
   }
 
   /** The first delivery after a moment, of a group if one is given. */

@@ -23,18 +23,37 @@ export interface Worker<J = Job> {
 
 const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
 
+/** How wrong the clock of a process is: see `clock.ts`. */
+export interface Clock {
+  readonly shiftMillis?: number
+  readonly jumpMillis?: number
+}
+
 /** Starts a program of this folder with its job in the environment; it dies with the scope. */
 export const spawnProgram = <J, E extends { readonly event: string }>(
   program: string,
   job: J,
-  onEvent: (event: E) => void
+  onEvent: (event: E) => void,
+  clock: Clock = {}
 ): Effect.Effect<Worker<J>, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(
         process.execPath,
-        ["--conditions=rotif-source", join(import.meta.dirname, program)],
-        { env: { ...process.env, JOB: JSON.stringify(job) }, stdio: ["ignore", "pipe", "pipe"] }
+        [
+          "--conditions=rotif-source",
+          `--import=${join(import.meta.dirname, "clock.ts")}`,
+          join(import.meta.dirname, program)
+        ],
+        {
+          env: {
+            ...process.env,
+            JOB: JSON.stringify(job),
+            CLOCK_SHIFT: String(clock.shiftMillis ?? 0),
+            CLOCK_JUMPS: String(clock.jumpMillis ?? 0)
+          },
+          stdio: ["ignore", "pipe", "pipe"]
+        }
       )
       let log = ""
       let isReady = false
@@ -77,9 +96,9 @@ export const spawnProgram = <J, E extends { readonly event: string }>(
   )
 
 /** Starts a worker whose account goes to the recorder. */
-export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never, Scope.Scope> =>
+export const start = (job: Job, recorder: Recorder, clock?: Clock): Effect.Effect<Worker, never, Scope.Scope> =>
   spawnProgram("worker.ts", job, (event: Event) => {
     if (event.event === "told") recorder.told(event.text, event.dueAt)
     else if (event.event === "begun") recorder.begun(event)
     else if (event.event === "handled") recorder.handled(event)
-  })
+  }, clock)

@@ -3,9 +3,10 @@
  * the environment variable JOB. It prints a line of JSON for everything that counts, in one write each, before it goes on: what was
  * printed has happened, whatever happens to the process then.
  */
-import { Cause, Effect, Logger, Schema } from "effect"
+import { Cause, DateTime, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
-import { Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Channel, Publisher, Rotif, Scheduler, Subscription } from "rotif"
+import { trueNow } from "./clock.ts"
 import type { Handled } from "./Recorder.ts"
 
 export interface Job {
@@ -24,6 +25,8 @@ export interface Job {
     /** It says when a handler begins, too. */
     readonly tellsBegun?: boolean
   }
+  /** Defines a recurring message, handled as `tick-0` by all groups. */
+  readonly ticks?: { readonly everyMillis: number }
   readonly publisher?: {
     /** Its messages are `<name>-0`, `<name>-1`, … */
     readonly name: string
@@ -31,6 +34,8 @@ export interface Job {
     readonly everyMillis?: number
     /** Every second message is delayed by so much. Default: none is. */
     readonly delayMillis?: number
+    /** Every third message may be handled for so long, from when it is due. Default: none has an end. */
+    readonly expiresMillis?: number
   }
 }
 
@@ -68,13 +73,19 @@ export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
 
 export const insist = (text: string, options?: Publisher.PublishOptions) => insistOn(Work, text, options)
 
-const publishing = Effect.fnUntraced(function*({ delayMillis, everyMillis = 2, name }: NonNullable<Job["publisher"]>) {
+const publishing = Effect.fnUntraced(function*(
+  { delayMillis, everyMillis = 2, expiresMillis, name }: NonNullable<Job["publisher"]>
+) {
   for (let n = 0;; n++) {
     const text = `${name}-${n}`
     const delay = delayMillis !== undefined && n % 2 === 1 ? delayMillis : undefined
-    const from = Date.now()
-    yield* insist(text, delay === undefined ? {} : { delay })
-    say({ event: "told", text, at: Date.now(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
+    const from = trueNow()
+    const expiresIn = n % 3 === 2 ? expiresMillis : undefined
+    yield* insist(text, {
+      ...(delay === undefined ? {} : { delay }),
+      ...(expiresIn === undefined ? {} : { expiresIn })
+    })
+    say({ event: "told", text, at: trueNow(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
     yield* Effect.sleep(everyMillis)
   }
 })
@@ -87,8 +98,16 @@ const handling = (consumer: NonNullable<Job["consumer"]>) =>
     lease: consumer.lease ?? 1_000,
     maxCrashes: 100_000,
     exactlyOnce: consumer.exactlyOnce ?? false,
-    handler: ({ channel, deliveryCount, group, payload: text }) => {
-      const about = () => ({ group, consumer: consumer.name, channel, text, deliveryCount, at: Date.now() })
+    handler: ({ channel, deliveryCount, group, payload: text, publishedAt }) => {
+      const about = () => ({
+        group,
+        consumer: consumer.name,
+        channel,
+        text,
+        deliveryCount,
+        at: trueNow(),
+        publishedAt: DateTime.toEpochMillis(publishedAt)
+      })
       if (consumer.tellsBegun === true) say({ event: "begun", ...about() })
       return Effect.andThen(
         Effect.sleep(consumer.handlerMillis ?? 5),
@@ -100,6 +119,9 @@ const handling = (consumer: NonNullable<Job["consumer"]>) =>
 const program = (job: Job) =>
   Effect.gen(function*() {
     if (job.consumer !== undefined) yield* handling(job.consumer)
+    if (job.ticks !== undefined) {
+      yield* Scheduler.recurring("tick", { every: job.ticks.everyMillis }, Work, "tick-0")
+    }
     say({ event: "ready" })
     yield* job.publisher === undefined ? Effect.never : publishing(job.publisher)
   }).pipe(Effect.scoped, Effect.provide(Rotif.layer(job.rotif)), Effect.provide(Logger.layer([])))

@@ -2,8 +2,8 @@
 import { assert, describe } from "@effect/vitest"
 import { Clock, Data, Deferred, Effect, Fiber, Queue, Schema } from "effect"
 import type { Message } from "rotif"
-import { Channel, Publisher } from "rotif"
-import { type Backend, leftover, letters, listen, nothingLeft, promises } from "./kit.ts"
+import { Channel, Publisher, Subscription } from "rotif"
+import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 /** The same channel, published to by somebody with another schema. */
@@ -95,6 +95,22 @@ export const settlementSuite = (backend: Backend): void => {
         ])
         assert.strictEqual((yield* subscription.stats).processed, 2)
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+    )
+
+    test(
+      "treats it as a defect when a handler gives no Effect",
+      Effect.gen(function*() {
+        const subscription = yield* Subscription.make(Text, {
+          maxRetries: 1,
+          retryDelay: 10,
+          handler: () => 42 as unknown as Effect.Effect<void>
+        })
+        yield* Publisher.publish(Text, "x")
+        yield* until(backend, Effect.map(subscription.stats, ({ dead }) => dead === 1))
+        const [letter] = yield* letters
+        assert.deepInclude(letter?.failure, { reason: "exhausted", errorTag: "TypeError", isDefect: true })
+        assert.strictEqual(letter?.attempt, 2)
       })
     )
 

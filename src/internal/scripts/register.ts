@@ -14,7 +14,10 @@ local meta, groups = KEYS[1], KEYS[2]
 local total = #ARGV
 ${versioning}
 local new = 0
-for i = 1, total do new = new + redis.call('HSETNX', groups, ARGV[i], '') end
+-- What is there is not written again: a consumer can start, too, when memory is full.
+for i = 1, total do
+  if redis.call('HEXISTS', groups, ARGV[i]) == 0 then new = new + redis.call('HSETNX', groups, ARGV[i], '') end
+end
 if new > 0 then
   newVersion()
 end

@@ -31,6 +31,8 @@ local function lower(a, b)
 end
 local function text(number) return string.format('%.0f', number) end
 local found, cut = {}, nil
+-- The first write is one that passes when memory is full and lets the rest pass: this is what frees memory.
+redis.call('HDEL', meta, '')
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = {}
   for i = 1, #info, 2 do group[info[i]] = info[i + 1] end

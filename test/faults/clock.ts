@@ -1,0 +1,30 @@
+/**
+ * Shifts the wall clock of a process: `--import clock.ts` with CLOCK_SHIFT in ms, and with CLOCK_JUMPS in ms it jumps back and forth by so
+ * much, ten times a second. Only what tells the time of day is shifted; timers and the monotonic clock go on as they are.
+ */
+const shift = Number(process.env["CLOCK_SHIFT"] ?? 0)
+const jumps = Number(process.env["CLOCK_JUMPS"] ?? 0)
+const real = Date.now.bind(Date)
+const RealDate = Date
+
+const now = () => {
+  const time = real()
+  return time + shift + (Math.floor(time / 100) % 2 === 0 ? jumps : -jumps)
+}
+
+class ShiftedDate extends RealDate {
+  constructor(...args: ReadonlyArray<unknown>) {
+    if (args.length === 0) super(now())
+    else super(...args as [number])
+  }
+  static override now(): number {
+    return now()
+  }
+}
+
+if (shift !== 0 || jumps !== 0) {
+  globalThis.Date = ShiftedDate as DateConstructor
+}
+
+/** What a machine whose clock is right would say. */
+export const trueNow = real
