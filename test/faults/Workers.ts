@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { leashed } from "../fixtures/leash.ts"
 import type { Recorder } from "./Recorder.ts"
 import type { Event, Job } from "./worker.ts"
 
@@ -38,13 +39,15 @@ export const spawnProgram = <J, E extends { readonly event: string }>(
 ): Effect.Effect<Worker<J>, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(
+      const [command, ...args] = leashed(
         process.execPath,
-        [
-          "--conditions=rotif-source",
-          `--import=${join(import.meta.dirname, "clock.ts")}`,
-          join(import.meta.dirname, program)
-        ],
+        "--conditions=rotif-source",
+        `--import=${join(import.meta.dirname, "clock.ts")}`,
+        join(import.meta.dirname, program)
+      )
+      const child = spawn(
+        command,
+        args,
         {
           env: {
             ...process.env,
