@@ -7,6 +7,7 @@ import type { Appended, Broker, Limits, NewMessage } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
+import { chunked } from "./redisLease.ts"
 import * as RedisScheduled from "./redisScheduled.ts"
 import { append as appendScript } from "./scripts/append.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
@@ -14,6 +15,9 @@ import { channel as channelScript } from "./scripts/channel.ts"
 /** Messages in one pipeline, and their bytes. */
 const messagesPerWrite = 500
 const charsPerWrite = 1024 * 1024
+
+/** Channels whose registration is looked at in one command. */
+const channelsPerLook = 500
 
 /** How many entries one search for a lost publish looks at. */
 const searchPage = 1000
@@ -110,6 +114,19 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
 
   const failed = (error: RedisError): Appended => ({ _tag: "Failed", error: fail("append")(error) })
 
+  /** The log is gone: the channel has to be made known again. One of many that find it so together says it, and records what else is gone. */
+  const gone = (channel: string): Effect.Effect<void> =>
+    Effect.suspend(() =>
+      known.delete(channel)
+        ? Effect.andThen(
+          Effect.logWarning(
+            `rotif: the log of channel "${channel}" was gone from Redis, and is made again: what was in it and not handled is lost`
+          ),
+          onFlush
+        )
+        : Effect.void
+    )
+
   /**
    * Adds a message through the script: found in the window, or in the log after `since`, or added. The connection has ended
    * the lost socket before this is sent, so what is not in the log by now will never be.
@@ -139,8 +156,12 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
       )) as readonly [string, string]
       if (outcome === "duplicate") return RedisScheduled.duplicateOf(position)
       if (outcome === "added" || outcome === "found") return stored(entry, position)
-      if (outcome === "more") from = position
-      else entry = yield* introduce(message)
+      if (outcome === "more") {
+        from = position
+      } else {
+        yield* gone(message.channel)
+        entry = yield* introduce(message)
+      }
     }
   })
 
@@ -169,10 +190,6 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
         )
       )
     )
-
-  /** The log is gone (a flush): the channel has to be made known again. One of many that find it so together records what else is gone. */
-  const gone = (channel: string): Effect.Effect<void> =>
-    Effect.suspend(() => known.delete(channel) ? onFlush : Effect.void)
 
   const appendOne = (message: NewMessage): Effect.Effect<Appended> => {
     const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
@@ -341,11 +358,31 @@ export const make = ({ connectionOf, fail, onFlush, schedule, shardOf, shards, t
     return outcomes
   })
 
+  /** Makes the channels of a shard known again whose entry in the registry is gone, or has lost the limits they have here. */
+  const reassure = Effect.fnUntraced(function*(shard: number) {
+    const keys = keysOf(shard)
+    const mine = [...known].filter(([channel]) => shardOf(channel) === shard)
+    for (const chunk of chunked(mine, channelsPerLook)) {
+      const found = (yield* connectionOf(shard).send(
+        ["hmget", keys.channels, ...chunk.map(([channel]) => channel)],
+        { idempotent: true }
+      )) as ReadonlyArray<string | null>
+      for (const [i, [channel, entry]] of chunk.entries()) {
+        if (found[i] !== null && (found[i] !== "" || entry.limits === "")) continue
+        yield* Effect.logWarning(
+          `rotif: the entry of channel "${channel}" in the registry, or its limits there, were gone from Redis and are made again`
+        )
+        yield* introduce({ channel, limits: entry.definition })
+      }
+    }
+  })
+
   const append: Broker["Service"]["append"] = (messages) =>
     messages.length === 1 ? Effect.map(appendOne(messages[0]!), (outcome) => [outcome]) : appendAll(messages)
 
   return {
     append,
+    reassure,
     /** What is known of the channel of a message; it is made known where it is not. */
     target: knownFor,
     forget: (channel: string) => void known.delete(channel),

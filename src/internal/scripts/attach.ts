@@ -6,8 +6,8 @@ import type { Script } from "../../Redis.ts"
  *
  * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
  * stream: itself). ARGV: group, position, then the channel of each stream ("": a retry stream, which is
- * always read from its beginning). Reply: how many were created, then the index (from 1) of each that is no stream: nothing was done
- * there.
+ * always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
+ * streams: nothing was done there.
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
@@ -18,7 +18,7 @@ export const attach: Script = {
   lua: `
 local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
-local created = {0}
+local created, wrong = {}, {}
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -56,7 +56,7 @@ for i = 3, #KEYS, 3 do
     end
   end
   if type ~= 'none' and type ~= 'stream' then
-    created[#created + 1] = i / 3
+    wrong[#wrong + 1] = i / 3
   elseif not exists then
     local channel = ARGV[2 + i / 3]
     local position = '0'
@@ -73,9 +73,9 @@ for i = 3, #KEYS, 3 do
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
       if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end
     end
-    created[1] = created[1] + 1
+    created[#created + 1] = i / 3
   end
 end
-return created
+return {created, wrong}
 `
 }
