@@ -6,7 +6,7 @@
  */
 import type { Scope } from "effect"
 import { Effect, Schedule } from "effect"
-import type { Channel } from "rotif"
+import { type Channel, Inspector } from "rotif"
 import { leftover, nothingLeft } from "../suite/kit.ts"
 
 export interface Setting {
@@ -72,3 +72,9 @@ export const settled = Effect.fnUntraced(function*(source: Channel.Source, withi
   }
   return []
 })
+
+/** I5: what nothing may leave behind in Redis, when all is settled and nobody is at work. */
+export const sound = Effect.map(
+  Inspector.verify({ tolerance: 0, confirmAfter: 300 }),
+  ({ findings }) => findings.map(({ key, kind, message }) => `I5: ${kind} in ${key}: ${message}`)
+)

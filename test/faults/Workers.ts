@@ -21,8 +21,15 @@ export interface Worker {
 
 const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
 
+/** What is not for the recorder. */
+export type OtherEvent = Exclude<Event, { readonly event: "told" | "handled" | "ready" }>
+
 /** Starts a worker; it dies with the scope. */
-export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never, Scope.Scope> =>
+export const start = (
+  job: Job,
+  recorder: Recorder,
+  onEvent: (event: OtherEvent) => void = () => {}
+): Effect.Effect<Worker, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(
@@ -39,12 +46,12 @@ export const start = (job: Job, recorder: Recorder): Effect.Effect<Worker, never
       const ready = new Promise<void>((resolve) => {
         createInterface(child.stdout).on("line", (line) => {
           const event = JSON.parse(line) as Event
-          if (event.event === "told") recorder.told(event.text, event.dueAt)
+          if (event.event === "told") recorder.told(event.text, event.dueAt, event.from)
           else if (event.event === "handled") recorder.handled(event)
-          else {
+          else if (event.event === "ready") {
             isReady = true
             resolve()
-          }
+          } else onEvent(event)
         })
       })
       const worker: Worker = {

@@ -3,14 +3,19 @@
  * the environment variable JOB. It prints a line of JSON for everything that counts, in one write each, before it goes on: what was
  * printed has happened, whatever happens to the process then.
  */
-import { Cause, Effect, Logger, Schema } from "effect"
+import { Cause, Data, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
-import { Channel, Publisher, Rotif, Subscription } from "rotif"
+import { Channel, type Message, Publisher, Rotif, Subscription, Transaction } from "rotif"
 import type { Handled } from "./Recorder.ts"
 
-export interface Job {
+export interface Job extends Role {
   /** Where Redis is, and any other option of the layer. */
   readonly rotif: Rotif.RedisOptions
+  /** What else the process does, on the same connections. */
+  readonly also?: ReadonlyArray<Role>
+}
+
+export interface Role {
   readonly consumer?: {
     readonly group: string
     readonly name: string
@@ -21,6 +26,14 @@ export interface Job {
     /** How long a handler takes. Default: 5. */
     readonly handlerMillis?: number
     readonly exactlyOnce?: boolean
+    /** The effect of each message is a counter (`effectOf`) in its transaction, which is exactly once. */
+    readonly transactional?: boolean
+    /** Reads by a pattern, which has to find its channel. */
+    readonly pattern?: boolean
+    /** The first attempt at every message with a number that this divides fails. Default: none does. */
+    readonly failEvery?: number
+    /** Says when it begins a message, and acknowledges it itself: a refusal is said too. */
+    readonly settles?: boolean
   }
   readonly publisher?: {
     /** Its messages are `<name>-0`, `<name>-1`, … */
@@ -34,10 +47,32 @@ export interface Job {
 
 export type Event =
   | { readonly event: "ready" }
-  | { readonly event: "told"; readonly text: string; readonly at: number; readonly dueAt?: number }
+  /** `from`: when the publish began. */
+  | {
+    readonly event: "told"
+    readonly text: string
+    readonly from: number
+    readonly at: number
+    readonly dueAt?: number
+  }
+  /** A publish failed so, after so many milliseconds; it is repeated. */
+  | { readonly event: "refused"; readonly error: string; readonly millis: number }
   | { readonly event: "handled" } & Handled
+  | { readonly event: "begun" } & Handled
+  /** Its own acknowledgement was refused with `LeaseLost`. */
+  | { readonly event: "late" } & Handled
+  /** A warning or an error in the log. */
+  | { readonly event: "log"; readonly text: string; readonly at: number }
 
 export const Work = Channel.make("work", { payload: Schema.String })
+
+/** All channels there are. */
+const Everything = Channel.pattern("*", { payload: Schema.String })
+
+/** What a transactional consumer counts of each message: once. */
+export const effectOf = (text: string) => `effect:${text}`
+
+class FirstAttempt extends Data.TaggedError("FirstAttempt")<{}> {}
 
 const say = (event: Event) => void writeSync(1, `${JSON.stringify(event)}\n`)
 
@@ -46,6 +81,7 @@ export const insist = (text: string, options?: Publisher.PublishOptions) =>
   Effect.gen(function*() {
     let id: string | undefined
     while (true) {
+      const began = performance.now()
       const result = yield* Effect.result(
         Publisher.publish(Work, text, { ...options, ...(id === undefined ? {} : { id }) })
       )
@@ -53,6 +89,7 @@ export const insist = (text: string, options?: Publisher.PublishOptions) =>
       const error = result.failure
       if (error._tag !== "Unavailable" && error._tag !== "PublishUncertain") return yield* Effect.die(error)
       id = error.id
+      say({ event: "refused", error: error._tag, millis: performance.now() - began })
       yield* Effect.sleep(20)
     }
   })
@@ -63,34 +100,72 @@ const publishing = Effect.fnUntraced(function*({ delayMillis, everyMillis = 2, n
     const delay = delayMillis !== undefined && n % 2 === 1 ? delayMillis : undefined
     const from = Date.now()
     yield* insist(text, delay === undefined ? {} : { delay })
-    say({ event: "told", text, at: Date.now(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
+    say({ event: "told", text, from, at: Date.now(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
     yield* Effect.sleep(everyMillis)
   }
 })
 
-const handling = (consumer: NonNullable<Job["consumer"]>) =>
-  Subscription.make(Work, {
+const handling = (consumer: NonNullable<Job["consumer"]>) => {
+  const { failEvery, transactional = false } = consumer
+  const describe = ({ channel, deliveryCount, group, payload: text }: Message.Message<typeof Everything>) => ({
+    group,
+    consumer: consumer.name,
+    channel,
+    text,
+    deliveryCount,
+    at: Date.now()
+  })
+  const handle = Effect.fnUntraced(function*(message: Message.Message<typeof Everything>) {
+    if (consumer.settles === true) say({ event: "begun", ...describe(message) })
+    yield* Effect.sleep(consumer.handlerMillis ?? 5)
+    const number = Number(message.payload.slice(message.payload.lastIndexOf("-") + 1))
+    if (failEvery !== undefined && number % failEvery === 0 && message.attempt === 1) return yield* new FirstAttempt()
+    if (consumer.settles === true) {
+      const settled = yield* Effect.result(message.ack)
+      if (settled._tag === "Failure") return say({ event: "late", ...describe(message) })
+    }
+    say({ event: "handled", ...describe(message) })
+  })
+  const common = {
     group: consumer.group,
     consumer: consumer.name,
     concurrency: consumer.concurrency ?? 10,
     lease: consumer.lease ?? 1_000,
-    maxCrashes: 100_000,
-    exactlyOnce: consumer.exactlyOnce ?? false,
-    handler: ({ channel, deliveryCount, group, payload: text }) =>
-      Effect.andThen(
-        Effect.sleep(consumer.handlerMillis ?? 5),
-        Effect.sync(() =>
-          say({ event: "handled", group, consumer: consumer.name, channel, text, deliveryCount, at: Date.now() })
+    retryDelay: 100,
+    maxCrashes: 100_000
+  } as const
+  const source = consumer.pattern === true ? Everything : Work
+  return transactional
+    ? Subscription.make(source, {
+      ...common,
+      transactional,
+      handler: (message) =>
+        Effect.andThen(
+          Effect.flatMap(Transaction.key(effectOf(message.payload)), (key) => Transaction.incrby(key, 1)),
+          handle(message)
         )
-      )
-  })
+    })
+    : Subscription.make(source, { ...common, exactlyOnce: consumer.exactlyOnce ?? false, handler: handle })
+}
+
+/** What operators would see. */
+const saying = Logger.make(({ logLevel, message }) => {
+  if (logLevel !== "Warn" && logLevel !== "Error") return
+  const text = [message].flat().map(String).join(" ")
+  say({ event: "log", text, at: Date.now() })
+})
 
 const program = (job: Job) =>
   Effect.gen(function*() {
-    if (job.consumer !== undefined) yield* handling(job.consumer)
+    const roles: ReadonlyArray<Role> = [job, ...job.also ?? []]
+    for (const { consumer } of roles) if (consumer !== undefined) yield* handling(consumer)
     say({ event: "ready" })
-    yield* job.publisher === undefined ? Effect.never : publishing(job.publisher)
-  }).pipe(Effect.scoped, Effect.provide(Rotif.layer(job.rotif)), Effect.provide(Logger.layer([])))
+    yield* Effect.forEach(
+      roles,
+      ({ publisher }) => publisher === undefined ? Effect.never : publishing(publisher),
+      { concurrency: "unbounded" }
+    )
+  }).pipe(Effect.scoped, Effect.provide(Rotif.layer(job.rotif)), Effect.provide(Logger.layer([saying])))
 
 const job = process.env["JOB"]
 if (import.meta.main && job !== undefined) {
