@@ -392,6 +392,51 @@ describe("consumer", () => {
       })
   )
 
+  for (const count of [1, 20]) {
+    faulty(
+      `an acknowledgement of ${count} that waited for a connection beyond its lease ends nothing that another one holds`,
+      (server, proxy) =>
+        Effect.gen(function*() {
+          const join = (consumer: string) =>
+            Effect.flatMap(Broker.Broker, (broker) =>
+              broker.join({
+                shard: 0,
+                group: "g",
+                consumer,
+                selector: Channel.selector(Text),
+                start: { _tag: "Earliest" },
+                leaseMillis: 300
+              }))
+          yield* Publisher.publishAll(Text, numbers(count))
+          const slow = yield* join("slow")
+          const held = yield* slow.read(count, 1_000)
+          assert.lengthOf(held, count)
+          yield* proxy.refuse
+          yield* proxy.cut
+          // The client has noticed by then, too: it is not sent into the void.
+          yield* until(
+            Effect.map(server.command("client", "list"), (list) => !String(list).includes("name=rotif:commands"))
+          )
+          const settling = yield* Effect.forkChild(Effect.result(slow.ack(held)), { startImmediately: true })
+          yield* Effect.gen(function*() {
+            const other = yield* join("other")
+            let taken = 0
+            yield* until(
+              Effect.map(other.claim(count), ({ deliveries }) => (taken += deliveries.length) === count)
+            )
+            yield* proxy.accept
+            // Not sent any more, or sent and refused; when it is repeated, as a consumer does, it is refused.
+            const first = yield* soon(Fiber.join(settling))
+            const refused = first._tag === "Success" ? first.success : yield* slow.ack(held)
+            assert.lengthOf(refused, count)
+            const [pending] = (yield* server.command("xpending", log, "g")) as [number]
+            assert.strictEqual(pending, count)
+          }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: server.url, ...quick })))
+        }),
+      { rotif: { commandTimeout: "10 seconds" } }
+    )
+  }
+
   faulty("replaces a half-open connection", (server, proxy) =>
     Effect.gen(function*() {
       const { seen } = yield* listen(Text, { blockInterval: 100 })

@@ -27,6 +27,8 @@ const readGraceMillis = 3_000
 /** Streams named in one script call. */
 const streamsPerCall = 100
 
+const itsRegistration = "its registration"
+
 /** So much of what was gone is named in the log. */
 const mostNamed = 5
 
@@ -136,11 +138,19 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
                 channel === "" ? [key, key, key] : [key, keys.retry(group, channel), keys.bodies(group, channel)]
               )
             ],
-            [group, position, ...chunk.map(([, channel]) => channel)],
+            [
+              group,
+              position,
+              ...chunk.map(([, channel]) =>
+                channel
+              )
+            ],
             { idempotent: true }
           ),
           (reply) =>
-            (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) => indexes.map((index) => chunk[index - 1]![0]))
+            (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) =>
+              indexes.map((index) => chunk[index - 1]![0])
+            )
         )),
       (replies) => ({ made: replies.flatMap(([made = []]) => made), wrong: replies.flatMap(([, wrong = []]) => wrong) })
     )
@@ -211,11 +221,14 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         )
     )
 
-  const sayGone = (gone: ReadonlyArray<string>) =>
+  const sayGone = (gone: ReadonlyArray<string>, isAll: boolean) =>
     Effect.logWarning(
       `rotif: group "${group}" found gone from Redis, and made again: ${gone.slice(0, mostNamed).join(", ")}` +
         (gone.length > mostNamed ? ` and ${gone.length - mostNamed} more` : "") +
-        ". What is still in a log comes again; what was in a log that is gone and was not handled is lost"
+        (isAll
+          ? ". Most likely Redis has lost all its data (a restart without persistence, FLUSHALL): what was not handled is lost, with " +
+            "delays, retries, dead letters and recurring messages"
+          : ". What is still in a log comes again; what was in a log that is gone and was not handled is lost")
     )
 
   const look = Effect.fnUntraced(function*(heal: boolean) {
@@ -251,7 +264,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const [seen, channels = [], listedRetries = [], registered = []] = reply
     const retries = [...listedRetries, ...(yield* relist(listedRetries))]
     if (retries.length > listedRetries.length) gone.push("the list of its retry streams")
-    if (established && registered.includes(0)) gone.push("its registration")
+    if (established && registered.includes(0)) gone.push(itsRegistration)
     const matching = channels.filter(matches)
     const logs = matching.map(keys.log)
     const fresh = new Set<string>()
@@ -309,7 +322,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     version = seen
     registeredChannels = channels.length
     registeredRetries = listedRetries.length
-    if (gone.length > 0) yield* sayGone(gone)
+    if (gone.length > 0) yield* sayGone(gone, made.length > 0 && gone.includes(itsRegistration))
   })
 
   const readStreams = (

@@ -21,6 +21,8 @@ interface Request {
   readonly idempotent: boolean
   /** Sent when the server does not know the script. */
   readonly instead?: Command
+  /** Asked each time just before it is sent; what is not current any more is `Unavailable`, and not sent. */
+  readonly isCurrent?: (() => boolean) | undefined
 }
 
 type Replies = ReadonlyArray<unknown>
@@ -119,6 +121,9 @@ class Exchange {
     const socket = link.ready()
     if (socket === undefined) return this.waitFor(link)
     clearTimeout(this.expiry)
+    if (this.request.isCurrent?.() === false) {
+      return this.finish(unavailable(this.name, "its time had passed when it could be sent"))
+    }
     const isAsking = this.asked !== undefined
     this.asked = undefined
     socket.write(this.commands, isAsking, (answers) => this.judge(link, socket, answers))
@@ -195,21 +200,32 @@ const firstReply = (replies: ReadonlyArray<unknown>): Effect.Effect<unknown, Red
 export const makeConnection = (settings: Settings, servers: Servers, slot: number) => ({
   send: (command: Command, { idempotent }: { readonly idempotent: boolean }) =>
     Effect.flatMap(exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent }), firstReply),
-  pipeline: (commands: ReadonlyArray<Command>): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
+  pipeline: (
+    commands: ReadonlyArray<Command>,
+    options?: { readonly isCurrent?: (() => boolean) | undefined }
+  ): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
     commands.length === 0
       ? Effect.succeed([])
-      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false }),
+      : exchange(servers, slot, settings.commandMillis, {
+        commands,
+        idempotent: false,
+        isCurrent: options?.isCurrent
+      }),
   evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    { idempotent }: { readonly idempotent: boolean }
+    { idempotent, isCurrent }: {
+      readonly idempotent: boolean
+      readonly isCurrent?: (() => boolean) | undefined
+    }
   ) => {
     const rest = [keys.length, ...keys, ...args]
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],
       instead: ["eval", script.lua, ...rest],
-      idempotent
+      idempotent,
+      isCurrent
     }).pipe(
       Effect.flatMap(firstReply),
       Effect.mapError((error) => new RedisError({ reason: error.reason, command: script.name, message: error.message }))
