@@ -12,6 +12,8 @@ export interface Handled {
   readonly channel: string
   readonly text: string
   readonly deliveryCount: number
+  /** When it began to acknowledge it, where it does that itself. */
+  readonly settlingAt?: number | undefined
   /** By the clock of this machine, milliseconds. */
   readonly at: number
 }

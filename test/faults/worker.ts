@@ -120,11 +120,12 @@ const handling = (consumer: NonNullable<Job["consumer"]>) => {
     yield* Effect.sleep(consumer.handlerMillis ?? 5)
     const number = Number(message.payload.slice(message.payload.lastIndexOf("-") + 1))
     if (failEvery !== undefined && number % failEvery === 0 && message.attempt === 1) return yield* new FirstAttempt()
+    const settlingAt = Date.now()
     if (consumer.settles === true) {
       const settled = yield* Effect.result(message.ack)
-      if (settled._tag === "Failure") return say({ event: "late", ...describe(message) })
+      if (settled._tag === "Failure") return say({ event: "late", ...describe(message), settlingAt })
     }
-    say({ event: "handled", ...describe(message) })
+    say({ event: "handled", ...describe(message), settlingAt })
   })
   const common = {
     group: consumer.group,

@@ -77,13 +77,15 @@ export default {
             `${name} goes on`,
             Effect.sync(() => recorder.deliveries.some((one) => one.consumer === name && one.at >= contAt))
           )
-          // What another had begun by then was not its to acknowledge.
+          // What another had begun by then was not its to acknowledge. One whose handler had ended before, and that was being
+          // sent in the moment in which it was frozen, cannot be called back, and does no harm: the work was done.
           const others = new Map(
             begun.filter((one) => one.group === group && one.consumer !== name && one.at < contAt)
               .map((one) => [one.text, one.deliveryCount])
           )
           for (const one of recorder.deliveries) {
-            if (one.consumer !== name || one.at < contAt || (others.get(one.text) ?? 0) <= one.deliveryCount) continue
+            if (one.consumer !== name || one.at < contAt || (one.settlingAt ?? 0) <= at) continue
+            if ((others.get(one.text) ?? 0) <= one.deliveryCount) continue
             violations.push(`${name} acknowledged ${one.text} although another consumer had it`)
           }
         }
