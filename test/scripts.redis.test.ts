@@ -354,7 +354,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
       keys: ["floors", "counts", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
-      args: ["g", "0", "ch", "other", ""],
+      args: ["g", "0", "ch", "other", "\nch"],
       reply: [[1, 2, 3], []],
       after: {
         counts: { "s\ng\nch": "0", "s\ng\nother": "0" },
@@ -386,6 +386,23 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
           groups: { g: { at: "3-0", consumers: 0, pending: [] } }
         },
         retry: { entries: [["9-0", "p", "x"]] }
+      },
+      again: { reply: [[], []] }
+    },
+    {
+      does: "takes what is in a retry stream for not settled, and what is not for settled",
+      seed: [
+        ...[1, 2, 3].map((n): Array<Arg> => ["xadd", "$retry", `${n}-0`, "p", "x"]),
+        ["xtrim", "$retry", "minid", "3-0"],
+        ["hset", "$counts", "z\ng\nch", 3, "z\ng\nold", 21]
+      ],
+      keys: ["floors", "counts", "retry", "retry", "retry", "gone", "gone", "gone"],
+      args: ["g", "0", "\nch", "\nold"],
+      reply: [[1, 2], []],
+      after: {
+        counts: { "z\ng\nch": "2" },
+        retry: { entries: [["3-0", "p", "x"]], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
+        gone: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
       },
       again: { reply: [[], []] }
     },

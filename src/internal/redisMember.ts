@@ -135,7 +135,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
               keys.floors(group),
               keys.counts,
               ...chunk.flatMap(([key, channel]) =>
-                channel === "" ? [key, key, key] : [key, keys.retry(group, channel), keys.bodies(group, channel)]
+                channel.startsWith("\n")
+                  ? [key, key, key]
+                  : [key, keys.retry(group, channel), keys.bodies(group, channel)]
               )
             ],
             [
@@ -286,10 +288,11 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const waiting = retries.filter(matches)
     const retryStreams = waiting.map((channel) => keys.retry(group, channel))
     const missingRetries = retryStreams.filter((key) => !isKnown(key))
+    const marked = missingRetries.map((key) => `\n${waiting[retryStreams.indexOf(key)]!}`)
     const attached = [
       starting.length > 0 ? yield* attachTo(starting, starting.map(keys.log), startPosition()) : none,
       following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : none,
-      missingRetries.length > 0 ? yield* attachTo(missingRetries.map(() => ""), missingRetries, "0") : none
+      missingRetries.length > 0 ? yield* attachTo(marked, missingRetries, "0") : none
     ]
     const made = attached.flatMap((one) => one.made)
     yield* leaveOut(attached.flatMap((one) => one.wrong))

@@ -3,7 +3,7 @@
  * a pattern, and one whose effects are transactions.
  */
 import { Effect } from "effect"
-import { Broker, type Rotif } from "rotif"
+import { Broker, Inspector, type Rotif } from "rotif"
 import type { RedisServer } from "../fixtures/RedisServer.ts"
 import type { Recorder } from "./Recorder.ts"
 import { settled, sound, until } from "./Run.ts"
@@ -102,15 +102,19 @@ export const start = Effect.fnUntraced(function*(options: {
       publisher = yield* publish
       yield* publisher.ready
     }),
-    /** Ends it, and tells what must not be: processes that ended by themselves, and what is left in Redis. */
-    end: Effect.gen(function*() {
+    /**
+     * Ends it, and tells what must not be: processes that ended by themselves, and what is left in Redis. Where data was removed, what can be
+     * repaired is repaired first, and `except` is what cannot.
+     */
+    end: Effect.fnUntraced(function*(removed?: { readonly except: ReadonlyArray<Inspector.Kind> }) {
       const crashed = [...handling, publisher].filter((worker) => !worker.isRunning())
         .map(({ job }) => `a process ended by itself: ${job.consumer?.name ?? job.publisher?.name}`)
       yield* publisher.kill("SIGKILL")
+      if (removed !== undefined) yield* Inspector.repair({ tolerance: 0, confirmAfter: 300 })
       const left = yield* settled(Work)
       for (const worker of handling) yield* worker.kill("SIGTERM")
       yield* Effect.forEach([...handling, publisher], ({ ended }) => ended, { concurrency: "unbounded" })
-      return [...crashed, ...left, ...(yield* sound)]
+      return [...crashed, ...left, ...(yield* sound(removed?.except))]
     })
   }
 })

@@ -5,7 +5,7 @@ import type { Script } from "../../Redis.ts"
  * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning.
  *
  * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
- * stream: itself). ARGV: group, position, then the channel of each stream ("": a retry stream, which is
+ * stream: itself). ARGV: group, position, then the channel of each stream (with a line feed in front: its retry stream, which is
  * always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
  * streams: nothing was done there.
  *
@@ -59,8 +59,9 @@ for i = 3, #KEYS, 3 do
     wrong[#wrong + 1] = i / 3
   elseif not exists then
     local channel = ARGV[2 + i / 3]
+    local isRetry = string.byte(channel) == 10
     local position = '0'
-    if channel ~= '' then
+    if not isRetry then
       local floor = redis.call('HGET', floors, channel)
       position = floor or start
       if position == '$' then position = last end
@@ -68,7 +69,11 @@ for i = 3, #KEYS, 3 do
     end
     local skipped = before(stream, position, last, added, length)
     redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
-    if channel ~= '' then
+    if isRetry then
+      -- What is in it will be settled again; what is not has been.
+      local field, settled = 'z\\n' .. group .. channel, added - length
+      if settled > 0 then redis.call('HSET', counts, field, settled) else redis.call('HDEL', counts, field) end
+    else
       local account = group .. '\\n' .. channel
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
       if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end

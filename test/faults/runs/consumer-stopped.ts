@@ -105,7 +105,7 @@ export default {
         violations: [
           ...account.violations,
           ...violations,
-          ...(yield* sound),
+          ...(yield* sound()),
           ...(yield* effectsOf(recorder.toldBetween(0)))
         ]
       }

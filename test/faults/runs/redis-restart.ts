@@ -33,7 +33,7 @@ export default {
         yield* server.restart
         recoveries.push(yield* mix.recovered(Date.now()))
       }
-      const left = yield* mix.end
+      const left = yield* mix.end()
       const account = recorder.account({ groups: Mix.groups })
       const violations = [
         ...account.violations,

@@ -42,7 +42,7 @@ export default {
       for (const error of new Set(mix.refusals.map(({ error }) => error))) {
         if (error !== "Unavailable" && error !== "PublishUncertain") violations.push(`publishers were told ${error}`)
       }
-      violations.push(...(yield* mix.end))
+      violations.push(...(yield* mix.end()))
       const account = recorder.account({ groups: Mix.groups })
       return {
         ...account,

@@ -70,7 +70,7 @@ export default {
       yield* mix.publishAgain
       recoveries.push(yield* mix.recovered(Date.now()))
       yield* mix.handled(backAt, Date.now())
-      violations.push(...(yield* mix.end))
+      violations.push(...(yield* mix.end()))
       const lastBack = backAt
       const account = recorder.account({ groups: Mix.groups, mayBeLost: (from) => from < lastBack })
       return { ...account, faults: restarts, recoveries, violations: [...account.violations, ...violations] }
