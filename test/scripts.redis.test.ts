@@ -523,7 +523,13 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   settle: [
     {
       does: "settles each as asked, refuses what is another hand-out or another's",
-      seed: [...handedOut("c", "c", "c", "c", "c", "other"), ["hset", "$meta", "v", 1]],
+      seed: [...handedOut("c", "c", "c", "c", "c", "other"), ["hset", "$meta", "v", 1], [
+        "hset",
+        "$counts",
+        // Of a retry stream that was deleted.
+        "z\ng\nch",
+        7
+      ]],
       keys: settleKeys,
       args: [
         ...settleArgs,
