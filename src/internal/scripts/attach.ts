@@ -63,6 +63,8 @@ for i = 3, #KEYS, 3 do
     local position = '0'
     if not isRetry then
       local floor = redis.call('HGET', floors, channel)
+      -- Written by another program.
+      if floor and not string.find(floor, '^%d+%-?%d*$') then floor = nil end
       position = floor or start
       if position == '$' then position = last end
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end

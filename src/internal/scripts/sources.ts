@@ -20,7 +20,7 @@ for i = 4, #ARGV do
   registered[i - 3] = redis.call('HEXISTS', groups, ARGV[i])
   isWhole = isWhole and registered[i - 3] == 1
 end
-isWhole = isWhole and redis.call('HLEN', channels) == channelCount and redis.call('SCARD', retries) == retryCount
+isWhole = isWhole and redis.call('HLEN', channels) == channelCount and #redis.call('SMEMBERS', retries) == retryCount
 if isWhole and version == known then return {version} end
 return {version, redis.call('HKEYS', channels), redis.call('SMEMBERS', retries), registered}
 `
