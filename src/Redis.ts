@@ -36,12 +36,16 @@ export { type Address, classify, type Command, type NatMap, RedisError, type Scr
 export interface Connection {
   readonly send: (command: Command, options: { readonly idempotent: boolean }) => Effect.Effect<unknown, RedisError>
   /** One write for all commands; replies in order. A reply the server refused is a `RedisError` in its place. Never repeated as a whole once a part was sent. */
-  readonly pipeline: (commands: ReadonlyArray<Command>) => Effect.Effect<ReadonlyArray<unknown>, RedisError>
+  readonly pipeline: (
+    commands: ReadonlyArray<Command>,
+    options?: { readonly isCurrent?: (() => boolean) | undefined }
+  ) => Effect.Effect<ReadonlyArray<unknown>, RedisError>
+  /** With `isCurrent`, which is asked each time just before it is sent: one that has waited too long is `Unavailable`, and not sent. */
   readonly evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    options: { readonly idempotent: boolean }
+    options: { readonly idempotent: boolean; readonly isCurrent?: (() => boolean) | undefined }
   ) => Effect.Effect<unknown, RedisError>
 }
 

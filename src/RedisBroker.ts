@@ -180,7 +180,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   const setup: RedisScheduled.Setup = { shards: allKeys, shardOf, connectionOf, fail }
   const scheduled = RedisScheduled.make(setup)
-  const { append, checkDurability, forget, introduce, target } = RedisAppend.make({
+  const { append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
     durable: (shard) => redis.durable(keysOf(shard).meta),
@@ -339,7 +339,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     }).pipe(Effect.mapError(fail("ping"))),
     stats: stats.store,
     trim: (shard) =>
-      Effect.andThen(shard === 0 ? recordShards : Effect.void, Effect.mapError(janitors[shard]!.trim, fail("trim"))),
+      Effect.andThen(
+        shard === 0 ? recordShards : Effect.void,
+        Effect.mapError(Effect.andThen(reassure(shard), janitors[shard]!.trim), fail("trim"))
+      ),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
     letters: RedisLetters.make({

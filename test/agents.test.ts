@@ -6,6 +6,7 @@ import { Broker } from "rotif"
 import * as Promoter from "../src/internal/agents/promoter.ts"
 import { Pulse } from "../src/internal/agents/pulse.ts"
 import * as Ticker from "../src/internal/agents/ticker.ts"
+import { supervise } from "../src/internal/consumer.ts"
 
 /** A broker that is away: every look fails, and what listens is counted. */
 const away = () => {
@@ -48,4 +49,24 @@ describe("the background duties", () => {
         assert.strictEqual(counts.listening, 0)
       })
   )
+
+  it.effect("what has waited for the backend itself goes on at once when that is back", () =>
+    Effect.gen(function*() {
+      let attempts = 0
+      // As a command does that waits for a connection.
+      const body = Effect.suspend(() => {
+        attempts++
+        return Effect.andThen(
+          Effect.sleep("5 seconds"),
+          Effect.fail(new Broker.BrokerError({ reason: "Unavailable", operation: "look", message: "away" }))
+        )
+      })
+      const loop = yield* Effect.forkChild(supervise("waiting", body), { startImmediately: true })
+      for (let n = 1; n <= 20; n++) {
+        assert.strictEqual(attempts, n)
+        yield* TestClock.adjust("5 seconds")
+        yield* TestClock.adjust("10 millis")
+      }
+      yield* Fiber.interrupt(loop)
+    }))
 })

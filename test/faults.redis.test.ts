@@ -1,7 +1,7 @@
 /** What the main path does when connections, servers and data fail: real private servers behind a proxy that cuts. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Deferred, Effect, Fiber, Layer, Queue, Ref, Schema } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger, Queue, Ref, Schema } from "effect"
 import { Broker, Channel, Publisher, Rotif, Stats } from "rotif"
 import { createHash } from "node:crypto"
 import { ack } from "../src/internal/scripts/ack.ts"
@@ -436,6 +436,51 @@ describe("consumer", () => {
       })
   )
 
+  for (const count of [1, 20]) {
+    faulty(
+      `an acknowledgement of ${count} that waited for a connection beyond its lease ends nothing that another one holds`,
+      (server, proxy) =>
+        Effect.gen(function*() {
+          const join = (consumer: string) =>
+            Effect.flatMap(Broker.Broker, (broker) =>
+              broker.join({
+                shard: 0,
+                group: "g",
+                consumer,
+                selector: Channel.selector(Text),
+                start: { _tag: "Earliest" },
+                leaseMillis: 300
+              }))
+          yield* Publisher.publishAll(Text, numbers(count))
+          const slow = yield* join("slow")
+          const held = yield* slow.read(count, 1_000)
+          assert.lengthOf(held, count)
+          yield* proxy.refuse
+          yield* proxy.cut
+          // The client has noticed by then, too: it is not sent into the void.
+          yield* until(
+            Effect.map(server.command("client", "list"), (list) => !String(list).includes("name=rotif:commands"))
+          )
+          const settling = yield* Effect.forkChild(Effect.result(slow.ack(held)), { startImmediately: true })
+          yield* Effect.gen(function*() {
+            const other = yield* join("other")
+            let taken = 0
+            yield* until(
+              Effect.map(other.claim(count), ({ deliveries }) => (taken += deliveries.length) === count)
+            )
+            yield* proxy.accept
+            // Not sent any more, or sent and refused; when it is repeated, as a consumer does, it is refused.
+            const first = yield* soon(Fiber.join(settling))
+            const refused = first._tag === "Success" ? first.success : yield* slow.ack(held)
+            assert.lengthOf(refused, count)
+            const [pending] = (yield* server.command("xpending", log, "g")) as [number]
+            assert.strictEqual(pending, count)
+          }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: server.url, ...quick })))
+        }),
+      { rotif: { commandTimeout: "10 seconds" } }
+    )
+  }
+
   faulty("replaces a half-open connection", (server, proxy) =>
     Effect.gen(function*() {
       const { seen } = yield* listen(Text, { blockInterval: 100 })
@@ -626,6 +671,95 @@ describe("data that is gone", () => {
         })
     )
   }
+
+  /** What the log says while a test runs. */
+  const sayingTo = (lines: Array<string>) =>
+    Effect.provide(Logger.layer([
+      Logger.make(({ message }) => void lines.push([message].flat().map(String).join(" ")))
+    ]))
+
+  for (const [what, command] of [["DEL of the log", ["del", log]], ["FLUSHALL", ["flushall"]]] as const) {
+    faulty(`${what}: what is gone is said, by its name`, (server) =>
+      Effect.gen(function*() {
+        const lines: Array<string> = []
+        const { seen } = yield* listen(Text, { group: "g" }).pipe(sayingTo(lines))
+        yield* Publisher.publish(Text, "before")
+        yield* soon(Queue.take(seen))
+        yield* server.command(...command as [string])
+        yield* Publisher.publish(Text, "after").pipe(sayingTo(lines))
+        yield* soon(Queue.take(seen))
+        yield* until(Effect.sync(() => lines.some((line) => /group "g" found gone from Redis/.test(line))))
+        const text = lines.filter((line) => line.includes("gone from Redis")).join("\n")
+        // Another look, and whoever publishes, may have said a part of it.
+        assert.match(text, /place in the log of "texts"|the channel "texts"|the log of channel "texts"/)
+        assert.strictEqual(text.includes("its registration"), what === "FLUSHALL")
+      }))
+  }
+
+  faulty(
+    "a registry that is removed is made again within a lease, without anything being published",
+    (server) =>
+      Effect.gen(function*() {
+        const lines: Array<string> = []
+        const All = Channel.pattern("*", { payload: Schema.String })
+        const broker = yield* Broker.Broker
+        const { seen, subscription } = yield* listen(All, {
+          group: "all",
+          lease: 300,
+          retryDelay: 20,
+          handler: ({ attempt, payload }) => attempt === 1 && payload === "again" ? Effect.fail("once") : Effect.void
+        }).pipe(sayingTo(lines))
+        yield* Publisher.publish(Text, "again")
+        yield* soon(Queue.takeN(seen, 2))
+        for (
+          const [key, isThere] of [
+            ["channels", Effect.map(server.command("hexists", "{f:0}:channels", "texts"), (found) => found === 1)],
+            ["groups", Effect.map(server.command("hexists", "{f:0}:groups", "all\n*"), (found) => found === 1)],
+            [
+              "retries:all",
+              Effect.map(server.command("sismember", "{f:0}:retries:all", "texts"), (found) => found === 1)
+            ]
+          ] as const
+        ) {
+          yield* server.command("del", `{f:0}:${key}`)
+          yield* until(isThere)
+        }
+        // A reader by a pattern, whose channel nobody names any more, has not lost it.
+        yield* Publisher.publish(Text, "after")
+        assert.strictEqual((yield* soon(Queue.take(seen))).payload, "after")
+        const text = lines.join("\n")
+        for (const what of ["the channel \"texts\"", "its registration", "the list of its retry streams"]) {
+          assert.include(text, what)
+        }
+        yield* soon(subscription.drain)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        assert.lengthOf((yield* broker.info(Channel.selector(Text))).channels, 1)
+      })
+  )
+
+  faulty(
+    "a publisher makes the entries of its channels again, with their limits, at the next turn of the janitor",
+    (server) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const Limited = Channel.make("limited", { payload: Schema.String, limits: { maxLength: 1_000 } })
+        yield* Publisher.publish(Text, "x")
+        yield* Publisher.publish(Limited, "x")
+        const entriesOfRegistry = server.command("hgetall", "{f:0}:channels")
+        const before = yield* entriesOfRegistry
+        yield* server.command("del", "{f:0}:channels")
+        yield* broker.trim(0)
+        assert.deepStrictEqual(yield* entriesOfRegistry, before)
+        // A group that came first knows no limits.
+        yield* server.command("hset", "{f:0}:channels", "limited", "")
+        yield* broker.trim(0)
+        assert.deepStrictEqual(yield* entriesOfRegistry, before)
+        // What somebody else has set stays.
+        yield* server.command("hset", "{f:0}:channels", "limited", "{\"maxLength\":5}")
+        yield* broker.trim(0)
+        assert.strictEqual(yield* server.command("hget", "{f:0}:channels", "limited"), "{\"maxLength\":5}")
+      })
+  )
 
   faulty(
     "FLUSHALL: the number of shards is recorded again with the next publish, and by the janitor",

@@ -354,8 +354,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
       keys: ["floors", "counts", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
-      args: ["g", "0", "ch", "other", ""],
-      reply: [3],
+      args: ["g", "0", "ch", "other", "\nch"],
+      reply: [[1, 2, 3], []],
       after: {
         counts: { "s\ng\nch": "0", "s\ng\nother": "0" },
         floors: { ch: "3-0" },
@@ -363,7 +363,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
         retry: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
       },
-      again: { reply: [0] }
+      again: { reply: [[], []] }
     },
     {
       does: "begins an account anew: what was there before, less what the group has of an earlier life",
@@ -376,7 +376,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       keys: ["floors", "counts", "log", "retry", "bodies"],
       args: ["g", "3-0", "ch"],
-      reply: [1],
+      reply: [[1], []],
       after: {
         bodies: { w: "x" },
         counts: { "d\ng\nch\nexpired": "1", "d\ng\nch\nterm": "1", "d\nh\nch\nterm": "1", "s\ng\nch": "-1" },
@@ -387,14 +387,31 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         },
         retry: { entries: [["9-0", "p", "x"]] }
       },
-      again: { reply: [0] }
+      again: { reply: [[], []] }
+    },
+    {
+      does: "takes what is in a retry stream for not settled, and what is not for settled",
+      seed: [
+        ...[1, 2, 3].map((n): Array<Arg> => ["xadd", "$retry", `${n}-0`, "p", "x"]),
+        ["xtrim", "$retry", "minid", "3-0"],
+        ["hset", "$counts", "z\ng\nch", 3, "z\ng\nold", 21]
+      ],
+      keys: ["floors", "counts", "retry", "retry", "retry", "gone", "gone", "gone"],
+      args: ["g", "0", "\nch", "\nold"],
+      reply: [[1, 2], []],
+      after: {
+        counts: { "z\ng\nch": "2" },
+        retry: { entries: [["3-0", "p", "x"]], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
+        gone: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
+      },
+      again: { reply: [[], []] }
     },
     {
       does: "does not count where the position is still to come",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
       keys: ["floors", "counts", "log", "r", "b"],
       args: ["g", "9-18446744073709551615", "ch"],
-      reply: [1],
+      reply: [[1], []],
       after: {
         floors: { ch: "9-18446744073709551615" },
         log: {
@@ -402,20 +419,20 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
           groups: { g: { at: "9-18446744073709551615", consumers: 0, pending: [] } }
         }
       },
-      again: { reply: [0] }
+      again: { reply: [[], []] }
     },
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
       keys: ["floors", "counts", "log", "r", "b"],
       args: ["g", "$", "ch"],
-      reply: [1],
+      reply: [[1], []],
       after: {
         counts: { "s\ng\nch": "1" },
         floors: { ch: "5-0" },
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "5-0", consumers: 0, pending: [] } } }
       },
-      again: { reply: [0] }
+      again: { reply: [[], []] }
     }
   ],
   beat: [{
@@ -506,7 +523,13 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   settle: [
     {
       does: "settles each as asked, refuses what is another hand-out or another's",
-      seed: [...handedOut("c", "c", "c", "c", "c", "other"), ["hset", "$meta", "v", 1]],
+      seed: [...handedOut("c", "c", "c", "c", "c", "other"), ["hset", "$meta", "v", 1], [
+        "hset",
+        "$counts",
+        // Of a retry stream that was deleted.
+        "z\ng\nch",
+        7
+      ]],
       keys: settleKeys,
       args: [
         ...settleArgs,
@@ -556,24 +579,37 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   sources: [
     {
       does: "says only that nothing has changed",
-      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""]],
+      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
       keys: ["meta", "channels", "groups", "retries"],
-      args: ["3", "g\na"],
+      args: ["3", 1, 0, "g\na"],
       reply: ["3"],
-      after: { channels: { a: "" }, meta: { v: "3" } }
+      after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     },
     {
       does: "lists channels, retry streams, and what is registered",
-      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""], [
-        "sadd",
-        "$retries",
-        "a"
-      ]],
+      seed: [
+        ["hset", "$meta", "v", 3],
+        ["hset", "$channels", "a", ""],
+        ["hset", "$groups", "g\na", ""],
+        ["sadd", "$retries", "a"]
+      ],
       keys: ["meta", "channels", "groups", "retries"],
-      args: ["2", "g\na", "g\nb"],
+      args: ["2", 1, 1, "g\na", "g\nb"],
       reply: ["3", ["a"], ["a"], [1, 0]],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, retries: ["a"] }
-    }
+    },
+    ...([
+      ["a channel", [2, 0], []],
+      ["a retry stream", [1, 1], []],
+      ["a registration", [1, 0], ["g\nb"]]
+    ] as const).map(([what, counts, more]): Case => ({
+      does: `lists everything when ${what} was removed behind the version`,
+      seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
+      keys: ["meta", "channels", "groups", "retries"],
+      args: ["3", ...counts, "g\na", ...more],
+      reply: ["3", ["a"], [], [1, ...more.map(() => 0)]],
+      after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
+    }))
   ],
   touch: [{
     does: "writes where messages are, also when the same was written before, and changes none of them",

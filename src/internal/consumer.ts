@@ -193,7 +193,10 @@ const slowest = 2_000
 const alwaysTimed = 1_000
 const timedOneIn = 8
 
-/** Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. */
+/**
+ * Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. What the body
+ * itself has waited, for a connection, is part of the pause: it must not sleep when that is back.
+ */
 export const supervise = <R>(
   name: string,
   body: Effect.Effect<void, BrokerError, R>,
@@ -201,8 +204,13 @@ export const supervise = <R>(
 ): Effect.Effect<never, never, R> =>
   Effect.suspend(() => {
     let failures = 0
+    let beganAt = 0n
+    const timed = Effect.clockWith((clock) => {
+      beganAt = clock.monotonicTimeNanosUnsafe()
+      return body
+    })
     return Effect.forever(
-      Effect.matchCauseEffect(body, {
+      Effect.matchCauseEffect(timed, {
         onSuccess: () =>
           Effect.sync(() => {
             failures = 0
@@ -220,7 +228,11 @@ export const supervise = <R>(
               )
             }
             const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
-            yield* Effect.sleep(10 + (yield* Random.next) * longest)
+            const pause = (yield* Random.next) * longest
+            const waited = yield* Effect.clockWith((clock) =>
+              Effect.succeed(Number(clock.monotonicTimeNanosUnsafe() - beganAt) / 1e6)
+            )
+            yield* Effect.sleep(10 + Math.max(0, pause - waited))
           })
       })
     )

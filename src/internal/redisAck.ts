@@ -18,10 +18,11 @@ export const positionsPerAck = 5_000
 
 export type Batch = ReadonlyArray<readonly [source: Source, leases: ReadonlyArray<Lease>]>
 
-export const make = ({ connection, group, keys, onSettled }: {
+export const make = ({ connection, group, keys, monotonic, onSettled }: {
   readonly connection: Connection
   readonly keys: Keys
   readonly group: string
+  readonly monotonic: () => number
   /** Something was settled in this stream. */
   readonly onSettled: (stream: string) => void
 }) => {
@@ -33,6 +34,12 @@ export const make = ({ connection, group, keys, onSettled }: {
       if (lease.isDuplicate) duplicates++
     }
     return { crashes, duplicates }
+  }
+
+  /** Judged as late as can be: it may have waited for a connection, or the process may have been frozen. */
+  const isHeld = (batch: Batch) => () => {
+    const now = monotonic()
+    return batch.every(([, leases]) => leases.every((lease) => now < lease.heldUntil))
   }
 
   const unsure = (batch: Batch) => {
@@ -54,7 +61,7 @@ export const make = ({ connection, group, keys, onSettled }: {
       ackScript,
       [keys.counts, ...batch.map(([source]) => source.key)],
       args,
-      { idempotent: false }
+      { idempotent: false, isCurrent: isHeld(batch) }
     ).pipe(Effect.tapError((error) =>
       Effect.sync(() => {
         if (error.reason === "ConnectionLost") unsure(batch)
@@ -90,11 +97,13 @@ export const make = ({ connection, group, keys, onSettled }: {
       if (duplicates > 0) commands.push(["hincrby", keys.counts, `u\n${account}`, duplicates])
     }
     commands.push(["exec"])
-    const replies = yield* connection.pipeline(commands).pipe(Effect.tapError((error) =>
-      Effect.sync(() => {
-        if (error.reason === "ConnectionLost") unsure(batch)
-      })
-    ))
+    const replies = yield* connection.pipeline(commands, { isCurrent: isHeld(batch) }).pipe(
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          if (error.reason === "ConnectionLost") unsure(batch)
+        })
+      )
+    )
     const done = replies.at(-1)
     if (!Array.isArray(done)) {
       if (done instanceof RedisError && done.reason === "ConnectionLost") {

@@ -9,6 +9,7 @@ import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import * as RedisDurability from "./redisDurability.ts"
+import { chunked } from "./redisLease.ts"
 import * as RedisScheduled from "./redisScheduled.ts"
 import type { Way } from "./redisScheduled.ts"
 import { append as appendScript } from "./scripts/append.ts"
@@ -17,6 +18,9 @@ import { channel as channelScript } from "./scripts/channel.ts"
 /** Messages in one pipeline, and their bytes. */
 const messagesPerWrite = 500
 const charsPerWrite = 1024 * 1024
+
+/** Channels whose registration is looked at in one command. */
+const channelsPerLook = 500
 
 /** How many entries one search for a lost publish looks at. */
 const searchPage = 1000
@@ -125,6 +129,19 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
 
   const failed = (error: RedisError): Appended => ({ _tag: "Failed", error: fail("append")(error) })
 
+  /** The log is gone: the channel has to be made known again. One of many that find it so together says it, and records what else is gone. */
+  const gone = (channel: string): Effect.Effect<void> =>
+    Effect.suspend(() =>
+      known.delete(channel)
+        ? Effect.andThen(
+          Effect.logWarning(
+            `rotif: the log of channel "${channel}" was gone from Redis, and is made again: what was in it and not handled is lost`
+          ),
+          onFlush
+        )
+        : Effect.void
+    )
+
   /**
    * Adds a message through the script: found in the window, or in the log after `since`, or added. The connection has ended
    * the lost socket before this is sent, so what is not in the log by now will never be.
@@ -155,8 +172,12 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       if (outcome === "duplicate" || outcome === "found") way.onFound?.(message)
       if (outcome === "duplicate") return RedisScheduled.duplicateOf(position)
       if (outcome === "added" || outcome === "found") return stored(entry, position)
-      if (outcome === "more") from = position
-      else entry = yield* introduce(message)
+      if (outcome === "more") {
+        from = position
+      } else {
+        yield* gone(message.channel)
+        entry = yield* introduce(message)
+      }
     }
   })
 
@@ -203,10 +224,6 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
       onFailure: (error) => Effect.succeed<Appended>({ _tag: "Uncertain", error: fail("append")(error) })
     })
   }
-
-  /** The log is gone (a flush): the channel has to be made known again. One of many that find it so together records what else is gone. */
-  const gone = (channel: string): Effect.Effect<void> =>
-    Effect.suspend(() => known.delete(channel) ? onFlush : Effect.void)
 
   const appendOne = (message: NewMessage, way: Way): Effect.Effect<Appended> => {
     const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.since
@@ -401,6 +418,25 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     return outcomes
   })
 
+  /** Makes the channels of a shard known again whose entry in the registry is gone, or has lost the limits they have here. */
+  const reassure = Effect.fnUntraced(function*(shard: number) {
+    const keys = keysOf(shard)
+    const mine = [...known].filter(([channel]) => shardOf(channel) === shard)
+    for (const chunk of chunked(mine, channelsPerLook)) {
+      const found = (yield* connectionOf(shard).send(
+        ["hmget", keys.channels, ...chunk.map(([channel]) => channel)],
+        { idempotent: true }
+      )) as ReadonlyArray<string | null>
+      for (const [i, [channel, entry]] of chunk.entries()) {
+        if (found[i] !== null && (found[i] !== "" || entry.limits === "")) continue
+        yield* Effect.logWarning(
+          `rotif: the entry of channel "${channel}" in the registry, or its limits there, were gone from Redis and are made again`
+        )
+        yield* introduce({ channel, limits: entry.definition })
+      }
+    }
+  })
+
   /** After this position the message is, if it is anywhere. */
   const sinceFor = (message: NewMessage): Effect.Effect<string, RedisError> => {
     const since = undecided.get(undecidedKey(message))?.since
@@ -414,6 +450,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
   return {
     append: append.append,
     checkDurability: append.check,
+    reassure,
     /** What is known of the channel of a message; it is made known where it is not. */
     target: knownFor,
     forget: (channel: string) => void known.delete(channel),

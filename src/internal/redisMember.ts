@@ -16,6 +16,7 @@ import * as RedisMarks from "./redisMarks.ts"
 import * as RedisSettlement from "./redisSettlement.ts"
 import { attach } from "./scripts/attach.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
+import { judgeRetries } from "./scripts/judgeRetries.ts"
 import { leave } from "./scripts/leave.ts"
 import { register } from "./scripts/register.ts"
 import { sources as sourcesScript } from "./scripts/sources.ts"
@@ -25,6 +26,11 @@ const readGraceMillis = 3_000
 
 /** Streams named in one script call. */
 const streamsPerCall = 100
+
+const itsRegistration = "its registration"
+
+/** So much of what was gone is named in the log. */
+const mostNamed = 5
 
 /** What a read of so many streams costs Redis, in ms (measured: 61 µs for 1, 120 for 100, 710 for 1,000). */
 const readCostMillis = (streams: number) => 0.06 + 0.00065 * streams
@@ -77,6 +83,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   let retryKeys: Array<string> = []
   let allKeys: Array<string> = []
   let version = ""
+  // How much is registered, as of that version: less of it has been removed by somebody.
+  let registeredChannels = 0
+  let registeredRetries = 0
+  let nextCheckAt = 0
   let established = false
   let stale = true
   let lost = false
@@ -114,24 +124,38 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const evaluate = (...args: Parameters<Connection["evaluate"]>) => connection.evaluate(...args)
 
-  /** Creates the group where it is missing; the keys that are no streams. */
+  /** Creates the group where it is missing: the streams where it was, and the keys that are no streams. */
   const attachTo = (channels: ReadonlyArray<string>, streams: ReadonlyArray<string>, position: string) =>
-    Effect.forEach(
-      chunked(streams.map((key, i) => [key, channels[i]!] as const), streamsPerCall),
-      (chunk) =>
-        evaluate(
-          attach,
-          [
-            keys.floors(group),
-            keys.counts,
-            ...chunk.flatMap(([key, channel]) =>
-              channel === "" ? [key, key, key] : [key, keys.retry(group, channel), keys.bodies(group, channel)]
+    Effect.map(
+      Effect.forEach(chunked(streams.map((key, i) => [key, channels[i]!] as const), streamsPerCall), (chunk) =>
+        Effect.map(
+          evaluate(
+            attach,
+            [
+              keys.floors(group),
+              keys.counts,
+              ...chunk.flatMap(([key, channel]) =>
+                channel.startsWith("\n")
+                  ? [key, key, key]
+                  : [key, keys.retry(group, channel), keys.bodies(group, channel)]
+              )
+            ],
+            [
+              group,
+              position,
+              ...chunk.map(([, channel]) =>
+                channel
+              )
+            ],
+            { idempotent: true }
+          ),
+          (reply) =>
+            (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) =>
+              indexes.map((index) => chunk[index - 1]![0])
             )
-          ],
-          [group, position, ...chunk.map(([, channel]) => channel)],
-          { idempotent: true }
-        ).pipe(Effect.map((reply) => (reply as ReadonlyArray<number>).slice(1).map((index) => chunk[index - 1]![0])))
-    ).pipe(Effect.map((wrong) => wrong.flat()))
+        )),
+      (replies) => ({ made: replies.flatMap(([made = []]) => made), wrong: replies.flatMap(([, wrong = []]) => wrong) })
+    )
 
   const startPosition = (): string => {
     const start = membership.start
@@ -181,27 +205,68 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     }
   })
 
+  /** Lists the retry streams again that this member reads and nothing names any more, as long as they are there. */
+  const relist = (listed: ReadonlyArray<string>) =>
+    Effect.filter(
+      [...sources.values()].filter(({ channel, isRetry }) => isRetry && !listed.includes(channel)).map(({ channel }) =>
+        channel
+      ),
+      (channel) =>
+        Effect.map(
+          evaluate(
+            judgeRetries,
+            [keys.retry(group, channel), keys.retries(group), keys.meta],
+            ["mend", group, channel, keys.events],
+            { idempotent: true }
+          ),
+          (reply) => reply === 1
+        )
+    )
+
+  const sayGone = (gone: ReadonlyArray<string>, isAll: boolean) =>
+    Effect.logWarning(
+      `rotif: group "${group}" found gone from Redis, and made again: ${gone.slice(0, mostNamed).join(", ")}` +
+        (gone.length > mostNamed ? ` and ${gone.length - mostNamed} more` : "") +
+        (isAll
+          ? ". Most likely Redis has lost all its data (a restart without persistence, FLUSHALL): what was not handled is lost, with " +
+            "delays, retries, dead letters and recurring messages"
+          : ". What is still in a log comes again; what was in a log that is gone and was not handled is lost")
+    )
+
   const look = Effect.fnUntraced(function*(heal: boolean) {
     const fields = patterns.map((pattern) => `${group}\n${pattern}`)
     const ask = (known: string) =>
       Effect.map(
-        evaluate(sourcesScript, [keys.meta, keys.channels, keys.groups, keys.retries(group)], [known, ...fields], {
-          idempotent: true
-        }),
+        evaluate(
+          sourcesScript,
+          [keys.meta, keys.channels, keys.groups, keys.retries(group)],
+          [known, registeredChannels, registeredRetries, ...fields],
+          { idempotent: true }
+        ),
         (reply) => reply as readonly [string, Array<string>?, Array<string>?, Array<number>?]
       )
     let reply = yield* ask(heal ? "" : version)
+    nextCheckAt = monotonic() + leaseMillis
     if (reply[1] === undefined) return
-    const missing = names.filter((name) => !reply[1]!.includes(name))
+    // What was there once, and is not: nothing but a fault or a foreign hand removes it.
+    const gone: Array<string> = []
+    const listed = new Set(reply[1])
+    const missing = [
+      ...new Set([...names, ...[...sources.values()].map(({ channel }) => channel)].filter((name) => !listed.has(name)))
+    ]
     if (missing.length > 0) {
       for (const name of missing) {
+        if (sources.has(keys.log(name))) gone.push(`the channel "${name}"`)
         yield* evaluate(channelScript, [keys.meta, keys.channels, keys.log(name)], [name, "", keys.events], {
           idempotent: true
         })
       }
       reply = yield* ask("")
     }
-    const [seen, channels = [], retries = [], registered = []] = reply
+    const [seen, channels = [], listedRetries = [], registered = []] = reply
+    const retries = [...listedRetries, ...(yield* relist(listedRetries))]
+    if (retries.length > listedRetries.length) gone.push("the list of its retry streams")
+    if (established && registered.includes(0)) gone.push(itsRegistration)
     const matching = channels.filter(matches)
     const logs = matching.map(keys.log)
     const fresh = new Set<string>()
@@ -219,15 +284,24 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       matching.filter((name) => fresh.has(name) === wanted && !isKnown(keys.log(name)))
     const starting = attaching(true)
     const following = attaching(false)
-    const wrong = [
-      ...(starting.length > 0 ? yield* attachTo(starting, starting.map(keys.log), startPosition()) : []),
-      ...(following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : [])
-    ]
+    const none = { made: [], wrong: [] }
     const waiting = retries.filter(matches)
     const retryStreams = waiting.map((channel) => keys.retry(group, channel))
     const missingRetries = retryStreams.filter((key) => !isKnown(key))
-    if (missingRetries.length > 0) wrong.push(...(yield* attachTo(missingRetries.map(() => ""), missingRetries, "0")))
-    yield* leaveOut(wrong)
+    const marked = missingRetries.map((key) => `\n${waiting[retryStreams.indexOf(key)]!}`)
+    const attached = [
+      starting.length > 0 ? yield* attachTo(starting, starting.map(keys.log), startPosition()) : none,
+      following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : none,
+      missingRetries.length > 0 ? yield* attachTo(marked, missingRetries, "0") : none
+    ]
+    const made = attached.flatMap((one) => one.made)
+    yield* leaveOut(attached.flatMap((one) => one.wrong))
+    for (const key of made) {
+      const source = sources.get(key)
+      if (source !== undefined) {
+        gone.push(`its place in the ${source.isRetry ? "retry stream" : "log"} of "${source.channel}"`)
+      }
+    }
     // A registration that is gone went with a flush of the namespace.
     if (!established || heal || registered.includes(0)) {
       yield* evaluate(register, [keys.meta, keys.groups], fields, { idempotent: true })
@@ -249,6 +323,9 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       yield* claims.sayAlive
     }
     version = seen
+    registeredChannels = channels.length
+    registeredRetries = listedRetries.length
+    if (gone.length > 0) yield* sayGone(gone, made.length > 0 && gone.includes(itsRegistration))
   })
 
   const readStreams = (
@@ -449,7 +526,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     commit: (commits) =>
       Effect.mapError(commit({ channels: setup.channels, keys, group, marks, onSettled }, commits), fail("commit")),
     claim: (count) =>
-      Effect.suspend(() => stale ? sync(false) : Effect.void).pipe(
+      // Nobody announces that something was removed: now and then it is looked whether all is there.
+      Effect.suspend(() => stale || monotonic() >= nextCheckAt ? sync(false) : Effect.void).pipe(
         Effect.andThen(taking.withPermit(Effect.tap(claims.claim(count), ({ deliveries }) => dated(deliveries)))),
         // What a claim that failed has taken is pending for this member and held by nobody: the reader looks for it.
         Effect.tapError(() =>

@@ -30,7 +30,7 @@ export const make = (setup: {
 }): Pick<Member, "ack" | "requeue" | "bury" | "renew"> => {
   const { connection, fail, keys, marks, monotonic, onSettled } = setup
   const { consumer, group, leaseMillis } = setup.membership
-  const acknowledge = RedisAck.make({ connection, keys, group, onSettled })
+  const acknowledge = RedisAck.make({ connection, keys, group, monotonic, onSettled })
 
   const bySource = (deliveries: ReadonlyArray<Delivery>): Map<Source, Array<Lease>> => {
     const out = new Map<Source, Array<Lease>>()

@@ -98,10 +98,19 @@ export const spawnProgram = <J, E extends { readonly event: string }>(
     (worker) => Effect.andThen(worker.kill("SIGKILL"), worker.ended)
   )
 
+/** What is not for the recorder. */
+export type OtherEvent = Exclude<Event, { readonly event: "told" | "handled" | "ready" }>
+
 /** Starts a worker whose account goes to the recorder. */
-export const start = (job: Job, recorder: Recorder, clock?: Clock): Effect.Effect<Worker, never, Scope.Scope> =>
+export const start = (
+  job: Job,
+  recorder: Recorder,
+  options: { readonly onEvent?: (event: OtherEvent) => void; readonly clock?: Clock } = {}
+): Effect.Effect<Worker, never, Scope.Scope> =>
   spawnProgram("worker.ts", job, (event: Event) => {
-    if (event.event === "told") recorder.told(event.text, event.dueAt)
-    else if (event.event === "begun") recorder.begun(event)
-    else if (event.event === "handled") recorder.handled(event)
-  }, clock)
+    if (event.event === "told") return recorder.told(event.text, event.dueAt, event.from)
+    if (event.event === "handled") return recorder.handled(event)
+    if (event.event === "ready") return
+    if (event.event === "begun") recorder.begun(event)
+    options.onEvent?.(event)
+  }, options.clock)

@@ -3,15 +3,20 @@
  * the environment variable JOB. It prints a line of JSON for everything that counts, in one write each, before it goes on: what was
  * printed has happened, whatever happens to the process then.
  */
-import { Cause, DateTime, Effect, Logger, Schema } from "effect"
+import { Cause, Data, DateTime, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
-import { Channel, Publisher, Rotif, Scheduler, Subscription } from "rotif"
+import { Channel, type Message, Publisher, Rotif, Scheduler, Subscription, Transaction } from "rotif"
 import { trueNow } from "./clock.ts"
 import type { Handled } from "./Recorder.ts"
 
-export interface Job {
+export interface Job extends Role {
   /** Where Redis is, and any other option of the layer. */
   readonly rotif: Rotif.RedisOptions
+  /** What else the process does, on the same connections. */
+  readonly also?: ReadonlyArray<Role>
+}
+
+export interface Role {
   readonly consumer?: {
     readonly group: string
     readonly name: string
@@ -24,6 +29,14 @@ export interface Job {
     readonly exactlyOnce?: boolean
     /** It says when a handler begins, too. */
     readonly tellsBegun?: boolean
+    /** The effect of each message is a counter (`effectOf`) in its transaction, which is exactly once. */
+    readonly transactional?: boolean
+    /** Reads by a pattern, which has to find its channel. */
+    readonly pattern?: boolean
+    /** The first attempt at every message with a number that this divides fails. Default: none does. */
+    readonly failEvery?: number
+    /** Says when it begins a message, and acknowledges it itself: a refusal is said too. */
+    readonly settles?: boolean
   }
   /** Defines a recurring message, handled as `tick-0` by all groups. */
   readonly ticks?: { readonly everyMillis: number }
@@ -41,11 +54,32 @@ export interface Job {
 
 export type Event =
   | { readonly event: "ready" }
-  | { readonly event: "told"; readonly text: string; readonly at: number; readonly dueAt?: number }
-  | { readonly event: "begun" } & Handled
+  /** `from`: when the publish began. */
+  | {
+    readonly event: "told"
+    readonly text: string
+    readonly from: number
+    readonly at: number
+    readonly dueAt?: number
+  }
+  /** A publish failed so, after so many milliseconds; it is repeated. */
+  | { readonly event: "refused"; readonly error: string; readonly millis: number }
   | { readonly event: "handled" } & Handled
+  | { readonly event: "begun" } & Handled
+  /** Its own acknowledgement was refused with `LeaseLost`. */
+  | { readonly event: "late" } & Handled
+  /** A warning or an error in the log. */
+  | { readonly event: "log"; readonly text: string; readonly at: number }
 
 export const Work = Channel.make("work", { payload: Schema.String })
+
+/** All channels there are. */
+const Everything = Channel.pattern("*", { payload: Schema.String })
+
+/** What a transactional consumer counts of each message: once. */
+export const effectOf = (text: string) => `effect:${text}`
+
+class FirstAttempt extends Data.TaggedError("FirstAttempt")<{}> {}
 
 const say = (event: Event) => void writeSync(1, `${JSON.stringify(event)}\n`)
 
@@ -58,6 +92,7 @@ export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
   Effect.gen(function*() {
     let id = options?.id
     while (true) {
+      const began = performance.now()
       const result = yield* Effect.result(
         Publisher.publish(channel, payload, { ...options, ...(id === undefined ? {} : { id }) })
       )
@@ -67,6 +102,7 @@ export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
         error._tag === "DurabilityNotReached"
       if (!isOpen) return yield* Effect.die(error)
       id = error.id
+      say({ event: "refused", error: error._tag, millis: performance.now() - began })
       yield* Effect.sleep(20)
     }
   })
@@ -85,46 +121,79 @@ const publishing = Effect.fnUntraced(function*(
       ...(delay === undefined ? {} : { delay }),
       ...(expiresIn === undefined ? {} : { expiresIn })
     })
-    say({ event: "told", text, at: trueNow(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
+    say({ event: "told", text, from, at: trueNow(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
     yield* Effect.sleep(everyMillis)
   }
 })
 
-const handling = (consumer: NonNullable<Job["consumer"]>) =>
-  Subscription.make(Work, {
+const handling = (consumer: NonNullable<Job["consumer"]>) => {
+  const { failEvery, transactional = false } = consumer
+  const describe = (
+    { channel, deliveryCount, group, payload: text, publishedAt }: Message.Message<typeof Everything>
+  ) => ({
+    group,
+    consumer: consumer.name,
+    channel,
+    text,
+    deliveryCount,
+    at: trueNow(),
+    publishedAt: DateTime.toEpochMillis(publishedAt)
+  })
+  const handle = Effect.fnUntraced(function*(message: Message.Message<typeof Everything>) {
+    if (consumer.settles === true || consumer.tellsBegun === true) say({ event: "begun", ...describe(message) })
+    yield* Effect.sleep(consumer.handlerMillis ?? 5)
+    const number = Number(message.payload.slice(message.payload.lastIndexOf("-") + 1))
+    if (failEvery !== undefined && number % failEvery === 0 && message.attempt === 1) return yield* new FirstAttempt()
+    const settlingAt = trueNow()
+    if (consumer.settles === true) {
+      const settled = yield* Effect.result(message.ack)
+      if (settled._tag === "Failure") return say({ event: "late", ...describe(message), settlingAt })
+    }
+    say({ event: "handled", ...describe(message), settlingAt })
+  })
+  const common = {
     group: consumer.group,
     consumer: consumer.name,
     concurrency: consumer.concurrency ?? 10,
     lease: consumer.lease ?? 1_000,
-    maxCrashes: 100_000,
-    exactlyOnce: consumer.exactlyOnce ?? false,
-    handler: ({ channel, deliveryCount, group, payload: text, publishedAt }) => {
-      const about = () => ({
-        group,
-        consumer: consumer.name,
-        channel,
-        text,
-        deliveryCount,
-        at: trueNow(),
-        publishedAt: DateTime.toEpochMillis(publishedAt)
-      })
-      if (consumer.tellsBegun === true) say({ event: "begun", ...about() })
-      return Effect.andThen(
-        Effect.sleep(consumer.handlerMillis ?? 5),
-        Effect.sync(() => say({ event: "handled", ...about() }))
-      )
-    }
-  })
+    retryDelay: 100,
+    maxCrashes: 100_000
+  } as const
+  const source = consumer.pattern === true ? Everything : Work
+  return transactional
+    ? Subscription.make(source, {
+      ...common,
+      transactional,
+      handler: (message) =>
+        Effect.andThen(
+          Effect.flatMap(Transaction.key(effectOf(message.payload)), (key) => Transaction.incrby(key, 1)),
+          handle(message)
+        )
+    })
+    : Subscription.make(source, { ...common, exactlyOnce: consumer.exactlyOnce ?? false, handler: handle })
+}
+
+/** What operators would see. */
+const saying = Logger.make(({ logLevel, message }) => {
+  if (logLevel !== "Warn" && logLevel !== "Error") return
+  const text = [message].flat().map(String).join(" ")
+  say({ event: "log", text, at: trueNow() })
+})
 
 const program = (job: Job) =>
   Effect.gen(function*() {
-    if (job.consumer !== undefined) yield* handling(job.consumer)
+    const roles: ReadonlyArray<Role> = [job, ...job.also ?? []]
+    for (const { consumer } of roles) if (consumer !== undefined) yield* handling(consumer)
     if (job.ticks !== undefined) {
       yield* Scheduler.recurring("tick", { every: job.ticks.everyMillis }, Work, "tick-0")
     }
     say({ event: "ready" })
-    yield* job.publisher === undefined ? Effect.never : publishing(job.publisher)
-  }).pipe(Effect.scoped, Effect.provide(Rotif.layer(job.rotif)), Effect.provide(Logger.layer([])))
+    yield* Effect.forEach(
+      roles,
+      ({ publisher }) => publisher === undefined ? Effect.never : publishing(publisher),
+      { concurrency: "unbounded" }
+    )
+  }).pipe(Effect.scoped, Effect.provide(Rotif.layer(job.rotif)), Effect.provide(Logger.layer([saying])))
 
 const job = process.env["JOB"]
 if (import.meta.main && job !== undefined) {

@@ -23,6 +23,8 @@ interface Request {
   readonly instead?: Command
   /** Told where something of it was executed. */
   readonly executed?: ((socket: Socket) => void) | undefined
+  /** Asked each time just before it is sent; what is not current any more is `Unavailable`, and not sent. */
+  readonly isCurrent?: (() => boolean) | undefined
 }
 
 type Replies = ReadonlyArray<unknown>
@@ -121,6 +123,9 @@ class Exchange {
     const socket = link.ready()
     if (socket === undefined) return this.waitFor(link)
     clearTimeout(this.expiry)
+    if (this.request.isCurrent?.() === false) {
+      return this.finish(unavailable(this.name, "its time had passed when it could be sent"))
+    }
     const isAsking = this.asked !== undefined
     this.asked = undefined
     socket.write(this.commands, isAsking, (answers) => this.judge(link, socket, answers))
@@ -208,21 +213,33 @@ export const makeConnection = (
       exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent, executed }),
       firstReply
     ),
-  pipeline: (commands: ReadonlyArray<Command>): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
+  pipeline: (
+    commands: ReadonlyArray<Command>,
+    options?: { readonly isCurrent?: (() => boolean) | undefined }
+  ): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
     commands.length === 0
       ? Effect.succeed([])
-      : exchange(servers, slot, settings.commandMillis, { commands, idempotent: false, executed }),
+      : exchange(servers, slot, settings.commandMillis, {
+        commands,
+        idempotent: false,
+        isCurrent: options?.isCurrent,
+        executed
+      }),
   evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    { idempotent }: { readonly idempotent: boolean }
+    { idempotent, isCurrent }: {
+      readonly idempotent: boolean
+      readonly isCurrent?: (() => boolean) | undefined
+    }
   ) => {
     const rest = [keys.length, ...keys, ...args]
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],
       instead: ["eval", script.lua, ...rest],
       idempotent,
+      isCurrent,
       executed
     }).pipe(
       Effect.flatMap(firstReply),

@@ -79,6 +79,9 @@ export interface Link {
   readonly close: () => void
 }
 
+/** After a long outage as well, everybody is back within two seconds: this pause, the connection, and what was put off until then. */
+const longestPauseMillis = 1_000
+
 export const makeLink = (settings: Settings, options: {
   /** Asked before every attempt. */
   readonly target: () => Target | undefined
@@ -127,7 +130,7 @@ export const makeLink = (settings: Settings, options: {
     } catch (error) {
       failure = error instanceof RedisError ? error : errorOf("connect", error)
       // Full jitter: the clients of a server that comes back do not come all at once.
-      retryAt = performance.now() + Math.random() * Math.min(2000, 50 * 2 ** failures++)
+      retryAt = performance.now() + Math.random() * Math.min(longestPauseMillis, 50 * 2 ** failures++)
       await options.onFailure()
     } finally {
       isOpening = false

@@ -5,9 +5,9 @@ import type { Script } from "../../Redis.ts"
  * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning.
  *
  * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
- * stream: itself). ARGV: group, position, then the channel of each stream ("": a retry stream, which is
- * always read from its beginning). Reply: how many were created, then the index (from 1) of each that is no stream: nothing was done
- * there.
+ * stream: itself). ARGV: group, position, then the channel of each stream (with a line feed in front: its retry stream, which is
+ * always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
+ * streams: nothing was done there.
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
@@ -18,7 +18,7 @@ export const attach: Script = {
   lua: `
 local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
-local created = {0}
+local created, wrong = {}, {}
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -56,26 +56,33 @@ for i = 3, #KEYS, 3 do
     end
   end
   if type ~= 'none' and type ~= 'stream' then
-    created[#created + 1] = i / 3
+    wrong[#wrong + 1] = i / 3
   elseif not exists then
     local channel = ARGV[2 + i / 3]
+    local isRetry = string.byte(channel) == 10
     local position = '0'
-    if channel ~= '' then
+    if not isRetry then
       local floor = redis.call('HGET', floors, channel)
+      -- Written by another program.
+      if floor and not string.find(floor, '^%d+%-?%d*$') then floor = nil end
       position = floor or start
       if position == '$' then position = last end
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
     local skipped = before(stream, position, last, added, length)
     redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
-    if channel ~= '' then
+    if isRetry then
+      -- What is in it will be settled again; what is not has been.
+      local field, settled = 'z\\n' .. group .. channel, added - length
+      if settled > 0 then redis.call('HSET', counts, field, settled) else redis.call('HDEL', counts, field) end
+    else
       local account = group .. '\\n' .. channel
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
       if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end
     end
-    created[1] = created[1] + 1
+    created[#created + 1] = i / 3
   end
 end
-return created
+return {created, wrong}
 `
 }

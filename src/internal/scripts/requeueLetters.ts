@@ -38,7 +38,11 @@ for i = 3 + 2 * targets, #ARGV, 4 do
     local group, channel = ARGV[1 + 2 * target], ARGV[2 + 2 * target]
     if not ready[target] then
       ready[target] = true
-      if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+      if redis.call('EXISTS', retry) == 0 then
+        redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM')
+        -- Of one that was deleted.
+        redis.call('HDEL', counts, 'z\\n' .. group .. '\\n' .. channel)
+      end
       if redis.call('SADD', retries, channel) == 1 then
         newVersion()
         redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)

@@ -67,7 +67,11 @@ for i = 5, #ARGV, 8 do
       end
       if not back then
         back = true
-        if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+        if redis.call('EXISTS', retry) == 0 then
+          redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM')
+          -- Of one that was deleted.
+          redis.call('HDEL', counts, 'z\\n' .. account)
+        end
         if redis.call('SADD', retries, channel) == 1 then
           newVersion()
           redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)

@@ -146,7 +146,7 @@ export default {
         yield* Effect.sleep(10)
       }
 
-      const left = yield* settled(Work, 20_000)
+      const left = yield* settled(Work, { within: 20_000 })
       const dead = new Map((yield* letters).map(({ failure, group, payload }) => [
         `${group} ${JSON.parse(payload) as string}`,
         failure.reason

@@ -73,7 +73,7 @@ export default {
       const lasting = workers.filter((_, role) => role < 4 || role === 6)
       for (const worker of lasting) yield* worker.kill("SIGTERM")
       yield* Effect.forEach(workers, ({ ended }) => ended)
-      const wrong = yield* sound
+      const wrong = yield* sound()
       const account = recorder.account({
         groups: ["a", "once", "ordered"],
         ordered: ["ordered"],

@@ -257,7 +257,7 @@ export default {
       yield* Scheduler.removeRecurring(recurring.key)
       if (!(yield* happens(ledger.isDone, 60_000))) violations.push("I5: after a minute not all is handled")
       const found = yield* ledger.account()
-      violations.push(...yield* sound)
+      violations.push(...yield* sound())
       if (!isShort) {
         // What all have acknowledged is removed after its grace, and keys that are remembered are forgotten.
         yield* until(

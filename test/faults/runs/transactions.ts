@@ -118,8 +118,8 @@ const chain = Effect.fnUntraced(function*({ blows, cut, direct, hold, least, thr
       Effect.andThen(startAgain, Effect.map(taken, (count) => count >= messages * steps.length)),
       60_000
     )
-    const left = yield* settled(Channel.union(steps), 10_000)
-    const wrong = yield* sound
+    const left = yield* settled(Channel.union(steps), { within: 10_000 })
+    const wrong = yield* sound()
     for (const worker of workers) yield* worker.kill("SIGKILL")
     const effects = yield* Effect.forEach(
       Array.from({ length: messages }, (_, n) => n),

@@ -39,7 +39,7 @@ export default {
     return yield* Effect.gen(function*() {
       const workers = yield* Effect.forEach(
         wrong,
-        ([clock, job]) => Workers.start({ rotif, ...job }, recorder, clock)
+        ([clock, job]) => Workers.start({ rotif, ...job }, recorder, { clock })
       )
       yield* Effect.forEach(workers, ({ ready }) => ready, { concurrency: "unbounded" })
       yield* Effect.sleep(isShort ? 3_000 : 20_000)
@@ -51,7 +51,7 @@ export default {
       const last = yield* Workers.start(
         { rotif, consumer: { group: "slow", name: "last", ...slow } },
         recorder,
-        { shiftMillis: -hour, jumpMillis: hour }
+        { clock: { shiftMillis: -hour, jumpMillis: hour } }
       )
       yield* last.ready
       yield* Scheduler.removeRecurring("tick")
