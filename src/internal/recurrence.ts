@@ -42,6 +42,9 @@ export const fromCron = (cron: Cron.Cron, zone: string, catchUp: CatchUp): Recur
   catchUp
 })
 
+/** The last millisecond of the calendar (ECMA-262, Time Values). */
+const mostTime = 8.64e15
+
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
 /** The longest interval, and the most ticks that are caught up with. */
@@ -135,7 +138,9 @@ export const plan = (
   now: number
 ): Result.Result<{ readonly due: ReadonlyArray<number>; readonly next: number }, string> =>
   Result.gen(function*() {
-    if (!(from >= 0 && from <= now)) return yield* Result.fail(`it stands at no time that has come (${from})`)
+    if (!(Math.abs(from) <= mostTime && from <= now)) {
+      return yield* Result.fail(`it stands at no time that has come (${from})`)
+    }
     const last = Math.max(from, yield* ticks.upTo(now, from))
     const next = yield* ticks.after(last)
     const { catchUp } = ticks
