@@ -81,7 +81,7 @@ export const body =
   (make: Effect.Effect<Place, unknown, Scope.Scope>) =>
   ({ isShort }: Setting): Effect.Effect<Outcome, unknown, Scope.Scope> =>
     Effect.gen(function*() {
-      const rounds = isShort ? 1 : 3
+      const rounds = isShort ? 1 : 2
       const order: Array<(typeof kinds)[number]> = []
       for (let round = 0; round < rounds; round++) order.push(...(yield* Random.shuffle(kinds)))
       const draw = (count: number) => Effect.all(Array.from({ length: count }, () => Random.next))

@@ -25,7 +25,7 @@ export default {
   title: "SIGSTOP of consumers beyond their lease, and SIGCONT",
   recoveryWithin: lease + 1_000,
   body: Effect.fnUntraced(function*({ isShort }) {
-    const stops = isShort ? 3 : 25
+    const stops = isShort ? 3 : 12
     const plan = yield* Effect.all(
       Array.from({ length: stops }, () =>
         Effect.all({

@@ -127,7 +127,7 @@ export default {
     let entries = 0
     const plan = shuffled.filter(({ commands }) => !isShort || commands[0]![0] !== "xadd" || entries++ < 6)
     // The last leaves positions for which there is no time: everything after it follows them.
-    const each = isShort ? 8 : 1
+    const each = isShort ? 8 : 3
     return yield* withstand(chunked([...plan, all.at(-1)!], each))
   })
 } satisfies Run

@@ -17,7 +17,7 @@ export default {
   title: "SIGKILL of consumers and publishers under load",
   recoveryWithin: lease + 1_000,
   body: Effect.fnUntraced(function*({ isShort }) {
-    const plan = yield* Effect.all(Array.from({ length: isShort ? 4 : 20 }, () =>
+    const plan = yield* Effect.all(Array.from({ length: isShort ? 4 : 10 }, () =>
       Effect.all({
         victim: Random.nextIntBetween(0, 6, { halfOpen: true }),
         after: Random.nextIntBetween(50, 400)

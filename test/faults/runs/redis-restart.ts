@@ -13,7 +13,7 @@ export default {
   body: Effect.fnUntraced(function*({ isShort }) {
     // Most of the time it is back at once; now and then everybody has had the time to become patient.
     const plan = yield* Effect.all(
-      Array.from({ length: isShort ? 3 : 15 }, (_, i) =>
+      Array.from({ length: isShort ? 3 : 8 }, (_, i) =>
         Effect.all({
           after: Random.nextIntBetween(50, 500),
           down: i % 5 === 4 ? Random.nextIntBetween(2_000, 5_000) : Random.nextIntBetween(0, 200)

@@ -23,7 +23,7 @@ export default {
   body: Effect.fnUntraced(function*({ isShort }) {
     const plan = yield* Effect.all(
       Array.from(
-        { length: isShort ? 2 : 15 },
+        { length: isShort ? 2 : 8 },
         () => Effect.all({ after: Random.nextIntBetween(50, 400), down: Random.nextIntBetween(0, 300) })
       )
     )

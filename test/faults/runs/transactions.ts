@@ -180,7 +180,7 @@ export default {
   title: "SIGKILL and cuts in a chain of transactions, on one server and relayed over a Cluster",
   recoveryWithin: lease + 1_000,
   body: Effect.fnUntraced(function*({ isShort }) {
-    const least = isShort ? 400 : 4_000
+    const least = isShort ? 400 : 1_500
     const plan = Effect.fnUntraced(function*(kinds: ReadonlyArray<Blow["kind"]>) {
       const blows = yield* Effect.forEach(kinds, (kind) =>
         Effect.gen(function*() {
@@ -194,8 +194,8 @@ export default {
     })
     const many = (kind: Blow["kind"], short: number, long: number) =>
       Array.from({ length: isShort ? short : long }, () => kind)
-    const onServer = yield* plan([...many("kill", 2, 12), ...many("cut", 2, 8)])
-    const onCluster = yield* plan([...many("kill", 1, 6), ...many("cut", 1, 4), ...many("relayers", 1, 5)])
+    const onServer = yield* plan([...many("kill", 2, 6), ...many("cut", 2, 4)])
+    const onCluster = yield* plan([...many("kill", 1, 3), ...many("cut", 1, 3), ...many("relayers", 1, 2)])
 
     const server = yield* RedisServer.make()
     const proxy = yield* TcpProxy.make(server)

@@ -42,7 +42,7 @@ export default {
         ([clock, job]) => Workers.start({ rotif, ...job }, recorder, { clock })
       )
       yield* Effect.forEach(workers, ({ ready }) => ready, { concurrency: "unbounded" })
-      yield* Effect.sleep(isShort ? 3_000 : 20_000)
+      yield* Effect.sleep(isShort ? 3_000 : 10_000)
       // Publishers end, their messages do not; one consumer of each group stays until all is handled.
       const stoppedAt = Date.now()
       const elapsed = recorder.deliveries.filter(({ group, text }) => group === "quick" && text === "tick-0")
