@@ -138,7 +138,7 @@ describe("a repetition", () => {
   reports("the end of the process", "exit", [/^I6: the process ended by exit code 3/])
   reports("a run that does not end", "endless", [/^did not end within 3000 ms/], { timeoutMillis: 3_000 })
   reports("too much memory", "memory", [/^I7: \d+ MiB, more than 150/])
-  reports("a slow recovery", "slow", [/^I8: recovered after 101 ms, more than 100/])
+  reports("a slow recovery", "slow", [/^I8: recovered after 501 ms, more than 500/])
   reports("that no fault was injected", "idle", [/^no fault was injected/])
   reports("that the run failed", "failing", [/^the run failed: .*would not start/, /^no fault was injected/])
 })

@@ -13,6 +13,11 @@ export interface Setting {
   readonly seed: number
   /** The version for CI: a few seconds. The long one is what the table is made of. */
   readonly isShort: boolean
+  /**
+   * So many times its bound a recovery may take: 1, but 5 in the short version, which shares its machine with other tests. How fast it
+   * is, is what the long one measures.
+   */
+  readonly patience: number
 }
 
 export interface Outcome {

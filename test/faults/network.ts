@@ -79,7 +79,7 @@ const kinds = [
 
 export const body =
   (make: Effect.Effect<Place, unknown, Scope.Scope>) =>
-  ({ isShort }: Setting): Effect.Effect<Outcome, unknown, Scope.Scope> =>
+  ({ isShort, patience }: Setting): Effect.Effect<Outcome, unknown, Scope.Scope> =>
     Effect.gen(function*() {
       const rounds = isShort ? 1 : 2
       const order: Array<(typeof kinds)[number]> = []
@@ -230,7 +230,7 @@ export const body =
           })
         )
         recoveries.push(last - from)
-        if (kind !== "half-open" && last - from > recoveryWithinSeen) {
+        if (kind !== "half-open" && last - from > recoveryWithinSeen * patience) {
           violations.push(`I8: recovered ${last - from} ms after "${kind}", more than ${recoveryWithinSeen}`)
         }
       }

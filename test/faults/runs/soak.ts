@@ -53,7 +53,7 @@ export default {
   repetitions: 3,
   // The account of about 60,000 messages for four groups each is in it.
   memoryMiB: 700,
-  body: Effect.fnUntraced(function*({ isShort, seed }) {
+  body: Effect.fnUntraced(function*({ isShort, patience, seed }) {
     const millis = isShort ? 5_000 : Number(process.env["SOAK_MINUTES"] ?? 20) * 60_000
     const one = Effect.gen(function*() {
       return {
@@ -240,7 +240,7 @@ export default {
       faults++
       counts[fault.kind]!++
       if (took.length > 0) recoveries.push(Math.max(...took.map(([, millis]) => millis)))
-      const slow = took.filter(([, millis]) => millis > recoveryWithin)
+      const slow = took.filter(([, millis]) => millis > recoveryWithin * patience)
       if (slow.length > 0) {
         violations.push(
           `I8: after ${JSON.stringify(fault)}: ${slow.map(([what, millis]) => `${what} ${millis} ms`).join(", ")}`
