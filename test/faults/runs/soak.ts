@@ -5,7 +5,7 @@ import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
 import { happens, type Run, sound, until } from "../Run.ts"
 import { Ledger } from "../soak/Ledger.ts"
-import { type Event, Everything, type Job, recurring } from "../soak/load.ts"
+import { Done, type Event, Everything, type Job, recurring, Tasks, Work } from "../soak/load.ts"
 import * as Workers from "../Workers.ts"
 
 const lease = 1_000
@@ -145,10 +145,15 @@ export default {
     /** Until others have begun with what it was at. */
     const othersTakeOver = Effect.fnUntraced(function*(name: string, at: number) {
       const held = ledger.heldBy(name)
-      yield* until(
-        `others take over from ${name}: ${held.join(", ")}`,
-        Effect.sync(() => !held.some((key) => ledger.isStillHeldBy(name, key)))
-      )
+      const left = () => held.filter((key) => ledger.isStillHeldBy(name, key))
+      if (!(yield* happens(Effect.sync(() => left().length === 0), 60_000))) {
+        const pending = yield* Effect.forEach(
+          [Work, Done, Tasks],
+          (channel) => server.command("xinfo", "stream", `{${rotif.prefix}:0}:log:${channel.name}`, "full", 5)
+        )
+        violations.push(`nobody has taken over from ${name}: ${left().join(", ")}; ${JSON.stringify(pending)}`)
+        return []
+      }
       return held.length === 0 ? [] : [[`what ${name} held`, Date.now() - at] as const]
     })
 

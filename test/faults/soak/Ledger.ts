@@ -30,6 +30,7 @@ export class Ledger {
   readonly #buried = new Map(channels.map((channel) => [channel, new Set<string>()]))
   /** What a consumer has begun and not ended, by group and text. */
   readonly #begun = new Map<string, Handled>()
+  readonly #ended = new Set<string>()
   readonly #lately: Array<Handled> = []
   /** MiB that the steady process took, and its heap, in the order of time. */
   readonly rss: Array<number> = []
@@ -50,11 +51,14 @@ export class Ledger {
       case "cancelled":
         return void this.#cancelled.add(event.text)
       case "began":
-        return void this.#begun.set(keyOf(event), event)
+        // One that was too late begins what another one has ended: nobody has to take it over.
+        if (!this.#ended.has(keyOf(event))) this.#begun.set(keyOf(event), event)
+        return
       case "failed":
         return void this.#begun.delete(keyOf(event))
       case "handled":
         this.#begun.delete(keyOf(event))
+        this.#ended.add(keyOf(event))
         this.#lately.push(event)
         return this.#recorder(event.channel).handled(event)
       case "buried":
