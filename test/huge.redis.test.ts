@@ -24,38 +24,42 @@ const heldBytes = Effect.sync(() => {
 })
 
 describe("huge entries of another program", () => {
-  it.live("are handled or become dead letters, among ordinary messages; their memory is released", () =>
-    Effect.gen(function*() {
-      const server = yield* RedisServer.make()
-      // Made in the server: nothing of it is in this process before it is read.
-      const write = (lua: string) =>
-        server.command("eval", `redis.call("xadd", KEYS[1], "*", ${lua}) return 1`, 1, "{rotif:0}:log:texts")
-      yield* Effect.gen(function*() {
-        const seen = yield* Queue.unbounded<string>()
-        const dead = yield* Queue.unbounded<unknown>()
-        const before = yield* heldBytes
-        yield* Publisher.publish(Text, "first")
-        yield* write(`"i", "fits", "p", '"' .. string.rep("x", ${large}) .. '"'`)
-        yield* Publisher.publish(Text, "second")
-        // As JSON this is six times as long, and no string any more.
-        yield* write(`"foreign", string.rep("\\0", ${huge})`)
-        yield* Publisher.publish(Text, "third")
-        yield* DeadLetters.subscribe(Text, {
-          handler: ({ failure, payload }) =>
-            Queue.offer(dead, [failure.reason, failure.message, Result.isFailure(payload)])
-        })
-        yield* Subscription.make(Text, {
-          group: "g",
-          concurrency: 1,
-          handler: ({ payload }) => Queue.offer(seen, payload.length === large ? "large" : payload)
-        })
-        assert.deepStrictEqual(yield* Queue.takeN(seen, 4), ["first", "large", "second", "third"])
-        assert.deepStrictEqual(yield* Queue.take(dead), ["decode", "the entry has no payload field", true])
-        yield* Publisher.publish(Text, "later")
-        assert.strictEqual(yield* Queue.take(seen), "later")
-        yield* until("memory is released", Effect.map(heldBytes, (bytes) => bytes < before + huge / 2))
-      }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: server.url })))
-    }).pipe(Effect.scoped), 60_000)
+  it.live(
+    "are handled or become dead letters, among ordinary messages; their memory is released",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* RedisServer.make()
+        // Made in the server: nothing of it is in this process before it is read.
+        const write = (lua: string) =>
+          server.command("eval", `redis.call("xadd", KEYS[1], "*", ${lua}) return 1`, 1, "{rotif:0}:log:texts")
+        yield* Effect.gen(function*() {
+          const seen = yield* Queue.unbounded<string>()
+          const dead = yield* Queue.unbounded<unknown>()
+          const before = yield* heldBytes
+          yield* Publisher.publish(Text, "first")
+          yield* write(`"i", "fits", "p", '"' .. string.rep("x", ${large}) .. '"'`)
+          yield* Publisher.publish(Text, "second")
+          // As JSON this is six times as long, and no string any more.
+          yield* write(`"foreign", string.rep("\\0", ${huge})`)
+          yield* Publisher.publish(Text, "third")
+          yield* DeadLetters.subscribe(Text, {
+            handler: ({ failure, payload }) =>
+              Queue.offer(dead, [failure.reason, failure.message, Result.isFailure(payload)])
+          })
+          yield* Subscription.make(Text, {
+            group: "g",
+            concurrency: 1,
+            handler: ({ payload }) => Queue.offer(seen, payload.length === large ? "large" : payload)
+          })
+          assert.deepStrictEqual(yield* Queue.takeN(seen, 4), ["first", "large", "second", "third"])
+          assert.deepStrictEqual(yield* Queue.take(dead), ["decode", "the entry has no payload field", true])
+          yield* Publisher.publish(Text, "later")
+          assert.strictEqual(yield* Queue.take(seen), "later")
+          yield* until("memory is released", Effect.map(heldBytes, (bytes) => bytes < before + huge / 2))
+        }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: server.url })))
+      }).pipe(Effect.scoped),
+    60_000
+  )
 
   it("are no messages when nothing could be done with them, and keep their beginning", () => {
     const long = "x".repeat(2 ** 26)
