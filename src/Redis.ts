@@ -413,6 +413,9 @@ const check = (origin: Origin, options: Options): void => {
 
 const utf8 = { replyEncoding: "utf8" } as const
 
+/** Large commands go alone: together they may be longer than a string can be. */
+const longestWrite = 2 ** 26
+
 const destroy = (client: Client): void => {
   // Also ends the connections to Sentinels; the socket itself would wait for the other side.
   client.disconnect()
@@ -427,7 +430,9 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
   const collector = {
     isPipeline: true,
     write: (part: string | Buffer) => {
-      text += part.toString()
+      const more = part.toString()
+      if (text.length + more.length > longestWrite) flush()
+      text += more
     },
     destination: { redis: client }
   } as const

@@ -271,17 +271,31 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   readonly middleware: Middleware.Program
 }>()("rotif/Subscriptions") {}
 
+/** These and no more: the options of a layer, which they are taken from, also have the passwords of its connections. */
+const defaultsOf = (options: Defaults): { readonly [K in keyof Required<Defaults>]: Defaults[K] } => ({
+  groupName: options.groupName,
+  consumerName: options.consumerName,
+  concurrency: options.concurrency,
+  lease: options.lease,
+  blockInterval: options.blockInterval,
+  drainTimeout: options.drainTimeout,
+  maxRetries: options.maxRetries,
+  retryDelay: options.retryDelay,
+  retry: options.retry,
+  maxCrashes: options.maxCrashes
+})
+
 /**
  * The registry of running subscriptions as a layer.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layerRegistry = (defaults?: Defaults): Layer.Layer<Subscriptions> =>
+export const layerRegistry = (defaults: Defaults = {}): Layer.Layer<Subscriptions> =>
   Layer.effect(
     Subscriptions,
     Effect.map(Middleware.Program, (middleware) => ({
-      defaults: defaults ?? {},
+      defaults: defaultsOf(defaults),
       running: new Set<Subscription>(),
       watched: new WeakMap<Subscription, Watched>(),
       middleware

@@ -22,6 +22,9 @@ const limit = 10_000
 
 type Attempt = Effect.Effect<unknown, unknown, Rotif.Services>
 const publish = (options: Publisher.PublishOptions, payload = "a"): Attempt => Publisher.publish(Text, payload, options)
+/** As a program without types may call it. */
+const inTemplate = (params: object): Attempt =>
+  Publisher.publish(Template, "a", { params: params as { readonly user: string } })
 const subscribe = (options: object): Attempt =>
   Effect.scoped(Subscription.make(Text, { group: "g", handler: () => Effect.void, ...options }))
 
@@ -46,6 +49,14 @@ const rows: ReadonlyArray<readonly [what: string, within: Attempt, beyond: Attem
     Publisher.publish(Template, "a", { params: { user: long(limit - 6) } }),
     "PayloadTooLarge"
   ],
+  ["params that are missing", inTemplate({ user: "u" }), inTemplate({}), "InvalidParams"],
+  [
+    "params that the template has not",
+    inTemplate({ user: "u" }),
+    inTemplate({ user: "u", more: "x" }),
+    "InvalidParams"
+  ],
+  ["params that are empty", inTemplate({ user: "u" }), inTemplate({ user: "" }), "InvalidParams"],
   ["id", publish({ id: long(512) }), publish({ id: long(513) }), "InvalidPublishOptions"],
   [
     "throttle key",
@@ -124,13 +135,33 @@ describe("limits", () => {
         transactional: true,
         handler: Effect.fnUntraced(function*() {
           const key = yield* Transaction.key("k")
+          const fields = yield* Transaction.key("h")
           yield* Queue.offer(seen, tagOf(yield* Effect.exit(Transaction.set(key + long(4096), ""))))
-          for (let n = 0; n < 500; n++) yield* Effect.orDie(Transaction.set(key, ""))
+          yield* Queue.offer(seen, tagOf(yield* Effect.exit(Transaction.hset(fields, headers(1001)))))
+          yield* Queue.offer(seen, tagOf(yield* Effect.exit(Transaction.hset(fields, headers(1000)))))
+          for (let n = 1; n < 500; n++) yield* Effect.orDie(Transaction.set(key, ""))
           yield* Queue.offer(seen, tagOf(yield* Effect.exit(Transaction.set(key, ""))))
         })
       })
       yield* Publisher.publish(Text, "a")
-      assert.deepStrictEqual(yield* Queue.takeN(seen, 2), ["KeyRefused", "TransactionTooLarge"])
+      assert.deepStrictEqual(yield* Queue.takeN(seen, 4), ["KeyRefused", "KeyRefused", "none", "TransactionTooLarge"])
+    }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))
+
+  it.effect("of what exactlyOnce makes its key of", () =>
+    Effect.gen(function*() {
+      const handled = yield* Queue.unbounded<string>()
+      const dead = yield* Queue.unbounded<string | undefined>()
+      yield* DeadLetters.subscribe(Text, { handler: ({ failure }) => Queue.offer(dead, failure.errorTag) })
+      yield* Subscription.make(Text, {
+        group: "g",
+        maxRetries: 0,
+        exactlyOnce: { key: ({ payload }) => payload },
+        handler: ({ payload }) => Queue.offer(handled, payload)
+      })
+      yield* Publisher.publish(Text, long(513))
+      assert.strictEqual(yield* Queue.take(dead), "InvalidKey")
+      yield* Publisher.publish(Text, long(512))
+      assert.strictEqual(yield* Queue.take(handled), long(512))
     }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))
 
   it.effect("of what is kept of a failure: a huge error is cut", () =>

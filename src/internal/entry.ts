@@ -189,6 +189,38 @@ const historyOf = (value: unknown): ReadonlyArray<PastFailure> | undefined => {
 /** How many earlier failures a letter keeps. */
 export const historyLength = 10
 
+/**
+ * How long an entry of a log may be, in characters; none of ours is longer. Strings of Node end at 2^29, and so do values of Redis, in
+ * bytes: what another program has written could be read otherwise and not be moved, and its group would read it again for ever.
+ */
+const longestEntry = 2 ** 27
+/** What was moved from a log has a description besides. */
+const longestMoved = 2 ** 28
+/** An id is written as JSON, in which one character may be six. */
+const longestId = 2 ** 20
+/** What is kept of the fields of what is no message: as JSON it may be six times as long. */
+const keptFields = 2 ** 20
+
+const lengthOf = (fields: ReadonlyArray<string>): number => {
+  let length = 0
+  for (const field of fields) length += field.length
+  return length
+}
+
+/** The fields as JSON, or the beginning of them. */
+const fieldsAsPayload = (fields: ReadonlyArray<string>): string => {
+  // In JSON an empty field has three characters, too.
+  if (lengthOf(fields) + fields.length <= keptFields) return JSON.stringify(fields)
+  const kept: Array<string> = []
+  let room = keptFields
+  for (const field of fields) {
+    if (room <= 0) break
+    kept.push(field.slice(0, room))
+    room -= field.length + 1
+  }
+  return JSON.stringify(kept)
+}
+
 const malformed = (position: string, fields: ReadonlyArray<string>, problem: string): Entry => ({
   id: position,
   headers: none,
@@ -198,7 +230,7 @@ const malformed = (position: string, fields: ReadonlyArray<string>, problem: str
   deliveries: 0,
   crashes: 0,
   origin: position,
-  payload: JSON.stringify(fields),
+  payload: fieldsAsPayload(fields),
   malformed: problem
 })
 
@@ -234,6 +266,10 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     }
   }
   if (payload === undefined) return malformed(position, fields, "the entry has no payload field")
+  if (lengthOf(fields) > (meta === undefined ? longestEntry : longestMoved)) {
+    return malformed(position, fields, "the entry is too long for a message")
+  }
+  if (id !== undefined && id.length > longestId) return malformed(position, fields, "the entry's id is too long")
   if (meta !== undefined) {
     const known = parseObject(meta)
     if (known === undefined || typeof known["i"] !== "string") {

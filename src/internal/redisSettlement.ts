@@ -9,7 +9,7 @@ import * as Entry from "./entry.ts"
 import * as RedisAck from "./redisAck.ts"
 import type { Keys } from "./keys.ts"
 import { waitingMember } from "./keys.ts"
-import { chunked, describe, Lease, type Source, surelyHeld } from "./redisLease.ts"
+import { chunked, describe, Lease, portioned, type Source, surelyHeld } from "./redisLease.ts"
 import type { RedisMarks } from "./redisMarks.ts"
 import { renew as renewScript } from "./scripts/renew.ts"
 import { settle } from "./scripts/settle.ts"
@@ -51,7 +51,7 @@ export const make = (setup: {
     describeItem: (lease: Lease) => ReadonlyArray<string | number>
   ) {
     const refused: Array<Delivery> = []
-    for (const chunk of chunked(leases, deliveriesPerCall)) {
+    for (const chunk of portioned(leases, deliveriesPerCall)) {
       for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         settle,

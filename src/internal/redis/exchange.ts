@@ -98,7 +98,7 @@ class Exchange {
     clearTimeout(this.expiry)
     this.expiry = setTimeout(
       () => this.finish(link.problem(name)),
-      this.timeoutMillis - (performance.now() - this.startedAt)
+      Math.max(0, this.timeoutMillis - (performance.now() - this.startedAt))
     )
     this.stopWaiting = link.wait(name, (failure) => failure === undefined ? this.run() : this.finish(failure))
   }

@@ -48,7 +48,7 @@ export interface Script {
 
 const textLimit = 300
 
-/** The message of an error of ioredis, Node or the server; no arguments of commands, no user info of URLs. */
+/** The message of an error of ioredis, Node or the server; no arguments of commands, no user info of URLs, no values of options. */
 export const messageOf = (error: unknown): string => {
   const text = error instanceof AggregateError
     // Node tries every address of a host name; the summary itself has no message.
@@ -61,6 +61,8 @@ export const messageOf = (error: unknown): string => {
   return text
     // "ERR unknown command 'x', with args beginning with: 'secret' …"
     .replace(/,? ?with args beginning with.*$/s, "")
+    // "The "options.ticketKeys" property must be … Received type string ('secret')"
+    .replace(/\.? Received .*$/s, "")
     .replace(/\/\/[^\s/@]*@/g, "//")
     .slice(0, textLimit)
 }
