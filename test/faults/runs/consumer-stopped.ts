@@ -6,6 +6,7 @@ import { Effect, Random } from "effect"
 import { Rotif } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import { effectsOf } from "../Mix.ts"
+import { pendingOf } from "../pending.ts"
 import { type Handled, Recorder } from "../Recorder.ts"
 import { type Run, settled, sound, until } from "../Run.ts"
 import { type Job, Work } from "../worker.ts"
@@ -58,18 +59,18 @@ export default {
       for (const { after, more, victim } of plan) {
         yield* Effect.sleep(after)
         const worker = workers[victim]!
-        const [other] = [0, 1].filter((process) => process !== victim).map((process) => consumersOf(process))
         yield* worker.kill("SIGSTOP")
         const at = Date.now()
-        const taken = () =>
-          other!.map(({ name }) =>
-            recorder.deliveries.find((one) => one.at >= at && one.consumer === name && one.deliveryCount > 1)?.at
-          )
-        yield* until(
-          "another consumer of each group took over what the stopped one held",
-          Effect.sync(() => !taken().includes(undefined))
+        const held = Effect.map(
+          Effect.forEach(
+            consumersOf(victim),
+            ({ group, name }) => pendingOf(server, name, [["{frozen:0}:log:work", group]])
+          ),
+          (each) => each.flat()
         )
-        recoveries.push(Math.max(...taken().map((when) => when! - at)))
+        const before = yield* held
+        yield* until(`others took over ${before.join(", ")}`, Effect.map(held, (left) => left.length === 0))
+        if (before.length > 0) recoveries.push(Date.now() - at)
         yield* Effect.sleep(more)
         const contAt = Date.now()
         yield* worker.kill("SIGCONT")

@@ -3,9 +3,10 @@ import { Effect, Random } from "effect"
 import { Rotif, Scheduler, Stats } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
+import { pendingOf } from "../pending.ts"
 import { happens, type Run, sound, until } from "../Run.ts"
 import { Ledger } from "../soak/Ledger.ts"
-import { Done, type Event, Everything, type Job, recurring, Tasks, Work } from "../soak/load.ts"
+import { crewStreams, type Event, Everything, type Job, recurring } from "../soak/load.ts"
 import * as Workers from "../Workers.ts"
 
 const lease = 1_000
@@ -143,19 +144,14 @@ export default {
       return took
     })
 
-    /** Until others have begun with what it was at. */
+    /** Until others have what it held. */
     const othersTakeOver = Effect.fnUntraced(function*(name: string, at: number) {
-      const held = ledger.heldBy(name)
-      const left = () => held.filter((key) => ledger.isStillHeldBy(name, key))
-      if (!(yield* happens(Effect.sync(() => left().length === 0), 60_000))) {
-        const pending = yield* Effect.forEach(
-          [Work, Done, Tasks],
-          (channel) => server.command("xinfo", "stream", `{${rotif.prefix}:0}:log:${channel.name}`, "full", 5)
-        )
-        violations.push(`nobody has taken over from ${name}: ${left().join(", ")}; ${JSON.stringify(pending)}`)
-        return []
+      const held = pendingOf(server, name, crewStreams(rotif.prefix))
+      const before = yield* held
+      if (!(yield* happens(Effect.map(held, (left) => left.length === 0), 60_000))) {
+        violations.push(`nobody has taken over from ${name}: ${(yield* held).join(", ")}`)
       }
-      return held.length === 0 ? [] : [[`what ${name} held`, Date.now() - at] as const]
+      return before.length === 0 ? [] : [[`what ${name} held`, Date.now() - at] as const]
     })
 
     const inject = Effect.fnUntraced(function*({ kind, lasts, victim }: (typeof plan)[number]) {

@@ -28,9 +28,6 @@ export class Ledger {
   readonly #of = new Map(channels.map((channel) => [channel, new Recorder()]))
   readonly #cancelled = new Set<string>()
   readonly #buried = new Map(channels.map((channel) => [channel, new Set<string>()]))
-  /** What a consumer has begun and not ended, by group and text. */
-  readonly #begun = new Map<string, Handled>()
-  readonly #ended = new Set<string>()
   readonly #lately: Array<Handled> = []
   /** MiB that the steady process took, and its heap, in the order of time. */
   readonly rss: Array<number> = []
@@ -50,15 +47,7 @@ export class Ledger {
         return this.#recorder(event.channel).unsure(event.text)
       case "cancelled":
         return void this.#cancelled.add(event.text)
-      case "began":
-        // One that was too late begins what another one has ended: nobody has to take it over.
-        if (!this.#ended.has(keyOf(event))) this.#begun.set(keyOf(event), event)
-        return
-      case "failed":
-        return void this.#begun.delete(keyOf(event))
       case "handled":
-        this.#begun.delete(keyOf(event))
-        this.#ended.add(keyOf(event))
         this.#lately.push(event)
         return this.#recorder(event.channel).handled(event)
       case "buried":
@@ -71,15 +60,6 @@ export class Ledger {
 
   get messages(): number {
     return channels.reduce((sum, channel) => sum + this.#recorder(channel).messages, 0)
-  }
-
-  /** What a consumer is at; each is called back in when another one has begun with it, or ended it. */
-  heldBy(consumer: string): ReadonlyArray<string> {
-    return [...this.#begun].filter(([, begun]) => begun.consumer === consumer).map(([key]) => key)
-  }
-
-  isStillHeldBy(consumer: string, key: string): boolean {
-    return this.#begun.get(key)?.consumer === consumer
   }
 
   /** From here on `firstSince` looks. */

@@ -42,6 +42,12 @@ export const groupsOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   [Promised.name]: ["all", "promise"]
 }
 
+/** Where the groups of the crew read. */
+export const crewStreams = (prefix: string) =>
+  ([[Work, "plain"], [Work, "once"], [Tasks, "tx"], [Done, "done"]] as const).flatMap(([{ name }, group]) =>
+    [`{${prefix}:0}:log:${name}`, `{${prefix}:0}:retry:${group}:${name}`].map((stream) => [stream, group] as const)
+  )
+
 export const recurring = { key: "tick", everyMillis: 1_000 }
 
 /** What the transactions count, once for each task. */
@@ -69,8 +75,6 @@ export type Event =
   /** From here on it may be delivered, or not. */
   | { readonly event: "unsure"; readonly channel: string; readonly text: string }
   | { readonly event: "cancelled"; readonly channel: string; readonly text: string }
-  | { readonly event: "began" } & Handled
-  | { readonly event: "failed" } & Handled
   | { readonly event: "handled" } & Handled
   /** The clerk is about to delete this dead letter. */
   | { readonly event: "buried"; readonly group: string; readonly channel: string; readonly text: string }

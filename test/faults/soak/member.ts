@@ -159,11 +159,8 @@ const handle = (job: Job) => (message: Delivered) =>
 const tryToHandle = (job: Job) =>
   Effect.fnUntraced(function*(message: Delivered) {
     const { attempt, payload: { kind } } = message
-    // One that has expired when it comes again does not begin again.
-    if (kind !== "brief") say({ event: "began", ...aboutOf(job, message) })
     yield* Effect.sleep(20)
     if (kind === "flaky" && attempt < 3 || kind === "doomed" || kind === "final") {
-      say({ event: "failed", ...aboutOf(job, message) })
       return yield* kind === "flaky" ? new Flaky() : kind === "doomed" ? new Doomed() : new Final()
     }
     say({ event: "handled", ...aboutOf(job, message) })
