@@ -30,9 +30,12 @@ for i = 1, #KEYS do
   end
 end
 -- What another program has brought to the last possible position takes nothing more.
+local targets = {}
 for i = 7, #ARGV, 8 do
-  local target = ARGV[i] == 'dead' and dead or string.sub(ARGV[i], 1, 5) == 'ready' and retry
-  if target and redis.call('EXISTS', target) == 1 and redis.call('XINFO', 'STREAM', target)[8] == '18446744073709551615-18446744073709551615' then
+  if ARGV[i] == 'dead' then targets[dead] = true elseif string.sub(ARGV[i], 1, 5) == 'ready' then targets[retry] = true end
+end
+for target in pairs(targets) do
+  if redis.call('EXISTS', target) == 1 and redis.call('XINFO', 'STREAM', target)[8] == '18446744073709551615-18446744073709551615' then
     return redis.error_reply('ERR ' .. target .. ' has no position left')
   end
 end
