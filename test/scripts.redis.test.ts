@@ -114,6 +114,7 @@ const handedOut = (...owners: ReadonlyArray<string>): ReadonlyArray<ReadonlyArra
 ]
 const logged = (...numbers: ReadonlyArray<number>) => numbers.map((n) => [`${n}-0`, "i", `m${n}`, "p", "x"])
 
+const lastPosition = "18446744073709551615-18446744073709551615"
 const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts"]
 const settleArgs = ["g", "c", "ch", "events"]
 const trimArgs = (
@@ -574,7 +575,25 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         dead: ["mine", "stays"],
         log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [["1-0", "c", 1, "old"]] } } }
       }
-    }
+    },
+    ...(["dead", "retry"] as const).map((target): Case => ({
+      does: `keeps what cannot go to the ${target} stream, which has no position left`,
+      seed: [...handedOut("c", "c"), ["xadd", `$${target}`, lastPosition, "a", "b"]],
+      keys: settleKeys,
+      args: [
+        ...settleArgs,
+        ...["1-0", 1, "ack", "", "", "", "", ""],
+        ...["2-0", 1, target === "dead" ? "dead" : "ready+", "", "two", "x", "", ""]
+      ],
+      reply: `ERR ${target} has no position left`,
+      after: {
+        [target]: { entries: [[lastPosition, "a", "b"]] },
+        log: {
+          entries: logged(1, 2),
+          groups: { g: { at: "2-0", consumers: 1, pending: [["1-0", "c", 1, "old"], ["2-0", "c", 1, "old"]] } }
+        }
+      }
+    }))
   ],
   sources: [
     {
