@@ -84,12 +84,13 @@ const kinds = {
 
 type Kind = keyof typeof kinds
 
-const samples = Object.fromEntries(
-  Object.keys(kinds).map((kind) => [kind, { publish: [], drain: [] }])
-) as unknown as Record<
-  Kind,
-  { publish: Array<Cost>; drain: Array<Cost> }
->
+const none = () => ({ publish: [] as Array<Cost>, drain: [] as Array<Cost> })
+const samples: Record<Kind, ReturnType<typeof none>> = {
+  plain: none(),
+  exactlyOnce: none(),
+  "plain + publish": none(),
+  transactional: none()
+}
 
 const median = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
 const medianOf = (costs: ReadonlyArray<Cost>, key: keyof Cost) => median(costs.map((cost) => cost[key]))

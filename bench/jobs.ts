@@ -74,7 +74,7 @@ export type Unplaced = WithoutPort<Job>
 /** A row of the report: the same work for several peers. */
 export interface Workload {
   readonly name: string
-  /** How often it is measured at most: what comes out the same each time need not be repeated. */
+  /** How often it is measured at most: what takes minutes is not repeated. */
   readonly repetitions?: number
   readonly jobs: ReadonlyArray<Unplaced>
 }

@@ -96,11 +96,17 @@ const nothing: Looked = {
   recurring: 0
 }
 
-const plus = (looked: Looked, more: Partial<Looked> | undefined): Looked => {
-  const out: Record<string, number> = { ...looked }
-  for (const [name, count] of Object.entries(more ?? {})) out[name] = (out[name] ?? 0) + count
-  return out as unknown as Looked
-}
+const plus = (looked: Looked, more: Partial<Looked> = {}): Looked => ({
+  keys: looked.keys + (more.keys ?? 0),
+  channels: looked.channels + (more.channels ?? 0),
+  groups: looked.groups + (more.groups ?? 0),
+  pending: looked.pending + (more.pending ?? 0),
+  ready: looked.ready + (more.ready ?? 0),
+  waiting: looked.waiting + (more.waiting ?? 0),
+  bodies: looked.bodies + (more.bodies ?? 0),
+  letters: looked.letters + (more.letters ?? 0),
+  recurring: looked.recurring + (more.recurring ?? 0)
+})
 
 /** So many are judged at a time. */
 const judgedAtOnce = 8

@@ -178,7 +178,7 @@ class Live implements Envelope {
   }
 }
 
-/** Makes the message of a delivery; `payload` is what its channel's schema made of it. */
+/** Makes the message of a delivery; `payload` is what its channel's schema made of it, which no compiler can see: hence the cast. */
 export const makeUnsafe = <S extends Channel.Source>(
   held: Held,
   payload: unknown,
@@ -196,4 +196,6 @@ export const makeUnsafe = <S extends Channel.Source>(
 export const replace = <M extends Envelope & { readonly payload: unknown }>(
   message: M,
   changes: Changes<M["payload"]>
-): M => message instanceof Live ? message.with(changes) as unknown as M : { ...message, ...changes }
+): M =>
+  // `M` is `Live` there, with whatever payload: `Changes` has the type of it.
+  message instanceof Live ? message.with(changes) as unknown as M : { ...message, ...changes }

@@ -153,6 +153,7 @@ export type Any = AnyPublish | AnyProcess
 export const publish = <X extends Effect.Effect<Publisher.Receipt, unknown, unknown>>(
   wrap: (next: PublishNext) => (request: PublishRequest) => X
 ): Publish<Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>, Effect.Services<X>> =>
+  // The errors and services are in the type alone.
   ({ publish: wrap }) as unknown as Publish<
     Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>,
     Effect.Services<X>
@@ -190,6 +191,7 @@ export const providing = <Provides>() =>
 <X extends Effect.Effect<unknown, unknown, unknown>>(
   wrap: (next: ProcessNext<Provides>) => (message: AnyMessage) => X
 ): Process<Exclude<Effect.Error<X>, Types.unhandled>, Effect.Services<X>, Provides> =>
+  // The errors and services are in the type alone.
   ({ process: wrap }) as unknown as Process<
     Exclude<Effect.Error<X>, Types.unhandled>,
     Effect.Services<X>,
@@ -304,6 +306,7 @@ export const forChannel = <C extends Channel.Any, const Ms extends ReadonlyArray
   const before = publishOf(channel)
   const all = before === undefined ? middleware : [...middleware, before]
   const around = { publish: (next: PublishNext) => composePublish(all, next) }
+  // It is a `C` with a property more; what the middleware adds to its errors is in the type alone.
   return { ...channel, [ChannelMiddleware]: around } as unknown as ForChannel<C, Ms>
 }
 

@@ -478,6 +478,7 @@ export const make = Effect.fnUntraced(function*<
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
   }
 
+  // The chain is typed for any message, and its errors and services are in the type of the options alone: `attempt` has them again.
   const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
   const attempt = (border === undefined
     ? own

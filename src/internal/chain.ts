@@ -56,6 +56,7 @@ export const sides = <E1, R1, E2, R2>(
   }
 ) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
 
+/** Code of one side, likewise. */
 export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) as unknown as Process<E, R>
 
 /** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */

@@ -104,6 +104,7 @@ export const decodeOutbox = (fields: ReadonlyArray<string>): NewMessage | undefi
   return message === undefined || payload === undefined || typeof message["id"] !== "string"
       || typeof message["channel"] !== "string"
     ? undefined
+    // A transaction wrote it, out of a `NewMessage`.
     : { ...message, payload } as unknown as NewMessage
 }
 
