@@ -581,10 +581,10 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...handedOut("c", "c"), ["xadd", `$${target}`, lastPosition, "a", "b"]],
       keys: settleKeys,
       args: [
-        ...settleArgs,
-        ...["1-0", 1, "ack", "", "", "", "", ""],
-        ...["2-0", 1, target === "dead" ? "dead" : "ready+", "", "two", "x", "", ""]
-      ],
+        settleArgs,
+        ["1-0", 1, "ack", "", "", "", "", ""],
+        ["2-0", 1, target === "dead" ? "dead" : "ready+", "", "two", "x", "", ""]
+      ].flat(),
       reply: `ERR ${target} has no position left`,
       after: {
         [target]: { entries: [[lastPosition, "a", "b"]] },
