@@ -72,6 +72,8 @@ export class Held {
   phase: Phase = "waiting"
   /** Until when it may be handled, on this process's monotonic clock. */
   expiresAtMillis = Infinity
+  /** Until when nobody else can have it, in nanoseconds of the monotonic clock. */
+  leasedUntil: bigint
   /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
   startedAt: bigint | undefined
   isTimed = false
@@ -83,9 +85,10 @@ export class Held {
   /** Its acknowledgement is part of a transaction, and not the handler's to send. */
   isTransactional = false
 
-  constructor(delivery: Delivery, lane: Lane) {
+  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint) {
     this.delivery = delivery
     this.lane = lane
+    this.leasedUntil = leasedUntil
   }
 }
 
@@ -271,6 +274,7 @@ export const make = Effect.fnUntraced(function*<R>(
   /** About now, while handlers are being started. */
   let startingAt = clock.monotonicTimeNanosUnsafe()
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  const leaseNanos = BigInt(Math.ceil(membership.leaseMillis)) * 1_000_000n
   let running = 0
   let paused = false
   let closing = false
@@ -324,7 +328,9 @@ export const make = Effect.fnUntraced(function*<R>(
   const timed = (held: Held) => {
     const { startedAt } = held
     held.startedAt = undefined
-    if (startedAt !== undefined && held.isTimed) timing.record(Number(clock.monotonicTimeNanosUnsafe() - startedAt))
+    if (startedAt === undefined || !held.isTimed) return
+    startingAt = clock.monotonicTimeNanosUnsafe()
+    timing.record(Number(startingAt - startedAt))
   }
 
   /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
@@ -380,9 +386,20 @@ export const make = Effect.fnUntraced(function*<R>(
     if (pumping || head >= queue.length || running >= concurrency) return
     pumping = true
     startingAt = clock.monotonicTimeNanosUnsafe()
+    const overdue: Array<Held> = []
+    let stopped: Set<Lane> | undefined
     while (running < concurrency && head < queue.length && !paused && !closing) {
       const held = queue[head++]!
-      if (held.phase === "waiting") start(held)
+      if (held.phase !== "waiting") continue
+      // This process was frozen, or cut off: another one may be at it. The renewal tells; what came after it waits as well.
+      if (startingAt >= held.leasedUntil || stopped?.has(held.lane) === true) {
+        stopped = (stopped ?? new Set()).add(held.lane)
+        overdue.push(held)
+      } else start(held)
+    }
+    if (overdue.length > 0) {
+      queue = [...overdue, ...queue.slice(head)]
+      head = 0
     }
     if (head === queue.length) {
       queue = []
@@ -431,8 +448,9 @@ export const make = Effect.fnUntraced(function*<R>(
   const accept = (lane: Lane, deliveries: ReadonlyArray<Delivery>) => {
     const beginning = beginnings.get(lane)
     if (deliveries.length > 0) counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
+    const leasedUntil = clock.monotonicTimeNanosUnsafe() + leaseNanos
     for (const delivery of deliveries) {
-      const held = new Held(delivery, lane)
+      const held = new Held(delivery, lane, leasedUntil)
       lane.held.add(held)
       if (delivery.malformed !== undefined) {
         enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
@@ -509,9 +527,12 @@ export const make = Effect.fnUntraced(function*<R>(
     lane.isRenewalDue = true
     const held = new Map<Delivery, Held>()
     for (const one of lane.held) held.set(one.delivery, one)
+    const leasedUntil = clock.monotonicTimeNanosUnsafe() + leaseNanos
     const lost = held.size === 0 ? [] : yield* lane.member.renew([...held.keys()])
     lane.isRenewalDue = false
+    for (const one of held.values()) one.leasedUntil = leasedUntil
     for (const delivery of lost) lose(held.get(delivery)!)
+    pump()
   })
 
   const concluded = ({ held, resume }: Committing, outcome: Committed) => {

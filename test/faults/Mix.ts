@@ -67,7 +67,9 @@ export const start = Effect.fnUntraced(function*(options: {
   const missing = (from: number, to?: number) => {
     const texts = recorder.toldBetween(from, to)
     const handled = new Set(recorder.deliveries.map(({ group, text }) => `${group}\n${text}`))
-    return groups.flatMap((group) => texts.filter((text) => !handled.has(`${group}\n${text}`)))
+    return groups.flatMap((group) =>
+      texts.filter((text) => !handled.has(`${group}\n${text}`)).map((text) => `${text} for ${group}`)
+    )
   }
 
   return {

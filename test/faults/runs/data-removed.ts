@@ -62,7 +62,8 @@ export default {
         yield* Effect.sleep(after)
         yield* server.command(...fault.command)
         const at = Date.now()
-        if (fault.isLossy) lossyAt = at
+        // What was published in the same millisecond may have been there before.
+        if (fault.isLossy) lossyAt = at + 1
         recoveries.push(yield* mix.recovered(at))
         const entries = registered.get(fault.command[1] ?? "")
         if (entries !== undefined) {
