@@ -21,6 +21,7 @@ import * as Options from "./internal/promise/options.ts"
 import type { DlqQuery, Payload, PublishOptions, RotifConfig, SubscribeOptions } from "./internal/promise/options.ts"
 import { policyOf } from "./internal/promise/retrying.ts"
 import * as Sameness from "./internal/promise/sameness.ts"
+import * as Inspector from "./Inspector.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Redis from "./Redis.ts"
 import * as Rotif from "./Rotif.ts"
@@ -450,6 +451,16 @@ export class NotificationManager {
   getHealthStatus(): Promise<HealthStatus> {
     const running = () => this.getSubscriptions()
     return this.#run(Health.check(running)).catch((error: unknown) => Health.unhealthy(running(), error))
+  }
+
+  /** Looks for what cannot be in the data of the namespace, and changes nothing; see `Inspector.verify`. Times are in milliseconds. */
+  verify(options?: Inspector.Options): Promise<Inspector.Report> {
+    return this.#run(Inspector.verify(options))
+  }
+
+  /** Mends of it what can be mended without losing a message; see `Inspector.repair`. It may be called while everything runs. */
+  repair(options?: Inspector.Options): Promise<Inspector.Repair> {
+    return this.#run(Inspector.repair(options))
   }
 
   /**

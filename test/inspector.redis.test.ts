@@ -44,6 +44,27 @@ describe("Inspector: keys", () => {
       assert.strictEqual((yield* Inspector.repair(options)).left.length, 2)
     }))
 
+  broken("one of a channel that belongs to another shard", (server) =>
+    Effect.gen(function*() {
+      const broker = yield* Broker.Broker
+      yield* Publisher.publish(Text, "a")
+      const [home] = broker.shardsOf(Channel.selector(Text))
+      const away = Keys.make("rotif", 1 - home!)
+      assert.deepStrictEqual(yield* verify, [])
+      yield* server.command("xadd", away.log("texts"), "*", "i", "1", "p", "\"b\"")
+      yield* server.command("set", away.seen("texts", "i1"), "1-0", "px", long)
+      const found = yield* verify
+      assert.sameDeepMembers(
+        brief(found),
+        [away.log("texts"), away.seen("texts", "i1")].map((key) => it1("Misplaced", key, { channel: "texts" }))
+      )
+      for (const { message, repair, shard } of found) {
+        assert.match(message, new RegExp(`belongs to shard ${home}: .*number of shards`))
+        assert.deepStrictEqual({ repair, shard }, { repair: undefined, shard: 1 - home! })
+      }
+      assert.lengthOf((yield* Inspector.repair(options)).left, 2)
+    }), 2)
+
   broken("one of a wrong type", (server) =>
     Effect.gen(function*() {
       yield* server.command("set", keys.waiting, "x")

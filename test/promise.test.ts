@@ -208,6 +208,8 @@ describe("a server that goes and comes", () => {
         await manager.publish("a", "after")
         await manager.publish("a", "later", { delayMs: 10 })
         await until(() => seen.length === 3)
+        // While the server is still there.
+        await manager.stopAll()
       })
       assert.sameMembers(seen, ["before", "after", "later"])
     }).pipe(Effect.scoped))

@@ -18,12 +18,13 @@ export const long = 3_600_000
 /** A server with a namespace in it; nothing heals by itself. */
 export const broken = (
   name: string,
-  body: (server: RedisServer.RedisServer) => Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>
+  body: (server: RedisServer.RedisServer) => Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>,
+  shards?: number
 ) =>
   it.live(name, () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
-      const layer = Rotif.layer({ url: server.url, delayed: false, trimInterval: "1 hour" })
+      const layer = Rotif.layer({ url: server.url, delayed: false, trimInterval: "1 hour", shards })
       yield* body(server).pipe(Effect.scoped, Effect.provide(layer))
     }), 30_000)
 

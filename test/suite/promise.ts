@@ -685,6 +685,19 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         await new NotificationManager(config()).stopAll()
       })
 
+      it("verify and repair find nothing while everything is as it must be; a wrong option is told", async () => {
+        const manager = managed({ ...config(), maxRetries: 0 })
+        await manager.subscribe("a", () => Promise.reject(new Error("no")))
+        await manager.publish("a", 1)
+        await manager.publish("a", 2, { delayMs: 3_600_000 })
+        await until(async () => (await manager.getHealthStatus()).deadLetters === 1)
+        const { findings, isComplete, looked } = await manager.verify({ confirmAfter: 10 })
+        assert.deepStrictEqual([findings, isComplete], [[], true])
+        assert.deepInclude(looked, { channels: 1, groups: 1, waiting: 1, letters: 1 })
+        assert.deepInclude(await manager.repair({ confirmAfter: 10 }), { mended: [], left: [] })
+        assert.match((await failure(manager.verify({ limit: 0 }))).message, /limit/)
+      })
+
       it("getHealthStatus tells what runs and what was given up", async () => {
         const manager = managed({ ...config(), maxRetries: 0 })
         const subscription = await manager.subscribe("a", () => Promise.reject(new Error("no")))
