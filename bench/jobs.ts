@@ -74,8 +74,6 @@ export type Unplaced = WithoutPort<Job>
 /** A row of the report: the same work for several peers. */
 export interface Workload {
   readonly name: string
-  /** How often it is measured at most: what takes minutes is not repeated. */
-  readonly repetitions?: number
   readonly jobs: ReadonlyArray<Unplaced>
 }
 
@@ -210,7 +208,6 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
   for (const state of ["queued", "scheduled", "in flight", "left"] as const) {
     out.push({
       name: `memory, ${state}`,
-      repetitions: 1,
       jobs: peers.filter((peer) => peer !== "rawEach").map((peer) => ({
         kind: "memory",
         peer,

@@ -39,8 +39,7 @@ for (const workload of workloads(scale)) {
   console.log(`${workload.name} (${Math.round((performance.now() - started) / 1000)} s)`)
   const samples = new Map<string, Array<Figures>>()
   const failed = new Set<string>()
-  const rounds = Math.min(repetitions, workload.repetitions ?? repetitions)
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 0; round < repetitions; round++) {
     for (let turn = 0; turn < jobs.length; turn++) {
       const job = jobs[(round + turn) % jobs.length]!
       // What failed once is not waited for again.

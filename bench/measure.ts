@@ -84,7 +84,7 @@ const memory = async (
   open: Open,
   port: number,
   client: Redis,
-  { bytes, count, state }: Extract<Job, { kind: "memory" }>
+  { bytes, count, peer: name, state }: Extract<Job, { kind: "memory" }>
 ) => {
   // Redis keeps a histogram of some 20 KiB for every command it has ever seen: what is used the first time after a look is not memory of messages.
   await client.config("SET", "latency-tracking", "no")
@@ -134,7 +134,8 @@ const memory = async (
   if (state === "left") {
     await drain(peer, count, { concurrency: 100, waitMillis: 0, groups: 1, failures: 0 })
     // What is removed later is waited for; Rotif removes what is 10 seconds old, every 20 seconds.
-    const deadline = performance.now() + 40_000
+    const isRotif = name.startsWith("rotif") || name === "manager"
+    const deadline = performance.now() + (isRotif ? 40_000 : 10_000)
     after = await memoryOf(client)
     while (after > before + count && performance.now() < deadline) {
       await sleep(250)
