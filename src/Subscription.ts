@@ -10,8 +10,9 @@ import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
-import type { Counts, Final, Held, Settlement } from "./internal/consumer.ts"
+import type { Counts } from "./internal/consumer.ts"
 import * as Consumer from "./internal/consumer.ts"
+import { ackSettlement, type Final, type Held, holdSettlement, type Settlement } from "./internal/held.ts"
 import { isDone } from "./internal/done.ts"
 import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
@@ -443,7 +444,7 @@ export const make = Effect.fnUntraced(function*<
   const selector = Channel.selector(source)
   const decoderFor = Channel.decoderFor(source)
   const settled = Effect.succeed<Settlement>(
-    ackMode === "manual" ? Consumer.holdSettlement : Consumer.ackSettlement
+    ackMode === "manual" ? holdSettlement : ackSettlement
   )
 
   const border = program.process.length === 0 ? undefined : Chain.makeBorder()
@@ -500,11 +501,11 @@ export const make = Effect.fnUntraced(function*<
         Effect.ensuring(Effect.sync(transaction.close)),
         Effect.flatMap((): Effect.Effect<Settlement, CommitRefused> => {
           const { messages, writes } = transaction
-          if (messages.length === 0 && writes.length === 0) return Effect.succeed(Consumer.ackSettlement)
+          if (messages.length === 0 && writes.length === 0) return Effect.succeed(ackSettlement)
           return Effect.flatMap(
             consumer.commit(held, { messages, writes }),
             // By now the delivery has left this process, whichever way.
-            (outcome) => typeof outcome === "string" ? Effect.succeed(Consumer.holdSettlement) : Effect.fail(outcome)
+            (outcome) => typeof outcome === "string" ? Effect.succeed(holdSettlement) : Effect.fail(outcome)
           )
         })
       ) as Effect.Effect<Settlement, Failed, Needs>

@@ -6,7 +6,7 @@ import { Broker } from "rotif"
 import * as Promoter from "../src/internal/agents/promoter.ts"
 import { Pulse } from "../src/internal/agents/pulse.ts"
 import * as Ticker from "../src/internal/agents/ticker.ts"
-import { supervise } from "../src/internal/consumer.ts"
+import { supervise } from "../src/internal/supervise.ts"
 
 /** A broker that is away: every look fails, and what listens is counted. */
 const away = () => {

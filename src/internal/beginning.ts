@@ -4,7 +4,8 @@
  */
 import { Effect, Latch } from "effect"
 import type { Begun, BrokerError, Member } from "../Broker.ts"
-import type { Consumer, Final, Held } from "./consumer.ts"
+import type { Consumer } from "./consumer.ts"
+import type { Final, Held } from "./held.ts"
 
 /** The key of a delivery, or how it ends because it has none. */
 export type KeyOf<R> = (held: Held, consumer: Consumer) => Effect.Effect<string | Final, never, R>

@@ -5,114 +5,25 @@
  * confirmed; what is held is renewed, counts against the capacity, and is given back when the consumer ends. On the way of a
  * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
  */
-import { Cause, Duration, Effect, Exit, Fiber, Latch, Random, Scope } from "effect"
-import type {
-  Broker,
-  BrokerError,
-  Burial,
-  Commit,
-  CommitRefused,
-  Committed,
-  Delivery,
-  Failure,
-  Member,
-  Membership,
-  Requeue
-} from "../Broker.ts"
+import { Cause, Effect, Exit, Fiber, Latch, Scope } from "effect"
+import type { Broker, BrokerError, Commit, CommitRefused, Delivery, Membership } from "../Broker.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
 import { pretty } from "./failure.ts"
+import {
+  duplicateSettlement,
+  expiredSettlement,
+  type Final,
+  Held,
+  type Lane,
+  later,
+  release,
+  type Settled,
+  type Settlement
+} from "./held.ts"
+import * as Settling from "./settling.ts"
+import { slowest, supervise } from "./supervise.ts"
 import { type Processing, Timing } from "./timing.ts"
-
-/** How a delivery ends. */
-export type Final =
-  | { readonly _tag: "Ack"; readonly isExpired?: true; readonly isDuplicate?: true }
-  | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
-  | { readonly _tag: "Bury"; readonly failure: Failure }
-
-/** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
-export type Settlement = Final | { readonly _tag: "Hold" }
-
-export const ackSettlement: Final = { _tag: "Ack" }
-const expiredSettlement: Final = { _tag: "Ack", isExpired: true }
-const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
-export const holdSettlement: Settlement = { _tag: "Hold" }
-
-export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
-  _tag: "Requeue",
-  delayMillis: 0,
-  attempt: delivery.attempt,
-  isRetry: false
-})
-
-/** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
-const later = (delivery: Delivery, leaseMillis: number): Final => ({
-  ...release(delivery),
-  delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
-})
-
-/** The longest a message may wait for its next attempt: ten years. */
-const longestDelayMillis = 315_576_000_000
-
-/** A delay as the backend wants it, whatever a policy answers. */
-export const delayMillisOf = (delay: Duration.Input): number => {
-  const millis = Duration.toMillis(delay)
-  return millis > 0 ? Math.min(millis, longestDelayMillis) : 0
-}
-
-/** What became of a settlement: `lost` when another member had the delivery by then. */
-export type Settled = "done" | "lost"
-
-type Phase = "waiting" | "running" | "open" | "settling" | "gone"
-
-/** A delivery in the hands of this process. */
-export class Held {
-  readonly delivery: Delivery
-  readonly lane: Lane
-  phase: Phase = "waiting"
-  /** Until when it may be handled, on this process's monotonic clock. */
-  expiresAtMillis = Infinity
-  /** Until when nobody else can have it, in nanoseconds of the monotonic clock. */
-  leasedUntil: bigint
-  /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
-  startedAt: bigint | undefined
-  isTimed = false
-  fiber: Fiber.Fiber<Settlement> | undefined
-  outcome: Settled | undefined
-  waiters: Array<(outcome: Settled) => void> | undefined
-  /** What was made of it to find its key, for the handler. */
-  prepared: unknown
-  /** Its acknowledgement is part of a transaction, and not the handler's to send. */
-  isTransactional = false
-
-  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint) {
-    this.delivery = delivery
-    this.lane = lane
-    this.leasedUntil = leasedUntil
-  }
-}
-
-interface Lane {
-  readonly member: Member
-  readonly held: Set<Held>
-  readonly capacity: Latch.Latch
-  readonly settlements: Latch.Latch
-  readonly pulse: Pulse
-  isRenewalDue: boolean
-  outbox: Array<Pending>
-  commits: Array<Committing>
-}
-
-interface Pending {
-  readonly held: Held
-  readonly settlement: Final
-}
-
-interface Committing {
-  readonly held: Held
-  readonly commit: Commit
-  readonly resume: (outcome: Settled | CommitRefused) => void
-}
 
 /** Counts since the consumer started, of this process. */
 export interface Counts {
@@ -190,56 +101,9 @@ export interface Consumer {
 /** How long the end of a consumer waits for handlers that were interrupted, and for its last settlements. */
 const endMillis = 5_000
 
-const slowest = 2_000
-
 /** So many handlers are timed, then one in so many. */
 const alwaysTimed = 1_000
 const timedOneIn = 8
-
-/**
- * Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. What the body
- * itself has waited, for a connection, is part of the pause: it must not sleep when that is back.
- */
-export const supervise = <R>(
-  name: string,
-  body: Effect.Effect<void, BrokerError, R>,
-  pulse?: Pulse
-): Effect.Effect<never, never, R> =>
-  Effect.suspend(() => {
-    let failures = 0
-    let beganAt = 0n
-    const timed = Effect.clockWith((clock) => {
-      beganAt = clock.monotonicTimeNanosUnsafe()
-      return body
-    })
-    return Effect.forever(
-      Effect.matchCauseEffect(timed, {
-        onSuccess: () =>
-          Effect.sync(() => {
-            failures = 0
-            pulse?.turn(true)
-          }),
-        onFailure: (cause) =>
-          Effect.gen(function*() {
-            failures++
-            pulse?.turn(false)
-            // 1, 2, 4, 8, …: a long outage fills no log.
-            if ((failures & (failures - 1)) === 0) {
-              yield* Effect.logWarning(
-                `rotif: ${name} failed ${failures} times in a row, trying again`,
-                pretty(cause)
-              )
-            }
-            const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
-            const pause = (yield* Random.next) * longest
-            const waited = yield* Effect.clockWith((clock) =>
-              Effect.succeed(Number(clock.monotonicTimeNanosUnsafe() - beganAt) / 1e6)
-            )
-            yield* Effect.sleep(10 + Math.max(0, pause - waited))
-          })
-      })
-    )
-  })
 
 export const make = Effect.fnUntraced(function*<R>(
   options: Options<R>
@@ -535,94 +399,7 @@ export const make = Effect.fnUntraced(function*<R>(
     pump()
   })
 
-  const concluded = ({ held, resume }: Committing, outcome: Committed) => {
-    if (held.phase === "gone") return
-    if (outcome === "lost") {
-      lose(held)
-    } else if (outcome === "done") {
-      counts.processed++
-      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
-      drop(held, "done")
-    } else if (held.fiber === undefined) {
-      // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
-      enqueue(held, release(held.delivery))
-    } else {
-      held.phase = "running"
-    }
-    resume(outcome)
-  }
-
-  const settleBatch = Effect.fnUntraced(function*(lane: Lane) {
-    yield* lane.settlements.await
-    lane.settlements.closeUnsafe()
-    // What finishes in this turn of the event loop goes into the same batch.
-    yield* Effect.yieldNow
-    const batch = lane.outbox
-    lane.outbox = []
-    const acks: Array<Pending> = []
-    const requeues: Array<Pending> = []
-    const burials: Array<Pending> = []
-    for (const item of batch) {
-      // A lease that was lost while its settlement waited.
-      if (item.held.phase === "gone") continue
-      if (item.settlement._tag === "Ack") acks.push(item)
-      else if (item.settlement._tag === "Requeue") requeues.push(item)
-      else burials.push(item)
-    }
-    let failure: BrokerError | undefined
-    const send = Effect.fnUntraced(function*(
-      items: ReadonlyArray<Pending>,
-      effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-    ) {
-      if (items.length === 0) return
-      const result = yield* Effect.result(effect())
-      if (result._tag === "Failure") {
-        // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
-        failure = result.failure
-        lane.outbox.push(...items)
-        return
-      }
-      const lost = new Set(result.success)
-      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
-      for (const { held, settlement } of items) {
-        if (held.phase === "gone") continue
-        if (lost.has(held.delivery)) {
-          lose(held)
-          continue
-        }
-        if (settlement._tag === "Ack") {
-          if (settlement.isDuplicate === true) counts.duplicates++
-          else if (settlement.isExpired !== true) counts.processed++
-        } else if (settlement._tag === "Bury") counts.dead++
-        else if (settlement.isRetry) counts.retried++
-        drop(held, "done")
-      }
-    })
-    yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
-    yield* send(requeues, () =>
-      lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
-        const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>
-        return { delivery: held.delivery, delayMillis, attempt }
-      })))
-    yield* send(burials, () =>
-      lane.member.bury(burials.map(({ held, settlement }): Burial => ({
-        delivery: held.delivery,
-        failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
-      }))))
-    const commits = lane.commits.filter(({ held }) => held.phase !== "gone")
-    lane.commits = []
-    if (commits.length > 0) {
-      const result = yield* Effect.result(lane.member.commit(commits.map(({ commit }) => commit)))
-      if (result._tag === "Failure") {
-        failure = result.failure
-        lane.commits.push(...commits)
-      } else {
-        for (const [i, committing] of commits.entries()) concluded(committing, result.success[i]!)
-      }
-    }
-    if (lane.outbox.length > 0 || lane.commits.length > 0) lane.settlements.openUnsafe()
-    if (failure !== undefined) return yield* Effect.fail(failure)
-  })
+  const settle = Settling.make({ clock, counts, drop, enqueue, lose })
 
   const consumer: Consumer = {
     counts,
@@ -709,7 +486,7 @@ export const make = Effect.fnUntraced(function*<R>(
           Effect.flatMap(claimOnce(lane), (millis) => Effect.sleep(millis ?? membership.leaseMillis))
         ),
         supervise(`renewing for ${label}`, renewOnce(lane)),
-        supervise(`settling for ${label}`, settleBatch(lane)),
+        supervise(`settling for ${label}`, settle(lane)),
         ...(beginnings.has(lane) ? [supervise(`beginning for ${label}`, beginnings.get(lane)!.next)] : [])
       ], (loop) => Effect.forkIn(loop, parent))
       return { lane, reader, claimer: others[0]!, rest: others.slice(1) }

@@ -4,7 +4,7 @@
 import { Cause, Effect } from "effect"
 import type { Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
-import { delayMillisOf, type Final, release } from "./consumer.ts"
+import { delayMillisOf, type Final, release } from "./held.ts"
 import { failureOf, pretty } from "./failure.ts"
 
 export interface Options<E, M extends Retry.MessageInfo> {

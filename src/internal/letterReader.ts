@@ -8,7 +8,7 @@ import { Deferred, Effect, Exit, Fiber, Schedule, Semaphore } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import { OfferLost } from "../DeadLetter.ts"
 import type { Conclusion, LetterStore, Offer } from "../LetterStore.ts"
-import { supervise } from "./consumer.ts"
+import { supervise } from "./supervise.ts"
 
 const isLost = (error: Option.Option<unknown>) => error._tag === "Some" && error.value instanceof OfferLost
 

@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { Broker } from "../../Broker.ts"
-import { supervise } from "../consumer.ts"
+import { supervise } from "../supervise.ts"
 import type { Pulse } from "./pulse.ts"
 
 export const run = (

@@ -4,7 +4,7 @@
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../../Broker.ts"
-import { supervise } from "../consumer.ts"
+import { supervise } from "../supervise.ts"
 import type { Pulse } from "./pulse.ts"
 
 /** Messages moved in one step: large enough for throughput, small enough to hold up nobody. */

@@ -4,7 +4,7 @@
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../../Broker.ts"
-import { supervise } from "../consumer.ts"
+import { supervise } from "../supervise.ts"
 import type { Pulse } from "./pulse.ts"
 
 const batch = 500

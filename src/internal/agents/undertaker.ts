@@ -5,7 +5,7 @@
 import { Cause, Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Letter, LetterStore } from "../../LetterStore.ts"
-import { supervise } from "../consumer.ts"
+import { supervise } from "../supervise.ts"
 import { pretty } from "../failure.ts"
 
 export interface Options {

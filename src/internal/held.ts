@@ -1,0 +1,95 @@
+/** Deliveries in the hands of a consumer, and how they end. */
+import type { Fiber } from "effect"
+import { Duration, type Latch } from "effect"
+import type { Commit, CommitRefused, Delivery, Failure, Member } from "../Broker.ts"
+import type { Pulse } from "./agents/pulse.ts"
+
+/** How a delivery ends. */
+export type Final =
+  | { readonly _tag: "Ack"; readonly isExpired?: true; readonly isDuplicate?: true }
+  | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
+  | { readonly _tag: "Bury"; readonly failure: Failure }
+
+/** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
+export type Settlement = Final | { readonly _tag: "Hold" }
+
+export const ackSettlement: Final = { _tag: "Ack" }
+export const expiredSettlement: Final = { _tag: "Ack", isExpired: true }
+export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
+export const holdSettlement: Settlement = { _tag: "Hold" }
+
+export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
+  _tag: "Requeue",
+  delayMillis: 0,
+  attempt: delivery.attempt,
+  isRetry: false
+})
+
+/** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
+export const later = (delivery: Delivery, leaseMillis: number): Final => ({
+  ...release(delivery),
+  delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
+})
+
+/** The longest a message may wait for its next attempt: ten years. */
+const longestDelayMillis = 315_576_000_000
+
+/** A delay as the backend wants it, whatever a policy answers. */
+export const delayMillisOf = (delay: Duration.Input): number => {
+  const millis = Duration.toMillis(delay)
+  return millis > 0 ? Math.min(millis, longestDelayMillis) : 0
+}
+
+/** What became of a settlement: `lost` when another member had the delivery by then. */
+export type Settled = "done" | "lost"
+
+type Phase = "waiting" | "running" | "open" | "settling" | "gone"
+
+/** A delivery in the hands of this process. */
+export class Held {
+  readonly delivery: Delivery
+  readonly lane: Lane
+  phase: Phase = "waiting"
+  /** Until when it may be handled, on this process's monotonic clock. */
+  expiresAtMillis = Infinity
+  /** Until when nobody else can have it, in nanoseconds of the monotonic clock. */
+  leasedUntil: bigint
+  /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
+  startedAt: bigint | undefined
+  isTimed = false
+  fiber: Fiber.Fiber<Settlement> | undefined
+  outcome: Settled | undefined
+  waiters: Array<(outcome: Settled) => void> | undefined
+  /** What was made of it to find its key, for the handler. */
+  prepared: unknown
+  /** Its acknowledgement is part of a transaction, and not the handler's to send. */
+  isTransactional = false
+
+  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint) {
+    this.delivery = delivery
+    this.lane = lane
+    this.leasedUntil = leasedUntil
+  }
+}
+
+export interface Lane {
+  readonly member: Member
+  readonly held: Set<Held>
+  readonly capacity: Latch.Latch
+  readonly settlements: Latch.Latch
+  readonly pulse: Pulse
+  isRenewalDue: boolean
+  outbox: Array<Pending>
+  commits: Array<Committing>
+}
+
+export interface Pending {
+  readonly held: Held
+  readonly settlement: Final
+}
+
+export interface Committing {
+  readonly held: Held
+  readonly commit: Commit
+  readonly resume: (outcome: Settled | CommitRefused) => void
+}

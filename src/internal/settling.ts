@@ -1,0 +1,103 @@
+/** How a consumer's settlements go out: in batches, again after a failure, and told to whoever waits for them. */
+import { type Clock, Effect } from "effect"
+import type { BrokerError, Burial, Committed, Delivery, Requeue } from "../Broker.ts"
+import type { Counts } from "./consumer.ts"
+import { type Committing, type Final, type Held, type Lane, type Pending, release, type Settled } from "./held.ts"
+
+export const make = ({ clock, counts, drop, enqueue, lose }: {
+  readonly clock: Clock.Clock
+  readonly counts: Counts
+  readonly drop: (held: Held, outcome: Settled) => void
+  readonly enqueue: (held: Held, settlement: Final) => void
+  readonly lose: (held: Held) => void
+}) => {
+  const concluded = ({ held, resume }: Committing, outcome: Committed) => {
+    if (held.phase === "gone") return
+    if (outcome === "lost") {
+      lose(held)
+    } else if (outcome === "done") {
+      counts.processed++
+      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      drop(held, "done")
+    } else if (held.fiber === undefined) {
+      // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
+      enqueue(held, release(held.delivery))
+    } else {
+      held.phase = "running"
+    }
+    resume(outcome)
+  }
+
+  /** Waits for something to settle, and sends all there is. */
+  return Effect.fnUntraced(function*(lane: Lane) {
+    yield* lane.settlements.await
+    lane.settlements.closeUnsafe()
+    // What finishes in this turn of the event loop goes into the same batch.
+    yield* Effect.yieldNow
+    const batch = lane.outbox
+    lane.outbox = []
+    const acks: Array<Pending> = []
+    const requeues: Array<Pending> = []
+    const burials: Array<Pending> = []
+    for (const item of batch) {
+      // A lease that was lost while its settlement waited.
+      if (item.held.phase === "gone") continue
+      if (item.settlement._tag === "Ack") acks.push(item)
+      else if (item.settlement._tag === "Requeue") requeues.push(item)
+      else burials.push(item)
+    }
+    let failure: BrokerError | undefined
+    const send = Effect.fnUntraced(function*(
+      items: ReadonlyArray<Pending>,
+      effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+    ) {
+      if (items.length === 0) return
+      const result = yield* Effect.result(effect())
+      if (result._tag === "Failure") {
+        // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
+        failure = result.failure
+        lane.outbox.push(...items)
+        return
+      }
+      const lost = new Set(result.success)
+      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      for (const { held, settlement } of items) {
+        if (held.phase === "gone") continue
+        if (lost.has(held.delivery)) {
+          lose(held)
+          continue
+        }
+        if (settlement._tag === "Ack") {
+          if (settlement.isDuplicate === true) counts.duplicates++
+          else if (settlement.isExpired !== true) counts.processed++
+        } else if (settlement._tag === "Bury") counts.dead++
+        else if (settlement.isRetry) counts.retried++
+        drop(held, "done")
+      }
+    })
+    yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
+    yield* send(requeues, () =>
+      lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
+        const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>
+        return { delivery: held.delivery, delayMillis, attempt }
+      })))
+    yield* send(burials, () =>
+      lane.member.bury(burials.map(({ held, settlement }): Burial => ({
+        delivery: held.delivery,
+        failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
+      }))))
+    const commits = lane.commits.filter(({ held }) => held.phase !== "gone")
+    lane.commits = []
+    if (commits.length > 0) {
+      const result = yield* Effect.result(lane.member.commit(commits.map(({ commit }) => commit)))
+      if (result._tag === "Failure") {
+        failure = result.failure
+        lane.commits.push(...commits)
+      } else {
+        for (const [i, committing] of commits.entries()) concluded(committing, result.success[i]!)
+      }
+    }
+    if (lane.outbox.length > 0 || lane.commits.length > 0) lane.settlements.openUnsafe()
+    if (failure !== undefined) return yield* Effect.fail(failure)
+  })
+}
