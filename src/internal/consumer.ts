@@ -11,6 +11,7 @@ import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
 import { pretty } from "./failure.ts"
 import {
+  type Counts,
   duplicateSettlement,
   expiredSettlement,
   type Final,
@@ -24,32 +25,6 @@ import {
 import * as Settling from "./settling.ts"
 import { slowest, supervise } from "./supervise.ts"
 import { type Processing, Timing } from "./timing.ts"
-
-/** Counts since the consumer started, of this process. */
-export interface Counts {
-  /** Deliveries acknowledged. */
-  processed: number
-  /** Deliveries acknowledged without being handled, because their key was done before. */
-  duplicates: number
-  /** Attempts that failed. */
-  failed: number
-  /** Attempts that failed and will be repeated. */
-  retried: number
-  /** Deliveries that became dead letters. */
-  dead: number
-  /** Deliveries whose time to live had ended; they are dead letters, or dropped. */
-  expired: number
-  /** Deliveries taken over because another consumer's lease had expired. */
-  crashed: number
-  /** Deliveries this consumer lost because its lease expired. */
-  lostLeases: number
-  /** Deliveries whose message had been removed by a limit before it was handled. */
-  vanished: number
-  /** When the last message was handed out to this consumer, by this process's clock; `undefined` before the first. */
-  lastMessageAtMillis: number | undefined
-  /** When the last delivery was settled, by this process's clock; `undefined` before the first. */
-  lastSettledAtMillis: number | undefined
-}
 
 export interface Options<R> {
   readonly broker: Broker["Service"]

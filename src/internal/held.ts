@@ -93,3 +93,29 @@ export interface Committing {
   readonly commit: Commit
   readonly resume: (outcome: Settled | CommitRefused) => void
 }
+
+/** Counts since the consumer started, of this process. */
+export interface Counts {
+  /** Deliveries acknowledged. */
+  processed: number
+  /** Deliveries acknowledged without being handled, because their key was done before. */
+  duplicates: number
+  /** Attempts that failed. */
+  failed: number
+  /** Attempts that failed and will be repeated. */
+  retried: number
+  /** Deliveries that became dead letters. */
+  dead: number
+  /** Deliveries whose time to live had ended; they are dead letters, or dropped. */
+  expired: number
+  /** Deliveries taken over because another consumer's lease had expired. */
+  crashed: number
+  /** Deliveries this consumer lost because its lease expired. */
+  lostLeases: number
+  /** Deliveries whose message had been removed by a limit before it was handled. */
+  vanished: number
+  /** When the last message was handed out to this consumer, by this process's clock; `undefined` before the first. */
+  lastMessageAtMillis: number | undefined
+  /** When the last delivery was settled, by this process's clock; `undefined` before the first. */
+  lastSettledAtMillis: number | undefined
+}

@@ -1,8 +1,16 @@
 /** How a consumer's settlements go out: in batches, again after a failure, and told to whoever waits for them. */
 import { type Clock, Effect } from "effect"
 import type { BrokerError, Burial, Committed, Delivery, Requeue } from "../Broker.ts"
-import type { Counts } from "./consumer.ts"
-import { type Committing, type Final, type Held, type Lane, type Pending, release, type Settled } from "./held.ts"
+import {
+  type Committing,
+  type Counts,
+  type Final,
+  type Held,
+  type Lane,
+  type Pending,
+  release,
+  type Settled
+} from "./held.ts"
 
 export const make = ({ clock, counts, drop, enqueue, lose }: {
   readonly clock: Clock.Clock
