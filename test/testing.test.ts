@@ -338,4 +338,32 @@ describe("Testing.failing: renew", () => {
       yield* Deferred.await(interrupted)
       assert.strictEqual((yield* Effect.flip(message.ack))._tag, "LeaseLost")
     }).pipe(Effect.scoped, Effect.provide(Testing.layerMemory)))
+
+  it.live("a handler that blocks the process for longer than the lease: nothing is begun after it before a renewal", () =>
+    Effect.gen(function*() {
+      const lease = 1_000
+      // Not one of the first, of which each is timed.
+      const blocking = 1_003
+      let begun = 0
+      yield* Testing.failing({ operation: "renew", when: "before", times: Infinity })
+      const subscription = yield* Subscription.make(Text, {
+        group: "g",
+        lease,
+        concurrency: 1,
+        prefetch: 2_000,
+        handler: () =>
+          Effect.sync(() => {
+            if (begun++ !== blocking) return
+            const until = performance.now() + lease
+            while (performance.now() < until);
+          })
+      })
+      yield* Publisher.publishAll(Text, Array.from({ length: 1_100 }, (_, i) => `${i}`))
+      const processed = Effect.map(subscription.stats, (stats) => stats.processed)
+      yield* Effect.repeat(Effect.delay(processed, 5), { until: (count) => count > blocking })
+      assert.strictEqual(begun, blocking + 1)
+      yield* Testing.recover
+      yield* Effect.repeat(Effect.delay(processed, 5), { until: (count) => count === 1_100 })
+      assert.strictEqual(begun, 1_100)
+    }).pipe(Effect.scoped, Effect.provide(Testing.layerMemory)))
 })

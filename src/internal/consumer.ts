@@ -167,9 +167,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const timed = (held: Held) => {
     const { startedAt } = held
     held.startedAt = undefined
-    if (startedAt === undefined || !held.isTimed) return
-    startingAt = clock.monotonicTimeNanosUnsafe()
-    timing.record(Number(startingAt - startedAt))
+    if (startedAt !== undefined && held.isTimed) timing.record(Number(clock.monotonicTimeNanosUnsafe() - startedAt))
   }
 
   /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
@@ -216,7 +214,11 @@ export const make = Effect.fnUntraced(function*<R>(
     starts++
     const fiber = runFork(options.handle(held, consumer))
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return finished(held, exit)
+    if (exit !== undefined) {
+      // It may have held up the process, and what is next may be another one's by now.
+      startingAt = clock.monotonicTimeNanosUnsafe()
+      return finished(held, exit)
+    }
     held.fiber = fiber
     fiber.addObserver((exit) => finished(held, exit))
   }
