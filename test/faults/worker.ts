@@ -6,7 +6,7 @@
 import { Cause, Data, DateTime, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
 import { Channel, type Message, Publisher, Rotif, Scheduler, Subscription, Transaction } from "rotif"
-import { trueNow } from "./clock.ts"
+import { exactNow, trueNow } from "./clock.ts"
 import type { Handled } from "./Recorder.ts"
 
 export interface Job extends Role {
@@ -115,13 +115,14 @@ const publishing = Effect.fnUntraced(function*(
   for (let n = 0;; n++) {
     const text = `${name}-${n}`
     const delay = delayMillis !== undefined && n % 2 === 1 ? delayMillis : undefined
-    const from = trueNow()
+    const from = exactNow()
+    const dueAt = delay === undefined ? {} : { dueAt: trueNow() + delay }
     const expiresIn = n % 3 === 2 ? expiresMillis : undefined
     yield* insist(text, {
       ...(delay === undefined ? {} : { delay }),
       ...(expiresIn === undefined ? {} : { expiresIn })
     })
-    say({ event: "told", text, from, at: trueNow(), ...(delay === undefined ? {} : { dueAt: from + delay }) })
+    say({ event: "told", text, from, at: trueNow(), ...dueAt })
     yield* Effect.sleep(everyMillis)
   }
 })

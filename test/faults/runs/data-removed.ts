@@ -5,6 +5,7 @@
 import { Effect, Random } from "effect"
 import { Rotif } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
+import { exactNow } from "../clock.ts"
 import * as Mix from "../Mix.ts"
 import { Recorder } from "../Recorder.ts"
 import { type Run, until } from "../Run.ts"
@@ -61,9 +62,8 @@ export default {
       for (const { after, fault } of plan) {
         yield* Effect.sleep(after)
         yield* server.command(...fault.command)
-        const at = Date.now()
-        // What was published in the same millisecond may have been there before.
-        if (fault.isLossy) lossyAt = at + 1
+        const at = exactNow()
+        if (fault.isLossy) lossyAt = at
         recoveries.push(yield* mix.recovered(at))
         const entries = registered.get(fault.command[1] ?? "")
         if (entries !== undefined) {
@@ -73,7 +73,7 @@ export default {
             5_000
           )
         }
-        yield* mix.handled(lossyAt, Date.now()).pipe(
+        yield* mix.handled(lossyAt, exactNow()).pipe(
           Effect.catchDefect((defect) => Effect.die(new Error(`after ${fault.command.join(" ")}: ${String(defect)}`)))
         )
       }
