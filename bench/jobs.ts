@@ -102,7 +102,8 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
   const n = (peer: string, fast: number, slow = fast) => Math.max(200, Math.round((isFast(peer) ? fast : slow) * scale))
   const out: Array<Workload> = []
   for (const [bytes, size] of sizes) {
-    const large = bytes > 1000 ? 0.2 : 1
+    // The small ones take seconds until all of the code is compiled as far as it will be.
+    const times = bytes > 1000 ? 0.2 : 5
     for (
       const [how, fast, slow] of [["awaited", 20_000, 10_000], ["in flight", 50_000, 20_000], [
         "bulk",
@@ -117,7 +118,7 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
           peer,
           how,
           bytes,
-          count: n(peer, fast * large, slow * large)
+          count: n(peer, fast * times, slow * times)
         }))
       })
     }
@@ -132,7 +133,7 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
           waitMillis: 0,
           failures: 0,
           bytes,
-          count: n(peer, 200_000 * large, concurrency === 1 ? 5000 * large : 20_000 * large)
+          count: n(peer, 200_000 * times, concurrency === 1 ? 5000 * times : 20_000 * times)
         }))
       })
     }
