@@ -1,6 +1,10 @@
 /** What the fault runs rely on: the account reports what is wrong, and a repetition reports what its process leaves behind. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { join } from "node:path"
+import { environmentFor, exactNow } from "./faults/clock.ts"
 import { repeat } from "./faults/process.ts"
 import { type Handled, Recorder } from "./faults/Recorder.ts"
 
@@ -141,4 +145,39 @@ describe("a repetition", () => {
   reports("a slow recovery", "slow", [/^I8: recovered after 501 ms, more than 500/])
   reports("that no fault was injected", "idle", [/^no fault was injected/])
   reports("that the run failed", "failing", [/^the run failed: .*would not start/, /^no fault was injected/])
+})
+
+describe("exactNow", () => {
+  it("is one clock in all processes, also in those whose time of day is wrong", async () => {
+    const clock = join(import.meta.dirname, "faults/clock.ts")
+    const others = [0, 3_600_000].map((shiftMillis) =>
+      spawn(
+        process.execPath,
+        [
+          "--input-type=module",
+          "--eval",
+          `import { exactNow } from ${JSON.stringify(clock)}; process.on("message", () => process.send(exactNow()))`
+        ],
+        {
+          env: { ...process.env, ...environmentFor({ shiftMillis }) },
+          stdio: ["ignore", "inherit", "inherit", "ipc"]
+        }
+      )
+    )
+    try {
+      const wrong: Array<string> = []
+      for (let i = 0; i < 100; i++) {
+        for (const other of others) {
+          const before = exactNow()
+          other.send("")
+          const [said] = await once(other, "message") as [number]
+          const after = exactNow()
+          if (said < before || said > after) wrong.push(`${said - before} of ${after - before} ms`)
+        }
+      }
+      assert.deepStrictEqual(wrong, [])
+    } finally {
+      for (const other of others) other.kill()
+    }
+  })
 })

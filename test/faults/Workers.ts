@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { leashed } from "../fixtures/leash.ts"
+import { environmentFor, type Wrong } from "./clock.ts"
 import type { Recorder } from "./Recorder.ts"
 import type { Event, Job } from "./worker.ts"
 
@@ -24,18 +25,12 @@ export interface Worker<J = Job> {
 
 const isAlive = (child: ChildProcess) => child.exitCode === null && child.signalCode === null
 
-/** How wrong the clock of a process is: see `clock.ts`. */
-export interface Clock {
-  readonly shiftMillis?: number
-  readonly jumpMillis?: number
-}
-
 /** Starts a program of this folder with its job in the environment; it dies with the scope. */
 export const spawnProgram = <J, E extends { readonly event: string }>(
   program: string,
   job: J,
   onEvent: (event: E) => void,
-  clock: Clock = {}
+  clock?: Wrong
 ): Effect.Effect<Worker<J>, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -52,8 +47,7 @@ export const spawnProgram = <J, E extends { readonly event: string }>(
           env: {
             ...process.env,
             JOB: JSON.stringify(job),
-            CLOCK_SHIFT: String(clock.shiftMillis ?? 0),
-            CLOCK_JUMPS: String(clock.jumpMillis ?? 0)
+            ...environmentFor(clock)
           },
           stdio: ["ignore", "pipe", "pipe"]
         }
@@ -105,7 +99,7 @@ export type OtherEvent = Exclude<Event, { readonly event: "told" | "handled" | "
 export const start = (
   job: Job,
   recorder: Recorder,
-  options: { readonly onEvent?: (event: OtherEvent) => void; readonly clock?: Clock } = {}
+  options: { readonly onEvent?: (event: OtherEvent) => void; readonly clock?: Wrong } = {}
 ): Effect.Effect<Worker, never, Scope.Scope> =>
   spawnProgram("worker.ts", job, (event: Event) => {
     if (event.event === "told") return recorder.told(event.text, event.dueAt, event.from)

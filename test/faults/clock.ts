@@ -29,5 +29,27 @@ if (shift !== 0 || jumps !== 0) {
 /** What a machine whose clock is right would say. */
 export const trueNow = real
 
-/** The same with parts of a millisecond, so that what came before something and what came after it can be told apart. */
-export const exactNow = () => performance.timeOrigin + performance.now()
+/** The machine's own clock, in ms: one for all its processes. */
+const monotonic = () => Number(process.hrtime.bigint()) / 1e6
+
+/** When the machine's own clock was 0. Whoever starts others gives it on to them. */
+const origin = Number(process.env["CLOCK_ORIGIN"] ?? real() - monotonic())
+
+/**
+ * The same with parts of a millisecond, so that what came before something and what came after it can be told apart, by whichever process.
+ * `performance.timeOrigin` is no help there: a process that was held up while it started has been seen 16 ms ahead of the others.
+ */
+export const exactNow = () => origin + monotonic()
+
+/** How wrong the clock of a process is. */
+export interface Wrong {
+  readonly shiftMillis?: number
+  readonly jumpMillis?: number
+}
+
+/** The environment of a process that is to have such a clock. */
+export const environmentFor = ({ jumpMillis = 0, shiftMillis = 0 }: Wrong = {}) => ({
+  CLOCK_ORIGIN: String(origin),
+  CLOCK_SHIFT: String(shiftMillis),
+  CLOCK_JUMPS: String(jumpMillis)
+})

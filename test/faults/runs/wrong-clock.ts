@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { Rotif, Scheduler } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
+import type { Wrong } from "../clock.ts"
 import { Recorder } from "../Recorder.ts"
 import { type Run, settled } from "../Run.ts"
 import { type Job, Work } from "../worker.ts"
@@ -24,7 +25,7 @@ export default {
     const publisher = (name: string) => ({ name, everyMillis: 30, delayMillis, expiresMillis: 60_000 })
     // Handlers of the second group outlast their leases by far: renewals keep them.
     const slow = { lease: 1_000, handlerMillis: 1_500, concurrency: 500, exactlyOnce: true }
-    const wrong: ReadonlyArray<readonly [Workers.Clock, Omit<Job, "rotif">]> = [
+    const wrong: ReadonlyArray<readonly [Wrong, Omit<Job, "rotif">]> = [
       [{ shiftMillis: hour }, { publisher: publisher("ahead"), consumer: { group: "quick", name: "ahead" } }],
       [{ shiftMillis: -hour }, {
         publisher: publisher("behind"),
