@@ -28,9 +28,9 @@ import { Redis, RedisError } from "./Redis.ts"
 
 /** What every subscription and publish may come to; what only some operations need is refused when they are called. */
 const needed = (
-  "xadd xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream xgroup|create " +
-  "xgroup|delconsumer zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx hgetall hkeys hlen hexists hdel hincrby sadd " +
-  "smembers get set exists pexpire type"
+  "xadd xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream " +
+  "xgroup|create xgroup|delconsumer xgroup|destroy xsetid zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx " +
+  "hgetall hkeys hlen hexists hdel hincrby sadd smembers get set exists pexpire type"
 ).split(" ")
 
 /**

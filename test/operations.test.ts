@@ -149,6 +149,7 @@ const forbidden = (other: string): ReadonlyArray<ReadonlyArray<string>> => [
   ["xdel", `${other}:log:orders`, "1-1"],
   ["xgroup", "create", `${other}:log:orders`, "g", "0"],
   ["xgroup", "destroy", `${other}:log:orders`, "g"],
+  ["xsetid", `${other}:log:orders`, "2-0"],
   ["xreadgroup", "GROUP", "g", "c", "STREAMS", `${other}:log:orders`, ">"],
   ["xreadgroup", "GROUP", "g", "c", "STREAMS", "{rotif:0}:log:orders", `${other}:log:orders`, ">", ">"],
   ["xack", `${other}:log:orders`, "g", "1-1"],

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { makingStreams } from "./parts/streams.ts"
 
 /**
  * Creates a group on streams where it is missing: at its stored floor if it has one there, else at the given position, which
@@ -19,6 +20,7 @@ export const attach: Script = {
 local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
 local created, wrong = {}, {}
+${makingStreams}
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -48,6 +50,10 @@ end
 for i = 3, #KEYS, 3 do
   local stream, exists, last, length, added = KEYS[i], false, '0-0', 0, 0
   local type = redis.call('TYPE', stream).ok
+  if type == 'none' then
+    makeStream(stream)
+    type = 'stream'
+  end
   if type == 'stream' then
     local info = redis.call('XINFO', 'STREAM', stream)
     length, last, added = info[2], info[8], info[12]
@@ -55,7 +61,7 @@ for i = 3, #KEYS, 3 do
       if info[2] == group then exists = true end
     end
   end
-  if type ~= 'none' and type ~= 'stream' then
+  if type ~= 'stream' then
     wrong[#wrong + 1] = i / 3
   elseif not exists then
     local channel = ARGV[2 + i / 3]
@@ -70,7 +76,7 @@ for i = 3, #KEYS, 3 do
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
     local skipped = before(stream, position, last, added, length)
-    redis.call('XGROUP', 'CREATE', stream, group, position, 'MKSTREAM')
+    redis.call('XGROUP', 'CREATE', stream, group, position)
     if isRetry then
       -- What is in it will be settled again; what is not has been.
       local field, settled = 'z\\n' .. group .. channel, added - length

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { makingStreams } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
@@ -12,11 +13,9 @@ export const channel: Script = {
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local name, limits, events = ARGV[1], ARGV[2], ARGV[3]
+${makingStreams}
 ${versioning}
-if redis.call('EXISTS', log) == 0 then
-  redis.call('XGROUP', 'CREATE', log, 'rotif', '0', 'MKSTREAM')
-  redis.call('XGROUP', 'DESTROY', log, 'rotif')
-end
+if redis.call('EXISTS', log) == 0 then makeStream(log) end
 local known = redis.call('HGET', channels, name)
 if not known or (limits ~= '' and known ~= limits) then
   redis.call('HSET', channels, name, limits)

@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { addingTo } from "./parts/streams.ts"
 
 /**
  * Applies messages and writes as a whole, behind a fence.
@@ -27,6 +28,7 @@ export const commit: Script = {
 local keys, args = KEYS, ARGV
 local kind, fence, position, mark, token, channel, crashed, again, events = unpack(args, 1, 9)
 local counts = keys[4]
+${addingTo}
 ${counting}
 local function parse(text)
   local dash = string.find(text, '-', 1, true)
@@ -120,7 +122,7 @@ for _, operation in ipairs(operations) do
     end
   elseif name == 'outbox' then
     relay = true
-    redis.call('XADD', key, '*', unpack(operation, 3))
+    add(redis.call, key, unpack(operation, 3))
   else
     redis.call(name, key, unpack(operation, 3))
   end

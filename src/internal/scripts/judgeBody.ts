@@ -1,4 +1,6 @@
 import type { Script } from "../../Redis.ts"
+import { makingStreams } from "./parts/streams.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Whether a body waits for no time. Mending makes it due at once; where it waits for a group, it makes sure that the group will read it.
@@ -11,6 +13,8 @@ export const judgeBody: Script = {
   lua: `
 local waiting, bodies, retry, retries, meta, groups = unpack(KEYS)
 local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+${makingStreams}
+${versioning}
 local member = group .. '\\n' .. channel .. '\\n' .. id
 if redis.call('HEXISTS', bodies, id) == 0 or redis.call('ZSCORE', waiting, member) then return 0 end
 if group ~= '' then
@@ -24,9 +28,9 @@ if step == 'mend' then
   local time = redis.call('TIME')
   redis.call('ZADD', waiting, time[1] * 1000 + math.floor(time[2] / 1000), member)
   if group ~= '' then
-    if redis.call('EXISTS', retry) == 0 then redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM') end
+    if redis.call('EXISTS', retry) == 0 then makeStream(retry, group) end
     if redis.call('SADD', retries, channel) == 1 then
-      redis.call('HINCRBY', meta, 'v', 1)
+      newVersion()
       redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
     end
   end

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { versioning } from "./parts/versioning.ts"
 
 /**
  * Whether a retry stream is there that its group does not know of. Mending lists it.
@@ -11,10 +12,11 @@ export const judgeRetries: Script = {
   lua: `
 local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
 local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+${versioning}
 if redis.call('TYPE', retry).ok ~= 'stream' or redis.call('SISMEMBER', retries, channel) == 1 then return 0 end
 if step == 'mend' then
   redis.call('SADD', retries, channel)
-  redis.call('HINCRBY', meta, 'v', 1)
+  newVersion()
   redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
 end
 return 1

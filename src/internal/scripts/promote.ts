@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { fieldsOfBody } from "./parts/fields.ts"
+import { addingTo } from "./parts/streams.ts"
 import { utf8 } from "./parts/utf8.ts"
 
 /**
@@ -22,6 +23,7 @@ local limit, off = ARGV[1], tonumber(ARGV[2])
 local targets, keys = {}, KEYS
 for i = 3, #ARGV do targets[ARGV[i]] = {bodies = keys[2 * i - 4], stream = keys[2 * i - 3], isLog = string.byte(ARGV[i]) == 10} end
 ${fieldsOfBody}
+${addingTo}
 ${utf8}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -68,15 +70,15 @@ for from = 1, #due, 50 do
     if body then
       bytes = bytes + #body
       if target.isLog and string.byte(body) == 10 then
-        reply = redis.pcall('XADD', target.stream, '*', 'i', id, 'p', string.sub(body, 2))
+        reply = add(redis.pcall, target.stream, 'i', id, 'p', string.sub(body, 2))
       elseif target.isLog then
         local late = now - tonumber(redis.call('ZSCORE', waiting, member))
         local fields = fieldsOf(id, body, late)
-        reply = fields and redis.pcall('XADD', target.stream, '*', unpack(fields))
+        reply = fields and add(redis.pcall, target.stream, unpack(fields))
       else
         local separator = string.find(body, '\\n', 1, true)
-        reply = separator and redis.pcall(
-          'XADD', target.stream, '*', 'm', string.sub(body, 1, separator - 1), 'p', string.sub(body, separator + 1))
+        reply = separator and add(
+          redis.pcall, target.stream, 'm', string.sub(body, 1, separator - 1), 'p', string.sub(body, separator + 1))
       end
     end
     if reply and reply.err and (string.find(reply.err, 'WRONGTYPE', 1, true) or string.find(reply.err, 'exhausted', 1, true)) then

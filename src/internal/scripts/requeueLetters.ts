@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { countingOff } from "./parts/counting.ts"
+import { makingStreams } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
@@ -18,6 +19,7 @@ export const requeueLetters: Script = {
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
 ${countingOff}
+${makingStreams}
 ${versioning}
 local function check(key, expected)
   local found = redis.call('TYPE', key).ok
@@ -39,7 +41,7 @@ for i = 3 + 2 * targets, #ARGV, 4 do
     if not ready[target] then
       ready[target] = true
       if redis.call('EXISTS', retry) == 0 then
-        redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM')
+        makeStream(retry, group)
         -- Of one that was deleted.
         redis.call('HDEL', counts, 'z\\n' .. group .. '\\n' .. channel)
       end

@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { fieldsOfBody } from "./parts/fields.ts"
+import { addingTo } from "./parts/streams.ts"
 
 /**
  * Changes when a waiting message is due; when that is now, moves it into the log at once.
@@ -16,6 +17,7 @@ export const reschedule: Script = {
 local waiting, bodies, log, window = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, member, id, at, span = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 ${fieldsOfBody}
+${addingTo}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local body = redis.call('HGET', bodies, id)
@@ -30,7 +32,7 @@ if due > now then
 end
 local fields = fieldsOf(id, body, 0)
 if not fields then return 0 end
-redis.call('XADD', log, '*', unpack(fields))
+add(redis.call, log, unpack(fields))
 redis.call('ZREM', waiting, member)
 redis.call('HDEL', bodies, id)
 redis.call('PEXPIRE', window, span, 'GT')

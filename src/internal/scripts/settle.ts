@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { addingTo } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
@@ -20,6 +21,7 @@ export const settle: Script = {
 local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
+${addingTo}
 ${counting}
 ${versioning}
 local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
@@ -61,7 +63,7 @@ for i = 5, #ARGV, 8 do
       buried = buried + 1
       local reason = string.match(value, '^.*\\n(.*)$')
       if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
-      redis.call('XADD', dead, '*', 'k', value, 'm', description, 'p', payload)
+      add(redis.call, dead, 'k', value, 'm', description, 'p', payload)
       count('d', value, 1)
     else
       if string.sub(action, -1) == '+' then
@@ -71,7 +73,7 @@ for i = 5, #ARGV, 8 do
       if not back then
         back = true
         if redis.call('EXISTS', retry) == 0 then
-          redis.call('XGROUP', 'CREATE', retry, group, '0', 'MKSTREAM')
+          makeStream(retry, group)
           -- Of one that was deleted.
           redis.call('HDEL', counts, 'z\\n' .. account)
         end
