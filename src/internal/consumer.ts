@@ -134,6 +134,9 @@ export const make = Effect.fnUntraced(function*<R>(
         settlements: Latch.makeUnsafe(false),
         pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic),
         isRenewalDue: false,
+        overdue: Latch.makeUnsafe(false),
+        roundAt: startingAt,
+        awakeAt: startingAt,
         outbox: [],
         commits: []
       })),
@@ -235,6 +238,7 @@ export const make = Effect.fnUntraced(function*<R>(
       // This process was frozen, or cut off: another one may be at it. The renewal tells; what came after it waits as well.
       if (startingAt >= held.leasedUntil || stopped?.has(held.lane) === true) {
         stopped = (stopped ?? new Set()).add(held.lane)
+        held.lane.overdue.openUnsafe()
         overdue.push(held)
       } else start(held)
     }
@@ -286,10 +290,14 @@ export const make = Effect.fnUntraced(function*<R>(
     head = 0
   }
 
-  const accept = (lane: Lane, deliveries: ReadonlyArray<Delivery>) => {
+  /**
+   * Takes what was asked for at `askedAt`. An answer may have lain in the socket while this process was frozen: its leases count from when
+   * it would have been read at the latest.
+   */
+  const accept = (lane: Lane, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
     const beginning = beginnings.get(lane)
     if (deliveries.length > 0) counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
-    const leasedUntil = clock.monotonicTimeNanosUnsafe() + leaseNanos
+    const leasedUntil = (askedAt > lane.awakeAt ? askedAt : lane.awakeAt) + leaseNanos
     for (const delivery of deliveries) {
       const held = new Held(delivery, lane, leasedUntil)
       lane.held.add(held)
@@ -337,20 +345,23 @@ export const make = Effect.fnUntraced(function*<R>(
   })
 
   // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
-  const readNow = (lane: Lane) =>
-    Effect.uninterruptible(
-      Effect.map(lane.member.read(free(lane), options.blockMillis), (deliveries) => accept(lane, deliveries))
+  const readNow = (lane: Lane) => {
+    const askedAt = clock.monotonicTimeNanosUnsafe()
+    return Effect.uninterruptible(
+      Effect.map(lane.member.read(free(lane), options.blockMillis), (deliveries) => accept(lane, askedAt, deliveries))
     )
+  }
 
   const claimOnce = Effect.fnUntraced(function*(lane: Lane) {
     yield* resumed.await
     yield* awaitFree(lane, 1)
     if (closing) return yield* Effect.never
+    const askedAt = clock.monotonicTimeNanosUnsafe()
     const { nextInMillis, vanished } = yield* Effect.uninterruptible(
       Effect.tap(lane.member.claim(free(lane)), ({ deliveries }) =>
         Effect.sync(() => {
           counts.crashed += deliveries.length
-          accept(lane, deliveries)
+          accept(lane, askedAt, deliveries)
         }))
     )
     if (vanished > 0) {
@@ -364,7 +375,13 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
     // One that failed is tried again soon: the lease goes on passing.
-    if (!lane.isRenewalDue) yield* Effect.sleep(membership.leaseMillis / 3)
+    if (!lane.isRenewalDue) {
+      const called = yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
+      if (called._tag === "None") {
+        lane.awakeAt = lane.roundAt
+        lane.roundAt = clock.monotonicTimeNanosUnsafe()
+      }
+    }
     lane.isRenewalDue = true
     const held = new Map<Delivery, Held>()
     for (const one of lane.held) held.set(one.delivery, one)
@@ -373,6 +390,7 @@ export const make = Effect.fnUntraced(function*<R>(
     lane.isRenewalDue = false
     for (const one of held.values()) one.leasedUntil = leasedUntil
     for (const delivery of lost) lose(held.get(delivery)!)
+    lane.overdue.closeUnsafe()
     pump()
   })
 

@@ -79,6 +79,11 @@ export interface Lane {
   readonly settlements: Latch.Latch
   readonly pulse: Pulse
   isRenewalDue: boolean
+  /** Open when something waits for a renewal. */
+  readonly overdue: Latch.Latch
+  /** When it came round last, and the time before, in nanoseconds of the monotonic clock: between them this process was awake. */
+  roundAt: bigint
+  awakeAt: bigint
   outbox: Array<Pending>
   commits: Array<Committing>
 }

@@ -48,22 +48,17 @@ local function old(account, retry, bodies)
   return sum + redis.call('XINFO', 'STREAM', retry)[12] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
 end
 for i = 3, #KEYS, 3 do
-  local stream, exists, last, length, added = KEYS[i], false, '0-0', 0, 0
-  local type = redis.call('TYPE', stream).ok
-  if type == 'none' then
-    makeStream(stream)
-    type = 'stream'
+  local stream = KEYS[i]
+  if redis.call('EXISTS', stream) == 0 then makeStream(stream) end
+  local isStream, exists = redis.call('TYPE', stream).ok == 'stream', false
+  for _, info in ipairs(isStream and redis.call('XINFO', 'GROUPS', stream) or {}) do
+    if info[2] == group then exists = true end
   end
-  if type == 'stream' then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    length, last, added = info[2], info[8], info[12]
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-      if info[2] == group then exists = true end
-    end
-  end
-  if type ~= 'stream' then
+  if not isStream then
     wrong[#wrong + 1] = i / 3
   elseif not exists then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    local length, last, added = info[2], info[8], info[12]
     local channel = ARGV[2 + i / 3]
     local isRetry = string.byte(channel) == 10
     local position = '0'
