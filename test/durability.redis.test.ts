@@ -28,6 +28,13 @@ const calls = (server: RedisServer.RedisServer, command: string) =>
     (stats) => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(String(stats))?.[1] ?? 0)
   )
 
+/** WAITAOF came with Redis 7.2. */
+const knowsWaitaof = Effect.gen(function*() {
+  const server = yield* RedisServer.make()
+  const [found] = (yield* server.command("command", "info", "waitaof")) as ReadonlyArray<unknown>
+  return found !== null
+})
+
 const durable = { durability: { replicas: 1, timeout: "5 seconds" } } as const
 const impatient = { durability: { replicas: 1, timeout: "300 millis" } } as const
 
@@ -248,14 +255,36 @@ describe("Rotif.layer with durability", () => {
       assert.include(logged.join(), "durability asks for 2 replicas, and a server has 1 that answer")
     }).pipe(Effect.scoped))
 
-  it.live("is refused at the start where the server has no WAITAOF, and says what to do", () =>
+  it.live("with fsync is refused at the start where the server has no WAITAOF, or no append-only file, and says what to do", () =>
     Effect.gen(function*() {
-      const { master } = yield* pair()
-      const build = (durability: Publisher.Durability) =>
-        Effect.provide(Effect.void, Rotif.layer({ url: master.url, prefix: freshPrefix(), durability }))
-      const error = yield* Effect.flip(build({ fsync: true }))
-      assert.deepInclude(error, { _tag: "BrokerError", reason: "Refused" })
-      assert.match(error.message, /WAITAOF, which Redis has from 7\.2 on: use a newer server, or leave fsync out/)
+      const build = (config: RedisServer.Config) =>
+        Effect.gen(function*() {
+          const { url } = yield* RedisServer.make(config)
+          const all = { url, prefix: freshPrefix(), durability: { fsync: true } }
+          return yield* Effect.flip(Effect.provide(Effect.void, Rotif.layer(all)))
+        })
+      const hasIt = yield* knowsWaitaof
+      const without = yield* build(hasIt ? { "rename-command": `WAITAOF ""` } : {})
+      assert.deepInclude(without, { _tag: "BrokerError", reason: "Refused" })
+      assert.match(without.message, /WAITAOF, which Redis has from 7\.2 on: use a newer server, or leave fsync out/)
+      if (hasIt) assert.match((yield* build({})).message, /needs the command WAITAOF .* and appendonly yes/)
+    }).pipe(Effect.scoped))
+
+  it.live("with fsync succeeds when the message is on the disk, where the server has WAITAOF", () =>
+    Effect.gen(function*() {
+      const hasIt = yield* knowsWaitaof
+      const server = yield* RedisServer.make({ appendonly: "yes", appendfsync: "everysec" })
+      const prefix = freshPrefix()
+      const published = yield* Effect.result(
+        Publisher.publish(Text, "x", { durability: { replicas: 0, fsync: true, timeout: "10 seconds" } }).pipe(
+          Effect.provide(Rotif.layer({ url: server.url, prefix }))
+        )
+      )
+      assert.strictEqual(published._tag, hasIt ? "Success" : "Failure")
+      yield* server.kill
+      yield* server.restart
+      const kept = yield* server.command("xlen", `{${prefix}:0}:log:texts`)
+      assert.strictEqual(kept, hasIt ? 1 : 0)
     }).pipe(Effect.scoped))
 
   it.live("is refused before anything is stored where a publish asks for what the server cannot do", () =>
@@ -275,10 +304,11 @@ describe("Rotif.layer with durability", () => {
 })
 
 describe("Redis.durable", () => {
-  /** No server here knows WAITAOF. LRANGE takes as many arguments, and the key "1" holds what WAITAOF would reply. */
+  /** A stand-in that replies what it is to: LRANGE takes as many arguments as WAITAOF, and the key "1" holds the reply. */
   it.live("reads the reply of WAITAOF: the master's disk, and the replicas'", () =>
     Effect.gen(function*() {
-      const server = yield* RedisServer.make({ "rename-command": "LRANGE WAITAOF" })
+      const away = (yield* knowsWaitaof) ? [`WAITAOF ""`] : []
+      const server = yield* RedisServer.make({ "rename-command": [...away, "LRANGE WAITAOF"] })
       const confirm = Effect.gen(function*() {
         const connection = (yield* Redis.Redis).durable("k")
         yield* connection.send(["set", "k", "v"], { idempotent: true })
