@@ -85,6 +85,14 @@ const found = (except: ReadonlyArray<Inspector.Kind> = [], options?: Inspector.O
         .map(({ key, kind, message }) => `I5: ${kind} in ${key}: ${message}`)
   )
 
+export const isNothing = (left: unknown) => JSON.stringify(left) === JSON.stringify(nothingLeft)
+
+/** Looked at twice: the counts are not taken at one moment, and a message on its way from one to another is in none of them. */
+export const leftTwice = Effect.fnUntraced(function*(source: Channel.Source) {
+  const left = yield* leftover(source)
+  return isNothing(left) ? yield* leftover(source) : left
+})
+
 /**
  * Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen; then looks for what
  * cannot be in the whole namespace.
@@ -94,16 +102,11 @@ export const settled = Effect.fnUntraced(function*(
   { except, within = 60_000 }: Expected = {}
 ) {
   let left: unknown
-  const isDone = Effect.map(Effect.result(leftover(source)), (result) => {
+  const isDone = Effect.map(Effect.result(leftTwice(source)), (result) => {
     left = result._tag === "Success" ? result.success : result.failure
-    return JSON.stringify(left) === JSON.stringify(nothingLeft)
+    return isNothing(left)
   })
-  const end = performance.now() + within
-  // Twice in a row: the counts are not taken at one moment, and a message on its way from one to another is in none of them.
-  while (!((yield* isDone) && (yield* isDone))) {
-    if (performance.now() > end) return [`I5: after ${within} ms there is left ${JSON.stringify(left)}`]
-    yield* Effect.sleep(20)
-  }
+  if (!(yield* happens(isDone, within))) return [`I5: after ${within} ms there is left ${JSON.stringify(left)}`]
   return yield* found(except)
 })
 

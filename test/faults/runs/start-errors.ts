@@ -19,6 +19,8 @@ import { Work } from "../worker.ts"
 
 /** In every password and user name; what is said anywhere must not have it. */
 const secret = "canary"
+/** Names are no secrets: servers from Redis 7.2 on say whom they refuse. */
+const known = "tester"
 const password = `${secret}-password`
 
 /** What listens and is no Redis server, or an old one. */
@@ -66,7 +68,7 @@ const certificate = Effect.acquireRelease(
 
 const user = (...changes: ReadonlyArray<string>) => {
   const [, , , ...rules] = documented
-  return [`${secret}-user`, ...rules.map((rule) => rule === ">secret" ? `>${password}` : rule), ...changes].join(" ")
+  return [`${known}-user`, ...rules.map((rule) => rule === ">secret" ? `>${password}` : rule), ...changes].join(" ")
 }
 
 export default {
@@ -87,7 +89,12 @@ export default {
       "tls-key-file": key,
       "tls-cert-file": cert,
       "tls-auth-clients": "no",
-      user: [user(), user("-xack").replace("-user", "-noack"), user("-evalsha", "-eval").replace("-user", "-noeval")]
+      user: [
+        user(),
+        user("-xack").replace("-user", "-noack"),
+        user("-evalsha", "-eval").replace("-user", "-noeval"),
+        user("+cluster|slots").replace("-user", "-cluster")
+      ]
     })
     const replica = yield* RedisServer.make({ replicaof: `127.0.0.1 ${server.port}` })
     const old = yield* listener((request) =>
@@ -103,11 +110,11 @@ export default {
     const silent = yield* listener(() => undefined)
     const host = "127.0.0.1"
     const nobody = yield* Effect.promise(RedisServer.freePort)
-    const login = (name = "user") => `${secret}-${name}:${password}@`
+    const login = (name = "user") => `${known}-${name}:${password}@`
     const at = (port: number, name?: string) => ({ url: `redis://${login(name)}${host}:${port}` })
     const quick = { connectTimeout: 1_200, startTimeout: 2_500, prefix: "rotif" } as const
     const starts: ReadonlyArray<readonly [name: string, options: Rotif.RedisOptions, told: RegExp]> = [
-      ["a wrong password", { url: `redis://${secret}-user:${secret}-wrong@${host}:${server.port}` }, /WRONGPASS/],
+      ["a wrong password", { url: `redis://${known}-user:${secret}-wrong@${host}:${server.port}` }, /WRONGPASS/],
       ["a missing permission", at(server.port, "noack"), /permit \+xack/],
       ["scripts that are not permitted", at(server.port, "noeval"), /NOPERM.*eval/],
       ["another namespace", { ...at(server.port), prefix: "shop" }, /NOPERM/],
@@ -138,12 +145,12 @@ export default {
       }, /master mymaster: /],
       [
         "a Cluster that is none",
-        { cluster: [{ host, port: server.port }], username: `${secret}-user`, password },
+        { cluster: [{ host, port: server.port }], username: `${known}-cluster`, password },
         /Cluster/
       ],
       ["a Cluster with a wrong password", {
         cluster: [{ host, port: server.port }],
-        username: `${secret}-user`,
+        username: `${known}-user`,
         password: `${secret}-wrong`
       }, /WRONGPASS/]
     ]
@@ -166,7 +173,7 @@ export default {
     yield* Effect.provide(attempts, Logger.layer([logger]))
     const log = (...what: ReadonlyArray<unknown>) => void said.push(inspect(what, { depth: 12 }))
     const manager = new NotificationManager({
-      redis: `redis://${secret}-user:${secret}-wrong@${host}:${server.port}`,
+      redis: `redis://${known}-user:${secret}-wrong@${host}:${server.port}`,
       logger: { debug: log, info: log, warn: log, error: log }
     })
     const rejected = yield* Effect.promise(async () => {
@@ -182,7 +189,7 @@ export default {
 
     // While it runs -----------------------------------------------------------------------------------------------------
     const admin = (...command: ReadonlyArray<string>) => server.command(command[0]!, ...command.slice(1))
-    const name = `${secret}-user`
+    const name = `${known}-user`
     const cut = admin("client", "kill", "user", name).pipe(Effect.ignore)
     const faults: ReadonlyArray<
       readonly [begin: Effect.Effect<unknown, unknown>, end: Effect.Effect<unknown, unknown>]

@@ -1,8 +1,8 @@
 /** What the processes of the soak said, by channel; and the account of it against what Redis holds at the end. */
 import { Effect, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Stats } from "rotif"
-import { leftover, nothingLeft } from "../../suite/kit.ts"
 import { type Account, type Handled, Recorder } from "../Recorder.ts"
+import { isNothing, leftTwice } from "../Run.ts"
 import type { Event } from "./load.ts"
 import { Done, effects, Everything, groupsOf, isKept, recurring, Tasks, Ticks, Work } from "./load.ts"
 
@@ -74,8 +74,7 @@ export class Ledger {
 
   /** Whether nothing is left to do: no message, and no dead letter that the clerk would not keep. */
   readonly isDone = Effect.gen(function*() {
-    const left = yield* leftover(Everything)
-    if (JSON.stringify(left) !== JSON.stringify(nothingLeft)) return false
+    if (!isNothing(yield* leftTwice(Everything))) return false
     return (yield* lettersNow).every((letter) => letter.isKept)
   })
 
