@@ -83,6 +83,7 @@ describe("the look at the server", () => {
   it("refuses old versions and other kinds, waits for loading servers and replicas", () => {
     assert.deepInclude(info({ redis_version: "6.2.14" }), { isLasting: true })
     assert.deepInclude(info({ redis_version: "7.0.0", redis_mode: "cluster" }), { isLasting: true })
+    assert.deepInclude(info({ redis_version: "7.2.4", server_mode: "cluster" }), { isLasting: true }, "Valkey")
     assert.deepInclude(info({ redis_version: "7.0.0", redis_mode: "sentinel" }), { isLasting: true })
     assert.deepInclude(info({ redis_version: "7.0.0", loading: "1" }), { isLasting: false })
     assert.deepInclude(info({ redis_version: "7.0.0", role: "slave" }), { isLasting: false })

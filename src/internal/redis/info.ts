@@ -21,7 +21,8 @@ export const parse = (text: string): Info => ({
   runId: field(text, "run_id"),
   version: field(text, "redis_version"),
   role: field(text, "role"),
-  kind: field(text, "redis_mode"),
+  // Valkey says "server".
+  kind: field(text, "redis_mode") || field(text, "server_mode"),
   isLoading: field(text, "loading") === "1"
 })
 
