@@ -375,17 +375,13 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
     // One that failed is tried again soon: the lease goes on passing.
-    if (!lane.isRenewalDue) {
-      const called = yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
-      if (called._tag === "None") {
-        lane.awakeAt = lane.roundAt
-        lane.roundAt = clock.monotonicTimeNanosUnsafe()
-      }
-    }
+    if (!lane.isRenewalDue) yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
     lane.isRenewalDue = true
+    lane.awakeAt = lane.roundAt
+    lane.roundAt = clock.monotonicTimeNanosUnsafe()
     const held = new Map<Delivery, Held>()
     for (const one of lane.held) held.set(one.delivery, one)
-    const leasedUntil = clock.monotonicTimeNanosUnsafe() + leaseNanos
+    const leasedUntil = lane.roundAt + leaseNanos
     const lost = held.size === 0 ? [] : yield* lane.member.renew([...held.keys()])
     lane.isRenewalDue = false
     for (const one of held.values()) one.leasedUntil = leasedUntil
