@@ -8,7 +8,7 @@ import { Work } from "./faults/worker.ts"
 import * as Workers from "./faults/Workers.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
-const lease = 3_000
+const lease = 4_500
 const log = "{rotif:0}:log:work"
 
 const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
