@@ -19,6 +19,10 @@ export interface Site {
   readonly rotif: Rotif.RedisOptions
   /** The master of the channel now, and the replica that will take over. */
   readonly pair: Effect.Effect<{ readonly master: RedisServer; readonly replica: RedisServer }, RedisServerError>
+  /** Whether all who decide about roles know of the new master: until then they may make the old one the master again. */
+  readonly isAgreed: (master: RedisServer) => Effect.Effect<boolean, RedisServerError>
+  /** What they say. */
+  readonly said: Effect.Effect<string, RedisServerError>
 }
 
 /** A Sentinel that changes the role of a server ends all connections to it, also those that ask here. */
@@ -98,12 +102,14 @@ export const failover = (options: {
         yield* until(
           "a message is handled again",
           Effect.sync(() => {
-            const first = recorder.firstAfter(at)
+            // One that the new master has stored: others may have been held by their consumers all the time.
+            const first = recorder.deliveries.find((one) => one.at >= at && (one.publishedAt ?? 0) >= at)
             if (first !== undefined) recoveries.push(first.at - at)
             return first !== undefined
           })
         )
         yield* heal(replica)
+        yield* until("all agree on the new master", site.isAgreed(replica))
         yield* master.restart
         yield* until(
           "the old master follows the new one",
@@ -111,7 +117,12 @@ export const failover = (options: {
             replication(master),
             (info) => info.includes("role:slave") && info.includes("master_link_status:up")
           )
-        )
+        ).pipe(Effect.catchDefect((defect) =>
+          Effect.flatMap(
+            Effect.all([replication(master), replication(replica), site.said]),
+            (texts) => Effect.die(new Error([String(defect), ...texts].join("\n")))
+          )
+        ))
       }
       for (const worker of publishers) yield* worker.kill("SIGKILL")
       yield* Effect.forEach(publishers, ({ ended }) => ended)
@@ -142,8 +153,20 @@ const isMaster = (server: RedisServer): Effect.Effect<boolean, RedisServerError>
 /** A master and a replica, watched by three Sentinels. */
 export const withSentinels: Effect.Effect<Site, RedisServerError, Scope.Scope> = Effect.map(
   RedisSentinel.make(),
-  ({ master: first, options, replicas: [second] }) => ({
+  ({ master: first, name, options, replicas: [second], sentinels }) => ({
     rotif: { ...options, prefix: "failover" },
+    isAgreed: ({ port }) =>
+      Effect.map(
+        Effect.forEach(sentinels, (sentinel) => ask(sentinel, "sentinel", "get-master-addr-by-name", name)),
+        (all) => all.every((address) => (address as ReadonlyArray<string>)[1] === String(port))
+      ),
+    said: Effect.map(
+      Effect.forEach(
+        sentinels,
+        (sentinel) => Effect.all([ask(sentinel, "info", "sentinel"), ask(sentinel, "sentinel", "replicas", name)])
+      ),
+      (all) => all.map(([info, replicas]) => `${String(info)}${String(replicas)}`).join("\n")
+    ),
     pair: Effect.map(
       isMaster(first),
       (isFirst) => isFirst ? { master: first, replica: second! } : { master: second!, replica: first }
@@ -165,6 +188,9 @@ export const inCluster: Effect.Effect<Site, RedisServerError, Scope.Scope> = Eff
   const [first, second] = [cluster.node(owner), cluster.node(owner + 3)]
   return {
     rotif: { cluster: cluster.nodes.map(({ host, port }) => ({ host, port })), prefix, shards },
+    // A master that comes back finds out that a newer one has its slots.
+    isAgreed: () => Effect.succeed(true),
+    said: Effect.map(ask(second, "cluster", "nodes"), String),
     pair: Effect.map(
       isMaster(first),
       (isFirst) => isFirst ? { master: first, replica: second } : { master: second, replica: first }
