@@ -11,7 +11,8 @@ export default defineConfig({
     globalSetup: ["test/fixtures/servers.ts"],
     reporters: ["default", "./test/fixtures/TotalsReporter.ts"],
     pool: "forks",
-    maxWorkers: 2,
+    // They wait more than they compute.
+    maxWorkers: 3,
     maxConcurrency: 3,
     testTimeout: 20_000,
     hookTimeout: 30_000
