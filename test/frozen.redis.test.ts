@@ -1,18 +1,16 @@
 /** A process that is frozen while it waits for messages, and handed one: SIGSTOP, and SIGCONT when another one has had it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect } from "effect"
 import { Publisher, Rotif, Subscription } from "rotif"
 import { pendingOf } from "./faults/pending.ts"
 import { Recorder } from "./faults/Recorder.ts"
+import { until } from "./faults/Run.ts"
 import { Work } from "./faults/worker.ts"
 import * as Workers from "./faults/Workers.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 
 const lease = 4_500
 const log = "{rotif:0}:log:work"
-
-const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
-  Effect.repeat(check, { until: (done) => done, schedule: Schedule.spaced(10) })
 
 describe("a consumer that is frozen while it waits", () => {
   it.live("does not begin what it was handed meanwhile, and another one has handled; it asks at once", () =>
@@ -41,24 +39,20 @@ describe("a consumer that is frozen while it waits", () => {
           (text) => /blocked_clients:1\r/.test(String(text))
         )
         yield* until(
-          Effect.all([
-            Effect.map(held, (left) => left.length === 0 && begun.length === 1),
-            isWaiting
-          ]).pipe(
-            Effect.map((all) => all.every(Boolean))
-          )
+          "the consumer waits in a blocked read, and holds nothing",
+          Effect.zipWith(held, isWaiting, (left, waits) => left.length === 0 && begun.length === 1 && waits)
         )
         yield* frozen.kill("SIGSTOP")
         yield* Publisher.publish(Work, "p-1")
-        yield* until(Effect.map(held, (left) => left.length === 1))
+        yield* until("the frozen one is handed a message", Effect.map(held, (left) => left.length === 1))
         yield* Effect.scoped(Effect.gen(function*() {
           const other = yield* Subscription.make(Work, { group: "g", lease, handler: () => Effect.void })
-          yield* until(Effect.map(other.stats, ({ processed }) => processed === 1))
+          yield* until("another one handles it", Effect.map(other.stats, ({ processed }) => processed === 1))
         }))
         const wokenAt = Date.now()
         yield* frozen.kill("SIGCONT")
         yield* Publisher.publish(Work, "p-2")
-        yield* until(Effect.sync(() => begun.includes("p-2")))
+        yield* until("it goes on", Effect.sync(() => begun.includes("p-2")))
         assert.deepStrictEqual(begun, ["p-0", "p-2"])
         assert.isBelow(lastBegunAt - wokenAt, lease / 3, "it waited for the next renewal")
       }).pipe(Effect.provide(Rotif.layer(rotif)))
