@@ -5,6 +5,7 @@ import { Cluster, Redis as Client } from "ioredis"
 import { createHook } from "node:async_hooks"
 import { inspect } from "node:util"
 import { parse, problemOf } from "../src/internal/redis/info.ts"
+import { messageOf } from "../src/internal/redis/protocol.ts"
 import * as Redis from "../src/Redis.ts"
 import * as RedisCluster from "./fixtures/RedisCluster.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
@@ -53,6 +54,15 @@ const proxied = Effect.fnUntraced(function*(options?: Partial<Redis.CommonOption
   const proxy = yield* TcpProxy.make(server)
   const redis = yield* Redis.make({ url: proxy.url, ...quick, ...options })
   return { server, proxy, redis, connection: redis.connection("k") }
+})
+
+describe("messageOf", () => {
+  it("names no user, as servers from 7.2 on do", () => {
+    const told = "this user has no permissions to run the 'xack' command"
+    const said = "User of-a-url has no permissions to run the 'xack' command"
+    assert.strictEqual(messageOf(new Error(`NOPERM ${said}`)), `NOPERM ${told}`)
+    assert.strictEqual(messageOf(`ERR ACL failure in script: ${said}`), `ERR ACL failure in script: ${told}`)
+  })
 })
 
 describe("classify", () => {

@@ -7,6 +7,7 @@ import { Effect } from "effect"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
+import { messageOf } from "./redis/protocol.ts"
 import type { Lease, Source } from "./redisLease.ts"
 import { ack as ackScript } from "./scripts/ack.ts"
 
@@ -71,7 +72,7 @@ export const make = ({ connection, group, keys, monotonic, onSettled }: {
     // A stream that refuses holds up no other.
     for (const reply of replies) {
       if (typeof reply === "string") {
-        return yield* new RedisError({ reason: "Refused", command: "ack", message: reply })
+        return yield* new RedisError({ reason: "Refused", command: "ack", message: messageOf(reply) })
       }
     }
   })

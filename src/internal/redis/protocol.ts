@@ -59,6 +59,8 @@ export const messageOf = (error: unknown): string => {
     ? error.message
     : String(error)
   return text
+    // From Redis 7.2 on it names the user, who may be out of a URL; before it said this.
+    .replace(/\bUser \S+ has no permissions/, "this user has no permissions")
     // "ERR unknown command 'x', with args beginning with: 'secret' …"
     .replace(/,? ?with args beginning with.*$/s, "")
     // "The "options.ticketKeys" property must be … Received type string ('secret')"

@@ -19,8 +19,6 @@ import { Work } from "../worker.ts"
 
 /** In every password and user name; what is said anywhere must not have it. */
 const secret = "canary"
-/** Names are no secrets: servers from Redis 7.2 on say whom they refuse. */
-const known = "tester"
 const password = `${secret}-password`
 
 /** What listens and is no Redis server, or an old one. */
@@ -68,7 +66,7 @@ const certificate = Effect.acquireRelease(
 
 const user = (...changes: ReadonlyArray<string>) => {
   const [, , , ...rules] = documented
-  return [`${known}-user`, ...rules.map((rule) => rule === ">secret" ? `>${password}` : rule), ...changes].join(" ")
+  return [`${secret}-user`, ...rules.map((rule) => rule === ">secret" ? `>${password}` : rule), ...changes].join(" ")
 }
 
 export default {
@@ -110,11 +108,11 @@ export default {
     const silent = yield* listener(() => undefined)
     const host = "127.0.0.1"
     const nobody = yield* Effect.promise(RedisServer.freePort)
-    const login = (name = "user") => `${known}-${name}:${password}@`
+    const login = (name = "user") => `${secret}-${name}:${password}@`
     const at = (port: number, name?: string) => ({ url: `redis://${login(name)}${host}:${port}` })
     const quick = { connectTimeout: 1_200, startTimeout: 2_500, prefix: "rotif" } as const
     const starts: ReadonlyArray<readonly [name: string, options: Rotif.RedisOptions, told: RegExp]> = [
-      ["a wrong password", { url: `redis://${known}-user:${secret}-wrong@${host}:${server.port}` }, /WRONGPASS/],
+      ["a wrong password", { url: `redis://${secret}-user:${secret}-wrong@${host}:${server.port}` }, /WRONGPASS/],
       ["a missing permission", at(server.port, "noack"), /permit \+xack/],
       ["scripts that are not permitted", at(server.port, "noeval"), /NOPERM.*eval/],
       ["another namespace", { ...at(server.port), prefix: "shop" }, /NOPERM/],
@@ -145,12 +143,12 @@ export default {
       }, /master mymaster: /],
       [
         "a Cluster that is none",
-        { cluster: [{ host, port: server.port }], username: `${known}-cluster`, password },
+        { cluster: [{ host, port: server.port }], username: `${secret}-cluster`, password },
         /Cluster/
       ],
       ["a Cluster with a wrong password", {
         cluster: [{ host, port: server.port }],
-        username: `${known}-user`,
+        username: `${secret}-user`,
         password: `${secret}-wrong`
       }, /WRONGPASS/]
     ]
@@ -173,7 +171,7 @@ export default {
     yield* Effect.provide(attempts, Logger.layer([logger]))
     const log = (...what: ReadonlyArray<unknown>) => void said.push(inspect(what, { depth: 12 }))
     const manager = new NotificationManager({
-      redis: `redis://${known}-user:${secret}-wrong@${host}:${server.port}`,
+      redis: `redis://${secret}-user:${secret}-wrong@${host}:${server.port}`,
       logger: { debug: log, info: log, warn: log, error: log }
     })
     const rejected = yield* Effect.promise(async () => {
@@ -189,7 +187,7 @@ export default {
 
     // While it runs -----------------------------------------------------------------------------------------------------
     const admin = (...command: ReadonlyArray<string>) => server.command(command[0]!, ...command.slice(1))
-    const name = `${known}-user`
+    const name = `${secret}-user`
     const cut = admin("client", "kill", "user", name).pipe(Effect.ignore)
     const faults: ReadonlyArray<
       readonly [begin: Effect.Effect<unknown, unknown>, end: Effect.Effect<unknown, unknown>]
