@@ -30,14 +30,15 @@ export const runPrefix = `example-${process.pid.toString(36)}-${globalThis.crypt
 /** The Redis that `REDIS_URL` names, if it is set. */
 export const redisUrl = Config.option(Config.Redacted("REDIS_URL"))
 
-/** `Rotif.layer` or `Rotif.layerMemory`. */
-export const backend = (options?: Rotif.Options) =>
+/** `Rotif.layer` or `Rotif.layerMemory`; each `name` has a namespace of its own. */
+export const backend = (options?: Rotif.Options, name = "") =>
   Layer.unwrap(Effect.gen(function*() {
     const url = yield* redisUrl
     if (Option.isNone(url)) return Rotif.layerMemoryWith(options)
     const place = { url: url.value }
-    return Rotif.layer({ ...place, prefix: runPrefix, ...options }).pipe(
+    const prefix = `${runPrefix}${name}`
+    return Rotif.layer({ ...place, prefix, ...options }).pipe(
       // Built before the rest, so that it closes after the rest.
-      Layer.provideMerge(Layer.effectDiscard(Effect.addFinalizer(() => Effect.ignore(tidy(place, runPrefix)))))
+      Layer.provideMerge(Layer.effectDiscard(Effect.addFinalizer(() => Effect.ignore(tidy(place, prefix)))))
     )
   }))

@@ -95,7 +95,7 @@ export const make = Effect.gen(function*() {
 })
 
 /**
- * Effect's `Redis` service as a layer, on the connections of `Redis`.
+ * Effect's `Redis` service as a layer, on the connections of `Redis`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
  *
  * **Example** (A rate limit that all processes share)
  *
@@ -106,7 +106,7 @@ export const make = Effect.gen(function*() {
  *
  * const Limits = RateLimiter.layer.pipe(
  *   Layer.provide(RateLimiter.layerStoreRedis({ prefix: "{limits}:" })),
- *   Layer.provide(EffectRedis.layer),
+ *   Layer.provide(EffectRedis.layer()),
  *   Layer.provide(Redis.layer({ url: "redis://localhost:6379" }))
  * )
  * ```
@@ -114,4 +114,4 @@ export const make = Effect.gen(function*() {
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Persistence.Redis, never, Redis> = Layer.effect(Persistence.Redis, make)
+export const layer = (): Layer.Layer<Persistence.Redis, never, Redis> => Layer.effect(Persistence.Redis, make)

@@ -131,96 +131,97 @@ interface Step {
 }
 
 /**
- * The service, on a broker. Part of `Rotif.layer`.
+ * The service, on a broker. Part of `Rotif.layer`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Inspector, never, Broker> = Layer.effect(
-  Inspector,
-  Effect.gen(function*() {
-    const { inspection } = yield* Broker
+export const layer = (): Layer.Layer<Inspector, never, Broker> =>
+  Layer.effect(
+    Inspector,
+    Effect.gen(function*() {
+      const { inspection } = yield* Broker
 
-    /** What is seen twice: when it is read, and at one time a moment later. */
-    const steps = (toleranceMillis: number, confirmMillis: number): Stream.Stream<Step, BrokerError> =>
-      Stream.mapEffect(inspection.walk({ toleranceMillis }), ({ looked, suspects }) =>
-        suspects.length === 0
-          ? Effect.succeed({ looked, found: [] })
-          : Effect.gen(function*() {
-            const first = yield* Effect.filter(suspects, ({ judge }) => judge, { concurrency: judgedAtOnce })
-            if (first.length === 0) return { looked, found: [] }
-            yield* Effect.sleep(confirmMillis)
-            return { looked, found: yield* Effect.filter(first, ({ judge }) => judge, { concurrency: judgedAtOnce }) }
-          }))
+      /** What is seen twice: when it is read, and at one time a moment later. */
+      const steps = (toleranceMillis: number, confirmMillis: number): Stream.Stream<Step, BrokerError> =>
+        Stream.mapEffect(inspection.walk({ toleranceMillis }), ({ looked, suspects }) =>
+          suspects.length === 0
+            ? Effect.succeed({ looked, found: [] })
+            : Effect.gen(function*() {
+              const first = yield* Effect.filter(suspects, ({ judge }) => judge, { concurrency: judgedAtOnce })
+              if (first.length === 0) return { looked, found: [] }
+              yield* Effect.sleep(confirmMillis)
+              return { looked, found: yield* Effect.filter(first, ({ judge }) => judge, { concurrency: judgedAtOnce }) }
+            }))
 
-    /** A walk until `isEnough`, at most `limit` findings of which are told: those that `onFound` does not take. */
-    const walk = Effect.fnUntraced(function*(
-      { confirmMillis, limit, toleranceMillis }: Effect.Success<ReturnType<typeof given>>,
-      isEnough: (told: number) => boolean,
-      onFound: (suspect: Suspect) => Effect.Effect<boolean, BrokerError>
-    ) {
-      let looked = nothing
-      let isComplete = true
-      const told = new Map<string, Finding>()
-      yield* steps(toleranceMillis, confirmMillis).pipe(
-        Stream.mapEffect(Effect.fnUntraced(function*(step) {
-          looked = plus(looked, step.looked)
-          for (const suspect of step.found) {
-            const { finding } = suspect
-            const { channel, group, id, key, kind } = finding
-            const name = JSON.stringify([kind, key, group, channel, id])
-            // A server may list a key twice.
-            if (told.has(name) || (yield* onFound(suspect))) continue
-            if (told.size < limit) told.set(name, finding)
-            else isComplete = false
-          }
-        })),
-        Stream.takeWhile(() => !isEnough(told.size)),
-        Stream.runDrain
-      )
-      return { findings: [...told.values()], looked, isComplete: isComplete && !isEnough(told.size) }
-    })
-
-    return {
-      verify: Effect.fn("Inspector.verify")(function*(options) {
-        const settings = yield* given(options)
-        const listsKeys = yield* inspection.listsKeys
-        const isEnough = (told: number) => told >= settings.limit
-        return { ...yield* walk(settings, isEnough, () => Effect.succeed(false)), listsKeys }
-      }),
-      repair: Effect.fn("Inspector.repair")(function*(options) {
-        const settings = yield* given(options)
-        const listsKeys = yield* inspection.listsKeys
-        const mended: Array<Finding> = []
-        for (let round = 1;; round++) {
-          const before = mended.length
-          // What is left does not keep it from what can be mended.
-          const { findings, isComplete } = yield* walk(
-            settings,
-            () => mended.length - before >= settings.limit,
-            ({ finding, mend = Effect.succeed(false) }) =>
-              Effect.tap(mend, (isMended) =>
-                Effect.sync(() => {
-                  if (isMended) mended.push(finding)
-                }))
-          )
-          if (mended.length === before || round === mostRounds) return { mended, left: findings, isComplete, listsKeys }
-        }
-      }),
-      findings: (options) =>
-        Stream.unwrap(
-          Effect.map(given(options), ({ confirmMillis, limit, toleranceMillis }) =>
-            steps(toleranceMillis, confirmMillis).pipe(
-              Stream.map(({ found }) =>
-                found.map(({ finding }) => finding)
-              ),
-              Stream.flattenIterable,
-              Stream.take(limit)
-            ))
+      /** A walk until `isEnough`, at most `limit` findings of which are told: those that `onFound` does not take. */
+      const walk = Effect.fnUntraced(function*(
+        { confirmMillis, limit, toleranceMillis }: Effect.Success<ReturnType<typeof given>>,
+        isEnough: (told: number) => boolean,
+        onFound: (suspect: Suspect) => Effect.Effect<boolean, BrokerError>
+      ) {
+        let looked = nothing
+        let isComplete = true
+        const told = new Map<string, Finding>()
+        yield* steps(toleranceMillis, confirmMillis).pipe(
+          Stream.mapEffect(Effect.fnUntraced(function*(step) {
+            looked = plus(looked, step.looked)
+            for (const suspect of step.found) {
+              const { finding } = suspect
+              const { channel, group, id, key, kind } = finding
+              const name = JSON.stringify([kind, key, group, channel, id])
+              // A server may list a key twice.
+              if (told.has(name) || (yield* onFound(suspect))) continue
+              if (told.size < limit) told.set(name, finding)
+              else isComplete = false
+            }
+          })),
+          Stream.takeWhile(() => !isEnough(told.size)),
+          Stream.runDrain
         )
-    }
-  })
-)
+        return { findings: [...told.values()], looked, isComplete: isComplete && !isEnough(told.size) }
+      })
+
+      return {
+        verify: Effect.fn("Inspector.verify")(function*(options) {
+          const settings = yield* given(options)
+          const listsKeys = yield* inspection.listsKeys
+          const isEnough = (told: number) => told >= settings.limit
+          return { ...yield* walk(settings, isEnough, () => Effect.succeed(false)), listsKeys }
+        }),
+        repair: Effect.fn("Inspector.repair")(function*(options) {
+          const settings = yield* given(options)
+          const listsKeys = yield* inspection.listsKeys
+          const mended: Array<Finding> = []
+          for (let round = 1;; round++) {
+            const before = mended.length
+            // What is left does not keep it from what can be mended.
+            const { findings, isComplete } = yield* walk(
+              settings,
+              () => mended.length - before >= settings.limit,
+              ({ finding, mend = Effect.succeed(false) }) =>
+                Effect.tap(mend, (isMended) =>
+                  Effect.sync(() => {
+                    if (isMended) mended.push(finding)
+                  }))
+            )
+            if (mended.length === before || round === mostRounds) {
+              return { mended, left: findings, isComplete, listsKeys }
+            }
+          }
+        }),
+        findings: (options) =>
+          Stream.unwrap(
+            Effect.map(given(options), ({ confirmMillis, limit, toleranceMillis }) =>
+              steps(toleranceMillis, confirmMillis).pipe(
+                Stream.map(({ found }) => found.map(({ finding }) => finding)),
+                Stream.flattenIterable,
+                Stream.take(limit)
+              ))
+          )
+      }
+    })
+  )
 
 /**
  * Goes through a namespace and reports what cannot be: messages in two states, times that passed, ghosts, keys that nothing names, counts that

@@ -105,9 +105,9 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
 )
 
 /**
- * The broker as a layer. Each time it is built it is another one, with nothing in it.
+ * The broker as a layer, with nothing in it. Each call makes a layer of its own: two of them are two brokers, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Broker> = Layer.effect(Broker, make)
+export const layer = (): Layer.Layer<Broker> => Layer.effect(Broker, make)

@@ -93,13 +93,13 @@ export const layerBroker = (
     })
   }))
   return Layer.mergeAll(
-    Layer.provideMerge(Scheduler.layer, Publisher.layer(options)),
+    Layer.provideMerge(Scheduler.layer(), Publisher.layer(options)),
     Broadcast.layer(options),
     registry,
     DeadLetters.layer(options),
     Layer.effect(Broker, Broker),
-    Inspector.layer,
-    Layer.provide(Stats.layer, registry),
+    Inspector.layer(),
+    Layer.provide(Stats.layer(), registry),
     Layer.provide(Health.layer(options?.health), [registry, duties])
   )
 }
@@ -108,22 +108,24 @@ export const layerBroker = (
  * Everything in memory, for tests and trials: the same behaviour on Effect's `Clock`, so that `TestClock` drives leases, delays and
  * retries. Nothing survives the layer. Handlers that still run when it closes are interrupted at once (`drainTimeout` 0).
  *
+ * **Details**: a layer that is provided in several places of a program is one, as everywhere in Effect: all of them share what is in this
+ * memory. For one more Rotif in the same program call `layerMemoryWith`; each call makes another.
+ *
  * @category layers
  * @since 0.1.0
  */
 export const layerMemory: Layer.Layer<Services> = Layer.suspend(() => layerMemoryWith())
 
 /**
- * `layerMemory` with options.
+ * `layerMemory` with options. Each call makes a Rotif of its own.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
-  // Fresh: two of these in one program would otherwise be given the same broker.
   Layer.merge(
-    layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(Layer.fresh(MemoryBroker.layer))),
-    Layer.fresh(Deduplication.layerMemory())
+    layerBroker({ drainTimeout: 0, ...options }).pipe(Layer.provide(MemoryBroker.layer())),
+    Deduplication.layerMemory()
   )
 
 /**

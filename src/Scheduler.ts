@@ -323,12 +323,12 @@ export const make = Effect.gen(function*() {
 })
 
 /**
- * The scheduler as a layer, on any broker.
+ * The scheduler as a layer, on any broker. Each call makes a layer of its own: two of them are two services, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Scheduler, never, Broker | Publisher.Publisher> = Layer.effect(Scheduler, make)
+export const layer = (): Layer.Layer<Scheduler, never, Broker | Publisher.Publisher> => Layer.effect(Scheduler, make)
 
 /**
  * Cancels a scheduled message. `true`: it was in time, the message will not be delivered. `false`: it is not waiting: on its way

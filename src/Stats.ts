@@ -68,47 +68,48 @@ export class Stats extends Context.Service<Stats, {
 const everything: Selector = { _tag: "Pattern", pattern: "**" }
 
 /**
- * The service, on a broker and the subscriptions of the program. Part of `Rotif.layer`.
+ * The service, on a broker and the subscriptions of the program. Part of `Rotif.layer`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Stats, never, Broker | Subscription.Subscriptions> = Layer.effect(
-  Stats,
-  Effect.gen(function*() {
-    const broker = yield* Broker
-    const { running } = yield* Subscription.Subscriptions
+export const layer = (): Layer.Layer<Stats, never, Broker | Subscription.Subscriptions> =>
+  Layer.effect(
+    Stats,
+    Effect.gen(function*() {
+      const broker = yield* Broker
+      const { running } = yield* Subscription.Subscriptions
 
-    const channels = (source?: Channel.Source) =>
-      broker.stats.read(source === undefined ? everything : Channel.selector(source))
+      const channels = (source?: Channel.Source) =>
+        broker.stats.read(source === undefined ? everything : Channel.selector(source))
 
-    const local = Effect.suspend(() =>
-      Effect.forEach([...running], (subscription) =>
-        Effect.gen(function*() {
-          const { consumer, group, pattern } = subscription
-          return {
-            pattern,
-            group,
-            consumer,
-            isPaused: yield* subscription.isPaused,
-            ...yield* subscription.stats
-          }
-        }))
-    )
-
-    return {
-      channels,
-      local,
-      snapshot: Effect.fnUntraced(function*(source) {
-        const found = yield* channels(source)
-        return { takenAt: yield* DateTime.now, channels: found, subscriptions: yield* local }
-      }),
-      reset: Effect.suspend(() =>
-        Effect.forEach([...running], (subscription) => subscription.resetStats, { discard: true })
+      const local = Effect.suspend(() =>
+        Effect.forEach([...running], (subscription) =>
+          Effect.gen(function*() {
+            const { consumer, group, pattern } = subscription
+            return {
+              pattern,
+              group,
+              consumer,
+              isPaused: yield* subscription.isPaused,
+              ...yield* subscription.stats
+            }
+          }))
       )
-    }
-  })
-)
+
+      return {
+        channels,
+        local,
+        snapshot: Effect.fnUntraced(function*(source) {
+          const found = yield* channels(source)
+          return { takenAt: yield* DateTime.now, channels: found, subscriptions: yield* local }
+        }),
+        reset: Effect.suspend(() =>
+          Effect.forEach([...running], (subscription) => subscription.resetStats, { discard: true })
+        )
+      }
+    })
+  )
 
 /**
  * Looks at channels and their groups, over all processes; without a source at all channels.

@@ -303,7 +303,7 @@ const decorate = (broker: Broker["Service"], take: Take): Broker["Service"] => {
  * import * as Testing from "rotif/testing"
  *
  * const layer = Rotif.layerBroker().pipe(
- *   Layer.provideMerge(Testing.layerFaults),
+ *   Layer.provideMerge(Testing.layerFaults()),
  *   Layer.provide(RedisBroker.layer()),
  *   Layer.provide(Redis.layer({ url: "redis://localhost:6379" }))
  * )
@@ -312,12 +312,11 @@ const decorate = (broker: Broker["Service"], take: Take): Broker["Service"] => {
  * @category layers
  * @since 0.1.0
  */
-export const layerFaults: Layer.Layer<Broker | Faults, never, Broker> = Layer.effectContext(
-  Effect.map(Broker, (broker) => {
+export const layerFaults = (): Layer.Layer<Broker | Faults, never, Broker> =>
+  Layer.effectContext(Effect.map(Broker, (broker) => {
     const { service, take } = makePlan()
     return Context.make(Broker, decorate(broker, take)).pipe(Context.add(Faults, service))
-  })
-)
+  }))
 
 /**
  * `Rotif.layerMemoryWith`, with operations that can be made to fail.
@@ -328,10 +327,10 @@ export const layerFaults: Layer.Layer<Broker | Faults, never, Broker> = Layer.ef
 export const layerMemoryWith = (options?: Rotif.Options): Layer.Layer<Rotif.Services | Faults> =>
   Layer.merge(
     Rotif.layerBroker({ drainTimeout: 0, ...options }).pipe(
-      Layer.provideMerge(Layer.fresh(layerFaults)),
-      Layer.provide(Layer.fresh(MemoryBroker.layer))
+      Layer.provideMerge(layerFaults()),
+      Layer.provide(MemoryBroker.layer())
     ),
-    Layer.fresh(Deduplication.layerMemory())
+    Deduplication.layerMemory()
   )
 
 /**

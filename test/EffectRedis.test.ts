@@ -16,7 +16,7 @@ const backends: ReadonlyArray<readonly [string, Redis.Options]> = [["Redis", { u
 const limiterOn = (options: Redis.Options, prefix: string) =>
   RateLimiter.layer.pipe(
     Layer.provide(RateLimiter.layerStoreRedis({ prefix })),
-    Layer.provide(EffectRedis.layer),
+    Layer.provide(EffectRedis.layer()),
     Layer.provide(Redis.layer(options))
   )
 
@@ -53,7 +53,7 @@ describe.each(backends)("EffectRedis on %s", (_, options) => {
         const prefix = `{${freshPrefix()}}:`
         const application = Layer.fresh(PersistedQueue.layer.pipe(
           Layer.provide(PersistedQueue.layerStoreRedis({ prefix, pollInterval: "20 millis" })),
-          Layer.provide(EffectRedis.layer),
+          Layer.provide(EffectRedis.layer()),
           Layer.provide(Redis.layer(options))
         ))
         const queue = PersistedQueue.make({ name: "jobs", schema: Schema.Struct({ n: Schema.Int }) })
@@ -95,7 +95,7 @@ describe.each(backends)("EffectRedis on %s", (_, options) => {
       assert.instanceOf(wrongType.cause, Redis.RedisError)
     }).pipe(
       Effect.scoped,
-      Effect.provide(EffectRedis.layer.pipe(Layer.provide(Redis.layer(options))))
+      Effect.provide(EffectRedis.layer().pipe(Layer.provide(Redis.layer(options))))
     ), 20_000)
 })
 
@@ -114,7 +114,7 @@ describe("EffectRedis", () => {
           assert.strictEqual(yield* increment("n"), 1)
           yield* server.command("script", "flush")
           assert.strictEqual(yield* increment("n"), 2)
-        }).pipe(Effect.provide(EffectRedis.layer.pipe(Layer.provideMerge(Rotif.layer({ url: server.url })))))
+        }).pipe(Effect.provide(EffectRedis.layer().pipe(Layer.provideMerge(Rotif.layer({ url: server.url })))))
       }).pipe(Effect.scoped),
     20_000
   )

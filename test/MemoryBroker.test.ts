@@ -187,7 +187,7 @@ describe("MemoryBroker: leases", () => {
       yield* TestClock.adjust(0.5)
       const { deliveries, nextInMillis } = yield* second.claim(10)
       assert.deepStrictEqual([payloads(deliveries), nextInMillis], [["a"], 25_000])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("counts as vanished what a limit removed under a lease", () =>
     Effect.gen(function*() {
@@ -201,7 +201,7 @@ describe("MemoryBroker: leases", () => {
       assert.deepStrictEqual([payloads(deliveries), vanished], [["b"], 1])
       assert.strictEqual((yield* second.claim(10)).vanished, 0)
       assert.deepStrictEqual(payloads(yield* second.read(10, 0)), ["c", "d"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("keeps what it was never asked for: a delivery of another member is refused", () =>
     Effect.gen(function*() {
@@ -214,7 +214,7 @@ describe("MemoryBroker: leases", () => {
       assert.deepStrictEqual(yield* first.ack(copies), copies)
       assert.deepStrictEqual(yield* first.ack(deliveries), [])
       assert.deepStrictEqual(yield* first.ack(deliveries), deliveries)
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 })
 
 describe("MemoryBroker: reads", () => {
@@ -230,7 +230,7 @@ describe("MemoryBroker: reads", () => {
       yield* Fiber.interrupt(interrupted)
       yield* append(["a"])
       assert.deepStrictEqual(payloads(yield* member.read(1, 0)), ["a"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("serve the members that wait in turn", () =>
     Effect.gen(function*() {
@@ -250,7 +250,7 @@ describe("MemoryBroker: reads", () => {
         yield* TestClock.adjust(1)
       }
       assert.deepStrictEqual(served, ["a", "b", "c", "a", "b", "c"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("take at least one of every channel, and of new messages beside endless redeliveries", () =>
     Effect.gen(function*() {
@@ -261,7 +261,7 @@ describe("MemoryBroker: reads", () => {
       yield* member.requeue(some.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
       const more = yield* member.read(2, 0)
       assert.deepStrictEqual(payloads(more), ["1", "1", "2", "2"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("begin in future where the group was told to", () =>
     Effect.gen(function*() {
@@ -277,7 +277,7 @@ describe("MemoryBroker: reads", () => {
       yield* TestClock.adjust(5)
       yield* append(["e"])
       assert.deepStrictEqual(yield* read, [["e"], ["e"], ["e"]])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 })
 
 describe("MemoryBroker: waiting messages", () => {
@@ -303,7 +303,7 @@ describe("MemoryBroker: waiting messages", () => {
         .sort(([a], [b]) => a - b)
       assert.deepStrictEqual(times, expected)
       assert.deepStrictEqual(yield* broker.promote(0, 10), { moved: 0, nextInMillis: undefined })
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("go with their group, and no others", () =>
     Effect.gen(function*() {
@@ -324,7 +324,7 @@ describe("MemoryBroker: waiting messages", () => {
         payloads(yield* members[1]!.read(50, 0)),
         Array.from({ length: 50 }, (_, i) => String(49 - i))
       )
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 })
 
 describe("MemoryBroker.trim", () => {
@@ -345,7 +345,7 @@ describe("MemoryBroker.trim", () => {
       yield* Broker.Broker.use((broker) => broker.removeGroup("slow", texts))
       assert.strictEqual(yield* trim, 2)
       assert.deepStrictEqual(yield* lengths, [["nobody", 1], ["texts", 0]])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("does not need a message in the log that waits for a retry", () =>
     Effect.gen(function*() {
@@ -355,7 +355,7 @@ describe("MemoryBroker.trim", () => {
       yield* member.requeue([{ delivery: a!, delayMillis: 0, attempt: 2 }])
       assert.strictEqual(yield* trim, 1)
       assert.deepStrictEqual(payloads(yield* member.read(1, 0)), ["a"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("keeps the limits of a channel whatever groups have read", () =>
     Effect.gen(function*() {
@@ -371,7 +371,7 @@ describe("MemoryBroker.trim", () => {
       assert.strictEqual(yield* trim, 2)
       const left = yield* member.read(10, 0)
       assert.deepStrictEqual(left.map(({ channel, payload }) => channel + payload), ["agedc", "shortb"])
-    }).pipe(Effect.provide(MemoryBroker.layer)))
+    }).pipe(Effect.provide(MemoryBroker.layer())))
 })
 
 describe("MemoryBroker: volume", () => {

@@ -24,7 +24,7 @@ describe.each(connections)("middleware of several programs on one $name", ({ opt
       const prefix = freshPrefix()
       const limits = RateLimiter.layer.pipe(
         Layer.provide(RateLimiter.layerStoreRedis({ prefix: `{${prefix}-limits}:` })),
-        Layer.provide(EffectRedis.layer)
+        Layer.provide(EffectRedis.layer())
       )
       const program = limits.pipe(Layer.provideMerge(Rotif.layer({ ...options, prefix })))
       const Limited = Middleware.forChannel(
@@ -44,7 +44,7 @@ describe.each(connections)("middleware of several programs on one $name", ({ opt
       const breaker = CircuitBreaker.layer({ tripPolicy: CircuitBreaker.consecutive(1), openDuration: "1 minute" })
         .pipe(
           Layer.provide(CircuitBreaker.layerStoreRedis({ prefix: `{${prefix}-circuits}:` })),
-          Layer.provide(EffectRedis.layer)
+          Layer.provide(EffectRedis.layer())
         )
       const program = breaker.pipe(Layer.provideMerge(Rotif.layer({ ...options, prefix })))
       const Failing = Middleware.forChannel(

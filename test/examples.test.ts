@@ -124,6 +124,12 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "attempt 1: booked",
     "attempt 2: was booked before",
     "alice has 500 cents"
+  ],
+  "examples/15-tenants.ts": [
+    "acme: Published, acme prints i-1",
+    "globex: Published, globex prints i-1",
+    "globex: there is none",
+    "acme: the reminder is cancelled"
   ]
 }
 

@@ -42,7 +42,7 @@ const onRedis = (connection: Redis.Options, shards: number) => (options?: Option
   const all = { prefix: freshPrefix(), shards, ...options }
   return Layer.merge(
     Rotif.layerBroker(all).pipe(
-      Layer.provideMerge(Layer.fresh(Testing.layerFaults)),
+      Layer.provideMerge(Testing.layerFaults()),
       Layer.provide(RedisBroker.layer(all))
     ),
     Deduplication.layerRedis(all)

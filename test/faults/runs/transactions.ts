@@ -48,7 +48,7 @@ const batch = 100
 
 /** A publisher and the way to look, without any of the duties of the processes that are killed. */
 const layer = (options: Rotif.RedisOptions) =>
-  Layer.mergeAll(Publisher.layer(), Inspector.layer).pipe(
+  Layer.mergeAll(Publisher.layer(), Inspector.layer()).pipe(
     Layer.provideMerge(RedisBroker.layer(options)),
     Layer.provideMerge(Redis.layer(options))
   )
