@@ -204,6 +204,8 @@ export type Start =
 export interface Delivery {
   readonly id: string
   readonly channel: string
+  /** Where the message was stored first: in its channel it names this one stored message, in every delivery. An id may come again. */
+  readonly origin: string
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
@@ -363,7 +365,7 @@ export interface Membership {
   readonly start: Start
   /** How long a delivery belongs to this member without being renewed. The members of a group use the same. */
   readonly leaseMillis: number
-  /** How long it is remembered that a key was done; only members that `begin` their deliveries need it. At least the lease. */
+  /** How long it counts that a key was done; only members that `begin` their deliveries need it. At least the lease. */
   readonly doneMillis?: number | undefined
 }
 
@@ -385,13 +387,15 @@ export interface Member {
   /** Makes a waiting `read` return now, with what it has. */
   readonly wake: Effect.Effect<void>
   readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Acknowledges what is not to be handled: unlike `ack` it frees a key, which is not done. */
+  readonly drop: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly requeue: (items: ReadonlyArray<Requeue>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly bury: (items: ReadonlyArray<Burial>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Starts the lease of these deliveries anew. */
   readonly renew: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /**
    * Begins deliveries by key, in order. What is `mine` stays so while its lease is renewed: `ack` and `commit` then remember the
-   * key as done in the same step, and refuse when another delivery has taken the key over; `requeue` and `bury` free it.
+   * key as done in the same step, and refuse when another delivery has taken the key over; `drop`, `requeue` and `bury` free it.
    */
   readonly begin: (items: ReadonlyArray<Keyed>) => Effect.Effect<ReadonlyArray<Begun>, BrokerError>
   /** Applies each commit wholly or not at all: its messages, its writes, its acknowledgement, its key. */

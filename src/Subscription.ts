@@ -115,11 +115,12 @@ export interface StreamOptions {
  */
 export interface ExactlyOnce<S extends Channel.Source> {
   /**
-   * The key of a message: 1 to 512 bytes. Messages of one channel with the same key are handled to completion once by the group.
-   * Default: the message id. A function that throws, or gives no such string, is a failure of the attempt.
+   * The key of a message: 1 to 512 bytes. Messages of one channel with the same key are handled to completion once by the group
+   * within `ttl`, however often they are published. Default: the stored message itself, so that whatever a publish accepts as new is
+   * handled, also when it has the id of an earlier one. A function that throws, or gives no such string, is a failure of the attempt.
    */
   readonly key?: ((message: Message.Message<S>) => string) | undefined
-  /** How long it is remembered, at least, that a key was done; at most twice as long. At least the lease. Default 1 day. */
+  /** For how long it counts that a key was done, by the clock of the backend. At least the lease. Default 1 day. */
   readonly ttl?: Duration.Input | undefined
 }
 
@@ -182,8 +183,8 @@ export interface Options<
   /** How long a failed message waits for its next attempt where `retry` does not decide. Default 1 second. */
   readonly retryDelay?: Duration.Input | undefined
   /**
-   * Each message is handled to completion once: it is remembered as done in the same step as its acknowledgement, and another copy
-   * of it (delivered again, requeued, published twice) is then acknowledged without being handled. While a copy is being
+   * Each message is handled to completion once: it is remembered as done in the same step as its acknowledgement, and another
+   * delivery of it is then acknowledged without being handled; with `key`, other messages of the same key are, too. While one is being
    * handled, another one waits; no attempt is counted. Default `false`.
    *
    * It cannot undo what a handler did before it failed or was killed: an effect is exactly once when it is part of the
@@ -549,7 +550,7 @@ export const make = Effect.fnUntraced(function*<
 
   const keyOf: KeyOf<Channel.DecodingServices<S>> = (held, consumer) => {
     if (onceOptions?.key === undefined) {
-      return Effect.succeed(keyOfMessage(held.delivery.id, held.delivery.publishedAtMillis))
+      return Effect.succeed(keyOfMessage(held.delivery))
     }
     const { key } = onceOptions
     return Effect.matchCauseEffect(decoded(held, consumer), {

@@ -220,9 +220,9 @@ export class NotificationManager {
       if (problem !== undefined) return yield* problem
       yield* Hooks.before(this.#middleware, "beforePublish", channel, payload, options)
       const value = yield* Sameness.plain(channel, payload)
-      const id = options?.exactlyOnce === true || options?.dedupKey !== undefined
+      const key = options?.exactlyOnce === true || options?.dedupKey !== undefined
         ? yield* Effect.try({
-          try: () => Sameness.onceId(config, channel, value, options.dedupKey),
+          try: () => Sameness.publishKey(config, channel, value, options.dedupKey),
           catch: (error) => error
         })
         : undefined
@@ -231,8 +231,8 @@ export class NotificationManager {
         headers: options?.headers,
         delay: options?.delayMs,
         at: options?.deliverAt,
-        id,
-        deduplicate: id === undefined ? undefined : { window: Duration.seconds(seconds) },
+        id: key === undefined ? undefined : Sameness.freshId(),
+        throttle: key === undefined ? undefined : { key, window: Duration.seconds(seconds) },
         durability: options?.durability
       }
       // A name that cannot be used throws; here it fails the publish.
@@ -341,7 +341,7 @@ export class NotificationManager {
         handler: (message) => this.#handle(handler, Message.fromMessage(message)),
         retry: policyOf(options, config),
         exactlyOnce: options.exactlyOnce === true
-          ? { key: (message) => Sameness.onceKey(config, message), ttl: Math.max(seconds * 1000, lease) }
+          ? { key: Sameness.handleKey(config), ttl: Math.max(seconds * 1000, lease) }
           : false
       }).pipe(Effect.provideService(Scope.Scope, this.#scope))
       return this.#keep(subscription)

@@ -209,6 +209,7 @@ const decorateMember = (take: Take, member: Member): Member => {
         () => member.wake
       ),
     ack: (deliveries) => through(take, "ack", member.ack(deliveries)),
+    drop: (deliveries) => through(take, "ack", member.drop(deliveries)),
     requeue: (items) => through(take, "requeue", member.requeue(items)),
     bury: (items) => through(take, "bury", member.bury(items)),
     renew: (deliveries) => through(take, "renew", member.renew(deliveries)),

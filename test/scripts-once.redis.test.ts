@@ -76,15 +76,16 @@ const held: ReadonlyArray<Command> = [
   ["hold", "log"]
 ]
 const log = (pending: number, ...more: ReadonlyArray<string>) => ({ entries: ["i m p 1", ...more], pending })
-const generation = `now ${day}`
-const marked = (value: string): Command => ["hset", "marks", "", `${past} ${day}`, "c\nm", value]
-const past1 = `past ${day}`
+/** What the marks of one hash say about all of them: since when, and until when. */
+const head = `${past} ${far}`
+const marked = (value: string): Command => ["hset", "marks", "", head, "c\nm", value]
+const since = "past far"
 
 const commitKeys = ["log", "marks", "old", "counts"]
-const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, 1, "events"]
+const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, 1, day, "events"]
 const mine = [...held, marked(`${far} t1`)]
-const untouched = { log: log(1), marks: { "": past1, "c\nm": "far t1" } }
-const doneMarks = { "": past1, "c\nm": "" }
+const untouched = { log: log(1), marks: { "": since, "c\nm": "far t1" } }
+const doneMarks = { "": "past later", "c\nm": "later" }
 
 const cases: ReadonlyArray<Case> = [
   {
@@ -94,52 +95,70 @@ const cases: ReadonlyArray<Case> = [
       "hset",
       "marks",
       "",
-      `${past} ${day}`,
+      head,
       "c\ndone",
-      "",
+      far,
+      "c\nforgotten",
+      past,
       "c\nbusy",
       `${far} t2`,
       "c\nover",
       `${past} t2`,
       "c\nown",
-      `${far} t1`
+      `${far} t1`,
+      "c\nothers",
+      "x"
     ]],
     keys: ["marks", "old"],
-    args: [30_000, day, "t1", "c\nnew", "c\ndone", "c\nbusy", "c\nover", "c\nown"],
-    reply: [1, 0, -1, 1, 1],
+    args: [30_000, 2_000_000, "t1", "c\nnew", "c\ndone", "c\nforgotten", "c\nbusy", "c\nover", "c\nown", "c\nothers"],
+    reply: [1, 0, 1, -1, 1, 1, 1],
     after: {
       marks: {
-        "": past1,
+        "": since,
         "c\nnew": "later t1",
-        "c\ndone": "",
+        "c\ndone": "far",
+        "c\nforgotten": "later t1",
         "c\nbusy": "far t2",
         "c\nover": "later t1",
-        "c\nown": "later t1"
+        "c\nown": "later t1",
+        "c\nothers": "later t1"
       }
     }
   },
   {
     does: "begin: looks at the marks of the time before",
     script: begin,
-    seed: [["hset", "old", "c\ndone", "", "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
+    seed: [["hset", "old", "c\ndone", far, "c\nforgotten", past, "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
     keys: ["marks", "old"],
-    args: [30_000, day, "t1", "c\ndone", "c\nbusy", "c\nown"],
-    reply: [0, -1, 1],
+    args: [30_000, day, "t1", "c\ndone", "c\nforgotten", "c\nbusy", "c\nown"],
+    reply: [0, 1, -1, 1],
     after: {
-      marks: { "": generation, "c\nown": "later t1" },
-      old: { "c\ndone": "", "c\nbusy": "far t2", "c\nown": "far t1" }
+      marks: { "": "now later", "c\nforgotten": "later t1", "c\nown": "later t1" },
+      old: { "c\ndone": "far", "c\nforgotten": "past", "c\nbusy": "far t2", "c\nown": "far t1" }
     }
   },
   {
-    does: "begin: a generation whose time is over becomes the old one",
+    does: "begin: marks become the old ones after their time, when those count no more",
     script: begin,
-    seed: [["hset", "marks", "", `${past} 1000`, "c\ndone", ""], ["hset", "old", "c\nolder", ""]],
+    seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", `${past} ${past}`, "c\nolder", past]],
     keys: ["marks", "old"],
     args: [30_000, 1000, "t1", "c\ndone", "c\nolder"],
     reply: [0, 1],
     after: {
-      marks: { "": "now 1000", "c\nolder": "later t1" },
-      old: { "": "past 1000", "c\ndone": "" }
+      marks: { "": "now later", "c\nolder": "later t1" },
+      old: { "": since, "c\ndone": "far" }
+    }
+  },
+  {
+    does: "begin: old marks that count stay, whatever the one that begins would keep",
+    script: begin,
+    seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", head, "c\nolder", far]],
+    keys: ["marks", "old"],
+    args: [30_000, 1000, "t1", "c\nnew", "c\nolder"],
+    reply: [1, 0],
+    after: {
+      marks: { "": since, "c\ndone": "far", "c\nnew": "later t1" },
+      old: { "": since, "c\nolder": "far" }
     }
   },
   {
@@ -147,7 +166,7 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: mine,
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", 0, "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
     reply: [1],
     after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), marks: doneMarks },
     again: { reply: [2] }
@@ -157,12 +176,12 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", 0, "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
     reply: [1],
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "2" },
       log: log(0),
-      marks: { "c\nm": "" },
+      marks: { "": "now later", "c\nm": "later" },
       old: { "c\nm": "past t1" }
     },
     again: { reply: [2] }
@@ -172,9 +191,9 @@ const cases: ReadonlyArray<Case> = [
     script: finish,
     seed: [...held, marked(`${past} t2`)],
     keys: ["log", "marks", "old", "counts"],
-    args: ["g", "c", 0, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
+    args: ["g", "c", 0, day, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
     reply: [0, 0],
-    after: { log: log(1), marks: { "": past1, "c\nm": "past t2" } }
+    after: { log: log(1), marks: { "": since, "c\nm": "past t2" } }
   },
   {
     does: "settle: frees the mark of what goes back",
@@ -187,7 +206,7 @@ const cases: ReadonlyArray<Case> = [
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
-      marks: { "": past1 }
+      marks: { "": since }
     },
     again: { reply: ["1-1"] }
   },
@@ -202,7 +221,7 @@ const cases: ReadonlyArray<Case> = [
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
-      marks: { "": past1, "c\nm": "far t2" }
+      marks: { "": since, "c\nm": "far t2" }
     },
     again: { reply: ["1-1"] }
   },
@@ -294,7 +313,7 @@ const cases: ReadonlyArray<Case> = [
     keys: [...commitKeys, "counter"],
     args: [...fence, "incrby", 5, 1, 1],
     reply: ["lost"],
-    after: { log: log(1), marks: { "": past1, "c\nm": "far t2" }, counter: ["41", "stays"] }
+    after: { log: log(1), marks: { "": since, "c\nm": "far t2" }, counter: ["41", "stays"] }
   },
   {
     does: "commit: nothing when what it counts in is no hash",
@@ -346,29 +365,38 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [["hset", "relayed", "3", "5-7"], ["xadd", "to", "1-1", "p", "0"]],
     keys: ["relayed", "relayed", "relayed", "relayed", "to"],
-    args: ["relay", "3", "5-10", "", "", "", 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
     reply: ["done"],
     after: { relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }
   },
   {
-    does: "sweep: a generation in its time stays",
+    does: "sweep: marks of which one counts stay",
     script: sweep,
-    seed: [["hset", "marks", "", `${started} ${day}`, "c\nm", ""], ["hset", "old", "c\nn", ""]],
+    seed: [["hset", "marks", "", head, "c\nm", past], ["hset", "old", "", head, "c\nn", far]],
     keys: ["marks", "old"],
     args: [day],
     reply: 0,
-    after: { marks: { "": `now ${day}`, "c\nm": "" }, old: { "c\nn": "" } }
+    after: { marks: { "": since, "c\nm": "past" }, old: { "": since, "c\nn": "far" } }
   },
   {
-    does: "sweep: one whose time is over becomes the old one, and goes the next time",
+    does: "sweep: those whose time is over go",
     script: sweep,
-    seed: [["hset", "marks", "", `${past} 0`, "c\nm", ""], ["hset", "old", "c\nn", ""]],
+    seed: [["hset", "marks", "", head, "c\nm", far], ["hset", "old", "", `${past} ${past}`, "c\nn", past]],
     keys: ["marks", "old"],
     args: [day],
     reply: 1,
-    after: { old: { "": "now 0", "c\nm": "" } },
-    again: { reply: 1, after: {} }
+    after: { marks: { "": since, "c\nm": "far" } },
+    again: { reply: 0 }
+  },
+  {
+    does: "sweep: those that do not say it are given their time",
+    script: sweep,
+    seed: [["hset", "marks", "c\nm", "x"]],
+    keys: ["marks", "old"],
+    args: [day],
+    reply: 0,
+    after: { marks: { "": "now later", "c\nm": "x" } }
   },
   {
     does: "once: begins a free key, again under the same token, and not under another",

@@ -6,7 +6,9 @@ import type { Pulse } from "./agents/pulse.ts"
 
 /** How a delivery ends. */
 export type Final =
-  | { readonly _tag: "Ack"; readonly isExpired?: true; readonly isDuplicate?: true }
+  | { readonly _tag: "Ack"; readonly isDuplicate?: true }
+  /** Acknowledged without having been handled: its key is not done. */
+  | { readonly _tag: "Drop" }
   | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
@@ -14,7 +16,7 @@ export type Final =
 export type Settlement = Final | { readonly _tag: "Hold" }
 
 export const ackSettlement: Final = { _tag: "Ack" }
-export const expiredSettlement: Final = { _tag: "Ack", isExpired: true }
+export const expiredSettlement: Final = { _tag: "Drop" }
 export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 

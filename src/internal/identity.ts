@@ -2,22 +2,24 @@
  * The id of a message and the window in which it is told from others, from the options of a publish.
  */
 import type { Duration } from "effect"
-import type { NewMessage, Window } from "../Broker.ts"
+import type { Delivery, NewMessage, Window } from "../Broker.ts"
 import { millisOf, shown, type When } from "./due.ts"
 import { textProblem } from "./given.ts"
 
 /** How long an id given to a publish is remembered, unless the publish says otherwise. */
 const usualMillis = 3_600_000
 
-/** Ids that debouncing makes begin with this: one that comes again is another message. */
+/** Ids that debouncing makes begin with this. */
 const debounced = "debounce:"
 
 /** The window of an id. Keys of other kinds begin with another letter. */
 export const windowOf = (id: string, millis = usualMillis): Window => ({ key: `i${id}`, millis })
 
-/** By what a delivery is done once, unless the subscription says otherwise. */
-export const keyOf = (id: string, publishedAtMillis: number): string =>
-  id.startsWith(debounced) ? `${id}\n${publishedAtMillis}` : id
+/**
+ * By what a delivery is done once, unless the subscription says otherwise: the stored message. Its id is not enough: one that is
+ * published again after its window is accepted, and so it is to be handled.
+ */
+export const keyOf = ({ id, origin }: Pick<Delivery, "id" | "origin">): string => `${id}\n${origin}`
 
 export interface Options extends When {
   readonly id?: string | undefined

@@ -26,7 +26,7 @@
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
  * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
- * | `marks:G`      | hash        | channel and key → empty: done by group G; or who is at it, and until when |
+ * | `marks:G`      | hash        | channel and key → until when it is done by group G; or until when who is at it |
  * | `oldmarks:G`   | hash        | the same, of the time before                                             |
  * | `outbox`       | stream      | messages of transactions for channels of other shards                    |
  * | `relayed`      | hash        | shard → the last position of its outbox that has arrived here            |

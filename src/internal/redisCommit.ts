@@ -38,7 +38,8 @@ type Fence = readonly [
   token: string,
   channel: string,
   crashes: number,
-  isRetry: 0 | 1
+  isRetry: 0 | 1,
+  doneMillis: number
 ]
 
 /** Collects the keys and arguments of the script. */
@@ -136,7 +137,7 @@ export interface Setup {
 
 /** Applies a transaction together with the end of its delivery. */
 const commitOne = Effect.fnUntraced(function*(
-  { channels, group, keys: shard, onSettled }: Setup,
+  { channels, group, keys: shard, marks, onSettled }: Setup,
   { delivery, messages, writes }: Commit
 ): Effect.fn.Return<Committed, RedisError> {
   if (!(delivery instanceof Lease)) return "lost"
@@ -157,7 +158,8 @@ const commitOne = Effect.fnUntraced(function*(
           lease.token,
           lease.channel,
           lease.count - 1,
-          lease.source.isRetry ? 1 : 0
+          lease.source.isRetry ? 1 : 0,
+          marks.doneMillis
         ],
         shard.events
       )
@@ -262,7 +264,7 @@ const deliver = Effect.fnUntraced(function*(
       Effect.fnUntraced(function*() {
         const script = builder(
           [there.relayed, there.relayed, there.relayed, there.relayed],
-          ["relay", String(shard), position, "", "", "", 0, 0],
+          ["relay", String(shard), position, "", "", "", 0, 0, 0],
           there.events
         )
         script.publish(there, yield* channels.target(message), message)

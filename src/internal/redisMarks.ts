@@ -28,7 +28,7 @@ export const make = ({ connection, fail, keys, membership }: {
   const begun = new Map<string, Lease>()
   const marks = keys.marks(group)
   const oldMarks = keys.oldMarks(group)
-  const doneMillis = Math.max(membership.doneMillis ?? 0, leaseMillis)
+  const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
   const me = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
   let counter = 0
 
@@ -49,7 +49,7 @@ export const make = ({ connection, fail, keys, membership }: {
         const reply = (yield* connection.evaluate(
           beginScript,
           [marks, oldMarks],
-          [Math.ceil(leaseMillis * markPart), Math.ceil(doneMillis), token, ...chunk.map((lease) => lease.mark)],
+          [Math.ceil(leaseMillis * markPart), doneMillis, token, ...chunk.map((lease) => lease.mark)],
           { idempotent: true }
         )) as ReadonlyArray<number>
         for (const [i, lease] of chunk.entries()) out.push([lease, reply[i]!])
@@ -93,6 +93,7 @@ export const make = ({ connection, fail, keys, membership }: {
   ): Effect.fn.Return<ReadonlyArray<Lease>, BrokerError> {
     const refused: Array<Lease> = []
     for (const chunk of chunked(leases, deliveriesPerCall)) {
+      for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         finishScript,
         [source.key, marks, oldMarks, keys.counts],
@@ -100,13 +101,17 @@ export const make = ({ connection, fail, keys, membership }: {
           group,
           source.channel,
           source.isRetry ? 1 : 0,
+          doneMillis,
           ...chunk.flatMap((lease) => [lease.position, lease.mark, lease.token, lease.count - 1])
         ],
         { idempotent: false }
       ).pipe(
         Effect.tapError((error) =>
           Effect.sync(() => {
-            if (error.reason === "ConnectionLost") { for (const lease of chunk) lease.uncertain = true }
+            for (const lease of chunk) {
+              lease.isEnding = false
+              if (error.reason === "ConnectionLost") lease.uncertain = true
+            }
           })
         ),
         Effect.mapError(fail("ack"))
@@ -136,7 +141,7 @@ export const make = ({ connection, fail, keys, membership }: {
       )
   }
 
-  return { begin, finish, leave, renew, marks, oldMarks }
+  return { begin, finish, leave, renew, marks, oldMarks, doneMillis }
 }
 
 export type RedisMarks = ReturnType<typeof make>

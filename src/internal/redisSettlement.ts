@@ -27,7 +27,7 @@ export const make = (setup: {
   /** Something was settled in this stream. */
   readonly onSettled: (stream: string) => void
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
-}): Pick<Member, "ack" | "requeue" | "bury" | "renew"> => {
+}): Pick<Member, "ack" | "drop" | "requeue" | "bury" | "renew"> => {
   const { connection, fail, keys, marks, monotonic, onSettled } = setup
   const { consumer, group, leaseMillis } = setup.membership
   const acknowledge = RedisAck.make({ connection, keys, group, monotonic, onSettled })
@@ -165,6 +165,9 @@ export const make = (setup: {
     return refused
   })
 
+  // The script acknowledges, and frees the key.
+  const drop: Member["drop"] = (deliveries) => settleAll("ack", deliveries, nothing)
+
   const requeue: Member["requeue"] = (items) => {
     const wanted = new Map(items.map((item) => [item.delivery, item]))
     return settleAll("requeue", items.map((item) => item.delivery), (lease) => {
@@ -238,5 +241,5 @@ export const make = (setup: {
     return refused
   })
 
-  return { ack, requeue, bury, renew }
+  return { ack, drop, requeue, bury, renew }
 }

@@ -45,12 +45,14 @@ export const make = ({ clock, counts, drop, enqueue, lose }: {
     const batch = lane.outbox
     lane.outbox = []
     const acks: Array<Pending> = []
+    const drops: Array<Pending> = []
     const requeues: Array<Pending> = []
     const burials: Array<Pending> = []
     for (const item of batch) {
       // A lease that was lost while its settlement waited.
       if (item.held.phase === "gone") continue
       if (item.settlement._tag === "Ack") acks.push(item)
+      else if (item.settlement._tag === "Drop") drops.push(item)
       else if (item.settlement._tag === "Requeue") requeues.push(item)
       else burials.push(item)
     }
@@ -77,13 +79,14 @@ export const make = ({ clock, counts, drop, enqueue, lose }: {
         }
         if (settlement._tag === "Ack") {
           if (settlement.isDuplicate === true) counts.duplicates++
-          else if (settlement.isExpired !== true) counts.processed++
+          else counts.processed++
         } else if (settlement._tag === "Bury") counts.dead++
-        else if (settlement.isRetry) counts.retried++
+        else if (settlement._tag === "Requeue" && settlement.isRetry) counts.retried++
         drop(held, "done")
       }
     })
     yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
+    yield* send(drops, () => lane.member.drop(drops.map((item) => item.held.delivery)))
     yield* send(requeues, () =>
       lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
         const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>

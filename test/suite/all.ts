@@ -1,5 +1,6 @@
 /** Every feature suite: what is promised on each backend. */
 import { describe } from "@effect/vitest"
+import { acceptedSuite } from "./accepted.ts"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
 import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
@@ -33,6 +34,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   schedulingSuite,
   recurringSuite,
   exactlyOnceSuite,
+  acceptedSuite,
   transactionSuite,
   deduplicationSuite,
   windowsSuite,

@@ -8,6 +8,9 @@ const Text = Channel.make("once.texts", { payload: Schema.String })
 
 class Declined extends Data.TaggedError("Declined")<{ readonly message: string }> {}
 
+/** Messages of one id are one piece of work: so an id may be published again, and is done once. */
+export const byId = { key: ({ id }: { readonly id: string }) => id }
+
 const retryMillis = 40
 const leaseMillis = 300
 
@@ -50,7 +53,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
     test(
       "handles copies of a message once, and acknowledges the others",
       Effect.gen(function*() {
-        const { seen, subscription } = yield* listen(Text, { exactlyOnce: true, concurrency: 4 })
+        const { seen, subscription } = yield* listen(Text, { exactlyOnce: byId, concurrency: 4 })
         for (const id of ["a", "b", "a", "a", "c", "b"]) yield* copy(id, id)
         yield* ended(subscription, 6)
         yield* copy("a", "a")
@@ -65,8 +68,8 @@ export const exactlyOnceSuite = (backend: Backend): void => {
     test(
       "counts for each group by itself",
       Effect.gen(function*() {
-        const one = yield* listen(Text, { group: "one", exactlyOnce: true })
-        const two = yield* listen(Text, { group: "two", exactlyOnce: true })
+        const one = yield* listen(Text, { group: "one", exactlyOnce: byId })
+        const two = yield* listen(Text, { group: "two", exactlyOnce: byId })
         const every = yield* listen(Text, { group: "every" })
         for (const id of ["a", "a"]) yield* copy(id, id)
         yield* soon(Queue.takeN(every.seen, 2))
@@ -81,10 +84,10 @@ export const exactlyOnceSuite = (backend: Backend): void => {
       "a copy that comes while another is handled elsewhere waits, and costs no attempt",
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
-        const first = yield* listen(Text, { exactlyOnce: true, prefetch: 0, handler: () => Deferred.await(gate) })
+        const first = yield* listen(Text, { exactlyOnce: byId, prefetch: 0, handler: () => Deferred.await(gate) })
         yield* copy("a", "first")
         yield* soon(Queue.take(first.seen))
-        const second = yield* listen(Text, { exactlyOnce: true, prefetch: 0 })
+        const second = yield* listen(Text, { exactlyOnce: byId, prefetch: 0 })
         yield* copy("a", "second")
         yield* copy("b", "other")
         assert.strictEqual((yield* soon(Queue.take(second.seen))).id, "b")
@@ -104,14 +107,14 @@ export const exactlyOnceSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
         const first = yield* listen(Text, {
-          exactlyOnce: true,
+          exactlyOnce: byId,
           prefetch: 0,
           maxRetries: 0,
           handler: () => Effect.andThen(Deferred.await(gate), Effect.fail(new Declined({ message: "" })))
         })
         yield* copy("a", "first")
         yield* soon(Queue.take(first.seen))
-        const second = yield* listen(Text, { exactlyOnce: true, prefetch: 0 })
+        const second = yield* listen(Text, { exactlyOnce: byId, prefetch: 0 })
         yield* copy("a", "second")
         yield* copy("b", "marker")
         assert.strictEqual((yield* soon(Queue.take(second.seen))).id, "b")
@@ -130,7 +133,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const completed = yield* Ref.make<ReadonlyArray<string>>([])
         const { seen, subscription } = yield* listen(Text, {
-          exactlyOnce: true,
+          exactlyOnce: byId,
           retryDelay: retryMillis,
           timeout: 60,
           handler: (message) =>
@@ -154,7 +157,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
       "a message requeued from the dead letters is handled, and done once",
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Text, {
-          exactlyOnce: true,
+          exactlyOnce: byId,
           maxRetries: 0,
           handler: (message) => message.payload === "bad" ? Effect.fail(new Declined({ message: "" })) : Effect.void
         })

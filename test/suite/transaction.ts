@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Cause, Data, Deferred, Effect, Exit, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Subscription, Transaction } from "rotif"
-import { copy, join } from "./exactlyOnce.ts"
+import { byId, copy, join } from "./exactlyOnce.ts"
 import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("once.texts", { payload: Schema.String })
@@ -82,6 +82,7 @@ export const transactionSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const { subscription } = yield* listen(Text, {
           transactional: true,
+          exactlyOnce: byId,
           retryDelay: retryMillis,
           timeout: 60,
           handler: Effect.fnUntraced(function*(message) {
@@ -108,7 +109,7 @@ export const transactionSuite = (backend: Backend): void => {
     test(
       "a message without messages and writes is acknowledged, and done once",
       Effect.gen(function*() {
-        const { seen, subscription } = yield* listen(Text, { transactional: true })
+        const { seen, subscription } = yield* listen(Text, { transactional: true, exactlyOnce: byId })
         for (let i = 0; i < 3; i++) yield* copy("a", "x")
         yield* until(backend, Effect.map(subscription.stats, (stats) => stats.processed + stats.duplicates === 3))
         assert.strictEqual(yield* Queue.size(seen), 1)

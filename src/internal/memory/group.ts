@@ -9,7 +9,7 @@ import type { Totals } from "../../StatsStore.ts"
 import type { Log, Stored } from "./log.ts"
 import { Marks } from "./marks.ts"
 import type { Position } from "./position.ts"
-import { isAfter } from "./position.ts"
+import { format, isAfter } from "./position.ts"
 
 /** So many keys of a group are remembered. */
 const mostMarks = 1_000_000
@@ -36,6 +36,7 @@ const noHistory: ReadonlyArray<PastFailure> = []
 export class Lease implements Delivery {
   readonly id: string
   readonly channel: string
+  readonly origin: string
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
@@ -68,6 +69,7 @@ export class Lease implements Delivery {
   ) {
     this.id = stored.id
     this.channel = reading.channel
+    this.origin = format(stored.position)
     this.payload = stored.payload
     this.headers = stored.headers
     this.params = stored.params

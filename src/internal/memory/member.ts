@@ -180,6 +180,7 @@ export const make = (
           return "done"
         })
       }),
+    drop: (deliveries) => settle(deliveries, (delivery) => delivery, (lease) => store.acked(lease)),
     requeue: (items) =>
       settle(
         items,

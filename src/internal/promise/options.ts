@@ -197,8 +197,8 @@ export interface SubscribeOptions {
   readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
   readonly retryStrategy?: RetryStrategy | undefined
   /**
-   * Each message is handled to completion once by the group: copies of it (another delivery, the same `dedupKey` or `generateDedupKey`) are
-   * skipped.
+   * Each message is handled to completion once by the group: another delivery of it is skipped, and so is a message with the same
+   * `generateDedupKey`, unless its publish was by a key (`exactlyOnce`, `dedupKey`) and has accepted it as new.
    */
   readonly exactlyOnce?: boolean | undefined
   /** Seconds. Default: that of the manager. */

@@ -37,30 +37,33 @@ const canonical = (payload: Payload): string =>
 
 const prefix = "once-"
 
-const idOf = (...parts: ReadonlyArray<string>): string =>
-  prefix + createHash("sha256").update(JSON.stringify(parts)).digest("base64url")
+const hashOf = (...parts: ReadonlyArray<string>): string =>
+  createHash("sha256").update(JSON.stringify(parts)).digest("base64url")
 
-/** The id of a message that is to be stored once. */
-export const onceId = (
+/** What is the same for messages of which one is to be stored. */
+export const publishKey = (
   { generateDedupKey }: RotifConfig,
   channel: string,
   payload: Payload,
   dedupKey: string | undefined
 ): string =>
   dedupKey !== undefined
-    ? idOf(channel, "key", dedupKey)
+    ? hashOf(channel, "key", dedupKey)
     : generateDedupKey !== undefined
-    ? idOf(channel, "key", generateDedupKey({ channel, payload }))
-    : idOf(channel, "payload", canonical(payload))
+    ? hashOf(channel, "key", generateDedupKey({ channel, payload }))
+    : hashOf(channel, "payload", canonical(payload))
+
+/** A message that was accepted by its key has an id of its own: what is accepted again after its window is another message. */
+export const freshId = (): string => prefix + globalThis.crypto.randomUUID()
 
 /**
- * By what a message is handled once: as it was published once, by `generateDedupKey`, else by its id. Not by its payload: two equal
- * payloads may be two pieces of work, and skipping one would lose it.
+ * By what messages are handled once, where it is not each by itself: by `generateDedupKey`, but for those that were published by a key,
+ * which are handled whenever they were accepted. Not by the payload: two equal payloads may be two pieces of work, and skipping one
+ * would lose it.
  */
-export const onceKey = (
-  config: RotifConfig,
-  message: { readonly id: string; readonly channel: string; readonly payload: Payload }
-): string =>
-  message.id.startsWith(prefix) || config.generateDedupKey === undefined
-    ? message.id
-    : onceId(config, message.channel, message.payload, undefined)
+export const handleKey = (
+  config: RotifConfig
+): ((message: { readonly id: string; readonly channel: string; readonly payload: Payload }) => string) | undefined =>
+  config.generateDedupKey === undefined
+    ? undefined
+    : ({ channel, id, payload }) => id.startsWith(prefix) ? id : publishKey(config, channel, payload, undefined)

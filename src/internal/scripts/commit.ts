@@ -1,16 +1,17 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { marking } from "./parts/marking.ts"
 import { addingTo } from "./parts/streams.ts"
 
 /**
  * Applies messages and writes as a whole, behind a fence.
  *
- * KEYS[1] to KEYS[4] and the first eight ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
- * token, channel, how often it was taken over from a lost consumer, 1 when it is of a retry stream (else 0): it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
- * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0, 0: it passes when this position of the
+ * KEYS[1] to KEYS[4] and the first nine ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
+ * token, channel, how often it was taken over from a lost consumer, 1 when it is of a retry stream (else 0), ms its key is remembered: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
+ * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0, 0, 0: it passes when this position of the
  * shard's outbox has not arrived here yet, and remembers it.
  *
- * ARGV[9]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
+ * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
  * `publish` (a log): window in ms, index of the window key (both 0: no window), id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
  * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body.
@@ -26,10 +27,12 @@ export const commit: Script = {
   name: "commit",
   lua: `
 local keys, args = KEYS, ARGV
-local kind, fence, position, mark, token, channel, crashed, again, events = unpack(args, 1, 9)
+local kind, fence, position, mark, token, channel, crashed, again, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
 ${addingTo}
 ${counting}
+${marking}
+local head
 local function parse(text)
   local dash = string.find(text, '-', 1, true)
   return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
@@ -37,9 +40,11 @@ end
 if kind == 'ack' then
   local found = redis.call('TYPE', counts).ok
   if found ~= 'none' and found ~= 'hash' then return {'type', counts, found, 'hash'} end
-  local value = redis.call('HGET', keys[2], mark) or redis.call('HGET', keys[3], mark)
-  if value == '' then return {'already'} end
-  if not value or string.sub(value, 15) ~= token then return {'lost'} end
+  local marks = redis.call('HMGET', keys[2], '', mark)
+  head = marks[1]
+  local value = marks[2] or redis.call('HGET', keys[3], mark)
+  if isDone(value) then return {'already'} end
+  if tokenOf(value) ~= token then return {'lost'} end
 else
   local last = redis.call('HGET', keys[1], fence)
   if last then
@@ -48,7 +53,7 @@ else
     if newTime < time or (newTime == time and newSequence <= sequence) then return {'already'} end
   end
 end
-local operations, at = {}, 10
+local operations, at = {}, 11
 while at <= #args do
   local size = tonumber(args[at + 2])
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
@@ -56,7 +61,7 @@ while at <= #args do
 end
 local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
 local types, numbers = {}, {}
-local now = 0
+local now = clock()
 for _, operation in ipairs(operations) do
   local name, key = operation[1], operation[2]
   local found = types[key]
@@ -68,8 +73,6 @@ for _, operation in ipairs(operations) do
   if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
   if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
   if name == 'schedule' then
-    local time = redis.call('TIME')
-    now = time[1] * 1000 + math.floor(time[2] / 1000)
     for i, other in ipairs({'zset', 'hash'}) do
       local index = tonumber(operation[5 + i])
       local type = redis.call('TYPE', keys[index]).ok
@@ -88,7 +91,8 @@ for _, operation in ipairs(operations) do
 end
 if kind == 'ack' then
   local acked = redis.call('XACK', keys[1], fence, position)
-  redis.call('HSET', keys[2], mark, '')
+  local started, last = spanOf(head, now)
+  redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), mark, millis(now + keep))
   count('a', fence .. '\\n' .. channel, acked)
   count('c', fence .. '\\n' .. channel, acked * crashed)
   count('z', fence .. '\\n' .. channel, acked * again)

@@ -1,12 +1,13 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { marking } from "./parts/marking.ts"
 
 /**
  * Acknowledges deliveries of one stream and remembers their keys as done, each only while its mark has this token. The mark is the
  * fence: whoever handles another delivery with this key, or the same after its lease expired, has another token.
  *
- * KEYS: the stream, marks, old marks, counts. ARGV: group, channel, 1 when it is a retry stream (else 0), then for each delivery: position, mark, token, how often it was
- * taken over from a lost consumer.
+ * KEYS: the stream, marks, old marks, counts. ARGV: group, channel, 1 when it is a retry stream (else 0), ms the keys are
+ * remembered, then for each delivery: position, mark, token, how often it was taken over from a lost consumer.
  * Reply: for each delivery 1 (done), 0 (the mark is another's, or gone) or 2 (the key was done before).
  *
  * XACK is the first write: it passes when memory is full, and lets the rest pass.
@@ -15,30 +16,34 @@ export const finish: Script = {
   name: "finish",
   lua: `
 local stream, marks, old, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, account = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2]
+local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV[4])
 ${counting}
+${marking}
 local found = redis.call('TYPE', counts).ok
 if found ~= 'none' and found ~= 'hash' then
   return redis.error_reply('WRONGTYPE ' .. counts .. ' is a ' .. found .. ', expected a hash')
 end
 local names, wanted, crashed = {}, 0, 0
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   wanted = wanted + 1
   names[wanted] = ARGV[i]
 end
-local current = redis.call('HMGET', marks, unpack(names))
-local ack, done, reply, size = {'XACK', stream, group}, {'HSET', marks}, {}, 0
+local now = clock()
+local current = redis.call('HMGET', marks, '', unpack(names))
+local started, last = spanOf(current[1], now)
+local mark = millis(now + keep)
+local ack, done, reply, size = {'XACK', stream, group}, {'HSET', marks, '', headOf(started, math.max(last, now + keep))}, {}, 0
 for i = 1, wanted do
-  local value = current[i] or redis.call('HGET', old, names[i])
-  if value == '' then
+  local value = current[i + 1] or redis.call('HGET', old, names[i])
+  if isDone(value) then
     reply[i] = 2
-  elseif value and string.sub(value, 15) == ARGV[i * 4 + 2] then
+  elseif tokenOf(value) == ARGV[i * 4 + 3] then
     reply[i] = 1
     size = size + 1
-    crashed = crashed + ARGV[i * 4 + 3]
-    ack[size + 3] = ARGV[i * 4]
-    done[size * 2 + 1] = names[i]
-    done[size * 2 + 2] = ''
+    crashed = crashed + ARGV[i * 4 + 4]
+    ack[size + 3] = ARGV[i * 4 + 1]
+    done[size * 2 + 3] = names[i]
+    done[size * 2 + 4] = mark
   else
     reply[i] = 0
   end

@@ -1,36 +1,34 @@
 import type { Script } from "../../Redis.ts"
+import { marking } from "./parts/marking.ts"
 
 /**
- * Ends generations of marks whose time is over, for a group that begins nothing any more; while it does, `begin` ends them.
+ * Removes the marks of a group of which none counts any more; while the group begins something, `begin` does it, too.
  *
- * KEYS: marks, old marks. ARGV: ms to keep marks that do not say it. Reply: 1 when something was removed, else 0.
+ * KEYS: marks, old marks. ARGV: for how many ms marks count that do not say it. Reply: how many of the two were removed.
  *
  * UNLINK frees in the background; an expiry time would free millions of marks at once, and hold up the server.
  */
 export const sweep: Script = {
   name: "sweep",
   lua: `
-local marks, old = KEYS[1], KEYS[2]
-local keep = tonumber(ARGV[1])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local key = redis.call('EXISTS', marks) == 1 and marks or old
-if redis.call('EXISTS', key) == 0 then return 0 end
--- It passes when memory is full and lets the rest pass.
-redis.call('HDEL', key, 'none')
-local value = redis.call('HGET', key, '')
-local started = value and tonumber(string.sub(value, 1, 13)) or now
-if value then keep = tonumber(string.sub(value, 15)) or keep end
-local fresh = string.format('%013.0f', now) .. ' ' .. keep
-if now - started < keep then
-  if not value then redis.call('HSET', key, '', fresh) end
-  return 0
+local keys, keep = KEYS, tonumber(ARGV[1])
+${marking}
+local now, removed = clock(), 0
+for i = 1, 2 do
+  local key = keys[i]
+  if redis.call('EXISTS', key) == 1 then
+    local head = redis.call('HGET', key, '')
+    local _, last = spanOf(head, now)
+    if not head then
+      -- It passes when memory is full and lets the rest pass.
+      redis.call('HDEL', key, 'none')
+      redis.call('HSET', key, '', headOf(now, now + keep))
+    elseif last <= now then
+      redis.call('UNLINK', key)
+      removed = removed + 1
+    end
+  end
 end
-redis.call('UNLINK', old)
-if key == marks then
-  redis.call('RENAME', marks, old)
-  redis.call('HSET', old, '', fresh)
-end
-return 1
+return removed
 `
 }
