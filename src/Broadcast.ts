@@ -13,7 +13,9 @@ import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
+import { pretty } from "./internal/failure.ts"
 import * as Mailbox from "./internal/mailbox.ts"
+import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import { InvalidPublishOptions, PayloadTooLarge } from "./Publisher.ts"
 
 /**
@@ -283,8 +285,6 @@ const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, Inv
 const countOption = (name: string, value: number | undefined, usual: number) =>
   option(Given.count(name, value, { usual, least: 1, most: Number.MAX_SAFE_INTEGER }))
 
-const isPowerOfTwo = (count: number) => (count & (count - 1)) === 0
-
 /** Subscribes in the current scope: the mailbox, and what becomes of an item from it. */
 const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
   const broadcast = yield* Broadcast
@@ -304,7 +304,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
         : `rotif: listening on "${name}" was interrupted, messages may be missing`
     ))
   const onInvalid = options.onInvalid ?? ((error: Channel.InvalidPayload) =>
-    isPowerOfTwo(counts.invalid)
+    isTold(counts.invalid)
       ? Effect.logWarning(`rotif: message number ${counts.invalid} that was skipped on "${name}": ${error.message}`)
       : Effect.void)
 
@@ -384,7 +384,9 @@ export const subscribe = <S extends Channel.Source, R = never>(
   source: S,
   options?: StreamOptions<R>
 ): Stream.Stream<Message<S>, InvalidListener | BrokerError, Broadcast | R | Channel.DecodingServices<S>> =>
-  Stream.unwrap(Effect.map(open(source, options ?? {}), ({ mailbox, open }) => {
+  Stream.unwrap(Effect.gen(function*() {
+    const { mailbox, name, open: decode } = yield* open(source, options ?? {})
+    yield* Effect.addFinalizer((exit) => tellEnd(`the stream of what is broadcast on "${name}"`, exit))
     /** A gap that is told when those in front of it are gone. */
     let next: Mailbox.Item | undefined
     return Stream.fromPull(Effect.succeed(Effect.gen(function*() {
@@ -401,7 +403,7 @@ export const subscribe = <S extends Channel.Source, R = never>(
           yield* mailbox.arrived
           continue
         }
-        const message = yield* open(item)
+        const message = yield* decode(item)
         if (message !== undefined) messages.push(message)
       }
     })))
@@ -449,6 +451,9 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
   )
   let handled = 0
   let failed = 0
+  const callbacks = makeRepeating((round, cause) =>
+    Effect.logError(`rotif: a callback of a listener on "${name}" failed (${round} so far)`, pretty(cause))
+  )
 
   const handle = (message: Message<S>, channel: string) =>
     Effect.matchCauseEffect(Effect.suspend(() => options.handler(message)), {
@@ -456,7 +461,12 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       onFailure: (cause) => {
         handled++
         failed++
-        return Effect.logError(`rotif: the handler of a listener on "${name}" failed on "${channel}"`, cause)
+        return isTold(failed)
+          ? Effect.logError(
+            `rotif: the handler of a listener on "${name}" failed on "${channel}" (${failed} so far)`,
+            pretty(cause)
+          )
+          : Effect.void
       }
     })
   const work = Effect.gen(function*() {
@@ -469,7 +479,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       // `onGap` and `onInvalid` must not end the listener either.
       const message = yield* Effect.catchCause(
         decode(item),
-        (cause) => Effect.as(Effect.logError(`rotif: a callback of a listener on "${name}" failed`, cause), undefined)
+        (cause) => Effect.as(callbacks.failed(cause), undefined)
       )
       if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
     }

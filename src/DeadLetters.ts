@@ -18,6 +18,7 @@ import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
 import * as Query from "./internal/letterQuery.ts"
 import * as Subscription from "./internal/letterSubscription.ts"
+import { tellEnd } from "./internal/reports.ts"
 import type { LetterCount } from "./LetterStore.ts"
 import * as Publisher from "./Publisher.ts"
 import type * as Retry from "./Retry.ts"
@@ -96,11 +97,18 @@ export interface Retention {
   readonly maxCount?: number | undefined
   /** How often this is looked at, by one of the processes. Default 1 minute. */
   readonly interval?: Duration.Input | undefined
+  /** Whether that is done by itself. `expire` acts on these limits in either case. Default `true`. */
+  readonly enabled?: boolean | undefined
   /**
    * Gets the letters before they are deleted, at most 100 at a time. When it fails nothing is deleted, and they come again; also after a
    * crash, so that it gets each letter at least once. Default: none.
+   *
+   * **Details**: an archive may publish to a channel. Take `dlq-archive`, or a name below it (`dlq-archive.orders`): no wildcard of a
+   * subscription matches these, and dead letters of these channels are deleted without being archived again.
    */
   readonly archive?: ((letters: ReadonlyArray<DeadLetter>) => Effect.Effect<void, unknown>) | undefined
+  /** The channel that `archive` publishes to, where it is another one: dead letters of it are deleted without being archived again. */
+  readonly archiveChannel?: string | undefined
 }
 
 /**
@@ -204,8 +212,10 @@ const invalid = (option: string, message: string) => new InvalidDeadLetterOption
 const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
   Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
 
-const retentionOf = Effect.fnUntraced(function*(options: Options | undefined): Effect.fn.Return<Undertaker.Options> {
-  const { archive, interval, maxAge, maxCount } = options?.deadLetters ?? {}
+const retentionOf = Effect.fnUntraced(function*(
+  options: Options | undefined
+): Effect.fn.Return<Undertaker.Options> {
+  const { archive, archiveChannel, interval, maxAge, maxCount } = options?.deadLetters ?? {}
   const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
     Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
   return {
@@ -219,7 +229,9 @@ const retentionOf = Effect.fnUntraced(function*(options: Options | undefined): E
     archive: (shard, letters) =>
       archive === undefined
         ? Effect.void
-        : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter))))
+        : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter)))),
+    archiveChannel,
+    refusals: Undertaker.makeRefusals()
   }
 })
 
@@ -409,7 +421,10 @@ export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker
     DeadLetters,
     Effect.gen(function*() {
       const broker = yield* Broker
-      yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, yield* retentionOf(options)))
+      const retention = yield* retentionOf(options)
+      if (options?.deadLetters?.enabled !== false) {
+        yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, retention))
+      }
       return yield* make(options)
     })
   )
@@ -669,6 +684,7 @@ export const stream: {
       ...options,
       handler: (letter: Offered) => Effect.andThen(Queue.offer(queue, letter as never), letter.settled)
     })
+    yield* Effect.addFinalizer((exit) => tellEnd(`a stream of dead letters (${options?.name ?? "dead-letters"})`, exit))
     return Stream.fromQueue(queue)
   }))
 

@@ -28,7 +28,10 @@ export interface Options {
   readonly staleAfter?: Duration.Input | undefined
   /** How long beyond its turn a loop may not have come round, with success or without; then the program is not live. Default 1 minute. */
   readonly hungAfter?: Duration.Input | undefined
-  /** A handler that runs longer is taken for stuck. Default 5 minutes. */
+  /**
+   * A handler that runs longer is taken for stuck, and told once in the log and in the metric `rotif.process.slow`. A subscription may say
+   * otherwise for its own. Default 5 minutes.
+   */
   readonly slowHandler?: Duration.Input | undefined
   /** How many messages may wait to be handed out to a group that this program has a subscription of. */
   readonly maxLag?: number | undefined
@@ -55,6 +58,7 @@ export type Status = "healthy" | "degraded" | "unhealthy"
  * - `StaleReader`: a subscription has read nothing for too long, although it could. - `StaleDuty`: the promoter, the ticker, the janitor or
  *   the relayer of this program has not done its duty.
  * - `Hung`: a loop has not come round. - `StuckHandler`: a handler runs for too long; unhealthy when its subscription can take no more.
+ * - `EndedStream`: the consumer of a `Subscription.stream` failed, and none has begun again.
  * - `Lag`, `Pending`, `Age`, `DeadLetters`: a group is beyond its threshold.
  *
  * @category models
@@ -68,6 +72,7 @@ export type ReasonKind =
   | "StaleDuty"
   | "Hung"
   | "StuckHandler"
+  | "EndedStream"
   | "Lag"
   | "Pending"
   | "Age"
@@ -155,13 +160,12 @@ export const layer = (
     Effect.gen(function*() {
       const broker = yield* Broker
       const { pulses } = yield* Duties
-      const { running, watched } = yield* Subscription.Subscriptions
+      const { failures, running, watched } = yield* Subscription.Subscriptions
       const clock = yield* Clock.Clock
       const timeoutMillis = millisOf(options?.timeout, "2 seconds")
       const latencyMillis = millisOf(options?.latency, 500)
       const staleMillis = millisOf(options?.staleAfter, "10 seconds")
       const hungMillis = millisOf(options?.hungAfter, "1 minute")
-      const slowMillis = millisOf(options?.slowHandler, "5 minutes")
       const ageMillis = options?.maxAge === undefined ? undefined : Duration.toMillis(options.maxAge)
       const withinMillis = millisOf(options?.deadLetters?.within, 0)
       const judgesGroups = ageMillis !== undefined || options?.maxLag !== undefined ||
@@ -206,7 +210,7 @@ export const layer = (
             }
           }
           const longest = vitals.longestHandlerMillis
-          if (longest !== undefined && longest > slowMillis) {
+          if (longest !== undefined && longest > vitals.slowMillis) {
             reasons.push({
               kind: "StuckHandler",
               status: vitals.isFull ? "unhealthy" : "degraded",
@@ -216,6 +220,14 @@ export const layer = (
               }`
             })
           }
+        }
+        for (const { group, message, pattern } of failures.values()) {
+          reasons.push({
+            kind: "EndedStream",
+            status: "unhealthy",
+            subject: `group "${group}" on ${pattern}`,
+            message
+          })
         }
         for (const pulse of pulses) {
           reasons.push(...hung(pulse, pulse.name))

@@ -14,7 +14,7 @@ import * as Inspection from "./internal/memory/inspection.ts"
 import * as Member from "./internal/memory/member.ts"
 import { Recurring } from "./internal/memory/recurring.ts"
 import { Store } from "./internal/memory/store.ts"
-import { matcherOf, patternsOf } from "./internal/pattern.ts"
+import { matcherOf, patternsOf, readingOf } from "./internal/pattern.ts"
 
 const awaitWake = (sleepers: Set<() => void>) =>
   Effect.callback<void>((resume) => {
@@ -53,7 +53,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       checkDurability: () => Effect.void,
       join: (membership) =>
         Effect.acquireRelease(
-          store.run(() => Member.make(store, clock, membership, matcherOf(membership.selector))),
+          store.run(() => Member.make(store, clock, membership, readingOf(membership.selector))),
           (member) => Effect.sync(member.close)
         ),
       promote: (_, limit) => store.run(() => store.promote(limit, now())),

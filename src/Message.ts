@@ -168,7 +168,7 @@ class Live implements Envelope {
     return (reason: string) => this.#settle({ _tag: "Bury", failure: { reason: "term", message: reasonText(reason) } })
   }
   get release() {
-    return this.#settle(release(this.delivery))
+    return this.#settle(release(this.delivery, "released"))
   }
   get renew() {
     return Effect.flatMap(this.#consumer.renew(this.#held), (settled) => this.#outcome(settled))

@@ -21,6 +21,7 @@ import type { Command, Script } from "./internal/redis/protocol.ts"
 import { classify, errorOf, messageOf, RedisError } from "./internal/redis/protocol.ts"
 import { makeReader } from "./internal/redis/reader.ts"
 import type { NatMap, Servers } from "./internal/redis/servers.ts"
+import { tellWait } from "./internal/redis/waiting.ts"
 import { addressOf, clusterServers, nameOf, oneServer } from "./internal/redis/servers.ts"
 import { makeSubscriber } from "./internal/redis/subscriber.ts"
 
@@ -623,18 +624,23 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     option(Given.span(name, options[name], { usual, least: 1 }))
   const connectMillis = yield* timeout("connectTimeout", 3_000)
   const startMillis = yield* timeout("startTimeout", 10_000)
+  const open = opener(origin, options, connectMillis)
+  let problem: string | undefined
   const settings: Settings = {
     connectMillis,
     commandMillis: yield* timeout("commandTimeout", 5_000),
     maxWaiting: yield* option(
       Given.count("maxWaiting", options.maxWaiting, { usual: 10_000, least: 0, most: Number.MAX_SAFE_INTEGER })
     ),
-    open: opener(origin, options, connectMillis)
+    open: (...args) =>
+      open(...args).catch((error: RedisError) => {
+        problem = error.message
+        throw error
+      })
   }
   const { base, mode } = origin
-  const servers = mode === "cluster"
-    ? clusterServers(settings, origin)
-    : oneServer(settings, mode === "sentinel" ? `master ${base.name}` : base.path ?? nameOf(addressIn(base)))
+  const serverName = mode === "sentinel" ? `master ${base.name}` : base.path ?? nameOf(addressIn(base))
+  const servers = mode === "cluster" ? clusterServers(settings, origin) : oneServer(settings, serverName)
   const slotOf = (key: string) => mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
   const subscriber = makeSubscriber(settings, servers, slotOf)
   yield* Effect.addFinalizer(() =>
@@ -645,7 +651,13 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   )
   const durable = makeDurable(settings, servers)
   const connections = new Map<number, Connection>()
-  yield* inspect(origin, servers, startMillis)
+  yield* tellWait(
+    inspect(origin, servers, startMillis),
+    () =>
+      `the start waits for Redis (${
+        problem ?? `${mode === "cluster" ? origin.seeds.join(", ") : serverName} has not answered yet`
+      })`
+  )
   return Redis.of({
     mode,
     connection: (key) => {

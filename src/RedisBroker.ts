@@ -9,7 +9,7 @@ import { Effect, Layer } from "effect"
 import type { BrokerInfo, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
-import { compile, matcherOf, patternsOf } from "./internal/pattern.ts"
+import { patternsOf, reading, readingOf } from "./internal/pattern.ts"
 import { brokerError as fail } from "./internal/redis/brokerError.ts"
 import * as RedisAppend from "./internal/redisAppend.ts"
 import { type Channels, relay } from "./internal/redisCommit.ts"
@@ -21,6 +21,7 @@ import * as RedisMember from "./internal/redisMember.ts"
 import * as RedisRecurring from "./internal/redisRecurring.ts"
 import * as RedisScheduled from "./internal/redisScheduled.ts"
 import * as RedisStats from "./internal/redisStats.ts"
+import { tellWait } from "./internal/redis/waiting.ts"
 import { drop } from "./internal/scripts/drop.ts"
 import { permitted } from "./internal/scripts/permitted.ts"
 import type { Command, Connection } from "./Redis.ts"
@@ -63,7 +64,9 @@ const mendBatch = 500
  * @category constructors
  * @since 0.1.0
  */
-export const make = Effect.fnUntraced(function*(options?: Options) {
+export const make = (options?: Options) => tellWait(open(options), () => "the start waits for Redis to answer")
+
+const open = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
   const prefix = options?.prefix ?? "rotif"
   const shards = options?.shards ?? 1
@@ -199,7 +202,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 
   // Members ----------------------------------------------------------------------------------------------------------
 
-  const join: Broker["Service"]["join"] = Effect.fnUntraced(function*(membership) {
+  const join: Broker["Service"]["join"] = (membership) =>
+    tellWait(
+      joinNow(membership),
+      () => `the start of a subscription of group "${membership.group}" waits for Redis to answer`
+    )
+  const joinNow: Broker["Service"]["join"] = Effect.fnUntraced(function*(membership) {
     const keys = keysOf(membership.shard)
     const { selector } = membership
     const mine = selector._tag === "Pattern"
@@ -214,7 +222,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       channels,
       patterns: typeof mine === "string" ? [mine] : mine,
       names: typeof mine === "string" ? [] : mine,
-      matches: matcherOf(typeof mine === "string" ? selector : { _tag: "Channels", names: mine }),
+      matches: readingOf(typeof mine === "string" ? selector : { _tag: "Channels", names: mine }),
       onSettled: janitors[membership.shard]!.touch,
       fail
     })
@@ -241,8 +249,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       ])) as ReadonlyArray<unknown>
       for (const reply of [fields, channels]) if (reply instanceof RedisError) return yield* reply
       const left = (fields as Array<string>).filter((field) => field.startsWith(`${group}\n`))
-        .map((field) => compile(field.slice(group.length + 1)))
-      const matches = matcherOf(selector)
+        .map((field) => reading(field.slice(group.length + 1)))
+      const matches = readingOf(selector)
       const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
       for (const channel of removed) {
         yield* connection.evaluate(

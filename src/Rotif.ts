@@ -82,7 +82,7 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
 export const layerBroker = (
   options?: Options
 ): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> => {
-  const registry = Subscription.layerRegistry(options)
+  const registry = Subscription.layerRegistry({ ...options, slowHandler: options?.health?.slowHandler })
   const interval = (name: string, value: Duration.Input | undefined, usual: number) =>
     Given.orDie(Given.span(name, value, { usual, least: 10 }))
   const duties = Layer.unwrap(Effect.gen(function*() {

@@ -17,6 +17,7 @@ import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import { makeJudge } from "./internal/judge.ts"
+import * as Reporting from "./internal/reports.ts"
 import type { Processing } from "./internal/timing.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
@@ -66,7 +67,38 @@ export interface Defaults {
   readonly retry?: Retry.AnyRule | undefined
   /** Default 3. */
   readonly maxCrashes?: number | undefined
+  /**
+   * Where is told what goes wrong with messages: dead letters, defects, and what is given back again and again. A level of the log, `"None"`,
+   * or a function that gets every report. Default `"Warn"`.
+   *
+   * **Details**: in the log a group has at most 10 lines in 10 seconds; then a line tells how many were left out. A failure that is retried is
+   * a line of level `Debug`; from the eighth attempt on each doubling is a warning. A function gets all of it and is not limited.
+   */
+  readonly reports?: Reports | undefined
 }
+
+/**
+ * Where reports go: a level of the log, nowhere, or a function.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Reports = Reporting.Sink
+
+/**
+ * What went wrong with one message of a group.
+ *
+ * - `DeadLetter`: the group gave it up; `reason` and `tag` say why. - `Defect`: its handler died, and it is tried again.
+ * - `Failure`: its handler failed, and it is tried again. - `Interrupted`: its handler ended by interruption, and it is given back.
+ * - `Released`: it was given back by hand. - `Busy`: another message with its `exactlyOnce` key is being handled.
+ * - `LeaseLost`: its lease ended before it was settled. - `SlowHandler`: its handler runs for longer than `slowHandler`.
+ *
+ * Those that may happen to one message again and again (`Interrupted`, `Released`, `Busy`) are told at rounds 1, 2, 4, 8, ….
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Report = Reporting.Report
 
 /**
  * @category models
@@ -105,6 +137,13 @@ export interface StreamOptions {
    * letter with reason `expired` (the default), or nothing.
    */
   readonly expired?: "dead-letter" | "drop" | undefined
+  /** Where is told what goes wrong with its messages. Default: as the program says (`Defaults.reports`). */
+  readonly reports?: Reports | undefined
+  /**
+   * A handler that runs for longer is told once: in the log, in `Health` (as long as it runs), and in the metric `rotif.process.slow`. It is
+   * noticed within a third of the lease. Default: `health.slowHandler` of the program, 5 minutes.
+   */
+  readonly slowHandler?: Duration.Input | undefined
 }
 
 /**
@@ -265,15 +304,28 @@ interface Watched {
  * @since 0.1.0
  */
 export class Subscriptions extends Context.Service<Subscriptions, {
-  readonly defaults: Defaults
+  readonly defaults: Defaults & Pick<StreamOptions, "slowHandler">
   readonly running: Set<Subscription>
   /** What those look at who watch over a subscription. */
   readonly watched: WeakMap<Subscription, Watched>
   readonly middleware: Middleware.Program
+  /** How much each group has in the log. */
+  readonly budgets: Reporting.Budgets
+  /** Streams that ended with a failure, by group and pattern, until one is begun again: what became of them. */
+  readonly failures: Map<string, Failed>
 }>()("rotif/Subscriptions") {}
 
+/** A stream whose consumer failed: nobody handles its messages any more. */
+interface Failed {
+  readonly group: string
+  readonly pattern: string
+  readonly message: string
+}
+
 /** These and no more: the options of a layer, which they are taken from, also have the passwords of its connections. */
-const defaultsOf = (options: Defaults): { readonly [K in keyof Required<Defaults>]: Defaults[K] } => ({
+const defaultsOf = (
+  options: Defaults & Pick<StreamOptions, "slowHandler">
+): { readonly [K in keyof Required<Defaults> | "slowHandler"]: (Defaults & StreamOptions)[K] } => ({
   groupName: options.groupName,
   consumerName: options.consumerName,
   concurrency: options.concurrency,
@@ -283,7 +335,9 @@ const defaultsOf = (options: Defaults): { readonly [K in keyof Required<Defaults
   maxRetries: options.maxRetries,
   retryDelay: options.retryDelay,
   retry: options.retry,
-  maxCrashes: options.maxCrashes
+  maxCrashes: options.maxCrashes,
+  reports: options.reports,
+  slowHandler: options.slowHandler
 })
 
 /**
@@ -292,14 +346,18 @@ const defaultsOf = (options: Defaults): { readonly [K in keyof Required<Defaults
  * @category layers
  * @since 0.1.0
  */
-export const layerRegistry = (defaults: Defaults = {}): Layer.Layer<Subscriptions> =>
+export const layerRegistry = (
+  defaults: Defaults & Pick<StreamOptions, "slowHandler"> = {}
+): Layer.Layer<Subscriptions> =>
   Layer.effect(
     Subscriptions,
     Effect.map(Middleware.Program, (middleware) => ({
       defaults: defaultsOf(defaults),
       running: new Set<Subscription>(),
       watched: new WeakMap<Subscription, Watched>(),
-      middleware
+      middleware,
+      budgets: new Map(),
+      failures: new Map()
     }))
   )
 
@@ -351,6 +409,10 @@ type OwnError = Cause.TimeoutError | CommitRefused | InvalidKey
 
 const isOwn = (error: unknown): error is CommitRefused | InvalidKey =>
   error instanceof CommitRefused || error instanceof InvalidKey
+
+/** So many streams that have failed are remembered. */
+const mostFailures = 100
+const failureKey = (group: string, pattern: string) => `${group}\n${pattern}`
 
 let counter = 0
 const uniqueName = (label: string) =>
@@ -408,7 +470,7 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { defaults, middleware: program, running, watched } = yield* Subscriptions
+  const { budgets, defaults, failures, middleware: program, running, watched } = yield* Subscriptions
   const pattern = Channel.describe(source)
   const group = yield* nameOption("group", options.group ?? (defaults.groupName ?? ((name: string) => name))(pattern))
   const label = options.consumer ?? (defaults.consumerName ?? (() => `${hostname()}:${process.pid}`))()
@@ -423,6 +485,10 @@ export const make = Effect.fnUntraced(function*<
   const drainMillis = yield* spanOption("drainTimeout", options.drainTimeout ?? defaults.drainTimeout, 30_000, 0)
   const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, 1_000, 0)
   const timeoutMillis = yield* spanOption("timeout", options.timeout, 0, 1)
+  const slowMillis = yield* spanOption("slowHandler", options.slowHandler ?? defaults.slowHandler, 300_000, 1)
+  const reports = options.reports ?? defaults.reports ?? "Warn"
+  const reportsProblem = Reporting.sinkProblem(reports)
+  if (reportsProblem !== undefined) return yield* invalid("reports", reportsProblem)
   const start = yield* startOption(options.startFrom)
   const ackMode = yield* option(Given.choice("ackMode", options.ackMode, ["auto", "manual"]))
   const expired = yield* option(Given.choice("expired", options.expired, ["dead-letter", "drop"]))
@@ -571,6 +637,7 @@ export const make = Effect.fnUntraced(function*<
   }
 
   const scope = yield* Scope.fork(yield* Effect.scope)
+  const reporter = yield* Scope.provide(Reporting.make(budgets, group, reports), scope)
   const consumer = yield* Consumer.make({
     broker,
     membership: { group, consumer: name, selector, start, leaseMillis, doneMillis },
@@ -579,6 +646,8 @@ export const make = Effect.fnUntraced(function*<
     blockMillis,
     drainMillis,
     maxCrashes,
+    slowMillis,
+    reporter,
     expired,
     keyOf: isOnce ? keyOf : undefined,
     handle
@@ -616,6 +685,7 @@ export const make = Effect.fnUntraced(function*<
   yield* Scope.addFinalizer(scope, Effect.sync(() => running.delete(subscription)))
   watched.set(subscription, { selector, vitals: consumer.vitals })
   running.add(subscription)
+  failures.delete(failureKey(group, pattern))
   return subscription
 })
 
@@ -670,5 +740,14 @@ export const stream = <S extends Channel.Source>(
       handler: (message: Message.Message<S>) => Queue.offer(queue, message)
     })
     yield* Effect.forkScoped(Effect.andThen(subscription.ended, Queue.end(queue)))
+    const { failures } = yield* Subscriptions
+    const { group, pattern } = subscription
+    yield* Effect.addFinalizer((exit) =>
+      Reporting.tellEnd(`the stream of "${pattern}" for group "${group}"`, exit, (first) => {
+        if (failures.size < mostFailures) {
+          failures.set(failureKey(group, pattern), { group, pattern, message: `its stream ended: ${first}` })
+        }
+      })
+    )
     return Stream.fromQueue(queue)
   }))

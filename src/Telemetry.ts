@@ -68,6 +68,8 @@ export const MetricName = {
   ProcessDuration: "messaging.process.duration",
   /** Gauge: handlers running now. */
   Active: "rotif.process.active",
+  /** Counter: handlers that have run for longer than `slowHandler`. Counted without middleware. */
+  SlowHandlers: "rotif.process.slow",
   /** Histogram, seconds: from the first publish (the backend's clock) to the start of the handler (this process's clock). */
   Age: "rotif.message.age"
 } as const

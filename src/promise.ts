@@ -38,10 +38,13 @@ export {
   type Logger,
   type Payload,
   type PublishOptions,
+  type Reports,
   type RetryStrategy,
   type RotifConfig,
   type SubscribeOptions
 } from "./internal/promise/options.ts"
+
+export { type Report } from "./Subscription.ts"
 
 /**
  * What `publish` returns for a message that was published before.
@@ -213,12 +216,17 @@ export class NotificationManager {
 
   // Publishing -------------------------------------------------------------------------------------------------------
 
-  #prepare(channel: string, payload: Payload, options: PublishOptions | undefined) {
+  #prepare(
+    hooks: ReadonlyArray<Middleware>,
+    channel: string,
+    payload: Payload,
+    options: PublishOptions | undefined
+  ) {
     const config = this.#config
     return Effect.gen({ self: this }, function*() {
       const problem = Options.checkPublish(options)
       if (problem !== undefined) return yield* problem
-      yield* Hooks.before(this.#middleware, "beforePublish", channel, payload, options)
+      yield* Hooks.before(hooks, "beforePublish", channel, payload, options)
       const value = yield* Sameness.plain(channel, payload)
       const key = options?.exactlyOnce === true || options?.dedupKey !== undefined
         ? yield* Effect.try({
@@ -251,12 +259,13 @@ export class NotificationManager {
    * stored, but not as durably as asked for.
    */
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
+    const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
       Effect.gen({ self: this }, function*() {
-        const prepared = yield* this.#prepare(channel, payload, options)
+        const prepared = yield* this.#prepare(hooks, channel, payload, options)
         const receipt = yield* Publisher.publish(prepared.channel, prepared.value, prepared.publishing)
         const result = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
-        yield* Hooks.after(this.#middleware, "afterPublish", channel, payload, result, options)
+        yield* Hooks.after(hooks, "afterPublish", channel, payload, result, options)
         return result
       }),
       true
@@ -276,11 +285,12 @@ export class NotificationManager {
       readonly options?: PublishOptions | undefined
     }>
   ): Promise<ReadonlyArray<string>> {
+    const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
       Effect.gen({ self: this }, function*() {
         const prepared = yield* Effect.forEach(
           messages,
-          (message) => this.#prepare(message.channel, message.payload, message.options)
+          (message) => this.#prepare(hooks, message.channel, message.payload, message.options)
         )
         const results = new Array<string>(messages.length)
         const byChannel = Map.groupBy(prepared.keys(), (index) => prepared[index]!.channel.name)
@@ -300,7 +310,7 @@ export class NotificationManager {
         yield* Effect.forEach(
           messages,
           ({ channel, options, payload }, index) =>
-            Hooks.after(this.#middleware, "afterPublish", channel, payload, results[index]!, options)
+            Hooks.after(hooks, "afterPublish", channel, payload, results[index]!, options)
         )
         return results
       }),
@@ -435,7 +445,10 @@ export class NotificationManager {
     return this.#run(Letters.list(query))
   }
 
-  /** Deletes now what `dlqCleanup` would delete at its next look, through the archive if there is one; how many. */
+  /**
+   * Deletes now what is beyond the limits of `dlqCleanup`, through the archive if there is one; how many. It does so also with
+   * `dlqCleanup.enabled: false`, which only keeps it from being done by itself.
+   */
   cleanupDLQ(): Promise<number> {
     return this.#run(DeadLetters.expire)
   }

@@ -45,7 +45,9 @@ describe("the configuration", () => {
     ["dlqCleanup.maxAge", { dlqCleanup: { enabled: true, maxAge: "1d" } }],
     ["concurrency", { concurrency: Number.NaN }],
     ["durability.replicas", { durability: { replicas: -1 } }],
-    ["durability.timeout", { durability: { timeout: "1s" } }]
+    ["durability.timeout", { durability: { timeout: "1s" } }],
+    ["reports", { reports: "loud" }],
+    ["slowHandler", { slowHandler: 0 }]
   ]
   it.each(invalid)("refuses at construction, naming the option: %s", (option, config) => {
     const error = thrown(config)
@@ -101,7 +103,9 @@ describe("the configuration", () => {
         archivePrefix: "archive"
       },
       maxPayloadBytes: 1000,
-      durability: { replicas: 1, timeout: 1, fsync: false }
+      durability: { replicas: 1, timeout: 1, fsync: false },
+      reports: "warn",
+      slowHandler: 1000
     }
     const manager = managed({ ...all, logger: quiet })
     await manager.waitUntilReady()

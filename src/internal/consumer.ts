@@ -22,6 +22,7 @@ import {
   type Settled,
   type Settlement
 } from "./held.ts"
+import { type Reporter } from "./reports.ts"
 import * as Settling from "./settling.ts"
 import { slowest, supervise } from "./supervise.ts"
 import { type Processing, Timing } from "./timing.ts"
@@ -34,6 +35,9 @@ export interface Options<R> {
   readonly blockMillis: number
   readonly drainMillis: number
   readonly maxCrashes: number
+  /** A handler that runs for longer is reported, once. */
+  readonly slowMillis: number
+  readonly reporter: Reporter
   /** What becomes of a message whose time to live has ended. */
   readonly expired: "dead-letter" | "drop"
   /** When given, every delivery is done once by its key. */
@@ -49,6 +53,8 @@ export interface Vitals {
   readonly isFull: boolean
   /** How long the handler that has run longest is running. */
   readonly longestHandlerMillis: number | undefined
+  /** From when on that is too long. */
+  readonly slowMillis: number
 }
 
 export interface Consumer {
@@ -83,7 +89,7 @@ const timedOneIn = 8
 export const make = Effect.fnUntraced(function*<R>(
   options: Options<R>
 ): Effect.fn.Return<Consumer, BrokerError, R | Scope.Scope> {
-  const { broker, concurrency, membership } = options
+  const { broker, concurrency, membership, reporter } = options
   const services = yield* Effect.context<R>()
   const runFork = Effect.runForkWith(services)
   const clock = yield* Effect.clockWith(Effect.succeed)
@@ -156,6 +162,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const lose = (held: Held) => {
     if (held.phase === "gone") return
     counts.lostLeases++
+    reporter.leaseLost(held.delivery)
     drop(held, "lost")
     // Another consumer has the message by now: what this handler still does is in vain.
     held.fiber?.interruptUnsafe()
@@ -188,7 +195,13 @@ export const make = Effect.fnUntraced(function*<R>(
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
       if (Exit.isFailure(exit)) {
-        enqueue(held, Cause.hasInterruptsOnly(exit.cause) ? release(held.delivery) : broken(exit.cause, held))
+        enqueue(
+          held,
+          Cause.hasInterruptsOnly(exit.cause)
+            // At the end of the subscription that is how handlers end.
+            ? release(held.delivery, closing ? undefined : "interrupted")
+            : broken(exit.cause, held)
+        )
       } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }
@@ -373,10 +386,22 @@ export const make = Effect.fnUntraced(function*<R>(
     return nextInMillis
   })
 
+  const tellSlow = (lane: Lane) => {
+    const at = clock.monotonicTimeNanosUnsafe()
+    for (const held of lane.held) {
+      if (held.isSlow || held.startedAt === undefined) continue
+      const millis = Number(at - held.startedAt) / 1e6
+      if (millis <= options.slowMillis) continue
+      held.isSlow = true
+      reporter.slow(held.delivery, millis)
+    }
+  }
+
   const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
     // One that failed is tried again soon: the lease goes on passing.
     if (!lane.isRenewalDue) yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
     lane.isRenewalDue = true
+    tellSlow(lane)
     lane.awakeAt = lane.roundAt
     lane.roundAt = clock.monotonicTimeNanosUnsafe()
     const held = new Map<Delivery, Held>()
@@ -390,7 +415,7 @@ export const make = Effect.fnUntraced(function*<R>(
     pump()
   })
 
-  const settle = Settling.make({ clock, counts, drop, enqueue, lose })
+  const settle = Settling.make({ clock, counts, drop, enqueue, lose, reporter })
 
   const consumer: Consumer = {
     counts,
@@ -412,7 +437,8 @@ export const make = Effect.fnUntraced(function*<R>(
         isFull: !paused && lanes.every((lane) => free(lane) < threshold),
         longestHandlerMillis: earliest === undefined
           ? undefined
-          : Number(clock.monotonicTimeNanosUnsafe() - earliest) / 1e6
+          : Number(clock.monotonicTimeNanosUnsafe() - earliest) / 1e6,
+        slowMillis: options.slowMillis
       }
     },
     inFlight: () => running,

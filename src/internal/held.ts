@@ -1,15 +1,25 @@
 /** Deliveries in the hands of a consumer, and how they end. */
-import type { Fiber } from "effect"
+import type { Cause, Fiber } from "effect"
 import { Duration, type Latch } from "effect"
 import type { Commit, CommitRefused, Delivery, Failure, Member } from "../Broker.ts"
 import type { Pulse } from "./agents/pulse.ts"
+
+/** Why a delivery is given back or tried again: a word, or what its handler failed with. */
+export type Because = "interrupted" | "released" | "busy" | Cause.Cause<unknown>
 
 /** How a delivery ends. */
 export type Final =
   | { readonly _tag: "Ack"; readonly isDuplicate?: true }
   /** Acknowledged without having been handled: its key is not done. */
   | { readonly _tag: "Drop" }
-  | { readonly _tag: "Requeue"; readonly delayMillis: number; readonly attempt: number; readonly isRetry: boolean }
+  | {
+    readonly _tag: "Requeue"
+    readonly delayMillis: number
+    readonly attempt: number
+    readonly isRetry: boolean
+    /** For reports; nothing is said where it is missing. */
+    readonly because?: Because | undefined
+  }
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
 /** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
@@ -20,16 +30,20 @@ export const expiredSettlement: Final = { _tag: "Drop" }
 export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 
-export const release = (delivery: Delivery): Extract<Final, { readonly _tag: "Requeue" }> => ({
+export const release = (
+  delivery: Delivery,
+  because?: Because
+): Extract<Final, { readonly _tag: "Requeue" }> => ({
   _tag: "Requeue",
   delayMillis: 0,
   attempt: delivery.attempt,
-  isRetry: false
+  isRetry: false,
+  because
 })
 
 /** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
 export const later = (delivery: Delivery, leaseMillis: number): Final => ({
-  ...release(delivery),
+  ...release(delivery, "busy"),
   delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
 })
 
@@ -59,6 +73,8 @@ export class Held {
   /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
   startedAt: bigint | undefined
   isTimed = false
+  /** It was told that its handler runs for too long. */
+  isSlow = false
   fiber: Fiber.Fiber<Settlement> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined

@@ -4,8 +4,9 @@
 import { Cause, Effect } from "effect"
 import type { Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
-import { delayMillisOf, type Final, release } from "./held.ts"
+import { type Because, delayMillisOf, type Final, release } from "./held.ts"
 import { failureOf, pretty } from "./failure.ts"
+import * as Reports from "./reports.ts"
 
 export interface Options<E, M extends Retry.MessageInfo> {
   /** Whose policy it is, for the log. */
@@ -24,7 +25,14 @@ export interface Options<E, M extends Retry.MessageInfo> {
 export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => {
   const { fallback, isLimited, isUnknown, maxRetries, name, policy, retryMillis } = options
 
-  const delayed = (delivery: Delivery, delayMillis: number): Final => ({ ...release(delivery), delayMillis })
+  const broken = Reports.makeRepeating((round, cause) =>
+    Effect.logError(`rotif: the retry policy of ${name} failed (${round} so far)`, pretty(cause))
+  )
+
+  const delayed = (delivery: Delivery, delayMillis: number, because: Because): Final => ({
+    ...release(delivery, because),
+    delayMillis
+  })
 
   /** What the policy says; a defect, a timeout or an error that it does not know is left to the default policy. */
   const ask = (message: M, attempt: number, cause: Cause.Cause<unknown>): Effect.Effect<Retry.Verdict | undefined> => {
@@ -41,27 +49,29 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
 
   return (message: M, delivery: Delivery, cause: Cause.Cause<unknown>, onFailed: () => void): Effect.Effect<Final> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
-    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(delivery, retryMillis))
+    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(delivery, retryMillis, "interrupted"))
     const { attempt } = delivery
     return Effect.map(
       // A policy that dies must not take the message with it.
       Effect.catchCause(
         ask(message, attempt, cause),
-        (defect) =>
-          Effect.as(
-            Effect.logError(`rotif: the retry policy of ${name} failed`, pretty(defect)),
-            Retry.nack(retryMillis)
-          )
+        (defect) => Effect.as(broken.failed(defect), Retry.nack(retryMillis))
       ),
       (verdict = Retry.nack(retryMillis)): Final => {
         onFailed()
         if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
-        if (verdict._tag === "Release") return delayed(delivery, 0)
+        if (verdict._tag === "Release") return delayed(delivery, 0, "released")
         const unlimited = !isLimited && verdict._tag === "Retry" && verdict.isScheduled === true
         if (verdict._tag === "Exhausted" || (attempt > maxRetries && !unlimited)) {
           return { _tag: "Bury", failure: failureOf("exhausted", cause) }
         }
-        return { _tag: "Requeue", delayMillis: delayMillisOf(verdict.delay), attempt: attempt + 1, isRetry: true }
+        return {
+          _tag: "Requeue",
+          delayMillis: delayMillisOf(verdict.delay),
+          attempt: attempt + 1,
+          isRetry: true,
+          because: cause
+        }
       }
     )
   }

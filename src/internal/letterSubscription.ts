@@ -10,6 +10,7 @@ import { delayMillisOf } from "./held.ts"
 import type { Query } from "./letterQuery.ts"
 import * as Reader from "./letterReader.ts"
 import { pretty } from "./failure.ts"
+import * as Reports from "./reports.ts"
 
 export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
   readonly query: Query
@@ -46,6 +47,19 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
   const policy = options.retry ?? defaultRetry
   const handler = options.handler as (letter: unknown) => Effect.Effect<unknown, E, R>
 
+  const broken = Reports.makeRepeating((round, cause) =>
+    Effect.logError(`rotif: the retry policy of "${name}" failed (${round} so far)`, pretty(cause))
+  )
+
+  /** A letter is offered again and again: told at its offers 1, 2, 4, 8, …. */
+  const tell = (letter: Offered, what: string, cause?: Cause.Cause<E>) =>
+    Reports.isTold(letter.offerCount)
+      ? Effect.logWarning(
+        `rotif: "${name}" ${what} dead letter ${letter.letterId} of group "${letter.group}" on "${letter.channel}" (offer ${letter.offerCount})`,
+        ...(cause === undefined ? [] : [pretty(cause)])
+      )
+      : Effect.void
+
   const again = (letter: Offered, cause: Cause.Cause<E>): Effect.Effect<Reader.Outcome> =>
     Retry.decide(policy, { attempt: letter.offerCount, error: Cause.squash(cause), message: letter }).pipe(
       Effect.map((verdict): Reader.Outcome =>
@@ -53,16 +67,11 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
           ? { outcome: "again", millis: delayMillisOf(verdict.delay) }
           : { outcome: verdict?._tag === "Release" ? "release" : "keep" }
       ),
-      Effect.tap(() =>
-        Effect.logWarning(
-          `rotif: "${name}" failed on dead letter ${letter.letterId} (offer ${letter.offerCount})`,
-          pretty(cause)
-        )
-      ),
+      Effect.tap(() => tell(letter, "failed on", cause)),
       // A policy that dies must not make a busy loop of it.
       Effect.catchCause((defect) =>
         Effect.as(
-          Effect.logError(`rotif: the retry policy of "${name}" failed`, pretty(defect)),
+          broken.failed(defect),
           { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
         )
       )
@@ -84,7 +93,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
       return Effect.matchCauseEffect(handled, {
         onFailure: (cause) =>
           Cause.hasInterruptsOnly(cause)
-            ? Effect.succeed<Reader.Outcome>({ outcome: "release" })
+            ? Effect.as(tell(offered, "was interrupted on"), { outcome: "release" } satisfies Reader.Outcome)
             : again(offered, cause),
         onSuccess: () => Effect.succeed<Reader.Outcome>({ outcome: "keep" })
       })

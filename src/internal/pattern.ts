@@ -12,9 +12,28 @@ export const compile = (pattern: string): (name: string) => boolean => {
   return (name) => matches(name.split("."))
 }
 
+/**
+ * The channel of the archive of dead letters, and those below it. They hold what Rotif itself has written: a group reads them when it names
+ * them, and never through a wildcard. The rule is in the name, so that all programs of a namespace agree about it.
+ */
+export const archive = "dlq-archive"
+
+export const isArchive = (channel: string): boolean => channel === archive || channel.startsWith(`${archive}.`)
+
+/** What a group reads that is registered for this pattern. */
+export const reading = (pattern: string): (name: string) => boolean => {
+  const matches = compile(pattern)
+  // One that begins with the name itself has named it.
+  return !pattern.includes("*") || isArchive(pattern) ? matches : (name) => !isArchive(name) && matches(name)
+}
+
 /** The patterns a group with this selector is registered for; a name is a pattern too. */
 export const patternsOf = (selector: Selector): ReadonlyArray<string> =>
   selector._tag === "Pattern" ? [selector.pattern] : selector.names
+
+/** What a group with this selector reads. */
+export const readingOf = (selector: Selector): (name: string) => boolean =>
+  selector._tag === "Pattern" ? reading(selector.pattern) : matcherOf(selector)
 
 export const matcherOf = (selector: Selector): (name: string) => boolean => {
   if (selector._tag === "Pattern") return compile(selector.pattern)

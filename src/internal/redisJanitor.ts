@@ -8,7 +8,7 @@ import type { Limits } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
-import { compile } from "./pattern.ts"
+import { reading } from "./pattern.ts"
 import { sweep } from "./scripts/sweep.ts"
 import { trim as trimScript } from "./scripts/trim.ts"
 
@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     for (const reply of [limits, fields]) if (reply instanceof RedisError) return yield* reply
     const groups = (fields as ReadonlyArray<string>).map((field) => {
       const at = field.indexOf("\n")
-      return { group: field.slice(0, at), matches: compile(field.slice(at + 1)) }
+      return { group: field.slice(0, at), matches: reading(field.slice(at + 1)) }
     })
     const names = [...new Set(groups.map(({ group }) => group))]
     groupNames = names

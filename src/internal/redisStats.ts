@@ -5,7 +5,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { balance, type ChannelStats, type StatsStore } from "../StatsStore.ts"
 import type { Keys } from "./keys.ts"
-import { compile, matcherOf } from "./pattern.ts"
+import { matcherOf, reading } from "./pattern.ts"
 import { stats as statsScript } from "./scripts/stats.ts"
 
 /** Channels looked at in one pipeline, and scripts under way at a time. */
@@ -99,7 +99,7 @@ export const make = ({ connectionOf, fail, shards }: Setup) => {
     for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
     const registered = (fields as ReadonlyArray<string>).map((field) => {
       const at = field.indexOf("\n")
-      return { group: field.slice(0, at), reads: compile(field.slice(at + 1)) }
+      return { group: field.slice(0, at), reads: reading(field.slice(at + 1)) }
     })
     const channels = (names as ReadonlyArray<string>).filter(matches).sort()
     const out: Array<ChannelStats> = []

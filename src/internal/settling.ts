@@ -11,13 +11,15 @@ import {
   release,
   type Settled
 } from "./held.ts"
+import type { Reporter } from "./reports.ts"
 
-export const make = ({ clock, counts, drop, enqueue, lose }: {
+export const make = ({ clock, counts, drop, enqueue, lose, reporter }: {
   readonly clock: Clock.Clock
   readonly counts: Counts
   readonly drop: (held: Held, outcome: Settled) => void
   readonly enqueue: (held: Held, settlement: Final) => void
   readonly lose: (held: Held) => void
+  readonly reporter: Pick<Reporter, "settled">
 }) => {
   const concluded = ({ held, resume }: Committing, outcome: Committed) => {
     if (held.phase === "gone") return
@@ -82,6 +84,7 @@ export const make = ({ clock, counts, drop, enqueue, lose }: {
           else counts.processed++
         } else if (settlement._tag === "Bury") counts.dead++
         else if (settlement._tag === "Requeue" && settlement.isRetry) counts.retried++
+        if (settlement._tag !== "Ack") reporter.settled(held.delivery, settlement)
         drop(held, "done")
       }
     })

@@ -3,6 +3,7 @@ import { Effect, Random } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import type { Pulse } from "./agents/pulse.ts"
 import { pretty } from "./failure.ts"
+import { isTold } from "./reports.ts"
 
 /** The longest pause between two tries, in milliseconds. */
 export const slowest = 2_000
@@ -34,8 +35,8 @@ export const supervise = <R>(
           Effect.gen(function*() {
             failures++
             pulse?.turn(false)
-            // 1, 2, 4, 8, …: a long outage fills no log.
-            if ((failures & (failures - 1)) === 0) {
+            // A long outage fills no log.
+            if (isTold(failures)) {
               yield* Effect.logWarning(
                 `rotif: ${name} failed ${failures} times in a row, trying again`,
                 pretty(cause)

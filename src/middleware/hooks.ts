@@ -1,8 +1,9 @@
-import { Cause, Effect } from "effect"
+import { Cause, Context, Effect } from "effect"
 import { sides } from "../internal/chain.ts"
 import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware.ts"
 import type { Receipt } from "../Publisher.ts"
 import { pretty } from "../internal/failure.ts"
+import * as Reports from "../internal/reports.ts"
 
 /**
  * What failed, for `onError`.
@@ -55,21 +56,31 @@ const run = <X extends Hooked>(hook: () => X): Effect.Effect<unknown, ErrorOf<X>
     return Effect.isEffect(effect) ? effect : Effect.void
   }) as Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>>
 
-/** Runs what must not change the outcome: its failure is reported and forgotten; only interruption passes. */
-const report = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<void, never, ServicesOf<X>> =>
-  Effect.matchCauseEffect(run(hook), {
-    onSuccess: () => Effect.void,
-    onFailure: (cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.interrupt
-        : Effect.logError(`rotif: the hook ${name} failed, which changes nothing else`, pretty(cause))
-  })
+/** Runs what must not change the outcome: its failure is told, at rounds 1, 2, 4, 8, …; only interruption passes. */
+const makeReport = (name: string) => {
+  const failures = Reports.makeRepeating((round, cause) =>
+    Effect.logError(
+      `rotif: the hook ${name} failed (${Reports.times(round)}), which changes nothing else`,
+      pretty(cause)
+    )
+  )
+  return <X extends Hooked>(hook: () => X): Effect.Effect<void, never, ServicesOf<X>> =>
+    Effect.matchCauseEffect(run(hook), {
+      onSuccess: () => Effect.sync(failures.succeeded),
+      onFailure: (cause) => Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failures.failed(cause)
+    })
+}
+
+/** Inside of a hook around publishing: what it publishes itself goes through no hook, or there would be no end of it. */
+const InHook = Context.Reference<boolean>("rotif/Middleware/InHook", { defaultValue: () => false })
+const inHook = Effect.provideService(InHook, true)
 
 /**
  * Runs code at fixed points, without wrapping anything. A hook returns an effect, which is waited for, or nothing.
  *
  * **Details**: a failing `beforePublish` refuses the publish with its error; a failing `beforeProcess` counts as a failure of the handler;
- * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else.
+ * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. What a hook around publishing publishes itself goes
+ * through no hooks around publishing.
  *
  * **Example** (Watching what goes through)
  *
@@ -106,25 +117,31 @@ export const hooks = <
   > =>
 {
   const { afterProcess, afterPublish, beforeProcess, beforePublish, onError } = hooks
+  const reportError = makeReport("onError")
+  const reportPublish = makeReport("afterPublish")
+  const reportProcess = makeReport("afterProcess")
   const failed = (failure: HookFailure) =>
     onError === undefined || Cause.hasInterruptsOnly(failure.cause)
       ? Effect.void
-      : report("onError", () => onError(failure))
+      : reportError(() => onError(failure))
   return sides<
     ErrorOf<BeforePublish>,
     ServicesOf<BeforePublish> | ServicesOf<AfterPublish> | ServicesOf<OnError>,
     ErrorOf<BeforeProcess>,
     ServicesOf<BeforeProcess> | ServicesOf<AfterProcess> | ServicesOf<OnError>
   >({
-    publish: (next) => (request) => {
-      const published = (beforePublish === undefined
-        ? next(request)
-        : Effect.andThen(run(() => beforePublish(request)), next(request))).pipe(
-          Effect.tapCause((cause) => failed({ operation: "publish", request, cause }))
-        )
-      return afterPublish === undefined
-        ? published
-        : Effect.tap(published, (receipt) => report("afterPublish", () => afterPublish(receipt, request)))
+    publish: (next) => {
+      const hooked = (request: PublishRequest) => {
+        const published = (beforePublish === undefined
+          ? next(request)
+          : Effect.andThen(inHook(run(() => beforePublish(request))), next(request))).pipe(
+            Effect.tapCause((cause) => inHook(failed({ operation: "publish", request, cause })))
+          )
+        return afterPublish === undefined
+          ? published
+          : Effect.tap(published, (receipt) => inHook(reportPublish(() => afterPublish(receipt, request))))
+      }
+      return (request) => Effect.withFiber((fiber) => fiber.getRef(InHook) ? next(request) : hooked(request))
     },
     process: (next) => (message) => {
       const processed = (beforeProcess === undefined
@@ -134,7 +151,7 @@ export const hooks = <
         )
       return afterProcess === undefined
         ? processed
-        : Effect.tap(processed, () => report("afterProcess", () => afterProcess(message)))
+        : Effect.tap(processed, () => reportProcess(() => afterProcess(message)))
     }
   })
 }

@@ -15,6 +15,7 @@ import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
 import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
+import { reportsSuite } from "./reports.ts"
 import { retriesSuite } from "./retries.ts"
 import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
@@ -46,6 +47,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   shippedMiddlewareSuite,
   statsSuite,
   healthSuite,
+  reportsSuite,
   inspectorSuite
 ]
 

@@ -509,6 +509,21 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, [{ n: 1, stamped: true }])
       })
 
+      it("hooks around publishing may publish: what they publish goes through no hooks", async () => {
+        const manager = managed(config())
+        const seen: Array<string> = []
+        manager.use({
+          beforePublish: async (channel) => void await manager.publish("audit", `before ${channel}`),
+          afterPublish: async (channel) =>
+            void await manager.publishBatch([{ channel: "audit", payload: `after ${channel}` }])
+        })
+        await manager.subscribe("audit", async ({ payload }) => void seen.push(payload))
+        await manager.publish("a", 1)
+        await manager.publish("b", 2)
+        await until(() => seen.length === 4)
+        assert.deepStrictEqual(seen, ["before a", "after a", "before b", "after b"])
+      })
+
       it("hooks that throw afterwards neither repeat nor lose a message, nor keep others from running", async () => {
         const lines: Array<string> = []
         const manager = managed({
@@ -630,12 +645,51 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.strictEqual(await manager.cleanupDLQ(), 0)
       })
 
-      it("dead letters end by themselves, or never", async () => {
+      it("dead letters end by themselves, or never; cleanupDLQ acts on the limits in either case", async () => {
         const swift = await dead({ dlqCleanup: { maxSize: 2, cleanupInterval: 10, enabled: true } }, 2)
         await until(async () => (await swift.getDLQMessages()).map(({ payload }) => payload).join() === "3,2")
         const never = await dead({ dlqCleanup: { maxSize: 1, maxAge: 0, cleanupInterval: 10, enabled: false } })
-        assert.strictEqual(await never.cleanupDLQ(), 0)
         assert.strictEqual((await never.getDLQStats()).totalMessages, 3)
+        assert.strictEqual(await never.cleanupDLQ(), 3)
+      })
+
+      it("an archived dead letter is no work of a wildcard, and is not archived again", async () => {
+        const cleanup = { maxSize: 0, cleanupInterval: 3_600_000, archiveBeforeDelete: true }
+        const manager = managed({ ...config(), maxRetries: 0, dlqCleanup: cleanup })
+        const seen: Array<unknown> = []
+        await manager.subscribe("**", async ({ payload }) => {
+          seen.push(payload)
+          throw new Error("no")
+        })
+        await manager.publish("a", 1)
+        await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+        assert.strictEqual(await manager.cleanupDLQ(), 1)
+        const archived: Array<unknown> = []
+        await manager.subscribe("dlq-archive", async ({ payload }) => {
+          archived.push(payload)
+          throw new Error("no")
+        }, { group: "archivist" })
+        await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+        assert.strictEqual(await manager.cleanupDLQ(), 1)
+        await manager.publish("b", 2)
+        await until(() => seen.length === 2)
+        assert.deepStrictEqual(seen, [1, 2])
+        assert.lengthOf(archived, 1)
+      })
+
+      it("an archive under a name of one's own is not archived again, wherever its wildcard leads", async () => {
+        const cleanup = { maxSize: 0, cleanupInterval: 10, archiveBeforeDelete: true, archivePrefix: "attic" }
+        const manager = managed({ ...config(), maxRetries: 0, dlqCleanup: cleanup })
+        const channels: Array<string> = []
+        await manager.subscribe("**", async ({ channel }) => {
+          channels.push(channel)
+          throw new Error("no")
+        })
+        await manager.publish("a", 1)
+        await until(async () => channels.length === 2 && (await manager.getDLQStats()).totalMessages === 0)
+        await manager.publish("b", 2)
+        await until(async () => channels.length === 4 && (await manager.getDLQStats()).totalMessages === 0)
+        assert.deepStrictEqual(channels, ["a", "attic", "b", "attic"])
       })
 
       it("subscribeToDLQ: one that throws is offered again, retry too, reject keeps", async () => {
@@ -705,6 +759,36 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         go()
         await stopped
         assert.lengthOf(published, 2)
+      })
+
+      it("says by default what goes wrong with messages; or at another level, to nobody, or to a function", async () => {
+        const told = async (options: RotifConfig) => {
+          const lines: Array<string> = []
+          const at = (level: string) => (line: string) => void lines.push(`${level} ${line}`)
+          const logger = { debug: () => {}, info: at("info"), warn: at("warn"), error: at("error") }
+          const manager = managed({ ...config(), maxRetries: 0, logger, ...options })
+          await manager.subscribe("jobs", () => Promise.reject(new TypeError("no such field")), { group: "workers" })
+          const id = await manager.publish("jobs", 1)
+          await until(async () => (await manager.getDLQStats()).totalMessages === 1)
+          await manager.stopAll()
+          return lines.filter((line) => line.includes(id))
+        }
+        const [line, ...more] = await told({})
+        assert.deepStrictEqual(more, [])
+        assert.match(
+          line!,
+          /^warn rotif: message .* "jobs" .* "workers" \(attempt 1\) .* exhausted: TypeError: no such field$/
+        )
+        assert.match((await told({ reports: "error" })).join(), /^error rotif: message/)
+        assert.deepStrictEqual(await told({ reports: false }), [])
+        const got: Array<unknown> = []
+        await told({
+          reports: async ({ attempt, channel, group, kind, reason, tag }) =>
+            void got.push({ attempt, channel, group, kind, reason, tag })
+        })
+        assert.deepStrictEqual(got, [
+          { attempt: 1, channel: "jobs", group: "workers", kind: "DeadLetter", reason: "exhausted", tag: "TypeError" }
+        ])
       })
 
       it("stopAll of a manager that did nothing", async () => {

@@ -7,6 +7,8 @@ import type { BrokerError } from "../../Broker.ts"
 import type { Letter, LetterStore } from "../../LetterStore.ts"
 import { supervise } from "../supervise.ts"
 import { pretty } from "../failure.ts"
+import { isArchive } from "../pattern.ts"
+import * as Reports from "../reports.ts"
 
 export interface Options {
   readonly maxAgeMillis: number
@@ -14,7 +16,19 @@ export interface Options {
   readonly intervalMillis: number
   /** Takes letters that are about to be deleted. */
   readonly archive: (shard: number, letters: ReadonlyArray<Letter>) => Effect.Effect<void, unknown>
+  /** The channel that the archive publishes to, if that is not one of the library's own. */
+  readonly archiveChannel: string | undefined
+  /** What was said of an archive that refuses: at rounds 1, 2, 4, 8, …. */
+  readonly refusals: Reports.Repeating
 }
+
+export const makeRefusals = (): Reports.Repeating =>
+  Reports.makeRepeating((round, cause) =>
+    Effect.logError(
+      `rotif: the archive of dead letters refused (${Reports.times(round)}); they stay and are offered to it again`,
+      pretty(cause)
+    )
+  )
 
 /** Letters archived and deleted in one go. */
 const batch = 100
@@ -26,7 +40,7 @@ export const pass = Effect.fnUntraced(function*(
   options: Omit<Options, "intervalMillis">,
   leads: Effect.Effect<boolean, BrokerError>
 ): Effect.fn.Return<number, BrokerError> {
-  const { archive, maxAgeMillis, maxCount } = options
+  const { archive, archiveChannel, maxAgeMillis, maxCount, refusals } = options
   let deleted = 0
 
   /** Whether the letters are gone. */
@@ -34,15 +48,15 @@ export const pass = Effect.fnUntraced(function*(
     boolean,
     BrokerError
   > {
-    const archived = yield* Effect.exit(archive(shard, letters))
+    // What came out of the archive does not go into it again: it would hold itself, deeper each time.
+    const fresh = letters.filter(({ channel }) => !isArchive(channel) && channel !== archiveChannel)
+    const archived = yield* Effect.exit(fresh.length === 0 ? Effect.void : archive(shard, fresh))
     if (archived._tag === "Failure") {
       if (Cause.hasInterruptsOnly(archived.cause)) return yield* Effect.interrupt
-      yield* Effect.logError(
-        `rotif: the archive did not take ${letters.length} dead letters; they stay and are offered to it again`,
-        pretty(archived.cause)
-      )
+      yield* refusals.failed(archived.cause)
       return false
     }
+    refusals.succeeded()
     deleted += (yield* store.remove(shard, letters.map(({ letterId }) => letterId))).length
     return true
   })

@@ -4,7 +4,7 @@ import type { BrokerError } from "../../Broker.ts"
 import type { Finding, Page, Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
 import type { ChannelStats, GroupStats } from "../../StatsStore.ts"
-import { compile } from "../pattern.ts"
+import { reading } from "../pattern.ts"
 import { attach } from "../scripts/attach.ts"
 import { channel as channelScript } from "../scripts/channel.ts"
 import { judgeChannel } from "../scripts/judgeChannel.ts"
@@ -27,7 +27,7 @@ export interface Registry {
 const registrationsIn = (fields: unknown): ReadonlyArray<Registration> =>
   ((fields ?? []) as ReadonlyArray<string>).flatMap((field) => {
     const at = field.indexOf("\n")
-    return at < 0 ? [] : [{ group: field.slice(0, at), matches: compile(field.slice(at + 1)) }]
+    return at < 0 ? [] : [{ group: field.slice(0, at), matches: reading(field.slice(at + 1)) }]
   })
 
 export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError> =>

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
 import { balance, type ChannelStats } from "../../StatsStore.ts"
-import { compile } from "../pattern.ts"
+import { reading } from "../pattern.ts"
 import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Owner, Redelivery } from "./group.ts"
@@ -160,8 +160,8 @@ export class Store {
   register(name: string, patterns: ReadonlyArray<string>, names: ReadonlyArray<string>, start: Start): Group {
     const group = this.groups.get(name) ?? new Group(name, this.woken)
     this.groups.set(name, group)
-    const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(compile)
-    for (const pattern of patterns) group.registered.set(pattern, compile(pattern))
+    const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(reading)
+    for (const pattern of patterns) group.registered.set(pattern, reading(pattern))
     for (const channel of this.channels.values()) {
       if (added.some((matches) => matches(channel.name))) this.attach(group, channel, beginOf(start, channel.log))
     }
@@ -173,7 +173,7 @@ export class Store {
     const group = this.groups.get(name)
     if (group === undefined) return
     for (const pattern of patterns) group.registered.delete(pattern)
-    const gone = patterns.map(compile)
+    const gone = patterns.map(reading)
     const ended = new Set<Reading>()
     for (const [channel, reading] of group.readings) {
       if (!gone.some((matches) => matches(channel)) || group.reads(channel)) continue

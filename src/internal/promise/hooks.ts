@@ -2,6 +2,9 @@
  * The hooks of the Promise API: code of the user at fixed points of a publish and of handling a message.
  */
 import { Cause, Effect } from "effect"
+import { AsyncLocalStorage } from "node:async_hooks"
+import { pretty } from "../failure.ts"
+import * as Reports from "../reports.ts"
 import type { RotifMessage } from "./message.ts"
 import type { Payload, PublishOptions } from "./options.ts"
 
@@ -9,7 +12,8 @@ import type { Payload, PublishOptions } from "./options.ts"
  * Code that runs around publishing and handling; each hook may return a Promise, which is waited for.
  *
  * **Details**: a `beforePublish` that throws refuses the publish with its error; a `beforeProcess` that throws counts as a failure of the
- * handler. What the others throw is logged and changes nothing else.
+ * handler. What the others throw is logged and changes nothing else. What a hook around publishing publishes itself goes through no hooks around
+ * publishing.
  *
  * @category models
  * @since 0.1.0
@@ -28,6 +32,13 @@ export interface Middleware {
   readonly onError?: ((message: RotifMessage, error: Error) => unknown) | undefined
 }
 
+/** Inside of a hook around publishing: what it publishes itself goes through none, or there would be no end of it. */
+const inHook = new AsyncLocalStorage<true>()
+
+/** The hooks around a publish that is asked for here and now. */
+export const aroundPublish = (all: ReadonlyArray<Middleware>): ReadonlyArray<Middleware> =>
+  inHook.getStore() === undefined ? all : []
+
 type Hook = keyof Middleware
 type Arguments<H extends Hook> = Parameters<NonNullable<Middleware[H]>>
 
@@ -35,7 +46,32 @@ const call = <H extends Hook>(middleware: Middleware, hook: H, args: Arguments<H
   const code = middleware[hook] as ((...args: Arguments<H>) => unknown) | undefined
   return code === undefined
     ? Effect.void
-    : Effect.tryPromise({ try: () => Promise.resolve(code.apply(middleware, args)), catch: (error) => error })
+    : Effect.tryPromise({
+      try: () =>
+        Promise.resolve(
+          hook === "beforePublish" || hook === "afterPublish"
+            ? inHook.run(true, () => code.apply(middleware, args))
+            : code.apply(middleware, args)
+        ),
+      catch: (error) => error
+    })
+}
+
+/** What was said of hooks that fail: at rounds 1, 2, 4, 8, …, of each. */
+const failures = new WeakMap<Middleware, Map<Hook, Reports.Repeating>>()
+
+const failuresOf = (middleware: Middleware, hook: Hook): Reports.Repeating => {
+  const all = failures.get(middleware) ?? new Map<Hook, Reports.Repeating>()
+  failures.set(middleware, all)
+  const found = all.get(hook) ??
+    Reports.makeRepeating((round, cause) =>
+      Effect.logError(
+        `rotif: the hook ${hook} failed (${Reports.times(round)}), which changes nothing else`,
+        pretty(cause)
+      )
+    )
+  all.set(hook, found)
+  return found
 }
 
 /** One after the other, until one throws. */
@@ -55,9 +91,10 @@ export const after = <H extends "afterPublish" | "afterProcess" | "onError">(
   ...args: Arguments<H>
 ): Effect.Effect<void> => {
   const one = (middleware: Middleware) =>
-    Effect.catchCause(call(middleware, hook, args), (cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.interrupt
-        : Effect.logError(`rotif: the hook ${hook} failed, which changes nothing else`, Cause.pretty(cause)))
+    Effect.matchCauseEffect(call(middleware, hook, args), {
+      onSuccess: () => Effect.sync(() => failures.get(middleware)?.get(hook)?.succeeded()),
+      onFailure: (cause) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failuresOf(middleware, hook).failed(cause)
+    })
   return all.length === 0 ? Effect.void : Effect.forEach(all, one, { discard: true })
 }

@@ -1,13 +1,14 @@
 /**
  * What users of the Promise API may set, checked where it is given, and what it means to the layers below.
  */
-import { Data, Duration, Redacted, Result, Schema, SchemaIssue } from "effect"
+import { Data, Duration, Effect, Redacted, Result, Schema, SchemaIssue } from "effect"
 import type * as DeadLetters from "../../DeadLetters.ts"
 import type * as Redis from "../../Redis.ts"
 import type * as RedisBroker from "../../RedisBroker.ts"
 import type * as Rotif from "../../Rotif.ts"
 import type * as Subscription from "../../Subscription.ts"
 import { prefixProblem } from "../keys.ts"
+import { archive } from "../pattern.ts"
 import type { RotifMessage } from "./message.ts"
 
 /**
@@ -62,7 +63,7 @@ export interface RetryStrategy {
  * @since 0.1.0
  */
 export interface DlqCleanup {
-  /** `false`: dead letters are kept for ever. Default `true`. */
+  /** `false`: dead letters are kept until `cleanupDLQ`, which acts on the limits here. Default `true`. */
   readonly enabled?: boolean | undefined
   /** Milliseconds after which a dead letter is deleted. Default 90 days. */
   readonly maxAge?: number | undefined
@@ -72,7 +73,10 @@ export interface DlqCleanup {
   readonly cleanupInterval?: number | undefined
   /** Publishes each dead letter to the channel `archivePrefix` before it is deleted. Default `false`. */
   readonly archiveBeforeDelete?: boolean | undefined
-  /** The name of the channel of the archive. Default `"dlq-archive"`. */
+  /**
+   * The name of the channel of the archive. Default `"dlq-archive"`. No wildcard matches that name and those below it
+   * (`"dlq-archive.orders"`); any other name is matched as every channel is, and then the group of the wildcard gets what is archived.
+   */
   readonly archivePrefix?: string | undefined
 }
 
@@ -143,7 +147,23 @@ export interface RotifConfig {
   readonly maxPayloadBytes?: number | undefined
   /** What every message has to survive before its `publish` resolves. Default: the loss of this process. */
   readonly durability?: Durability | undefined
+  /**
+   * Where is told what goes wrong with messages (dead letters, defects, what is given back again and again): a level of the log, `false` for
+   * nowhere, or a function that gets every report. Default `"warn"`: at most 10 lines in 10 seconds for each group, then a count of what was
+   * left out. A failure that is retried is a line of level `debug`.
+   */
+  readonly reports?: Reports | undefined
+  /** A handler that runs for so many milliseconds is told once, in the log. Default 5 minutes. */
+  readonly slowHandler?: number | undefined
 }
+
+/**
+ * A level of the log, nowhere (`false`), or a function. What the function throws is logged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Reports = "error" | "warn" | "info" | "debug" | false | ((report: Subscription.Report) => unknown)
 
 /**
  * What a message has to survive before its publish resolves. Otherwise it rejects with `DurabilityNotReached`; the message is stored
@@ -277,6 +297,7 @@ const strategy = Schema.Struct({
 })
 
 const retryDelay = Schema.Union([millis, callable])
+const reports = Schema.Union([Schema.Literals(["error", "warn", "info", "debug", false]), callable])
 
 const secret = Schema.Union([
   Schema.String,
@@ -352,7 +373,9 @@ const config = Schema.Struct({
     archivePrefix: optional(name)
   })),
   maxPayloadBytes: optional(size),
-  durability: optional(durability)
+  durability: optional(durability),
+  reports: optional(reports),
+  slowHandler: optional(positive)
 })
 
 const publishing = Schema.Struct({
@@ -429,7 +452,7 @@ export const defaults = {
   deduplicationSeconds: 3600,
   longestSeconds: 7 * 86_400,
   dlqKey: "dlq",
-  archive: "dlq-archive",
+  archive,
   maxAge: Duration.days(90),
   maxSize: 100_000
 } as const
@@ -442,10 +465,19 @@ export const redisOf = ({ redis = defaults.url }: RotifConfig): Redis.Options | 
   return isSomewhere ? redis : { ...redis, url: defaults.url }
 }
 
-/** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
+const reportLevels = { error: "Error", warn: "Warn", info: "Info", debug: "Debug" } as const
+
+const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | undefined =>
+  typeof reports === "function"
+    ? (report) => Effect.tryPromise(() => Promise.resolve(reports(report)))
+    : reports === false
+    ? "None"
+    : reports && reportLevels[reports]
+
+/** The options of `Rotif.layer` that these stand for. `toArchive` gets dead letters before they are deleted. */
 export const rotifOptions = (
   options: RotifConfig,
-  archive: NonNullable<DeadLetters.Retention["archive"]>
+  toArchive: NonNullable<DeadLetters.Retention["archive"]>
 ): Rotif.Options & RedisBroker.Options => {
   const { dlqCleanup: cleanup } = options
   return {
@@ -463,14 +495,16 @@ export const rotifOptions = (
     maxWindow: Math.max(options.deduplicationTTL ?? 0, defaults.longestSeconds) * 1000,
     prefix: options.prefix,
     shards: options.shards,
-    deadLetters: cleanup?.enabled === false
-      ? { maxAge: Duration.infinity, maxCount: Infinity }
-      : {
-        maxAge: cleanup?.maxAge ?? defaults.maxAge,
-        maxCount: cleanup?.maxSize ?? defaults.maxSize,
-        interval: cleanup?.cleanupInterval,
-        archive: cleanup?.archiveBeforeDelete === true ? archive : undefined
-      }
+    reports: reportsOf(options.reports),
+    health: { slowHandler: options.slowHandler },
+    deadLetters: {
+      enabled: cleanup?.enabled,
+      maxAge: cleanup?.maxAge ?? defaults.maxAge,
+      maxCount: cleanup?.maxSize ?? defaults.maxSize,
+      interval: cleanup?.cleanupInterval,
+      archive: cleanup?.archiveBeforeDelete === true ? toArchive : undefined,
+      archiveChannel: cleanup?.archivePrefix
+    }
   }
 }
 

@@ -6,12 +6,7 @@ import { exchange } from "./exchange.ts"
 import { makeLink, type Settings, type Socket } from "./link.ts"
 import { type Command, RedisError } from "./protocol.ts"
 import type { Servers } from "./servers.ts"
-
-const sleep = (millis: number): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const timer = setTimeout(() => resume(Effect.void), millis)
-    return Effect.sync(() => clearTimeout(timer))
-  })
+import { sleep } from "./waiting.ts"
 
 const unblockSpacingMillis = 5
 
