@@ -115,6 +115,20 @@ const spanOf = (key: string, name: string, input: Duration.Input, least: number)
     Effect.mapBoth({ onFailure: ({ message }) => new InvalidKey({ key, message }), onSuccess: Math.ceil })
   )
 
+/** An effect is interrupted when this part of its lease is left: interrupting takes its time, too. */
+const margin = 0.1
+
+/** So often a key is begun whose answers come later than its lease lasts. */
+const mostBeginnings = 3
+
+const tooSlow = (key: string, leaseMillis: number) =>
+  new BrokerError({
+    reason: "Unavailable",
+    operation: "once",
+    message:
+      `the store gives the key "${key}" for ${leaseMillis} ms and answers later than that: take a longer lease; nothing was run`
+  })
+
 const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString("base64url")
 let tokens = 0
 
@@ -122,12 +136,12 @@ let tokens = 0
  * Runs an effect once by a key: when it has succeeded before, within `ttl`, by whichever process, it is not run.
  *
  * **Details**: while it runs the key is leased, and the lease renewed; others fail with `InProgress`. When it fails, dies or is
- * interrupted the key is free at once; when the process is lost, after the lease. When the lease cannot be renewed in time the
- * effect is interrupted.
+ * interrupted the key is free at once; when the process is lost, after the lease. The lease is judged on the monotonic clock of this
+ * process, without waiting for answers: when it could not be renewed in time the effect is interrupted before anybody else can begin.
  *
  * **Errors**: `InProgress`: not run, ask again later. `KeyLost`: run, perhaps in part, and perhaps by somebody else too. `InvalidKey`:
- * not run. `BrokerError`: the store could not be reached; before the effect it was not run, and after it the mark may be missing: it may
- * then run again. Errors of the effect pass.
+ * not run. `BrokerError`: the store could not be reached, or not within the lease; before the effect it was not run, and after it the mark may be
+ * missing: it may then run again. Errors of the effect pass.
  *
  * **Example** (An email once per order)
  *
@@ -159,26 +173,46 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   return yield* Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
-      let heldUntil = monotonic() + leaseMillis
-      const { leftMillis, outcome } = yield* step("begin", key, token, leaseMillis)
-      if (outcome === "done") return { _tag: "Duplicate" } as const
-      if (outcome !== "mine") return yield* new InProgress({ key, leftMillis })
-      const keep = Effect.gen(function*() {
-        while (monotonic() < heldUntil) {
-          yield* Effect.sleep(leaseMillis / 3)
-          const from = monotonic()
-          const renewed = yield* Effect.result(step("renew", key, token, leaseMillis))
-          // While the store is away the lease lasts as long as was agreed.
-          if (renewed._tag === "Failure") continue
-          if (renewed.success.outcome !== "mine") break
-          heldUntil = from + leaseMillis
+      /** Until when nobody else can have the key, and, a little earlier, until when the effect may run. */
+      let leasedUntil = 0
+      const runsUntil = () => leasedUntil - leaseMillis * margin
+      const hold = Effect.fnUntraced(function*(name: "begin" | "renew") {
+        // The store counts from when it has the question, which is later.
+        const from = monotonic()
+        const answer = yield* step(name, key, token, leaseMillis)
+        if (answer.outcome === "mine") leasedUntil = from + leaseMillis
+        return answer
+      })
+      // When the lease is over the key is free by itself.
+      const free = Effect.suspend(() =>
+        Effect.timeoutOption(Effect.ignore(step("free", key, token, 0)), Math.max(0, leasedUntil - monotonic()))
+      )
+      let begun = yield* hold("begin")
+      // An answer that came so late is asked for again: to begin twice changes nothing.
+      for (let i = 1; begun.outcome === "mine" && monotonic() >= runsUntil(); i++) {
+        if (i === mostBeginnings) return yield* tooSlow(key, leaseMillis)
+        begun = yield* hold("begin")
+      }
+      if (begun.outcome === "done") return { _tag: "Duplicate" } as const
+      if (begun.outcome !== "mine") return yield* new InProgress({ key, leftMillis: begun.leftMillis })
+      const renewing = Effect.gen(function*() {
+        let pause = leaseMillis / 3
+        while (true) {
+          yield* Effect.sleep(pause)
+          const renewed = yield* Effect.result(hold("renew"))
+          if (renewed._tag === "Success" && renewed.success.outcome !== "mine") return yield* new KeyLost({ key })
+          // One that failed is tried again soon: the lease goes on passing.
+          pause = leaseMillis / (renewed._tag === "Success" ? 3 : 10)
         }
+      })
+      // It waits for no answer: on a silent connection one comes seconds after the lease has ended.
+      const expiry = Effect.gen(function*() {
+        for (let left = runsUntil() - monotonic(); left > 0; left = runsUntil() - monotonic()) yield* Effect.sleep(left)
         return yield* new KeyLost({ key })
       })
-      const exit = yield* Effect.exit(restore(Effect.raceFirst(effect, keep)))
+      const exit = yield* Effect.exit(restore(Effect.raceFirst(effect, Effect.raceFirst(renewing, expiry))))
       if (Exit.isFailure(exit)) {
-        // Not waited for when the store is away: the lease frees it.
-        yield* Effect.ignore(step("free", key, token, 0))
+        yield* free
         return yield* Effect.failCause(exit.cause)
       }
       const end = yield* step("finish", key, token, ttlMillis)
@@ -205,9 +239,17 @@ export const forget = Effect.fnUntraced(function*(key: string) {
 const failed = brokerError("once")
 
 /**
+ * So long Redis knows of a caller that it has finished, though its key be free again by then: its answer may be lost, and it asks again
+ * for half of this time at most.
+ */
+const proofMillis = 600_000
+
+/**
  * Keys in Redis, shared by all processes; on a Cluster they are spread over its nodes.
  *
- * **Details**: a key is `{prefix:once:key}`, with a time to live: nothing has to be cleaned up. `prefix` is `"rotif"` unless given.
+ * **Details**: a key is `{prefix:once:key}`, with a time to live: nothing has to be cleaned up. Where the `ttl` is shorter than 10 minutes there
+ * is a second key for so long, `{prefix:once:key}:` and a token, by which a caller whose answer was lost finds that it has finished.
+ * `prefix` is `"rotif"` unless given.
  *
  * @category layers
  * @since 0.1.0
@@ -227,14 +269,29 @@ export const layerRedis = (
       return {
         step: (step, key, token, millis) => {
           const name = Keys.onceKey(prefix, key)
-          return redis.connection(name).evaluate(onceScript, [name], [step, token.text, millis], { idempotent: true })
-            .pipe(
-              Effect.map((reply) => {
-                const [outcome, leftMillis] = reply as readonly [Answer["outcome"], number]
-                return { outcome, leftMillis: Math.max(0, leftMillis) }
-              }),
-              Effect.mapError(failed)
-            )
+          return redis.connection(name).evaluate(
+            onceScript,
+            [name, Keys.onceProofKey(prefix, key, token.text)],
+            [step, token.text, millis, proofMillis],
+            { idempotent: true }
+          ).pipe(
+            Effect.map((reply) => {
+              const [outcome, leftMillis] = reply as readonly [Answer["outcome"], number]
+              return { outcome, leftMillis: Math.max(0, leftMillis) }
+            }),
+            Effect.mapError(failed),
+            Effect.timeoutOrElse({
+              duration: proofMillis / 2,
+              orElse: () =>
+                Effect.fail(
+                  new BrokerError({
+                    reason: "Uncertain",
+                    operation: "once",
+                    message: `no answer within ${proofMillis / 2} ms`
+                  })
+                )
+            })
+          )
         }
       }
     })

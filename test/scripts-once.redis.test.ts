@@ -401,16 +401,16 @@ const cases: ReadonlyArray<Case> = [
   {
     does: "once: begins a free key, again under the same token, and not under another",
     script: once,
-    keys: ["key"],
-    args: ["begin", "t1", 60_000],
+    keys: ["key", "proof"],
+    args: ["begin", "t1", 60_000, 600_000],
     reply: ["mine", 0],
     after: { key: ["t1", "expires"] }
   },
   {
     does: "once: does not renew a key that is free",
     script: once,
-    keys: ["key"],
-    args: ["renew", "t1", 60_000],
+    keys: ["key", "proof"],
+    args: ["renew", "t1", 60_000, 600_000],
     reply: ["lost", 0],
     after: {}
   },
@@ -418,18 +418,37 @@ const cases: ReadonlyArray<Case> = [
     does: "once: finishes under its token",
     script: once,
     seed: [["set", "key", "t1"]],
-    keys: ["key"],
-    args: ["finish", "t1", 60_000],
+    keys: ["key", "proof"],
+    args: ["finish", "t1", 60_000, 600_000],
+    reply: ["done", 0],
+    after: { key: ["=t1", "expires"], proof: ["", "expires"] },
+    again: { reply: ["already", 0] }
+  },
+  {
+    does: "once: needs no proof of what stays done for longer",
+    script: once,
+    seed: [["set", "key", "t1"]],
+    keys: ["key", "proof"],
+    args: ["finish", "t1", 600_000, 600_000],
     reply: ["done", 0],
     after: { key: ["=t1", "expires"] },
     again: { reply: ["already", 0] }
   },
   {
+    does: "once: knows by the proof what was finished, when the key is another's by now",
+    script: once,
+    seed: [["set", "key", "t2"], ["set", "proof", ""]],
+    keys: ["key", "proof"],
+    args: ["finish", "t1", 60_000, 600_000],
+    reply: ["already", 0],
+    after: { key: ["t2", "stays"], proof: ["", "stays"] }
+  },
+  {
     does: "once: refuses to finish under another",
     script: once,
     seed: [["set", "key", "t2"]],
-    keys: ["key"],
-    args: ["finish", "t1", 60_000],
+    keys: ["key", "proof"],
+    args: ["finish", "t1", 60_000, 600_000],
     reply: ["lost", 0],
     after: { key: ["t2", "stays"] }
   },
@@ -437,8 +456,8 @@ const cases: ReadonlyArray<Case> = [
     does: "once: frees under its token",
     script: once,
     seed: [["set", "key", "t1"]],
-    keys: ["key"],
-    args: ["free", "t1", 0],
+    keys: ["key", "proof"],
+    args: ["free", "t1", 0, 600_000],
     reply: ["free", 0],
     after: {},
     again: { reply: ["lost", 0] }
@@ -447,8 +466,8 @@ const cases: ReadonlyArray<Case> = [
     does: "once: forgets what is done, and leaves what is being done",
     script: once,
     seed: [["set", "key", "=t1"]],
-    keys: ["key"],
-    args: ["forget", "", 0],
+    keys: ["key", "proof"],
+    args: ["forget", "", 0, 600_000],
     reply: ["free", 0],
     after: {},
     again: { reply: ["lost", 0] }

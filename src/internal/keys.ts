@@ -189,6 +189,9 @@ export const waitingMember = (group: string, channel: string, id: string): strin
 /** A key of the Deduplication service: no script needs two of them, so on a Cluster they are spread over all nodes. */
 export const onceKey = (prefix: string, key: string): string => `{${prefix}:once:${escape(key)}}`
 
+/** That the caller with this token has finished it. */
+export const onceProofKey = (prefix: string, key: string, token: string): string => `${onceKey(prefix, key)}:${token}`
+
 /** The problem with a prefix, if there is one. A brace would break the hash tag, a glob character the ACL pattern. */
 export const prefixProblem = (prefix: string): string | undefined =>
   /^[A-Za-z0-9._:-]{1,64}$/.test(prefix)
