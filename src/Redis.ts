@@ -15,7 +15,7 @@ import type { ConnectionOptions } from "node:tls"
 import * as Given from "./internal/given.ts"
 import { makeDurable, type Need, type Reached } from "./internal/redis/durable.ts"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
-import { type Mode, parse as parseInfo, problemOf } from "./internal/redis/info.ts"
+import { type Mode, parse as parseInfo, problemOf, textOfHello } from "./internal/redis/info.ts"
 import type { Address, Settings, Socket, Subscribe } from "./internal/redis/link.ts"
 import type { Command, Script } from "./internal/redis/protocol.ts"
 import { classify, errorOf, messageOf, RedisError } from "./internal/redis/protocol.ts"
@@ -70,8 +70,13 @@ export interface BlockingConnection {
   readonly send: (command: Command, deadlineMillis: number) => Effect.Effect<unknown, RedisError>
   /** The number of sockets used so far: when it changed, answers may have been lost. 0 before the first. */
   readonly generation: () => number
-  /** Makes a blocked command return now (CLIENT UNBLOCK from the shared connection to the same server). */
+  /**
+   * Makes a blocked command return now (CLIENT UNBLOCK from the shared connection to the same server). Where that is not permitted it does
+   * nothing.
+   */
   readonly unblock: Effect.Effect<void>
+  /** Whether it is permitted, as far as is known: if not, commands are to block for short times only. */
+  readonly mayUnblock: () => boolean
 }
 
 export class Redis extends Context.Service<Redis, {
@@ -81,7 +86,11 @@ export class Redis extends Context.Service<Redis, {
   /** For writes to this key that are to be durable. */
   readonly durable: (key: string) => DurableConnection
   /** A connection of its own to the node that owns the slot of this key; closing the scope unblocks and closes it. */
-  readonly blocking: (key: string) => Effect.Effect<BlockingConnection, RedisError, Scope.Scope>
+  readonly blocking: (
+    key: string,
+    /** What is known already about the permission for `unblock`; else it is found out by the first refusal. */
+    options?: { readonly mayUnblock?: boolean | undefined }
+  ) => Effect.Effect<BlockingConnection, RedisError, Scope.Scope>
   /** The key that decides where a command goes in a Cluster: its first one. */
   readonly keyOf: (command: Command) => string | undefined
   /**
@@ -541,8 +550,9 @@ const opener = (origin: Origin, options: Options, connectMillis: number): Settin
       const [id, text] = await Promise.all([
         client.call("client", "id"),
         client.call("info").catch((error: unknown) => {
-          if (messageOf(error).startsWith("NOPERM")) return ""
-          throw error
+          if (!messageOf(error).startsWith("NOPERM")) throw error
+          // It tells less, and is permitted more often.
+          return client.call("hello").then(textOfHello, () => "")
         })
       ])
       // ioredis tells a refused SELECT by an event, and goes on with another database.
@@ -650,6 +660,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     })
   )
   const durable = makeDurable(settings, servers)
+  const unblocking = { isRefused: false }
   const connections = new Map<number, Connection>()
   yield* tellWait(
     inspect(origin, servers, startMillis),
@@ -670,7 +681,10 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       return connection
     },
     durable: (key) => durable(slotOf(key)),
-    blocking: (key) => makeReader(settings, servers, slotOf(key)),
+    blocking: (key, options) => {
+      if (options?.mayUnblock === false) unblocking.isRefused = true
+      return makeReader(settings, servers, slotOf(key), unblocking)
+    },
     keyOf: ([name, ...args]) => new ClientCommand(name, args).getKeys()[0]?.toString(),
     listen: subscriber.listen
   })

@@ -11,6 +11,7 @@ import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import { patternsOf, reading, readingOf } from "./internal/pattern.ts"
 import { brokerError as fail } from "./internal/redis/brokerError.ts"
+import * as Permissions from "./internal/redis/permissions.ts"
 import * as RedisAppend from "./internal/redisAppend.ts"
 import { type Channels, relay } from "./internal/redisCommit.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
@@ -26,13 +27,6 @@ import { drop } from "./internal/scripts/drop.ts"
 import { permitted } from "./internal/scripts/permitted.ts"
 import type { Command, Connection } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
-
-/** What every subscription and publish may come to; what only some operations need is refused when they are called. */
-const needed = (
-  "xadd xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream " +
-  "xgroup|create xgroup|delconsumer xgroup|destroy xsetid zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx " +
-  "hgetall hkeys hlen hexists hdel hincrby sadd smembers get set exists pexpire type"
-).split(" ")
 
 /**
  * @category models
@@ -114,16 +108,16 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   )
   yield* recordShards
   // Said at the start, not when the first message fails.
-  const refused = (yield* connectionOf(0).evaluate(permitted, [keysOf(0).meta], needed, again).pipe(
-    Effect.mapError(fail("open"))
-  )) as ReadonlyArray<string>
-  if (refused.length > 0) {
-    return yield* refuse(
-      `the user of Redis may not do what is needed in the namespace "${prefix}": permit ${
-        refused.map((command) => `+${command}`).join(" ")
-      } (all of it is under Permissions in docs/operations.md)`
-    )
-  }
+  const refused = (yield* connectionOf(0).evaluate(
+    permitted,
+    [keysOf(0).meta],
+    [...Permissions.needed, ...Permissions.wished],
+    again
+  ).pipe(Effect.mapError(fail("open")))) as ReadonlyArray<string>
+  const lacking = refused.filter((command) => Permissions.needed.includes(command))
+  if (lacking.length > 0) return yield* refuse(Permissions.refusal(prefix, lacking))
+  yield* Permissions.tell(refused)
+  const mayUnblock = !refused.includes(Permissions.unblock)
 
   const janitors = yield* Effect.forEach(
     allKeys,
@@ -213,7 +207,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     const mine = selector._tag === "Pattern"
       ? selector.pattern
       : selector.names.filter((name) => shardOf(name) === membership.shard)
-    const reader = yield* Effect.mapError(redis.blocking(keys.meta), fail("join"))
+    const reader = yield* Effect.mapError(redis.blocking(keys.meta, { mayUnblock }), fail("join"))
     const member = yield* RedisMember.make({
       membership,
       keys,

@@ -9,6 +9,7 @@ import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
+import { shortBlockMillis } from "./redis/permissions.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
 import { chunked, type Lease, type RawEntries, type Source, take } from "./redisLease.ts"
@@ -472,7 +473,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       const generation = reader.generation()
       const untilMillis = monotonic() + blockMillis
       const readFor = (millis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
-        Effect.flatMap(readOnce(count, millis), (leases) => {
+        // Nobody may wake a read that is blocked: it comes back soon by itself.
+        Effect.flatMap(readOnce(count, reader.mayUnblock() ? millis : Math.min(millis, shortBlockMillis)), (leases) => {
           const left = untilMillis - monotonic()
           if (leases.length > 0 || called || left <= 0) return Effect.succeed(leases)
           // It only had to look at its streams again: the rest of its time is not over.

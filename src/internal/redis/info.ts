@@ -26,6 +26,17 @@ export const parse = (text: string): Info => ({
   isLoading: field(text, "loading") === "1"
 })
 
+const ofHello = new Map([["version", "redis_version"], ["role", "role"], ["mode", "redis_mode"]])
+
+/** The reply of HELLO as if INFO had said it. */
+export const textOfHello = (reply: unknown): string => {
+  const fields = Array.isArray(reply) ? (reply as ReadonlyArray<unknown>).map(String) : []
+  return fields.flatMap((name, i) => {
+    const known = i % 2 === 0 ? ofHello.get(name) : undefined
+    return known === undefined ? [] : [`${known}:${fields[i + 1] === "replica" ? "slave" : fields[i + 1]}`]
+  }).join("\n")
+}
+
 /** Why this server cannot be used, now (`isLasting: false`) or ever. */
 export interface Problem {
   readonly isLasting: boolean

@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import { exchange } from "./exchange.ts"
 import { makeLink, type Settings, type Socket } from "./link.ts"
 import { type Command, RedisError } from "./protocol.ts"
+import * as Permissions from "./permissions.ts"
 import type { Servers } from "./servers.ts"
 import { sleep } from "./waiting.ts"
 
@@ -13,7 +14,13 @@ const unblockSpacingMillis = 5
 /** How long closing waits for a blocked command to return. */
 const farewellMillis = 1000
 
-export const makeReader = Effect.fnUntraced(function*(settings: Settings, servers: Servers, slot: number) {
+export const makeReader = Effect.fnUntraced(function*(
+  settings: Settings,
+  servers: Servers,
+  slot: number,
+  /** What all readers know of the permission to unblock. It is asked for once. */
+  unblocking: { isRefused: boolean }
+) {
   const link = makeLink(settings, {
     // A socket timeout would have to know how long each command blocks: `send` does.
     target: () => servers.target("reader", undefined, slot),
@@ -74,7 +81,7 @@ export const makeReader = Effect.fnUntraced(function*(settings: Settings, server
 
   const unblock: Effect.Effect<void> = Effect.suspend(() => {
     const mine = blocked
-    if (mine === undefined) return Effect.void
+    if (mine === undefined || unblocking.isRefused) return Effect.void
     const shared = servers.named(mine.socket.target)
     const toShared = (command: Command) =>
       exchange({ ...servers, owner: () => shared }, slot, settings.commandMillis, {
@@ -87,9 +94,14 @@ export const makeReader = Effect.fnUntraced(function*(settings: Settings, server
       if (socket === undefined) return Effect.andThen(toShared(["ping"]), again)
       // The reader was left at a server that is not the master any more; here its id may be that of somebody else.
       if (socket.runId !== mine.socket.runId) return Effect.sync(() => link.drop(mine.socket))
-      return Effect.flatMap(toShared(["client", "unblock", mine.socket.id]), ([reply]) =>
+      return Effect.flatMap(toShared(["client", "unblock", mine.socket.id]), ([reply]) => {
+        if (reply instanceof RedisError && reply.reason === "Refused" && !unblocking.isRefused) {
+          unblocking.isRefused = true
+          return Permissions.tell([Permissions.unblock])
+        }
         // 0: its command has not arrived yet, or its answer is on the way.
-        reply === 0 ? Effect.andThen(sleep(unblockSpacingMillis), again) : Effect.void)
+        return reply === 0 ? Effect.andThen(sleep(unblockSpacingMillis), again) : Effect.void
+      })
     })
     // Where nothing can be sent, the time of the command ends it.
     return Effect.catch(again, () => Effect.void)
@@ -108,5 +120,5 @@ export const makeReader = Effect.fnUntraced(function*(settings: Settings, server
       return Effect.ensuring(Effect.raceFirst(farewell, sleep(farewellMillis)), close)
     })
   )
-  return { send, unblock, generation: link.generation }
+  return { send, unblock, mayUnblock: () => !unblocking.isRefused, generation: link.generation }
 })
