@@ -277,8 +277,11 @@ export interface Burial {
  */
 export interface Claimed {
   readonly deliveries: ReadonlyArray<Delivery>
-  /** How long no further lease can expire: the next look is due then. At least 1, at most the lease. */
-  readonly nextInMillis: number
+  /**
+   * How long no further lease can expire: the next look is due then. At least 1, at most the lease. `undefined`: nobody else holds
+   * anything, and `awaitLease` tells when somebody does.
+   */
+  readonly nextInMillis: number | undefined
   /** Deliveries whose message had been removed by a limit: they are lost for this group. */
   readonly vanished: number
 }
@@ -402,6 +405,8 @@ export interface Member {
   readonly commit: (commits: ReadonlyArray<Commit>) => Effect.Effect<ReadonlyArray<Committed>, BrokerError>
   /** Takes over at most `count` deliveries of this group whose lease has expired; each counts as a crash. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
+  /** Completes when another member holds something that this one would have to take over one day. */
+  readonly awaitLease: Effect.Effect<void>
 }
 
 /**
@@ -474,6 +479,16 @@ export interface OwnKeys {
 export class Broker extends Context.Service<Broker, {
   /** How many shards the data is spread over. */
   readonly shards: number
+  /**
+   * Whether what happens has to be looked for now and then, because the announcement of it may be lost. Otherwise whoever waits is told
+   * for sure, and nothing has to be done while nothing happens.
+   */
+  readonly isPolled: boolean
+  /**
+   * Waits until it is worth looking for what has become old or needless: for this long, and where nothing is polled, from the first
+   * change on.
+   */
+  readonly rest: (millis: number) => Effect.Effect<void>
   /** The shards a group with this selector has to read. */
   readonly shardsOf: (selector: Selector) => ReadonlyArray<number>
   /** Stores messages in order (per channel); one outcome for each, in the order given. */

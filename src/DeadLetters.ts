@@ -423,7 +423,7 @@ export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker
       const broker = yield* Broker
       const retention = yield* retentionOf(options)
       if (options?.deadLetters?.enabled !== false) {
-        yield* Effect.forkScoped(Undertaker.run(broker.letters, broker.shards, retention))
+        yield* Effect.forkScoped(Undertaker.run(broker, retention))
       }
       return yield* make(options)
     })

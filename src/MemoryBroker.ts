@@ -15,6 +15,7 @@ import * as Member from "./internal/memory/member.ts"
 import { Recurring } from "./internal/memory/recurring.ts"
 import { Store } from "./internal/memory/store.ts"
 import { matcherOf, patternsOf, readingOf } from "./internal/pattern.ts"
+import { pause } from "./internal/pause.ts"
 
 const awaitWake = (sleepers: Set<() => void>) =>
   Effect.callback<void>((resume) => {
@@ -43,9 +44,15 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
 
     return Broker.of({
       shards: 1,
+      isPolled: false,
+      rest: (millis) =>
+        Effect.andThen(
+          Effect.raceFirst(awaitWake(store.resting), Effect.suspend(() => pause(store.shortestAgeMillis))),
+          Effect.sleep(millis)
+        ),
       shardsOf: () => [0],
       append: (messages) =>
-        store.run(() => {
+        store.tell(() => {
           const nowMillis = now()
           return messages.map((message) => store.append(message, nowMillis))
         }),
@@ -60,13 +67,13 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       awaitEarlier: () => awaitWake(store.sleepers),
       scheduled: {
         cancel: (message, window) => store.run(() => store.scheduled.cancel(message, window)),
-        reschedule: (message, due, window) => store.run(() => store.scheduled.reschedule(message, due, window, now())),
+        reschedule: (message, due, window) => store.tell(() => store.scheduled.reschedule(message, due, window, now())),
         list: (_, { after, channel, limit }) => store.run(() => store.scheduled.list(after, channel, limit)),
         count: (channel) => store.run(() => store.scheduled.count(channel))
       },
       recurring: {
         nowMillis: () => Effect.sync(now),
-        upsert: (definition, nextAtMillis) => store.run(() => recurring.upsert(definition, nextAtMillis)),
+        upsert: (definition, nextAtMillis) => store.tell(() => recurring.upsert(definition, nextAtMillis)),
         remove: (key) => store.run(() => recurring.remove(key)),
         list: () => store.run(() => recurring.list()),
         due: (_, limit) => store.run(() => recurring.due(limit, now())),
@@ -88,7 +95,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       letters: {
         list: (_, range) => Effect.sync(() => letters.list(range, now())),
         get: (_, letterId) => Effect.sync(() => letters.get(letterId)),
-        requeue: (_, items) => store.run(() => store.requeueLetters(items, now())),
+        requeue: (_, items) => store.tell(() => store.requeueLetters(items, now())),
         remove: (_, letterIds) => Effect.sync(() => letters.remove(letterIds)),
         counts: () => Effect.sync(() => letters.counts()),
         size: () => Effect.sync(() => letters.size),

@@ -320,6 +320,8 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   return Broker.of({
     shards,
+    isPolled: true,
+    rest: Effect.sleep,
     shardsOf,
     append,
     checkDurability,

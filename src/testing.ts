@@ -200,6 +200,7 @@ const decorateMember = (take: Take, member: Member): Member => {
         return Effect.succeed(found)
       }),
     wake: member.wake,
+    awaitLease: member.awaitLease,
     claim: (count) =>
       Effect.tapError(
         through(take, "claim", member.claim(count), ({ deliveries }) => {

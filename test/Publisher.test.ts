@@ -14,6 +14,7 @@ const recording = (options?: Publisher.Options) => {
   const arrived: Array<Broker.NewMessage> = []
   const broker = Layer.mock(Broker.Broker)({
     shards: 1,
+    isPolled: true,
     shardsOf: () => [0],
     broadcast: { publish: () => Effect.void, listen: () => Effect.void },
     letters: unused,

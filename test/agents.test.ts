@@ -39,7 +39,7 @@ describe("the background duties", () => {
     ([, run]) =>
       Effect.gen(function*() {
         const { broker, counts } = away()
-        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0)), {
+        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0, true)), {
           startImmediately: true
         })
         yield* TestClock.adjust("2 minutes")

@@ -24,6 +24,7 @@ import {
 } from "./held.ts"
 import { type Reporter } from "./reports.ts"
 import * as Settling from "./settling.ts"
+import { letGoOn } from "./pause.ts"
 import { slowest, supervise } from "./supervise.ts"
 import { type Processing, Timing } from "./timing.ts"
 
@@ -100,6 +101,10 @@ export const make = Effect.fnUntraced(function*<R>(
   // A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start.
   const threshold = Math.max(1, Math.min(laneCapacity, Math.ceil(options.prefetch / 2 / shards.length)))
 
+  const blockMillis = broker.isPolled ? options.blockMillis : Infinity
+  /** What there is for it has begun, where that takes no time. */
+  const begun = broker.isPolled ? Effect.void : letGoOn
+
   const none: Counts = {
     processed: 0,
     duplicates: 0,
@@ -138,9 +143,10 @@ export const make = Effect.fnUntraced(function*<R>(
         held: new Set(),
         capacity: Latch.makeUnsafe(true),
         settlements: Latch.makeUnsafe(false),
-        pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic),
+        pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic, broker.isPolled),
         isRenewalDue: false,
         overdue: Latch.makeUnsafe(false),
+        occupied: Latch.makeUnsafe(true),
         roundAt: startingAt,
         awakeAt: startingAt,
         outbox: [],
@@ -191,6 +197,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
     held.fiber = undefined
+    held.isOver = true
     // One that leaves its message open is at it until somebody settles that.
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
@@ -309,7 +316,10 @@ export const make = Effect.fnUntraced(function*<R>(
    */
   const accept = (lane: Lane, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
     const beginning = beginnings.get(lane)
-    if (deliveries.length > 0) counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
+    if (deliveries.length > 0) {
+      counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
+      lane.occupied.openUnsafe()
+    }
     const leasedUntil = (askedAt > lane.awakeAt ? askedAt : lane.awakeAt) + leaseNanos
     for (const delivery of deliveries) {
       const held = new Held(delivery, lane, leasedUntil)
@@ -361,7 +371,10 @@ export const make = Effect.fnUntraced(function*<R>(
   const readNow = (lane: Lane) => {
     const askedAt = clock.monotonicTimeNanosUnsafe()
     return Effect.uninterruptible(
-      Effect.map(lane.member.read(free(lane), options.blockMillis), (deliveries) => accept(lane, askedAt, deliveries))
+      Effect.map(
+        lane.member.read(free(lane), blockMillis),
+        (deliveries) => accept(lane, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
+      )
     )
   }
 
@@ -399,6 +412,10 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
     // One that failed is tried again soon: the lease goes on passing.
+    if (!broker.isPolled && lane.held.size === 0) {
+      lane.occupied.closeUnsafe()
+      yield* lane.occupied.await
+    }
     if (!lane.isRenewalDue) yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
     lane.isRenewalDue = true
     tellSlow(lane)
@@ -415,7 +432,15 @@ export const make = Effect.fnUntraced(function*<R>(
     pump()
   })
 
-  const settle = Settling.make({ clock, counts, drop, enqueue, lose, reporter })
+  const settle = Settling.make({
+    clock,
+    counts,
+    drop,
+    enqueue,
+    lose,
+    reporter,
+    isMoreComing: () => broker.isPolled || running > 0 || head < queue.length
+  })
 
   const consumer: Consumer = {
     counts,
@@ -481,10 +506,11 @@ export const make = Effect.fnUntraced(function*<R>(
       giveBackWaiting()
       return Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
     }),
-    resume: Effect.sync(() => {
+    resume: Effect.suspend(() => {
       paused = false
       resumed.openUnsafe()
       pump()
+      return begun
     }),
     drain: Effect.suspend(() => drain),
     ended: ended.await
@@ -500,7 +526,10 @@ export const make = Effect.fnUntraced(function*<R>(
       const others = yield* Effect.forEach([
         supervise(
           `claiming for ${label}`,
-          Effect.flatMap(claimOnce(lane), (millis) => Effect.sleep(millis ?? membership.leaseMillis))
+          Effect.flatMap(
+            claimOnce(lane),
+            (millis) => millis === undefined ? lane.member.awaitLease : Effect.sleep(millis)
+          )
         ),
         supervise(`renewing for ${label}`, renewOnce(lane)),
         supervise(`settling for ${label}`, settle(lane)),
@@ -565,5 +594,6 @@ export const make = Effect.fnUntraced(function*<R>(
   })
 
   yield* Scope.addFinalizer(parent, drain)
+  yield* begun
   return consumer
 })

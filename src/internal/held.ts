@@ -76,6 +76,8 @@ export class Held {
   /** It was told that its handler runs for too long. */
   isSlow = false
   fiber: Fiber.Fiber<Settlement> | undefined
+  /** Its handler has ended. */
+  isOver = false
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
   /** What was made of it to find its key, for the handler. */
@@ -99,6 +101,8 @@ export interface Lane {
   isRenewalDue: boolean
   /** Open when something waits for a renewal. */
   readonly overdue: Latch.Latch
+  /** Closed while it holds nothing and waits for something to hold. */
+  readonly occupied: Latch.Latch
   /** When it came round last, and the time before, in nanoseconds of the monotonic clock: between them this process was awake. */
   roundAt: bigint
   awakeAt: bigint

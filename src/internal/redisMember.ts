@@ -540,6 +540,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         ),
         Effect.mapError(fail("claim"))
       ),
+    // A claim always says when to look again.
+    awaitLease: Effect.never,
     notify: (channel, forGroup) => {
       if ((forGroup !== undefined && forGroup !== group) || !matches(channel)) return
       stale = true

@@ -13,13 +13,15 @@ import {
 } from "./held.ts"
 import type { Reporter } from "./reports.ts"
 
-export const make = ({ clock, counts, drop, enqueue, lose, reporter }: {
+export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporter }: {
   readonly clock: Clock.Clock
   readonly counts: Counts
   readonly drop: (held: Held, outcome: Settled) => void
   readonly enqueue: (held: Held, settlement: Final) => void
   readonly lose: (held: Held) => void
   readonly reporter: Pick<Reporter, "settled">
+  /** Whether a moment later there may be more to settle. */
+  readonly isMoreComing: () => boolean
 }) => {
   const concluded = ({ held, resume }: Committing, outcome: Committed) => {
     if (held.phase === "gone") return
@@ -29,7 +31,7 @@ export const make = ({ clock, counts, drop, enqueue, lose, reporter }: {
       counts.processed++
       counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
       drop(held, "done")
-    } else if (held.fiber === undefined) {
+    } else if (held.isOver) {
       // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
       enqueue(held, release(held.delivery))
     } else {
@@ -43,7 +45,7 @@ export const make = ({ clock, counts, drop, enqueue, lose, reporter }: {
     yield* lane.settlements.await
     lane.settlements.closeUnsafe()
     // What finishes in this turn of the event loop goes into the same batch.
-    yield* Effect.yieldNow
+    if (isMoreComing()) yield* Effect.yieldNow
     const batch = lane.outbox
     lane.outbox = []
     const acks: Array<Pending> = []

@@ -53,7 +53,7 @@ export const brokerSuite = (backend: Backend): void => {
         const [mine] = yield* soon(readSome(first, 10))
         const early = yield* second.claim(10)
         assert.deepStrictEqual(early.deliveries, [])
-        assert.isAtMost(early.nextInMillis, leaseMillis)
+        assert.isAtMost(early.nextInMillis!, leaseMillis)
         yield* backend.advance(leaseMillis + 50)
         const { deliveries: [theirs] } = yield* second.claim(10)
         assert.deepInclude(mine, { payload: "x", attempt: 1, deliveryCount: 1, crashes: 0 })

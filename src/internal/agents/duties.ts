@@ -24,21 +24,28 @@ export const layer = (options: {
       const clock = yield* Clock.Clock
       const pulses: Array<Pulse> = []
       const { checkMillis, delayed, trimMillis } = options
-      const start = (name: string, shard: number, intervalMillis: number, run: typeof Janitor.run) => {
+      const start = (
+        name: string,
+        shard: number,
+        intervalMillis: number,
+        run: typeof Janitor.run,
+        waitMillis = broker.isPolled ? intervalMillis : Infinity
+      ) => {
         const pulse = new Pulse(
           broker.shards === 1 ? name : `${name} of shard ${shard}`,
           intervalMillis,
-          () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+          () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n),
+          broker.isPolled
         )
         pulses.push(pulse)
-        return Effect.forkScoped(run(broker, shard, intervalMillis, pulse))
+        return Effect.forkScoped(run(broker, shard, waitMillis, pulse))
       }
       for (let shard = 0; shard < broker.shards; shard++) {
         if (delayed) {
           yield* start("promoter", shard, checkMillis, Promoter.run)
           yield* start("ticker", shard, checkMillis, Ticker.run)
         }
-        yield* start("janitor", shard, trimMillis, Janitor.run)
+        yield* start("janitor", shard, trimMillis, Janitor.run, trimMillis)
         // With one shard a transaction has everything in reach.
         if (broker.shards > 1) yield* start("relayer", shard, checkMillis, Relayer.run)
       }

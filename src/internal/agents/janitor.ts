@@ -17,7 +17,7 @@ export const run = (
     `trimming in shard ${shard}`,
     Effect.flatMap(
       broker.trim(shard),
-      (removed) => Effect.sleep(removed > 0 ? Math.min(5_000, intervalMillis) : intervalMillis)
+      (removed) => removed > 0 ? Effect.sleep(Math.min(5_000, intervalMillis)) : broker.rest(intervalMillis)
     ),
     pulse
   )

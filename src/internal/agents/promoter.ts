@@ -1,9 +1,10 @@
 /**
  * Makes waiting messages ready when their time has come. It sleeps until the next one is due and is woken when an earlier one
- * arrives; `interval` is only a safety net, for a wake-up that was lost.
+ * arrives; `interval` is only a safety net, for a wake-up that was lost: `Infinity` where none is.
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../../Broker.ts"
+import { pause } from "../pause.ts"
 import { supervise } from "../supervise.ts"
 import type { Pulse } from "./pulse.ts"
 
@@ -26,7 +27,7 @@ export const run = (
       if (nextInMillis !== 0) {
         yield* Effect.raceFirst(
           Fiber.join(earlier),
-          Effect.sleep(Math.min(nextInMillis ?? intervalMillis, intervalMillis))
+          pause(Math.min(nextInMillis ?? intervalMillis, intervalMillis))
         )
       }
     })),

@@ -4,20 +4,25 @@ export class Pulse {
   /** The longest a healthy round takes. */
   readonly roundMillis: number
   private readonly now: () => number
+  /** Whether it comes round without anything to do. */
+  private readonly isPolled: boolean
+  private hasPassed = true
   private turnedAt: number
   private passedAt: number
   /** There is nothing to be done, and that is right so. */
   private resting = false
 
-  constructor(name: string, roundMillis: number, now: () => number) {
+  constructor(name: string, roundMillis: number, now: () => number, isPolled: boolean) {
     this.name = name
     this.roundMillis = roundMillis
     this.now = now
+    this.isPolled = isPolled
     this.turnedAt = this.passedAt = now()
   }
 
   turn(passed: boolean): void {
     this.turnedAt = this.now()
+    this.hasPassed = passed
     if (passed) this.passedAt = this.turnedAt
   }
 
@@ -31,17 +36,17 @@ export class Pulse {
     this.turnedAt = this.passedAt = this.now()
   }
 
-  get isResting(): boolean {
-    return this.resting
+  private get isResting(): boolean {
+    return this.resting || (this.hasPassed && !this.isPolled)
   }
 
   /** How long it has not passed. */
   get sincePassMillis(): number {
-    return this.resting ? 0 : this.now() - this.passedAt
+    return this.isResting ? 0 : this.now() - this.passedAt
   }
 
   /** How long it has not come round, with success or without. */
   get sinceTurnMillis(): number {
-    return this.resting ? 0 : this.now() - this.turnedAt
+    return this.isResting ? 0 : this.now() - this.turnedAt
   }
 }

@@ -6,6 +6,7 @@ import { DateTime, Effect, Fiber, Result } from "effect"
 import type { Broker } from "../../Broker.ts"
 import { BrokerError } from "../../Broker.ts"
 import type { DueTicks } from "../../RecurringStore.ts"
+import { pause } from "../pause.ts"
 import { supervise } from "../supervise.ts"
 import type { Pulse } from "./pulse.ts"
 import { windowOf } from "../identity.ts"
@@ -76,7 +77,7 @@ export const run = (
         }
         if (!progress) {
           const wait = ticks.length > 0 ? lookMillis : nextInMillis ?? intervalMillis
-          yield* Effect.raceFirst(Fiber.join(change), Effect.sleep(Math.min(wait, intervalMillis)))
+          yield* Effect.raceFirst(Fiber.join(change), pause(Math.min(wait, intervalMillis)))
         }
       })),
       pulse

@@ -3,8 +3,9 @@
  * the archive does not take stays.
  */
 import { Cause, Effect } from "effect"
-import type { BrokerError } from "../../Broker.ts"
+import type { Broker, BrokerError } from "../../Broker.ts"
 import type { Letter, LetterStore } from "../../LetterStore.ts"
+import { pause } from "../pause.ts"
 import { supervise } from "../supervise.ts"
 import { pretty } from "../failure.ts"
 import { isArchive } from "../pattern.ts"
@@ -96,11 +97,15 @@ export const pass = Effect.fnUntraced(function*(
   }
 })
 
-export const run = (store: LetterStore, shards: number, options: Options): Effect.Effect<never> =>
+export const run = (
+  { letters, rest, shards }: Pick<Broker["Service"], "letters" | "rest" | "shards">,
+  options: Options
+): Effect.Effect<never> =>
   supervise(
     "ending the retention of dead letters",
     Effect.andThen(
-      pass(store, shards, options, store.lead(options.intervalMillis + 30_000)),
-      Effect.sleep(options.intervalMillis)
+      pass(letters, shards, options, letters.lead(options.intervalMillis + 30_000)),
+      // One that is there now is too old after this time, whether anything happens until then or not.
+      Effect.raceFirst(rest(options.intervalMillis), pause(options.maxAgeMillis))
     )
   )

@@ -262,6 +262,7 @@ export class Reading {
   private hold(lease: Lease, out: Array<Lease>): void {
     this.leases.add(lease)
     out.push(lease)
+    this.group.announceLease(this, lease.owner)
   }
 }
 
@@ -271,6 +272,12 @@ export interface Owner {
   readonly reads: (channel: string) => boolean
   /** When it last asked for messages, renewed or claimed any. */
   heardAtMillis: number
+}
+
+/** A member that waits for another one to hold something. */
+export interface Guard {
+  readonly owner: Owner
+  readonly wake: () => void
 }
 
 /** A member that waits for messages. */
@@ -289,6 +296,7 @@ export class Group {
   /** In the order they began to wait: the first one to wait is the first one served. */
   readonly waiters = new Set<Waiter>()
   readonly members = new Set<Owner>()
+  readonly guards = new Set<Guard>()
   /** The keys of its channels that are done, or being handled. */
   readonly marks = new Marks(mostMarks)
   /** How often something was taken from it by `removeGroup`. */
@@ -311,6 +319,15 @@ export class Group {
   announce(reading: Reading): void {
     this.active.add(reading)
     this.wake((waiter) => waiter.reads(reading.channel))
+  }
+
+  /** A member holds something on this channel. */
+  announceLease(reading: Reading, owner: object): void {
+    for (const guard of this.guards) {
+      if (guard.owner === owner || !guard.owner.reads(reading.channel)) continue
+      this.guards.delete(guard)
+      this.woken.push(guard.wake)
+    }
   }
 
   /** Ends the waits for which `holds` is true. */

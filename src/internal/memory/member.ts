@@ -3,7 +3,7 @@ import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
 import type { Begun, Committed, Delivery, Member, Membership } from "../../Broker.ts"
 import { markOf } from "../keys.ts"
-import type { Group, Owner, Reading, Waiter } from "./group.ts"
+import type { Group, Guard, Owner, Reading, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
 
@@ -73,7 +73,7 @@ export const make = (
     waiting = latch
     group.waiters.add(waiter)
     return Effect.ensuring(
-      Effect.raceFirst(clock.sleep(Duration.millis(millis)), latch.await),
+      millis === Infinity ? latch.await : Effect.raceFirst(clock.sleep(Duration.millis(millis)), latch.await),
       Effect.sync(() => group.waiters.delete(waiter))
     )
   }
@@ -100,6 +100,15 @@ export const make = (
         })
       )
     })
+
+  /** Whether somebody else holds what this member reads. */
+  const holdsForeign = () => {
+    for (const one of group.readings.values()) {
+      if (!reads(one.channel)) continue
+      for (const lease of one.leases) if (!lease.isHeldBy(owner)) return true
+    }
+    return false
+  }
 
   /** Does to each what is asked for, if this member holds this very hand-out; gives back those it does not. */
   const settle = <A>(
@@ -213,7 +222,7 @@ export const make = (
         const nowMillis = now()
         owner.heardAtMillis = nowMillis
         const deliveries: Array<Lease> = []
-        let nextInMillis = leaseMillis
+        let nextInMillis = Infinity
         let vanished = 0
         search: for (const one of group.readings.values()) {
           if (!reads(one.channel)) continue
@@ -233,8 +242,18 @@ export const make = (
             }
           }
         }
-        return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
+        return {
+          deliveries,
+          nextInMillis: nextInMillis === Infinity ? undefined : Math.max(1, Math.ceil(nextInMillis)),
+          vanished
+        }
       }),
+    awaitLease: Effect.callback((resume) => {
+      if (holdsForeign()) return resume(Effect.void)
+      const guard: Guard = { owner, wake: () => resume(Effect.void) }
+      group.guards.add(guard)
+      return Effect.sync(() => group.guards.delete(guard))
+    }),
     close: () => store.leave(group, owner)
   }
 }

@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
 import { balance, type ChannelStats } from "../../StatsStore.ts"
 import { reading } from "../pattern.ts"
+import { letGoOn } from "../pause.ts"
 import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Owner, Redelivery } from "./group.ts"
@@ -36,6 +37,8 @@ export class Store {
   private readonly groups = new Map<string, Group>()
   private readonly waiting = new DueQueue<Redelivery | Later>()
   private readonly windows = new Windows()
+  /** Who goes on after the operation: at once, and in a turn of its own. */
+  private readonly told: Array<() => void> = []
   private readonly woken: Array<() => void> = []
   readonly letters = new Letters(this.woken, ({ channel, group }) => {
     const reading = this.groups.get(group)?.readings.get(channel)
@@ -46,6 +49,8 @@ export class Store {
   readonly own = new OwnKeys()
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
+  /** Told of the next operation, whatever it is. */
+  readonly resting = new Set<() => void>()
   readonly scheduled = new Scheduled({
     wait: (dueAtMillis, later) => this.wait(later, dueAtMillis),
     remove: (due) => this.waiting.remove(due),
@@ -54,12 +59,15 @@ export class Store {
   })
 
   /**
-   * Does one operation. Who waits for what it did goes on in a turn of its own: resuming a fiber runs it at
-   * once, up to the handlers of users, and these must find the operation done.
+   * Does one operation. Whoever waits for messages goes on in a turn of its own: resuming a fiber runs it at once, up to the handlers of
+   * users, and these must find the operation done. Whoever waits for a time goes on at once: a test that moves its clock must find the
+   * new timer.
    */
   run<A>(operation: () => A): Effect.Effect<A> {
     return Effect.withFiber((fiber) => {
       const result = operation()
+      this.wake(this.resting)
+      for (const resume of this.told.splice(0)) resume()
       if (this.woken.length > 0) {
         const woken = this.woken.splice(0)
         fiber.currentDispatcher.scheduleTask(() => {
@@ -68,6 +76,11 @@ export class Store {
       }
       return Effect.succeed(result)
     })
+  }
+
+  /** Does one operation of a program, which goes on when those have begun who waited for it. */
+  tell<A>(operation: () => A): Effect.Effect<A> {
+    return Effect.tap(this.run(operation), letGoOn)
   }
 
   // Messages ---------------------------------------------------------------------------------------------------------
@@ -116,6 +129,15 @@ export class Store {
       removed += this.limit(channel, nowMillis)
     }
     return removed
+  }
+
+  /** After this long a message that is stored now is too old for its channel; `Infinity` where there is no such limit. */
+  get shortestAgeMillis(): number {
+    let shortest = Infinity
+    for (const { limits, log } of this.channels.values()) {
+      if (log.length > 0) shortest = Math.min(shortest, limits.maxAgeMillis ?? Infinity)
+    }
+    return shortest
   }
 
   private limit({ limits, log }: Channel, nowMillis: number): number {
@@ -268,9 +290,9 @@ export class Store {
     return due
   }
 
-  /** Resumes those who wait, after the operation. */
+  /** Resumes those who wait for a time, after the operation. */
   wake(sleepers: Set<() => void>): void {
-    this.woken.push(...sleepers)
+    this.told.push(...sleepers)
     sleepers.clear()
   }
 
