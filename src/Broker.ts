@@ -148,7 +148,8 @@ export interface Window {
  * - `Duplicate`: the message `id` was first (their deduplication window is open, or it waits under the same id); nothing was
  *   added. `position` is where that one is in the log, if it was stored there at once.
  * - `Failed`: it is not in the log.
- * - `Uncertain`: it may be in the log; appending a message with the same id again settles it.
+ * - `Uncertain`: it may be in the log; appending a message with the same id again settles it. With `isLasting` it does not: nothing tells any
+ *   more what became of it.
  *
  * With a `shortfall` the durability it asked for was not reached; appending a message with the same id again stores nothing as long as
  * that one is there, and waits again.
@@ -166,7 +167,7 @@ export type Appended =
     readonly shortfall?: Shortfall | undefined
   }
   | { readonly _tag: "Failed"; readonly error: BrokerError }
-  | { readonly _tag: "Uncertain"; readonly error: BrokerError }
+  | { readonly _tag: "Uncertain"; readonly error: BrokerError; readonly isLasting?: boolean | undefined }
 
 /**
  * Which channels a group reads: named ones, or all that match a pattern, now and in future.

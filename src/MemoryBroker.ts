@@ -66,8 +66,8 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       promote: (_, limit) => store.run(() => store.promote(limit, now())),
       awaitEarlier: () => awaitWake(store.sleepers),
       scheduled: {
-        cancel: (message, window) => store.run(() => store.scheduled.cancel(message, window)),
-        reschedule: (message, due, window) => store.tell(() => store.scheduled.reschedule(message, due, window, now())),
+        cancel: (message) => store.run(() => store.scheduled.cancel(message)),
+        reschedule: (message, due) => store.tell(() => store.scheduled.reschedule(message, due, now())),
         list: (_, { after, channel, limit }) => store.run(() => store.scheduled.list(after, channel, limit)),
         count: (channel) => store.run(() => store.scheduled.count(channel))
       },

@@ -182,6 +182,11 @@ export class Unavailable extends Data.TaggedError("Unavailable")<{
  * The connection was lost after the message was sent, and what became of it could not be found out in time. Publish it again
  * with `{ id: error.id }` through the same `Publisher`: it is stored once in either case.
  *
+ * **Details**: where `isLasting` is true, publishing it again with this id gives the same error: what would tell is gone. A plain message is
+ * looked for in its log, from which it may have been removed since: by a limit of the channel, or because every group has acknowledged it
+ * (`graceMillis` later). What a publish with an id, a window or a delay came to is kept for 10 minutes, and as long as its window. Whoever must
+ * have it handled publishes it under another id, and it may be handled twice.
+ *
  * @category errors
  * @since 0.1.0
  */
@@ -189,6 +194,8 @@ export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
   readonly channel: string
   readonly id: string
   readonly message: string
+  /** Whether it will not be found out any more. */
+  readonly isLasting: boolean
 }> {}
 
 /**
@@ -484,9 +491,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         return new PublishUncertain({
           channel,
           id,
-          message:
-            `it is not known whether the message ${id} for "${channel}" was stored; publish it again with { id: "${id}" } ` +
-            `(${appended.error.message})`
+          isLasting: appended.isLasting === true,
+          message: `it is not known whether the message ${id} for "${channel}" was stored; ` +
+            (appended.isLasting === true
+              ? "whoever must have it handled publishes it under another id, and it may be handled twice"
+              : `publish it again with { id: "${id}" }`) +
+            ` (${appended.error.message})`
         })
     }
   }

@@ -180,6 +180,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   const { append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
+    graceMillis,
     durable: (shard) => redis.durable(keysOf(shard).meta),
     touch: (shard, stream) => janitors[shard]!.touch(stream),
     onFlush: Effect.ignore(recordShards, { log: "Warn" })

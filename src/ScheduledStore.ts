@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import type { Effect } from "effect"
-import type { BrokerError, Window } from "./Broker.ts"
+import type { BrokerError } from "./Broker.ts"
 
 /**
  * When a message is due: so long after the backend has it, or at a time of its clock (epoch milliseconds).
@@ -59,13 +59,13 @@ export interface Place extends Reference {
  * @since 0.1.0
  */
 export interface ScheduledStore {
-  /** Removes the message, and ends its deduplication window with it; whether it still waited. */
-  readonly cancel: (message: Reference, window: Window) => Effect.Effect<boolean, BrokerError>
+  /** Removes the message, and ends the deduplication window it has opened, if there is one; whether it still waited. */
+  readonly cancel: (message: Reference) => Effect.Effect<boolean, BrokerError>
   /**
-   * Changes when it is due (now: it enters the log in this step); whether it still waited. Its deduplication window, if it has one, ends
-   * no earlier than its span after the new due time.
+   * Changes when it is due (now: it enters the log in this step); whether it still waited. The deduplication window it has opened, if there
+   * is one, ends its span after the new due time.
    */
-  readonly reschedule: (message: Reference, due: Due, window: Window) => Effect.Effect<boolean, BrokerError>
+  readonly reschedule: (message: Reference, due: Due) => Effect.Effect<boolean, BrokerError>
   /**
    * A page of one shard in the order of `order`, after a place: at most `limit`, perhaps fewer. `next` is where to go on,
    * `undefined` at the end. A message that cannot be read is left out.

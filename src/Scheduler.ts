@@ -13,7 +13,6 @@ import type * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
 import { dueOf, millisOf, momentOf, shown } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
-import { windowOf } from "./internal/identity.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
 import * as Publisher from "./Publisher.ts"
@@ -228,17 +227,16 @@ export const make = Effect.gen(function*() {
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   return Scheduler.of({
-    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }, windowOf(id)),
+    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }),
     reschedule: (channel, id, when) => {
       const due = when.at === undefined && when.delay === undefined
         ? "give a delay or a time (at)"
         : dueOf(when, clock.currentTimeMillisUnsafe())
       return typeof due === "string"
         ? Effect.fail(invalid(when.delay === undefined ? "at" : "delay", due))
-        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 }, windowOf(id))
+        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 })
     },
-    deliverNow: (channel, id) =>
-      broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }, windowOf(id)),
+    deliverNow: (channel, id) => broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }),
     list: Effect.fnUntraced(function*(options) {
       const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
       const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)

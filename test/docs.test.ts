@@ -89,6 +89,7 @@ describe("facts in the documentation", () => {
       retry,
       seen,
       shard: _,
+      told,
       ...fixed
     } = Keys.make(
       "rotif",
@@ -104,6 +105,7 @@ describe("facts in the documentation", () => {
       floors("G"),
       members("G"),
       seen("C", "I"),
+      told("T"),
       offers("N"),
       offered("N"),
       marks("G"),

@@ -75,69 +75,70 @@ describe("schedule", () => {
       const { everything, keys, logged, run, send } = yield* namespace
       const scheduleAll = run(
         schedule,
-        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ib")],
-        [keys.events, "\nc\n", "", 10, "a", later, "\nA", 0, 0, 3, "b", later + 1, "h{}\n\nB", 0, 1000, 4]
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t"), keys.seen("c", "ib")],
+        [
+          keys.events,
+          "\nc\n",
+          "t",
+          9000,
+          "a",
+          later,
+          "\nA",
+          0,
+          0,
+          4,
+          "b",
+          later + 1,
+          "w1000 t ib\nh{}\n\nB",
+          0,
+          1000,
+          5
+        ]
       )
       assert.deepStrictEqual(yield* scheduleAll, ["unknown"])
       assert.deepStrictEqual(yield* everything, {})
       yield* logged("c")
       assert.deepStrictEqual(yield* scheduleAll, [["scheduled", `${later}`], ["scheduled", `${later + 1}`]])
       const state = {
-        "bodies::c": { a: "\nA", b: "h{}\n\nB" },
+        "bodies::c": { a: "\nA", b: "w1000 t ib\nh{}\n\nB" },
         "log:c": [],
-        "seen:c:ib": "@ - b",
+        "seen:c:ib": "@ t b",
         waiting: { "\nc\na": `${later}`, "\nc\nb": `${later + 1}` }
       }
-      assert.deepStrictEqual(yield* everything, state)
+      const told = { "told:t": JSON.stringify([["scheduled", `${later}`], ["scheduled", `${later + 1}`]]) }
+      assert.deepStrictEqual(yield* everything, { ...state, ...told })
       assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ib"))), 1000)
+      assert.isAbove(Number(yield* send("pttl", keys.told("t"))), 8000)
+      // The same call again, then another.
+      assert.deepStrictEqual(yield* scheduleAll, [["scheduled", `${later}`], ["scheduled", `${later + 1}`]])
+      assert.deepStrictEqual(yield* everything, { ...state, ...told })
+      yield* send("del", keys.told("t"))
       assert.deepStrictEqual(yield* scheduleAll, [["duplicate", "@ - a"], ["duplicate", "@ - b"]])
-      assert.deepStrictEqual(yield* everything, state)
+      assert.deepInclude(yield* everything, state)
     })
   )
 
   test(
     "adds what is due already to the log, once within its window",
     Effect.gen(function*() {
-      const { everything, keys, logged, run } = yield* namespace
+      const { everything, keys, logged, run, send } = yield* namespace
       yield* logged("c")
       const once = run(
         schedule,
-        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ia")],
-        [keys.events, "\nc\n", "", 10, "a", 1, "h{}\nx500\n\nA", 0, 1000, 4]
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t"), keys.seen("c", "ia")],
+        [keys.events, "\nc\n", "t", 9000, "a", 1, "w1000 t ia\nh{}\nx500\n\nA", 0, 1000, 5]
       )
       const [[outcome, position]] = (yield* once) as [[string, string]]
       assert.strictEqual(outcome, "stored")
-      const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} - a` }
-      assert.deepStrictEqual(yield* everything, state)
-      assert.deepStrictEqual(yield* once, [["duplicate", `${position} - a`]])
-      assert.deepStrictEqual(yield* everything, state)
-    })
-  )
-
-  test(
-    "after a lost answer finds the message where it is: waiting, or in the tail of the log",
-    Effect.gen(function*() {
-      const { everything, keys, logged, run, send } = yield* namespace
-      yield* logged("c")
-      const again = (since: string, longest: number) =>
-        run(
-          schedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
-          [keys.events, "\nc\n", since, longest, "a", `+${60_000}`, "\nA", 0, 0, 3]
-        )
-      yield* send("zadd", keys.waiting, later, "\nc\na")
-      yield* send("hset", keys.bodies("", "c"), "a", "\nA")
-      const waits = yield* everything
-      assert.deepStrictEqual(yield* again("0-0", 10), [["scheduled", `${later}`]])
-      assert.deepStrictEqual(yield* everything, waits)
-      yield* send("del", keys.waiting, keys.bodies("", "c"))
-      for (const id of ["x", "y"]) yield* send("xadd", keys.log("c"), "*", "i", id, "p", "")
-      const position = yield* send("xadd", keys.log("c"), "*", "i", "a", "p", "A")
-      const logs = yield* everything
-      const [more, from] = (yield* again("0-0", 2)) as [string, string]
-      assert.strictEqual(more, "more")
-      assert.deepStrictEqual(yield* again(from, 2), [["stored", position]])
-      assert.deepStrictEqual(yield* everything, logs)
+      const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} t a` }
+      const told = { "told:t": JSON.stringify([["stored", position]]) }
+      assert.deepStrictEqual(yield* everything, { ...state, ...told })
+      yield* send("del", keys.seen("c", "ia"))
+      assert.deepStrictEqual(yield* once, [["stored", position]])
+      yield* send("del", keys.told("t"))
+      yield* send("set", keys.seen("c", "ia"), `${position} t a`)
+      assert.deepStrictEqual(yield* once, [["duplicate", `${position} t a`]])
+      assert.deepInclude(yield* everything, state)
     })
   )
 
@@ -146,15 +147,17 @@ describe("schedule", () => {
     Effect.gen(function*() {
       const { everything, keys, logged, run } = yield* namespace
       yield* logged("c")
-      const replace = (body: string, at: number) =>
+      const replace = (call: string, body: string, at: number) =>
         run(
           schedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
-          [keys.events, "\nc\n", "", 10, "a", at, body, 1, 0, 3]
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told(call)],
+          [keys.events, "\nc\n", call, 9000, "a", at, body, 1, 0, 4]
         )
-      yield* replace("\nA", later)
-      yield* replace("\nB", later + 5)
-      assert.deepStrictEqual(yield* everything, {
+      yield* replace("t", "\nA", later)
+      yield* replace("u", "\nB", later + 5)
+      // The answer of the first was lost: what came after it stays.
+      assert.deepStrictEqual(yield* replace("t", "\nA", later), [["scheduled", `${later}`]])
+      assert.deepInclude(yield* everything, {
         "bodies::c": { a: "\nB" },
         "log:c": [],
         waiting: { "\nc\na": `${later + 5}` }
@@ -172,8 +175,8 @@ describe("schedule", () => {
       const error = yield* Effect.flip(
         run(
           schedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c")],
-          [keys.events, "\nc\n", "", 10, "a", later, "\nA", 0, 0, 3]
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t")],
+          [keys.events, "\nc\n", "t", 9000, "a", later, "\nA", 0, 0, 4]
         )
       )
       assert.strictEqual(error.reason, "Refused")
@@ -205,7 +208,7 @@ describe("promote", () => {
         5,
         "junk"
       )
-      yield* send("hset", keys.bodies("", "c"), "first", "\nA", "third", "x1000\n\nC", "later", "\nD")
+      yield* send("hset", keys.bodies("", "c"), "first", "w1 t ifirst\n\nA", "third", "x1000\n\nC", "later", "\nD")
       yield* send("hset", keys.bodies("g", "c"), "1-1", "{}\nB")
       const step = (...targets: ReadonlyArray<string>) =>
         run(
@@ -286,51 +289,97 @@ describe("promote", () => {
 
 describe("cancel", () => {
   test(
-    "removes the message and its window, once",
+    "removes the message and the window it has opened, and tells a repetition the same",
     Effect.gen(function*() {
       const { everything, keys, run, send } = yield* namespace
       yield* send("zadd", keys.waiting, later, "\nc\na", later, "\nc\nb")
-      yield* send("hset", keys.bodies("", "c"), "a", "\nA", "b", "\nB")
-      yield* send("set", keys.seen("c", "ia"), "@ - a")
-      const once = run(cancel, [keys.waiting, keys.bodies("", "c"), keys.seen("c", "ia")], ["\nc\na", "a"])
-      assert.strictEqual(yield* once, 1)
-      const state = { "bodies::c": { b: "\nB" }, waiting: { "\nc\nb": `${later}` } }
-      assert.deepStrictEqual(yield* everything, state)
+      yield* send("hset", keys.bodies("", "c"), "a", "w1000 t tK\n\nA", "b", "\nB")
+      yield* send("set", keys.seen("c", "tK"), "@ t a")
       yield* send("set", keys.seen("c", "ia"), "1-1 - a")
-      // Not waiting: its window stays.
-      assert.strictEqual(yield* once, 0)
-      assert.deepStrictEqual(yield* everything, { ...state, "seen:c:ia": "1-1 - a" })
+      const by = (call: string, key: string) =>
+        run(
+          cancel,
+          [keys.waiting, keys.bodies("", "c"), keys.seen("c", key), keys.told(call)],
+          ["\nc\na", "a", key, 9000]
+        )
+      const before = yield* everything
+      assert.strictEqual(yield* by("u", "ia"), "tK")
+      assert.deepStrictEqual(yield* everything, before)
+      assert.strictEqual(yield* by("u", "tK"), 1)
+      const state = {
+        "bodies::c": { b: "\nB" },
+        "seen:c:ia": "1-1 - a",
+        "told:u": "1",
+        waiting: { "\nc\nb": `${later}` }
+      }
+      assert.deepStrictEqual(yield* everything, state)
+      assert.strictEqual(yield* by("u", "tK"), 1)
+      // Another call: it does not wait, and windows stay.
+      yield* send("set", keys.seen("c", "tK"), "2-1 x c")
+      assert.strictEqual(yield* by("v", "tK"), 0)
+      assert.deepStrictEqual(yield* everything, { ...state, "seen:c:tK": "2-1 x c" })
+    })
+  )
+
+  test(
+    "leaves a window that another message has opened",
+    Effect.gen(function*() {
+      const { everything, keys, run, send } = yield* namespace
+      yield* send("zadd", keys.waiting, later, "\nc\na")
+      yield* send("hset", keys.bodies("", "c"), "a", "w1000 t ia\n\nA")
+      yield* send("set", keys.seen("c", "ia"), "@ tt a")
+      const reply = yield* run(
+        cancel,
+        [keys.waiting, keys.bodies("", "c"), keys.seen("c", "ia"), keys.told("u")],
+        ["\nc\na", "a", "ia", 9000]
+      )
+      assert.strictEqual(reply, 1)
+      assert.deepStrictEqual(yield* everything, { "seen:c:ia": "@ tt a", "told:u": "1" })
     })
   )
 })
 
 describe("reschedule", () => {
   test(
-    "changes the time, or moves it into the log",
+    "changes the time and the end of its window, or moves it into the log; and tells a repetition the same",
     Effect.gen(function*() {
-      const { everything, keys, logged, run, send } = yield* namespace
+      const { everything, keys, logged, now, run, send } = yield* namespace
       yield* logged("c")
       yield* send("zadd", keys.waiting, later, "\nc\na")
-      yield* send("hset", keys.bodies("", "c"), "a", "x900\n\nA")
-      const to = (at: string | number) =>
+      yield* send("hset", keys.bodies("", "c"), "a", "w1000 t tK\nx900\n\nA")
+      let calls = 0
+      const to = (at: string | number, call = `u${calls++}`, key = "tK") =>
         run(
           reschedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", "ia")],
-          [keys.events, "\nc\na", "a", at, 1000]
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", key), keys.told(call)],
+          [keys.events, "\nc\na", "a", at, key, 9000]
         )
+      const ends = Effect.map(
+        Effect.all([send("pttl", keys.seen("c", "tK")), now]),
+        ([left, now]) => Number(left) + now
+      )
+      assert.strictEqual(yield* to(later - 7, "other", "ia"), "tK")
       assert.strictEqual(yield* to(later - 7), 1)
       assert.deepStrictEqual(yield* everything, {
-        "bodies::c": { a: "x900\n\nA" },
+        "bodies::c": { a: "w1000 t tK\nx900\n\nA" },
         "log:c": [],
+        "told:u0": "1",
         waiting: { "\nc\na": `${later - 7}` }
       })
-      yield* send("set", keys.seen("c", "ia"), "@ - a", "PX", 100_000)
+      yield* send("set", keys.seen("c", "tK"), "@ t a", "PX", 100_000)
       assert.strictEqual(yield* to(later - 8), 1)
-      assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ia"))), 1_000_000_000)
-      assert.strictEqual(yield* to("+0"), 1)
-      assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ia"))), 1_000_000_000)
-      const state = { "log:c": [["i", "a", "x", "900", "p", "A"]], "seen:c:ia": "@ - a" }
-      assert.deepStrictEqual(yield* everything, state)
+      assert.approximately(yield* ends, later - 8 + 1000, 1000)
+      // Another message has opened it since.
+      yield* send("set", keys.seen("c", "tK"), "@ x b", "PX", 100_000)
+      assert.strictEqual(yield* to(later - 9), 1)
+      assert.isBelow(yield* ends, later - 1_000_000)
+      yield* send("set", keys.seen("c", "tK"), "@ t a", "PX", 100_000)
+      assert.strictEqual(yield* to("+0", "last"), 1)
+      assert.isAtMost(Number(yield* send("pttl", keys.seen("c", "tK"))), 1000)
+      yield* send("del", keys.seen("c", "tK"))
+      assert.deepInclude(yield* everything, { "log:c": [["i", "a", "x", "900", "p", "A"]], "told:last": "1" })
+      const state = yield* everything
+      assert.strictEqual(yield* to("+0", "last"), 1)
       assert.strictEqual(yield* to("+0"), 0)
       assert.strictEqual(yield* to(later), 0)
       assert.deepStrictEqual(yield* everything, state)

@@ -113,6 +113,13 @@ const handedOut = (...owners: ReadonlyArray<string>): ReadonlyArray<ReadonlyArra
   ])
 ]
 const logged = (...numbers: ReadonlyArray<number>) => numbers.map((n) => [`${n}-0`, "i", `m${n}`, "p", "x"])
+const seeded = (...numbers: ReadonlyArray<number>) =>
+  numbers.map((n): ReadonlyArray<Arg> => ["xadd", "$log", `${n}-0`, "i", `m${n}`, "p", "x"])
+/** What `append` is told of a search: none, or one from a position, for a message that was sent a hundred years ago. */
+const unsearched = ["", "", 0, 0, 0, -1, 0, ""] as const
+const veryOld = 3_000_000_000_000
+const old = [veryOld, 0, -1, 0, ""] as const
+const searched = (from: string) => [from, from, 0, ...old] as const
 
 const lastPosition = "18446744073709551615-18446744073709551615"
 const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts"]
@@ -297,16 +304,16 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   append: [
     {
       does: "tells that a channel has no log",
-      keys: ["log", "log"],
-      args: ["b", "", 0, "", 10, 0, "i", "b", "p", "y"],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...unsearched, 0, "i", "b", "p", "y"],
       reply: ["unknown"],
       after: {}
     },
     {
       does: "opens a window with its message, and finds it when it is repeated",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
-      keys: ["log", "seen"],
-      args: ["b", "call", 60_000, "", 10, 0, "i", "b", "p", "y"],
+      keys: ["log", "seen", "log"],
+      args: ["b", "call", 60_000, 0, ...unsearched, 0, "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
@@ -315,18 +322,47 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       again: { reply: ["found", "new"] }
     },
     {
+      does: "keeps what the call was told beside a window",
+      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
+      keys: ["log", "seen", "told"],
+      args: ["b", "call", 60_000, 70_000, ...unsearched, 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: {
+        log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
+        seen: ["new call b", "expires"],
+        told: ["new", "expires"]
+      },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "tells a call what it was told, though its message and its window are gone and another has opened one",
+      seed: [
+        ["xadd", "$log", "9-0", "i", "c", "p", "z"],
+        ["set", "$told", "5-0", "px", 60_000],
+        ["set", "$seen", "9-0 other c", "px", 60_000]
+      ],
+      keys: ["log", "seen", "told"],
+      args: ["b", "call", 60_000, 70_000, ...unsearched, 0, "i", "b", "p", "y"],
+      reply: ["found", "5-0"],
+      after: {
+        log: { entries: [["9-0", "i", "c", "p", "z"]] },
+        seen: ["9-0 other c", "expires"],
+        told: ["5-0", "expires"]
+      }
+    },
+    {
       does: "tells a duplicate of another call",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"], ["set", "$seen", "1-0 other a", "px", 60_000]],
-      keys: ["log", "seen"],
-      args: ["a", "call", 60_000, "", 10, 0, "i", "a", "p", "x"],
+      keys: ["log", "seen", "log"],
+      args: ["a", "call", 60_000, 0, ...unsearched, 0, "i", "a", "p", "x"],
       reply: ["duplicate", "1-0 other a"],
       after: { log: { entries: [["1-0", "i", "a", "p", "x"]] }, seen: ["1-0 other a", "expires"] }
     },
     {
       does: "finds a message after a position, and opens its window",
       seed: [["xadd", "$log", "1-0", "i", "b", "p", "x"], ["xadd", "$log", "2-0", "h", "{}", "i", "b", "p", "y"]],
-      keys: ["log", "seen"],
-      args: ["b", "call", 60_000, "1-0", 10, 0, "i", "b", "p", "y"],
+      keys: ["log", "seen", "log"],
+      args: ["b", "call", 60_000, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
       reply: ["found", "2-0"],
       after: {
         log: { entries: [["1-0", "i", "b", "p", "x"], ["2-0", "h", "{}", "i", "b", "p", "y"]] },
@@ -334,20 +370,160 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     },
     {
-      does: "searches in pages",
-      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"], ["xadd", "$log", "2-0", "i", "b", "p", "y"]],
-      keys: ["log", "log"],
-      args: ["b", "", 0, "0-0", 1, 0, "i", "b", "p", "y"],
-      reply: ["more", "1-0"],
-      after: { log: { entries: [["1-0", "i", "a", "p", "x"], ["2-0", "i", "b", "p", "y"]] } }
+      does: "adds what is not there, where all is there behind the position",
+      seed: seeded(1, 2),
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: { log: { entries: [...logged(1, 2), ["new", "i", "b", "p", "y"]] } },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "says that it may be gone: the position is, it is old, and a group has been handed more",
+      seed: [...seeded(5), ["xgroup", "create", "$log", "g", "4-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      reply: ["gone"],
+      after: { log: { entries: logged(5), groups: { g: { at: "4-0", consumers: 0, pending: [] } } } }
+    },
+    {
+      does: "says that it may be gone: something was not looked at before",
+      seed: [...seeded(5), ["xgroup", "create", "$log", "g", "4-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, "5-0", "1-0", 1, ...old, 0, "i", "b", "p", "y"],
+      reply: ["gone"],
+      after: { log: { entries: logged(5), groups: { g: { at: "4-0", consumers: 0, pending: [] } } } }
+    },
+    {
+      does: "adds it where no group has been handed anything behind the position",
+      seed: [...seeded(5), ["xgroup", "create", "$log", "g", "1-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: {
+        log: {
+          entries: [...logged(5), ["new", "i", "b", "p", "y"]],
+          groups: { g: { at: "1-0", consumers: 0, pending: [] } }
+        }
+      },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "adds it where it is too young to be removed for being acknowledged",
+      seed: [...seeded(5), ["xgroup", "create", "$log", "g", "5-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 200, -1, 0, "", 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: {
+        log: {
+          entries: [...logged(5), ["new", "i", "b", "p", "y"]],
+          groups: { g: { at: "5-0", consumers: 0, pending: [] } }
+        }
+      },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "adds it where the log begins before it was sent",
+      seed: [...seeded(5), ["xgroup", "create", "$log", "g", "5-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 0, 1, 50, "", 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: {
+        log: {
+          entries: [...logged(5), ["new", "i", "b", "p", "y"]],
+          groups: { g: { at: "5-0", consumers: 0, pending: [] } }
+        }
+      },
+      again: { reply: ["found", "new"] }
+    },
+    ...([
+      ["length", [1, 0, ""]],
+      ["age", [-1, 50, ""]],
+      ["a minimal position", [-1, 0, "3-0"]]
+    ] as const).map(([what, limits]): Case => ({
+      does: `says that a limit of ${what} may have removed it`,
+      seed: seeded(5),
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, veryOld, veryOld + 1, ...limits, 0, "i", "b", "p", "y"],
+      reply: ["gone"],
+      after: { log: { entries: logged(5) } }
+    })),
+    {
+      does: "looks at all of a log that a failover has taken back behind the position",
+      seed: [["xadd", "$log", "1-0", "i", "m1", "p", "x"], ["xadd", "$log", "2-0", "i", "b", "p", "y"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("7-0"), 0, "i", "b", "p", "y"],
+      reply: ["found", "2-0"],
+      after: { log: { entries: [...logged(1), ["2-0", "i", "b", "p", "y"]] } }
+    },
+    {
+      does: "says that it may be gone from a log that was taken back and is empty",
+      seed: [...seeded(1), ["xdel", "$log", "1-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("7-0"), 0, "i", "b", "p", "y"],
+      reply: ["gone"],
+      after: { log: { entries: [] } }
+    },
+    {
+      does: "adds it to an empty log whose last message was the one before",
+      seed: [...seeded(1), ["xdel", "$log", "1-0"]],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      reply: ["added", "new"],
+      after: { log: { entries: [["new", "i", "b", "p", "y"]] } },
+      again: { reply: ["found", "new"] }
+    },
+    {
+      does: "looks at no more than about 512 KiB",
+      seed: seeded(1, 2, 3).map((command) => [...command.slice(0, -1), "x".repeat(300_000)]),
+      keys: ["log", "log", "log"],
+      args: ["m3", "", 0, 0, ...searched("0-0"), 0, "i", "m3", "p", "y"],
+      reply: ["more", "2-0", 1],
+      after: { log: { entries: logged(1, 2, 3).map((entry) => [...entry.slice(0, -1), "x".repeat(300_000)]) } }
     },
     {
       does: "trims as it adds",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
-      keys: ["log", "log"],
-      args: ["b", "", 0, "", 10, 2, "MAXLEN", 1, "i", "b", "p", "y"],
+      keys: ["log", "log", "log"],
+      args: ["b", "", 0, 0, ...unsearched, 2, "MAXLEN", 1, "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: { log: { entries: [["new", "i", "b", "p", "y"]] } }
+    }
+  ],
+  search: [
+    {
+      does: "looks for several behind a position, once from the first to the last",
+      seed: seeded(1, 2, 3, 4),
+      keys: ["log"],
+      args: ["1-0", "m1", "m3", "m9"],
+      reply: ["4-0", 1, 1, "m3", "3-0"],
+      after: { log: { entries: logged(1, 2, 3, 4) } }
+    },
+    {
+      does: "says that something may be gone",
+      seed: seeded(3),
+      keys: ["log"],
+      args: ["1-0", "m3"],
+      reply: ["3-0", 0, 1, "m3", "3-0"],
+      after: { log: { entries: logged(3) } }
+    },
+    {
+      does: "looks at 500 entries",
+      seed: Array.from(
+        { length: 502 },
+        (_, i): Array<Arg> => ["xadd", "$log", `${i + 1}-0`, "i", `m${i + 1}`, "p", "x"]
+      ),
+      keys: ["log"],
+      args: ["1-0", "m502"],
+      reply: ["501-0", 1, 0],
+      after: { log: { entries: logged(...Array.from({ length: 502 }, (_, i) => i + 1)) } }
+    },
+    {
+      does: "finds nothing where there is no log",
+      keys: ["log"],
+      args: ["1-0", "m1"],
+      reply: ["1-0", 0, 1],
+      after: {}
     }
   ],
   attach: [

@@ -8,7 +8,8 @@
  * field `k` besides: group, channel and reason, so that a script can count it without parsing JSON.
  *
  * A message that waits for its first delivery is a body: the fields `h`, `r` and `x` of its entry to be, each on a line of its own
- * behind its letter, an empty line, and the payload. Most are a line feed and a payload, which is what keeps a million of them small.
+ * behind its letter, before them `w` with its deduplication window, if it has one (its span in ms, the name of the call that opened it, and its
+ * key), an empty line, and the payload. Most are a line feed and a payload, which is what keeps a million of them small.
  */
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../LetterStore.ts"
@@ -67,8 +68,12 @@ export const logFields = (message: NewMessage): ReadonlyArray<string> =>
     ? ["i", message.id, "p", message.payload]
     : ["i", message.id, ...extras(message).flat(), "p", message.payload]
 
-/** A message that waits for its first delivery. JSON has no raw line feed, so the lines are told apart. */
-export const encodeBody = (message: Content): string =>
+/**
+ * A message that waits for its first delivery, and the name of the call that opened its window. JSON has no raw line feed, and keys have no control
+ * characters, so the lines are told apart.
+ */
+export const encodeBody = (message: Content & Pick<NewMessage, "window">, call = "-"): string =>
+  (message.window === undefined ? "" : `w${message.window.millis} ${call} ${message.window.key}\n`) +
   `${extras(message).map(([name, value]) => `${name}${value}\n`).join("")}\n${message.payload}`
 
 /** Reads a body; `undefined` when it is none. */
@@ -124,6 +129,17 @@ export const encodeMeta = (meta: Meta): string =>
     f: meta.failure,
     y: meta.history === undefined || meta.history.length === 0 ? undefined : meta.history
   })
+
+const pair = (position: string) => {
+  const [time = "0", sequence = "0"] = position.split("-")
+  return [BigInt(/^\d+$/.test(time) ? time : 0), BigInt(/^\d+$/.test(sequence) ? sequence : 0)] as const
+}
+
+/** Whether one position is higher than another. */
+export const isAfter = (one: string, other: string): boolean => {
+  const [a, b] = [pair(one), pair(other)]
+  return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1])
+}
 
 /** The time part of a position. */
 export const millisOf = (position: string): number => Number(position.slice(0, position.indexOf("-")))

@@ -26,6 +26,7 @@
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
  * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
+ * | `told:T`       | string, TTL | what the call T was told, for when its answer was lost                   |
  * | `marks:G`      | hash        | channel and key → until when it is done by group G; or until when who is at it |
  * | `oldmarks:G`   | hash        | the same, of the time before                                             |
  * | `outbox`       | stream      | messages of transactions for channels of other shards                    |
@@ -65,6 +66,7 @@ export interface Keys {
   /** The messages of a channel that wait for a group, or (group "") for their first delivery. */
   readonly bodies: (group: string, channel: string) => string
   readonly seen: (channel: string, key: string) => string
+  readonly told: (call: string) => string
   readonly offers: (name: string) => string
   readonly offered: (name: string) => string
   readonly marks: (group: string) => string
@@ -107,6 +109,7 @@ export const make = (prefix: string, shard: number): Keys => {
     members: (group) => `${tag}:members:${escape(group)}`,
     bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
     seen: (channel, key) => `${tag}:seen:${escape(channel)}:${escape(key)}`,
+    told: (call) => `${tag}:told:${call}`,
     offers: (name) => `${tag}:offers:${escape(name)}`,
     offered: (name) => `${tag}:offered:${escape(name)}`,
     marks: (group) => `${tag}:marks:${escape(group)}`,
@@ -138,6 +141,7 @@ const kinds = {
   members: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
   seen: { type: "string", parts: 2 },
+  told: { type: "string", parts: 1 },
   offers: { type: "zset", parts: 1 },
   offered: { type: "hash", parts: 1 },
   marks: { type: "hash", parts: 1 },

@@ -8,9 +8,11 @@ import { BrokerError } from "../Broker.ts"
 import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
+import { answer, type Evidence, inLog, keptMillis, nextCall } from "./evidence.ts"
 import * as RedisDurability from "./redisDurability.ts"
 import { chunked } from "./redisLease.ts"
 import * as RedisScheduled from "./redisScheduled.ts"
+import * as RedisSearch from "./redisSearch.ts"
 import type { Way } from "./redisScheduled.ts"
 import { append as appendScript } from "./scripts/append.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
@@ -22,8 +24,14 @@ const charsPerWrite = 1024 * 1024
 /** Channels whose registration is looked at in one command. */
 const channelsPerLook = 500
 
-/** How many entries one search for a lost publish looks at. */
-const searchPage = 1000
+/** A search that takes longer is given up for now; the repetition of the publish goes on where it was. */
+const searchMillis = 5_000
+
+/** So much longer than it seems a message may have been on its way: what is said of its age has to hold when the server hears it. */
+const slackMillis = 2_000
+
+/** For so long what was said of the age of a message may wait for being sent. */
+const freshMillis = 1_000
 
 const trimArguments = (limits: Limits | undefined): ReadonlyArray<string | number> =>
   limits?.maxLength !== undefined
@@ -46,6 +54,8 @@ interface Known {
 export interface Setup extends RedisScheduled.Setup {
   /** Stores scheduled messages of one channel; see `redisScheduled`. */
   readonly schedule: ReturnType<typeof RedisScheduled.make>["store"]
+  /** How long what all groups have acknowledged stays in a log. */
+  readonly graceMillis: number
   /** For what is to be durable. */
   readonly durable: (shard: number) => DurableConnection
   /** The janitor is to look at this stream. */
@@ -54,19 +64,18 @@ export interface Setup extends RedisScheduled.Setup {
   readonly onFlush: Effect.Effect<void>
 }
 
-export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, shards, touch }: Setup) => {
+export const make = (
+  { connectionOf, durable, fail, graceMillis, onFlush, schedule, shardOf, shards, touch }: Setup
+) => {
   const keysOf = (shard: number) => shards[shard]!
 
   const known = new Map<string, Known>()
-  /** Names the calls that open a window: unique among processes, as short as may be. */
-  const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("base64url")
-  let calls = 0
-  const nextCall = () => `${process}${(calls++).toString(36)}`
+  const find = RedisSearch.make()
   /**
-   * Publishes that could not be decided: where to search when the same id is published again, and on which connection they were lost.
+   * Publishes that could not be decided: what will tell when the same id is published again, and on which connection they were lost.
    * The oldest are forgotten.
    */
-  const undecided = new Map<string, { readonly since: string; readonly lostOn: Connection | undefined }>()
+  const undecided = new Map<string, { readonly evidence: Evidence; readonly lostOn: Connection | undefined }>()
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
 
   const introduce = Effect.fnUntraced(function*(message: Pick<NewMessage, "channel" | "limits">) {
@@ -142,93 +151,223 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
         : Effect.void
     )
 
+  const gaveUp = (message: string) => new RedisError({ reason: "ConnectionLost", command: "append", message })
+
+  /** What tells what became of a message, and what it is sent with. */
+  const sends = new WeakMap<NewMessage, Evidence>()
+
   /**
-   * Adds a message through the script: found in the window, or in the log after `since`, or added. The connection has ended
-   * the lost socket before this is sent, so what is not in the log by now will never be.
+   * Adds a message through the script, unless its window is open. Doing it twice is safe: it is told what it was told before, by its window
+   * where that lasts as long as such an answer.
    */
-  const appendOnce = Effect.fnUntraced(function*(message: NewMessage, since: string, way: Way) {
+  const addOnce = Effect.fnUntraced(function*(message: NewMessage, way: Way) {
     const keys = keysOf(shardOf(message.channel))
-    const { window } = message
-    const call = window === undefined ? "" : nextCall()
-    let from = since
+    const window = message.window!
+    const call = nextCall()
+    const seen = keys.seen(message.channel, window.key)
+    const isLong = window.millis >= keptMillis
+    const told = keys.told(call)
     let entry = yield* knownFor(message)
+    sends.set(
+      message,
+      isLong
+        ? answer(seen, (held) => {
+          const [position = "", opener] = held.split(" ", 2)
+          return opener === call ? { _tag: "Stored", position } : undefined
+        }, window.millis)
+        : answer(told, (position) => ({ _tag: "Stored", position }))
+    )
     while (true) {
       const [outcome, position] = (yield* way.connectionOf(keys.shard).evaluate(
         appendScript,
-        [entry.log, window === undefined ? entry.log : keys.seen(message.channel, window.key)],
+        [entry.log, seen, isLong ? entry.log : told],
         [
           message.id,
           call,
-          window?.millis ?? 0,
-          from,
-          searchPage,
+          window.millis,
+          keptMillis,
+          "",
+          "",
+          0,
+          0,
+          0,
+          -1,
+          0,
+          "",
           entry.trims.length,
           ...entry.trims,
           ...Entry.logFields(message)
         ],
-        // With a window or a place to search from, doing it twice finds the first.
-        { idempotent: window !== undefined || since !== "" }
+        { idempotent: true }
       )) as readonly [string, string]
-      if (outcome === "duplicate" || outcome === "found") way.onFound?.(message)
-      if (outcome === "duplicate") return RedisScheduled.duplicateOf(position)
-      if (outcome === "added" || outcome === "found") return stored(entry, position)
+      if (outcome === "duplicate") {
+        way.onFound?.(message)
+        return RedisScheduled.duplicateOf(position)
+      }
+      if (outcome !== "unknown") return stored(entry, position)
+      yield* gone(message.channel)
+      entry = yield* introduce(message)
+    }
+  })
+
+  /**
+   * Finds a message in its log, or adds it. The connection has ended the lost socket before this is sent, so what is not in the log by now
+   * will never be. It ends as uncertain where the message may have been stored and removed since.
+   */
+  const findOrAdd = Effect.fnUntraced(function*(
+    message: NewMessage,
+    evidence: Extract<Evidence, { readonly _tag: "Log" }>,
+    way: Way
+  ) {
+    const keys = keysOf(shardOf(message.channel))
+    const connection = way.connectionOf(keys.shard)
+    const { limits, window } = message
+    const { sentAt, since } = evidence
+    let reached: RedisSearch.Reached = evidence
+    const note = (next: RedisSearch.Reached) => {
+      reached = next
+      sends.set(message, { ...evidence, ...next })
+    }
+    const call = nextCall()
+    let entry = yield* knownFor(message)
+    const deadline = performance.now() + searchMillis
+    while (performance.now() < deadline) {
+      const position = yield* find(entry.log, connection, message.id, reached, note).pipe(
+        Effect.timeoutOrElse({
+          duration: Math.max(1, deadline - performance.now()),
+          orElse: () => Effect.fail(gaveUp("the search for the message takes longer"))
+        })
+      )
+      if (position !== undefined) {
+        way.onFound?.(message)
+        if (window !== undefined) {
+          yield* connection.send(
+            [
+              "set",
+              keys.seen(message.channel, window.key),
+              `${position} ${call} ${message.id}`,
+              "PX",
+              window.millis,
+              "NX"
+            ],
+            { idempotent: true }
+          )
+        }
+        return stored(entry, position)
+      }
+      const askedAt = performance.now()
+      const [outcome, value, isGap] = (yield* connection.evaluate(
+        appendScript,
+        [entry.log, window === undefined ? entry.log : keys.seen(message.channel, window.key), entry.log],
+        [
+          message.id,
+          call,
+          window?.millis ?? 0,
+          0,
+          reached.from,
+          since,
+          reached.isGap ? 1 : 0,
+          Math.ceil(askedAt - sentAt) + slackMillis,
+          graceMillis,
+          limits?.maxLength ?? -1,
+          limits?.maxAgeMillis ?? 0,
+          limits?.minId ?? "",
+          entry.trims.length,
+          ...entry.trims,
+          ...Entry.logFields(message)
+        ],
+        { idempotent: true, isCurrent: () => performance.now() - askedAt < freshMillis }
+      )) as readonly [string, string, number?]
+      if (outcome === "found" || outcome === "duplicate") way.onFound?.(message)
+      if (outcome === "duplicate") return RedisScheduled.duplicateOf(value)
+      if (outcome === "added" || outcome === "found") return stored(entry, value)
       if (outcome === "more") {
-        from = position
+        note({ from: value, isGap: isGap === 1 })
+      } else if (outcome === "gone") {
+        return lasting("it may have been stored, and removed since")
       } else {
         yield* gone(message.channel)
         entry = yield* introduce(message)
       }
     }
+    return yield* gaveUp("the search for the message takes longer")
   })
 
-  /** The repetition of this message is to search for it. */
-  const remember = (message: NewMessage, since: string, lostOn?: Connection): void => {
+  /** Nothing will tell any more what became of a message. */
+  const lasting = (why: string): Appended => ({
+    _tag: "Uncertain",
+    isLasting: true,
+    error: new BrokerError({
+      reason: "Uncertain",
+      operation: "append",
+      message: `append: ${why}: this is not found out any more`
+    })
+  })
+
+  /** The repetition of this message is to ask for it. */
+  const remember = (message: NewMessage, evidence: Evidence, lostOn?: Connection): void => {
     if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
-    undecided.set(undecidedKey(message), { since, lostOn })
+    undecided.set(undecidedKey(message), { evidence, lostOn })
   }
 
   /** Leaves open what became of a message; its repetition will find out. */
-  const leave = (message: NewMessage, since: string, error: RedisError, way: Way): Appended => {
-    remember(message, since, way.connectionOf(shardOf(message.channel)))
+  const leave = (message: NewMessage, evidence: Evidence, error: RedisError, way: Way): Appended => {
+    remember(message, evidence, way.connectionOf(shardOf(message.channel)))
     return { _tag: "Uncertain", error: fail("append")(error) }
   }
 
-  /** Stores a scheduled message whose first answer was lost. */
-  const scheduleOnce = Effect.fnUntraced(function*(message: NewMessage, since: string, way: Way) {
-    while (true) {
-      const appended = yield* schedule([message], since, way)
-      if (appended !== undefined) return appended[0]!
-      yield* introduce(message)
-    }
+  /** What a call was told, where it is known; `undefined`: it was not executed, and will not be. */
+  const ask = Effect.fnUntraced(function*(
+    message: NewMessage,
+    { key, read, until }: Extract<Evidence, { readonly _tag: "Answer" }>,
+    way: Way
+  ): Effect.fn.Return<Appended | undefined, RedisError> {
+    const value = (yield* way.connectionOf(shardOf(message.channel)).send(["get", key], { idempotent: true })) as
+      | string
+      | null
+    const told = value === null ? undefined : read(value)
+    if (told !== undefined) way.onFound?.(message)
+    return told ?? (performance.now() > until ? lasting("what it was told is not kept any more") : undefined)
   })
 
-  const store = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> =>
-    (message.due === undefined ? appendOnce(message, since, way) : scheduleOnce(message, since, way)).pipe(
-      Effect.tap(() => Effect.sync(() => undecided.delete(undecidedKey(message)))),
-      Effect.catch((error) =>
-        Effect.sync(() =>
-          since === "" && error.reason !== "ConnectionLost" ? failed(error) : leave(message, since, error, way)
-        )
-      )
-    )
-
-  /**
-   * What was lost on another connection than the one it is looked for on could be executed later than that: a connection that answers
-   * has ended its lost socket.
-   */
-  const decide = (message: NewMessage, since: string, way: Way): Effect.Effect<Appended> => {
+  /** Finds out what became of a message whose answer was lost, and stores it where it is not. */
+  const decide = (message: NewMessage, evidence: Evidence, way: Way): Effect.Effect<Appended> => {
     const lostOn = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.lostOn
-    if (lostOn === undefined || lostOn === way.connectionOf(shardOf(message.channel))) return store(message, since, way)
+    const connection = way.connectionOf(shardOf(message.channel))
+    sends.set(message, evidence)
+    const found: Effect.Effect<Appended | undefined, RedisError> = evidence._tag === "Log"
+      ? findOrAdd(message, evidence, way)
+      : ask(message, evidence, way)
+    const decided = Effect.matchEffect(found, {
+      onFailure: (error) => Effect.sync(() => leave(message, sends.get(message)!, error, way)),
+      onSuccess: (appended) => {
+        if (appended?._tag === "Uncertain") remember(message, evidence)
+        else undecided.delete(undecidedKey(message))
+        return appended === undefined ? appendOne(message, way) : Effect.succeed(appended)
+      }
+    })
+    if (lostOn === undefined || lostOn === connection) return decided
+    // What was lost on another connection than the one it is looked for on could be executed later than that: a connection that answers
+    // has ended its lost socket.
     return Effect.matchEffect(lostOn.send(["ping"], { idempotent: true }), {
-      onSuccess: () => store(message, since, way),
+      onSuccess: () => decided,
       onFailure: (error) => Effect.succeed<Appended>({ _tag: "Uncertain", error: fail("append")(error) })
     })
   }
 
   const appendOne = (message: NewMessage, way: Way): Effect.Effect<Appended> => {
-    const since = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))?.since
+    const known = undecided.size === 0 ? undefined : undecided.get(undecidedKey(message))
+    if (known !== undefined) return decide(message, known.evidence, way)
     if (message.due !== undefined) return Effect.map(scheduleChunk([message], way), ([outcome]) => outcome!)
-    if (message.window !== undefined || since !== undefined) return decide(message, since ?? "", way)
+    if (message.window !== undefined) {
+      return Effect.catch(
+        addOnce(message, way),
+        (error) =>
+          Effect.sync(() =>
+            error.reason === "ConnectionLost" ? leave(message, sends.get(message)!, error, way) : failed(error)
+          )
+      )
+    }
     const entry = lookUp(message)
     return entry !== undefined ? addTo(entry, message, way) : Effect.matchEffect(introduce(message), {
       onFailure: (error) => Effect.succeed(failed(error)),
@@ -237,7 +376,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
   }
 
   const addTo = (entry: Known, message: NewMessage, way: Way): Effect.Effect<Appended> => {
-    const before = entry.position
+    const evidence = inLog(entry.position)
     return Effect.matchEffect(
       way.connectionOf(shardOf(message.channel)).send(addCommand(entry, message), { idempotent: false }),
       {
@@ -246,7 +385,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
             ? Effect.andThen(gone(message.channel), appendOne(message, way))
             : Effect.succeed(stored(entry, position as string)),
         onFailure: (error) =>
-          error.reason === "ConnectionLost" ? decide(message, before, way) : Effect.succeed(failed(error))
+          error.reason === "ConnectionLost" ? decide(message, evidence, way) : Effect.succeed(failed(error))
       }
     )
   }
@@ -260,6 +399,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
   ) {
     // How far this very call has come in each log: what others add meanwhile may be after what was lost.
     const reached = new Map(entries.map((entry) => [entry, entry.position]))
+    const sentAt = performance.now()
     const replies = yield* way.connectionOf(shard).pipeline(
       messages.map((message, i) => addCommand(entries[i]!, message))
     ).pipe(
@@ -275,11 +415,11 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
         out.push(stored(entry, reply))
       } else if (reply instanceof RedisError && reply.reason === "ConnectionLost") {
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
-        const since = reached.get(entry)!
+        const evidence = inLog(reached.get(entry)!, sentAt)
         // Where one could not be decided in time, the others need not wait as long each.
         const outcome: Appended = isAway
-          ? leave(message, since, reply, way)
-          : yield* decide(message, since, way)
+          ? leave(message, evidence, reply, way)
+          : yield* decide(message, evidence, way)
         isAway = outcome._tag === "Uncertain"
         if (outcome._tag === "Stored") reached.set(entry, outcome.position)
         out.push(outcome)
@@ -301,7 +441,7 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     return out
   })
 
-  /** Stores scheduled messages of one channel in one step; when its answer is lost, it decides one by one. */
+  /** Stores scheduled messages of one channel in one step. */
   const scheduleChunk = Effect.fnUntraced(function*(
     messages: ReadonlyArray<NewMessage>,
     way: Way
@@ -309,23 +449,16 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     const first = messages[0]!
     const entry = yield* Effect.result(knownFor(first))
     if (entry._tag === "Failure") return messages.map(() => failed(entry.failure))
-    const since = entry.success.position
     if (messages.some((message) => undecided.has(undecidedKey(message)))) {
-      return yield* Effect.forEach(
-        messages,
-        (message) => decide(message, undecided.get(undecidedKey(message))?.since ?? since, way)
-      )
+      return yield* Effect.forEach(messages, (message) => appendOne(message, way))
     }
-    const reply = yield* Effect.result(schedule(messages, "", way))
+    const reply = yield* Effect.result(schedule(messages, way, (message, evidence) => sends.set(message, evidence)))
     if (reply._tag === "Failure") {
-      if (reply.failure.reason !== "ConnectionLost") return messages.map(() => failed(reply.failure))
-      const out: Array<Appended> = []
-      for (const message of messages) {
-        // Where one could not be decided in time, the others need not wait as long each.
-        const isAway = out.at(-1)?._tag === "Uncertain"
-        out.push(isAway ? leave(message, since, reply.failure, way) : yield* decide(message, since, way))
-      }
-      return out
+      return messages.map((message) =>
+        reply.failure.reason === "ConnectionLost"
+          ? leave(message, sends.get(message)!, reply.failure, way)
+          : failed(reply.failure)
+      )
     }
     if (reply.success !== undefined) return reply.success
     yield* gone(first.channel)
@@ -437,15 +570,36 @@ export const make = ({ connectionOf, durable, fail, onFlush, schedule, shardOf, 
     }
   })
 
-  /** After this position the message is, if it is anywhere. */
-  const sinceFor = (message: NewMessage): Effect.Effect<string, RedisError> => {
-    const since = undecided.get(undecidedKey(message))?.since
-    return since !== undefined ? Effect.succeed(since) : Effect.map(knownFor(message), ({ position }) => position)
+  /** What will tell of the message, if it is sent plainly. */
+  const evidenceFor = (message: NewMessage): Effect.Effect<Evidence, RedisError> => {
+    const evidence = undecided.get(undecidedKey(message))?.evidence
+    return evidence !== undefined
+      ? Effect.succeed(evidence)
+      : Effect.map(knownFor(message), ({ position }) => inLog(position))
   }
+
+  /** The message is known to be stored: where it has a window, another publish with its id is a duplicate of it. */
+  const asFirst = ({ id }: NewMessage, evidence: Evidence): Evidence =>
+    evidence._tag === "Log" ? evidence : {
+      ...evidence,
+      read: (value) => {
+        const told = evidence.read(value)
+        return told?._tag === "Stored" ? { _tag: "Duplicate", id, position: told.position } : told
+      }
+    }
 
   const appendBy = (messages: ReadonlyArray<NewMessage>, way: Way): Effect.Effect<ReadonlyArray<Appended>> =>
     messages.length === 1 ? Effect.map(appendOne(messages[0]!, way), (outcome) => [outcome]) : appendAll(messages, way)
-  const append = RedisDurability.make({ shards, shardOf, connectionOf, durable, fail, appendBy, remember, sinceFor })
+  const append = RedisDurability.make({
+    shards,
+    shardOf,
+    connectionOf,
+    durable,
+    fail,
+    appendBy,
+    evidenceFor,
+    remember: (message, evidence) => remember(message, asFirst(message, sends.get(message) ?? evidence))
+  })
 
   return {
     append: append.append,

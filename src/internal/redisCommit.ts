@@ -8,6 +8,7 @@ import { Effect } from "effect"
 import type { Commit, CommitRefused, Committed, NewMessage, Write } from "../Broker.ts"
 import { type Connection, RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
+import { nextCall } from "./evidence.ts"
 import { type Keys, waitingMember } from "./keys.ts"
 import { Lease } from "./redisLease.ts"
 import type { RedisMarks } from "./redisMarks.ts"
@@ -63,18 +64,27 @@ const builder = (fenceKeys: readonly [string, string, string, string], fence: Fe
     args,
     publish: (shard: Keys, target: Target, message: NewMessage) => {
       const { channel, due, id, window } = message
-      const seen = [window?.millis ?? 0, window === undefined ? 0 : indexOf(shard.seen(channel, window.key)), id]
+      const call = nextCall()
+      const seen = [window?.millis ?? 0, window === undefined ? 0 : indexOf(shard.seen(channel, window.key))]
       if (due === undefined) {
-        add("publish", target.log, [...seen, target.trims.length, ...target.trims, ...Entry.logFields(message)])
+        add("publish", target.log, [
+          ...seen,
+          `${call} ${id}`,
+          target.trims.length,
+          ...target.trims,
+          ...Entry.logFields(message)
+        ])
       } else {
         add("schedule", target.log, [
           ...seen,
+          id,
           indexOf(shard.waiting),
           indexOf(shard.bodies("", channel)),
           waitingMember("", channel, id),
           "atMillis" in due ? Math.ceil(due.atMillis) : `+${Math.ceil(due.delayMillis)}`,
           message.replace === true ? 1 : 0,
-          Entry.encodeBody(message)
+          Entry.encodeBody(message, call),
+          call
         ])
       }
     },

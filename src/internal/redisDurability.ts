@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import { type Appended, type Broker, BrokerError, type Durability, type NewMessage, type Shortfall } from "../Broker.ts"
 import type { Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
+import type { Evidence } from "./evidence.ts"
 import type { Keys } from "./keys.ts"
 import type { Way } from "./redisScheduled.ts"
 import { touch } from "./scripts/touch.ts"
@@ -17,10 +18,10 @@ export interface Setup {
   readonly durable: (shard: number) => DurableConnection
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
   readonly appendBy: (messages: ReadonlyArray<NewMessage>, way: Way) => Effect.Effect<ReadonlyArray<Appended>>
-  /** The last position of its channel before this message. */
-  readonly sinceFor: (message: NewMessage) => Effect.Effect<string, RedisError>
-  /** A repetition of the message is to look for it after this position. */
-  readonly remember: (message: NewMessage, since: string) => void
+  /** What will tell of the message, if it is sent plainly. */
+  readonly evidenceFor: (message: NewMessage) => Effect.Effect<Evidence, RedisError>
+  /** A repetition of the message is to ask for it: by this, where it was sent plainly. */
+  readonly remember: (message: NewMessage, evidence: Evidence) => void
 }
 
 const isStored = (appended: Appended): appended is Exclude<Appended, { readonly _tag: "Failed" | "Uncertain" }> =>
@@ -32,7 +33,7 @@ const checkMillis = 1_000
 const keyOf = ({ onDisk, replicas, timeoutMillis }: Durability) => `${replicas} ${onDisk} ${timeoutMillis}`
 
 export const make = (setup: Setup) => {
-  const { appendBy, connectionOf, durable, fail, remember, sinceFor, shardOf, shards } = setup
+  const { appendBy, connectionOf, durable, evidenceFor, fail, remember, shardOf, shards } = setup
   const usual: Way = { connectionOf }
   /** What this process has found the server to know. */
   const confirmed = new Set<"wait" | "waitaof">()
@@ -102,7 +103,7 @@ export const make = (setup: Setup) => {
       if (probed._tag === "Failure") return messages.map(() => ({ _tag: "Failed", error: probed.failure }))
     }
     // Where a repetition has to begin to look; what is not known by now cannot be stored either.
-    const since = yield* Effect.forEach(messages, (message) => Effect.result(sinceFor(message)))
+    const evidence = yield* Effect.forEach(messages, (message) => Effect.result(evidenceFor(message)))
     const connections = new Map<number, DurableConnection>()
     const connect = (shard: number) => {
       let connection = connections.get(shard)
@@ -155,7 +156,7 @@ export const make = (setup: Setup) => {
       if (durability === undefined || !isStored(outcome)) return outcome
       const shortfall = shortfalls.get(waitOf(shardOf(message.channel), durability))
       if (shortfall === undefined) return outcome
-      const before = since[i]!
+      const before = evidence[i]!
       if (before._tag === "Success") remember(message, before.success)
       return { ...outcome, shortfall }
     })

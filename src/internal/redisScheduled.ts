@@ -6,10 +6,12 @@ import { Effect } from "effect"
 import type { Appended, BrokerError, NewMessage } from "../Broker.ts"
 import type { Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import type { Due, Place, ScheduledMessage, ScheduledStore } from "../ScheduledStore.ts"
+import type { Due, Place, Reference, ScheduledMessage, ScheduledStore } from "../ScheduledStore.ts"
 import * as Entry from "./entry.ts"
+import { answer, type Evidence, keptMillis, nextCall } from "./evidence.ts"
 import type { Keys } from "./keys.ts"
 import { waitingMember } from "./keys.ts"
+import { windowOf } from "./identity.ts"
 import { cancel } from "./scripts/cancel.ts"
 import { promote } from "./scripts/promote.ts"
 import { reschedule } from "./scripts/reschedule.ts"
@@ -24,9 +26,6 @@ const lookPage = 1_000
 
 /** Targets of promotion that are named without being asked for. */
 const rememberedTargets = 64
-
-/** How many entries one search for a lost publish looks at. */
-const searchPage = 1_000
 
 const dueArgument = (due: Due): string =>
   "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
@@ -64,47 +63,55 @@ export interface Setup {
 export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
   const keysOf = (channel: string): Keys => shards[shardOf(channel)]!
 
+  const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
+    outcome === "scheduled"
+      ? { _tag: "Scheduled", dueAtMillis: Number(value) }
+      : outcome === "stored"
+      ? { _tag: "Stored", position: value }
+      : duplicateOf(value)
+
   /**
-   * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. `since`: where to search for them
-   * after a lost answer ("": nothing was lost); then it is safe to do it twice.
+   * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. Doing it twice is safe: the script tells a
+   * repetition what it told before. Of each message `onSend` gets what will tell so for longer.
    */
-  const store = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, since: string, way: Way) {
+  const store = Effect.fnUntraced(function*(
+    messages: ReadonlyArray<NewMessage>,
+    way: Way,
+    onSend: (message: NewMessage, evidence: Evidence) => void
+  ) {
     const { channel } = messages[0]!
     const keys = keysOf(channel)
     const windows: Array<string> = []
-    let from = since
+    const call = nextCall()
+    const told = keys.told(call)
+    for (const [i, message] of messages.entries()) {
+      onSend(
+        message,
+        answer(told, (value) => outcomeOf((JSON.parse(value) as ReadonlyArray<readonly [string, string]>)[i]!))
+      )
+    }
     const args = messages.flatMap((message) => {
       if (message.window !== undefined) windows.push(keys.seen(channel, message.window.key))
       return [
         message.id,
         dueArgument(message.due!),
-        Entry.encodeBody(message),
+        Entry.encodeBody(message, call),
         message.replace === true ? 1 : 0,
         message.window?.millis ?? 0,
-        windows.length + 3
+        windows.length + 4
       ]
     })
-    while (true) {
-      const reply = (yield* way.connectionOf(keys.shard).evaluate(
-        schedule,
-        [keys.waiting, keys.bodies("", channel), keys.log(channel), ...windows],
-        [keys.events, waitingMember("", channel, ""), from, searchPage, ...args],
-        { idempotent: since !== "" }
-      )) as ReadonlyArray<unknown>
-      if (reply[0] === "unknown") return undefined
-      if (reply[0] !== "more") {
-        return (reply as ReadonlyArray<readonly [string, string]>).map(([outcome, value], i): Appended => {
-          // In a search the script does not tell the found from the added.
-          if (since !== "" || outcome === "duplicate") way.onFound?.(messages[i]!)
-          return outcome === "scheduled"
-            ? { _tag: "Scheduled", dueAtMillis: Number(value) }
-            : outcome === "stored"
-            ? { _tag: "Stored", position: value }
-            : duplicateOf(value)
-        })
-      }
-      from = reply[1] as string
-    }
+    const reply = (yield* way.connectionOf(keys.shard).evaluate(
+      schedule,
+      [keys.waiting, keys.bodies("", channel), keys.log(channel), told, ...windows],
+      [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args],
+      { idempotent: true }
+    )) as readonly ["unknown"] | ReadonlyArray<readonly [string, string]>
+    if (reply[0] === "unknown") return undefined
+    return (reply as ReadonlyArray<readonly [string, string]>).map((one, i): Appended => {
+      if (one[0] === "duplicate") way.onFound?.(messages[i]!)
+      return outcomeOf(one)
+    })
   })
 
   const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string]>())
@@ -143,11 +150,22 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     }
   })
 
+  /** Changes a waiting message. Only its body says which window is its own: most have that of their id, or none. */
   const change = (
-    operation: string,
-    effect: Effect.Effect<unknown, RedisError>
+    operation: "cancel" | "reschedule",
+    { channel, id }: Reference,
+    run: (keys: Keys, window: string, told: string, key: string) => Effect.Effect<unknown, RedisError>
   ): Effect.Effect<boolean, BrokerError> =>
-    effect.pipe(Effect.map((reply) => reply === 1), Effect.mapError(fail(operation)))
+    Effect.gen(function*() {
+      const keys = keysOf(channel)
+      const told = keys.told(nextCall())
+      let { key } = windowOf(id)
+      while (true) {
+        const reply = yield* run(keys, keys.seen(channel, key), told, key)
+        if (typeof reply !== "string") return reply === 1
+        key = reply
+      }
+    }).pipe(Effect.mapError(fail(operation)))
 
   const list = Effect.fnUntraced(function*(
     shard: number,
@@ -213,30 +231,30 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
   })
 
   const service: ScheduledStore = {
-    cancel: ({ channel, id }, window) => {
-      const keys = keysOf(channel)
-      return change(
-        "cancel",
+    cancel: (message) =>
+      change("cancel", message, (keys, window, told, key) =>
         connectionOf(keys.shard).evaluate(
           cancel,
-          [keys.waiting, keys.bodies("", channel), keys.seen(channel, window.key)],
-          [waitingMember("", channel, id), id],
-          { idempotent: false }
-        )
-      )
-    },
-    reschedule: ({ channel, id }, due, window) => {
-      const keys = keysOf(channel)
-      return change(
-        "reschedule",
+          [keys.waiting, keys.bodies("", message.channel), window, told],
+          [waitingMember("", message.channel, message.id), message.id, key, keptMillis],
+          // Done twice, it is told what it was told before.
+          { idempotent: true }
+        )),
+    reschedule: (message, due) =>
+      change("reschedule", message, (keys, window, told, key) =>
         connectionOf(keys.shard).evaluate(
           reschedule,
-          [keys.waiting, keys.bodies("", channel), keys.log(channel), keys.seen(channel, window.key)],
-          [keys.events, waitingMember("", channel, id), id, dueArgument(due), window.millis],
-          { idempotent: false }
-        )
-      )
-    },
+          [keys.waiting, keys.bodies("", message.channel), keys.log(message.channel), window, told],
+          [
+            keys.events,
+            waitingMember("", message.channel, message.id),
+            message.id,
+            dueArgument(due),
+            key,
+            keptMillis
+          ],
+          { idempotent: true }
+        )),
     list: (shard, options) => Effect.mapError(list(shard, options), fail("list")),
     count: (channel) => Effect.mapError(count(channel), fail("count"))
   }

@@ -44,6 +44,7 @@ const insist = (channel: (typeof channels)[number], text: string, options?: Publ
       if (outcome._tag === "Success") return outcome.success
       const error = outcome.failure
       if (error._tag !== "Unavailable" && error._tag !== "PublishUncertain") return yield* Effect.die(error)
+      if (error._tag === "PublishUncertain" && error.isLasting) return yield* Effect.die(error)
       id = error.id
       yield* Effect.sleep(20)
     }

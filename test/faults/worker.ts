@@ -100,7 +100,7 @@ export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
       const error = result.failure
       const isOpen = error._tag === "Unavailable" || error._tag === "PublishUncertain" ||
         error._tag === "DurabilityNotReached"
-      if (!isOpen) return yield* Effect.die(error)
+      if (!isOpen || error._tag === "PublishUncertain" && error.isLasting) return yield* Effect.die(error)
       id = error.id
       say({ event: "refused", error: error._tag, millis: performance.now() - began })
       yield* Effect.sleep(20)

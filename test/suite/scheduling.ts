@@ -1,8 +1,8 @@
 /** What waits for a time, on every backend: delay and at, what may be done meanwhile, times to live. */
 import { assert, describe } from "@effect/vitest"
 import { DateTime, Deferred, Effect, Queue, Schema } from "effect"
-import { Broker, Channel, DeadLetters, Publisher, Rotif, Scheduler } from "rotif"
-import { type Backend, leftover, letters, listen, nothingLeft, promises } from "./kit.ts"
+import { Broker, Channel, DeadLetters, Publisher, Rotif, Scheduler, Transaction } from "rotif"
+import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 const Other = Channel.make("texts.other", { payload: Schema.String })
@@ -253,15 +253,60 @@ export const schedulingSuite = (backend: Backend): void => {
           )
         assert.strictEqual(yield* publish(50), "Scheduled")
         assert.isTrue(
-          yield* broker.scheduled.reschedule({ channel: "texts", id: "a" }, { delayMillis: 400 }, {
-            key: "ia",
-            millis: 100
-          })
+          yield* broker.scheduled.reschedule({ channel: "texts", id: "a" }, { delayMillis: 400 })
         )
         yield* advance("250 millis")
         assert.strictEqual(yield* publish(), "Duplicate")
         yield* advance("300 millis")
         assert.strictEqual(yield* publish(), "Stored")
+      })
+    )
+
+    test(
+      "cancel: takes back the window that the message has opened, whatever its key, and no other",
+      Effect.gen(function*() {
+        const throttle = { key: "k", window: "1 day" } as const
+        yield* Publisher.publish(Text, "a", { id: "a", throttle, delay: "1 hour" })
+        assert.strictEqual((yield* Publisher.publish(Text, "b", { id: "a" }))._tag, "Published")
+        assert.strictEqual((yield* Publisher.publish(Text, "c", { throttle }))._tag, "Duplicate")
+        assert.isTrue(yield* Scheduler.cancel(Text, "a"))
+        assert.strictEqual((yield* Publisher.publish(Text, "d", { throttle }))._tag, "Published")
+        assert.strictEqual((yield* Publisher.publish(Text, "e", { id: "a" }))._tag, "Duplicate")
+      })
+    )
+
+    test(
+      "cancel: knows the window of what a transaction has scheduled",
+      Effect.gen(function*() {
+        const throttle = { key: "k", window: "1 day" } as const
+        const Out = Channel.make("scheduling.out", { payload: Schema.String })
+        yield* listen(Text, {
+          transactional: true,
+          handler: () => Transaction.publish(Out, "a", { id: "a", throttle, delay: "1 hour" })
+        })
+        yield* Publisher.publish(Text, "go")
+        yield* until(backend, Effect.map(Scheduler.count(Out), (waiting) => waiting === 1))
+        assert.strictEqual((yield* Publisher.publish(Out, "b", { throttle }))._tag, "Duplicate")
+        assert.isTrue(yield* Scheduler.cancel(Out, "a"))
+        assert.strictEqual((yield* Publisher.publish(Out, "c", { throttle }))._tag, "Published")
+      })
+    )
+
+    test(
+      "reschedule and deliverNow: the window that the message has opened lasts its span from the new time on, and no longer",
+      Effect.gen(function*() {
+        const throttle = { key: "k", window: 100 } as const
+        const deduplicate = { window: 100 } as const
+        yield* Publisher.publish(Text, "a", { id: "a", throttle, delay: 50 })
+        yield* Publisher.publish(Text, "b", { id: "b", deduplicate, delay: "1 hour" })
+        assert.isTrue(yield* Scheduler.reschedule(Text, "a", { delay: 400 }))
+        assert.isTrue(yield* Scheduler.deliverNow(Text, "b"))
+        assert.strictEqual((yield* Publisher.publish(Text, "x", { id: "b" }))._tag, "Duplicate")
+        yield* advance("250 millis")
+        assert.strictEqual((yield* Publisher.publish(Text, "x", { throttle }))._tag, "Duplicate")
+        assert.strictEqual((yield* Publisher.publish(Text, "x", { id: "b" }))._tag, "Published")
+        yield* advance("300 millis")
+        assert.strictEqual((yield* Publisher.publish(Text, "x", { throttle }))._tag, "Published")
       })
     )
 

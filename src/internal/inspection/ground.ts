@@ -106,17 +106,6 @@ export const chunks = <A>(
 
 export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)
 
-const pair = (position: string) => {
-  const [time = "0", sequence = "0"] = position.split("-")
-  return [BigInt(/^\d+$/.test(time) ? time : 0), BigInt(/^\d+$/.test(sequence) ? sequence : 0)] as const
-}
-
-/** Whether one position is higher than another. */
-export const isAfter = (one: string, other: string): boolean => {
-  const [a, b] = [pair(one), pair(other)]
-  return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1])
-}
-
 /** The groups of a stream, by the reply of XINFO GROUPS; none where there is no stream. */
 export const groupsIn = (
   reply: unknown

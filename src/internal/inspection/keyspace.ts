@@ -27,7 +27,8 @@ export const keys = (
   Effect.gen(function*() {
     const { ask, keys, suspect } = ground
     const { shard } = keys
-    const isTimed = ({ kind }: Found) => kind === "seen" || kind === "janitor" || kind === "undertaker"
+    const isTimed = ({ kind }: Found) =>
+      kind === "seen" || kind === "told" || kind === "janitor" || kind === "undertaker"
     const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
       ["type", key],
       isTimed(found)
@@ -90,6 +91,8 @@ export const keys = (
             key,
             message: kind === "seen"
               ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
+              : kind === "told"
+              ? "the answer of a call that would be kept for ever"
               : "a duty is given to one process for ever",
             repair: kind === "seen" ? "ends it after a week" : "ends it"
           },

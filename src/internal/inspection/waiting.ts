@@ -3,12 +3,13 @@ import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
+import { isAfter } from "../entry.ts"
 import { waitingMember, waitingParts } from "../keys.ts"
 import { judgeBody } from "../scripts/judgeBody.ts"
 import { judgeTime } from "../scripts/judgeTime.ts"
 import { judgeTwice } from "../scripts/judgeTwice.ts"
 import { strayBodies } from "../scripts/strayBodies.ts"
-import { type Ground, groupsIn, isAfter, isPosition, paged } from "./ground.ts"
+import { type Ground, groupsIn, isPosition, paged } from "./ground.ts"
 
 /** About so many members, and so many bodies, in one step. */
 const membersPerStep = 500

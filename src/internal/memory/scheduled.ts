@@ -5,12 +5,18 @@ import { order } from "../../ScheduledStore.ts"
 import type { Due } from "./dueQueue.ts"
 import type { Content } from "./log.ts"
 import { copy } from "./log.ts"
-import type { Windows } from "./windows.ts"
+import type { First, Windows } from "./windows.ts"
 
 export interface Later {
   readonly channel: string
+  /** The deduplication window it has opened. */
+  readonly opened: Opened | undefined
   readonly content: Content
   readonly dueAtMillis: number
+}
+
+export interface Opened extends Window {
+  readonly first: First
 }
 
 /** When it is due; what has passed is now. */
@@ -38,9 +44,14 @@ export class Scheduled {
   }
 
   /** Takes the place of what waits under the same id. */
-  add({ channel, expiresInMillis, headers, id, params, payload }: NewMessage, dueAtMillis: number): void {
+  add({ channel, expiresInMillis, headers, id, params, payload, window }: NewMessage, dueAtMillis: number): void {
+    const opened = window === undefined ? undefined : { ...window, first: { position: undefined, id } }
+    if (opened !== undefined) {
+      this.surroundings.windows.open(channel, opened.key, opened.first, dueAtMillis + opened.millis)
+    }
     this.put({
       channel,
+      opened,
       dueAtMillis,
       content: { id, payload, headers: copy(headers), params: copy(params), expiresInMillis }
     })
@@ -70,17 +81,22 @@ export class Scheduled {
     this.surroundings.publish(channel, content, nowMillis, dueAtMillis)
   }
 
-  cancel(message: Reference, window: Window): boolean {
-    if (this.take(message) === undefined) return false
-    this.surroundings.windows.forget(message.channel, window.key)
-    return true
+  cancel(message: Reference): boolean {
+    const later = this.take(message)
+    if (later?.opened !== undefined) {
+      this.surroundings.windows.close(message.channel, later.opened.key, later.opened.first)
+    }
+    return later !== undefined
   }
 
-  reschedule(message: Reference, due: Time, window: Window, nowMillis: number): boolean {
+  reschedule(message: Reference, due: Time, nowMillis: number): boolean {
     const later = this.take(message)
     if (later === undefined) return false
     const dueAtMillis = dueAt(due, nowMillis)
-    this.surroundings.windows.extend(message.channel, window.key, dueAtMillis + window.millis)
+    const { opened } = later
+    if (opened !== undefined) {
+      this.surroundings.windows.move(message.channel, opened.key, opened.first, dueAtMillis + opened.millis)
+    }
     if (dueAtMillis > nowMillis) this.put({ ...later, dueAtMillis })
     else this.surroundings.publish(later.channel, later.content, nowMillis, nowMillis)
     return true

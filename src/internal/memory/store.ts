@@ -96,9 +96,6 @@ export class Store {
     if (first !== undefined && !waits) return { _tag: "Duplicate", ...first }
     if (waits || dueAtMillis > nowMillis) {
       this.scheduled.add(message, dueAtMillis)
-      if (window !== undefined) {
-        this.windows.open(channel.name, window.key, { position: undefined, id }, dueAtMillis + window.millis)
-      }
       return { _tag: "Scheduled", dueAtMillis }
     }
     const position = this.publish(channel.name, message, nowMillis, nowMillis)
@@ -117,7 +114,7 @@ export class Store {
 
   /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
   trim(nowMillis: number): number {
-    this.windows.close(nowMillis)
+    this.windows.expire(nowMillis)
     for (const group of this.groups.values()) group.marks.tidy(nowMillis)
     let removed = 0
     for (const channel of this.channels.values()) {

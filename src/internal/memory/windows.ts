@@ -2,7 +2,7 @@
 import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 
-/** The first message with a key; without a position it was scheduled. */
+/** The first message with a key; without a position it was scheduled. The object stands for this one message. */
 export interface First {
   readonly position: string | undefined
   readonly id: string
@@ -20,7 +20,7 @@ export class Windows {
 
   /** The first message with this key, if its window is open. */
   find(channel: string, key: string, nowMillis: number): First | undefined {
-    this.close(nowMillis)
+    this.expire(nowMillis)
     return this.windows.get(channel)?.get(key)?.value.first
   }
 
@@ -32,15 +32,17 @@ export class Windows {
     else keys.set(key, window)
   }
 
-  /** An open window ends at this time at the earliest. */
-  extend(channel: string, key: string, endAtMillis: number): void {
-    const window = this.windows.get(channel)?.get(key)
-    if (window !== undefined && window.dueAtMillis < endAtMillis) {
-      this.open(channel, key, window.value.first, endAtMillis)
-    }
+  /** The window that this message has opened ends at this time. */
+  move(channel: string, key: string, first: First, endAtMillis: number): void {
+    if (this.windows.get(channel)?.get(key)?.value.first === first) this.open(channel, key, first, endAtMillis)
   }
 
-  forget(channel: string, key: string): void {
+  /** Ends the window that this message has opened. */
+  close(channel: string, key: string, first: First): void {
+    if (this.windows.get(channel)?.get(key)?.value.first === first) this.forget(channel, key)
+  }
+
+  private forget(channel: string, key: string): void {
     const keys = this.windows.get(channel)
     const window = keys?.get(key)
     if (keys === undefined || window === undefined) return
@@ -50,7 +52,7 @@ export class Windows {
   }
 
   /** Forgets the windows whose time is over. */
-  close(nowMillis: number): void {
+  expire(nowMillis: number): void {
     for (let first = this.ends.first; first !== undefined && first.dueAtMillis <= nowMillis; first = this.ends.first) {
       this.forget(first.value.channel, first.value.key)
     }

@@ -1,52 +1,79 @@
 import type { Script } from "../../Redis.ts"
+import { looking } from "./parts/looking.ts"
 
 /**
- * Adds a message to a channel's log unless it is there already: inside its deduplication window, or in the tail of the log
- * (after an answer was lost).
+ * Adds a message to a channel's log unless it is there already: inside its deduplication window, or in the log (after an answer was lost).
  *
- * KEYS: log, window key (the log again when there is no window). ARGV: id, name of this call, window in ms (0: none),
- * position to search from ("": do not search), longest search, number of trim arguments, trim arguments, fields of the entry.
- * Reply: {"added" | "found", position}, {"duplicate", what the window key holds}, {"more", position} when the search has to go on
- * from there, or {"unknown"} when the channel has no log. The window key holds the position, the name of the call that opened it
- * and the id, with spaces between: a repetition of that call has found its own message, not a duplicate.
+ * KEYS: log, window key (the log again: no window), what this call was told (the log again: its window key tells it).
+ * ARGV: id, name of this call, window in ms (0: none), ms for which it is kept what the call was told, then for a search: position from which
+ * the log has not been looked at ("": no search), position behind which the message is if it was stored, 1 when something may be gone that was
+ * not looked at (else 0), ms since it was sent, ms for which what is acknowledged stays in the log, and the channel's maximal length
+ * (-1: none), maximal age in ms (0: none) and minimal position ("": none); then the number of trim arguments, trim arguments, fields.
+ *
+ * Reply: {"added" | "found", position}; {"duplicate", what the window key holds}; {"more", position, 1 when something may be gone (else 0)}
+ * when the search has to go on from there; {"gone"} when the message may have been stored and removed since; {"unknown"} when the channel has
+ * no log. The window key holds the position, the name of the call that opened it and the id, with spaces between: a repetition of that
+ * call has found its own message, not a duplicate.
+ *
+ * What may be gone is not gone where the first entry is older than the message; or where the message is too young to be removed for being
+ * acknowledged, or no group has been handed anything behind that position, and no limit can have removed it: not by length while the log is
+ * shorter.
  *
  * The XADD comes first among the writes: it alone can be refused when memory is full.
  */
 export const append: Script = {
   name: "append",
   lua: `
-local log, seen = KEYS[1], KEYS[2]
-local id, call, window, since = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local longest, trims = tonumber(ARGV[5]), tonumber(ARGV[6])
+local log, seen, told = KEYS[1], KEYS[2], KEYS[3]
+local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local from, since, isGap, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
+local longest, oldest, least, trims = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
+local args = ARGV
+${looking}
 if redis.call('EXISTS', log) == 0 then return {'unknown'} end
-if window > 0 then
-  local first = redis.call('GET', seen)
-  if first then
-    local a = string.find(first, ' ', 1, true)
-    local b = a and string.find(first, ' ', a + 1, true)
-    if b and string.sub(first, a + 1, b - 1) == call then return {'found', string.sub(first, 1, a - 1)} end
-    return {'duplicate', first}
-  end
+local opened = window > 0 and redis.call('GET', seen)
+if opened then
+  local position, opener = string.match(opened, '^(%S*) (%S*) ')
+  if opener == call then return {'found', position} end
 end
-if since ~= '' then
-  local entries = redis.call('XRANGE', log, '(' .. since, '+', 'COUNT', longest)
-  for _, entry in ipairs(entries) do
-    local fields = entry[2]
-    for i = 1, #fields, 2 do
-      if fields[i] == 'i' and fields[i + 1] == id then
-        if window > 0 then redis.call('SET', seen, entry[1] .. ' ' .. call .. ' ' .. id, 'PX', window) end
-        return {'found', entry[1]}
-      end
-    end
-  end
-  if #entries == longest then return {'more', entries[#entries][1]} end
+local before = told ~= log and redis.call('GET', told)
+if before then return {'found', before} end
+local function open(position)
+  if window > 0 then redis.call('SET', seen, position .. ' ' .. call .. ' ' .. id, 'PX', window) end
 end
+local function isThere()
+  local time = redis.call('TIME')
+  local born = string.format('%.0f-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - sent))
+  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  if first and isBefore(first[1], born) then return true end
+  if longest >= 0 and redis.call('XLEN', log) >= longest then return false end
+  if oldest > 0 and sent >= oldest then return false end
+  if least ~= '' and isBefore(born, string.find(least, '-', 1, true) and least or least .. '-0') then return false end
+  if sent < grace then return true end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+    if isBefore(since, group[8]) then return false end
+  end
+  -- A log that a failover has taken back behind that position says nothing by its groups.
+  return not isBefore(first and first[1] or redis.call('XINFO', 'STREAM', log)[8], since)
+end
+if from ~= '' then
+  local found, at, isWhole, isEnd = look(log, from, {[id] = true})
+  if found[id] then
+    if not opened then open(found[id]) end
+    return {'found', found[id]}
+  end
+  isGap = isGap or not isWhole
+  if not isEnd then return {'more', at, isGap and 1 or 0} end
+  if isGap and not opened and not isThere() then return {'gone'} end
+end
+if opened then return {'duplicate', opened} end
 local command = {'XADD', log, 'NOMKSTREAM'}
-for i = 7, 6 + trims do command[#command + 1] = ARGV[i] end
+for i = 14, 13 + trims do command[#command + 1] = args[i] end
 command[#command + 1] = '*'
-for i = 7 + trims, #ARGV do command[#command + 1] = ARGV[i] end
+for i = 14 + trims, #args do command[#command + 1] = args[i] end
 local position = redis.call(unpack(command))
-if window > 0 then redis.call('SET', seen, position .. ' ' .. call .. ' ' .. id, 'PX', window) end
+open(position)
+if told ~= log then redis.call('SET', told, position, 'PX', kept) end
 return {'added', position}
 `
 }

@@ -12,9 +12,10 @@ import { addingTo } from "./parts/streams.ts"
  * shard's outbox has not arrived here yet, and remembers it.
  *
  * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
- * `publish` (a log): window in ms, index of the window key (both 0: no window), id, number of trim arguments, trim arguments,
+ * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
- * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body.
+ * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body,
+ * name of the call.
  * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
  * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}; {"unknown", log} when a log has to be created first;
@@ -110,7 +111,7 @@ for _, operation in ipairs(operations) do
       command[#command + 1] = '*'
       for i = 7 + trims, #operation do command[#command + 1] = operation[i] end
       local added = redis.call(unpack(command))
-      if window > 0 then redis.call('SET', seen, added .. ' - ' .. operation[5], 'PX', window) end
+      if window > 0 then redis.call('SET', seen, added .. ' ' .. operation[5], 'PX', window) end
     end
   elseif name == 'schedule' then
     local window, seen, id = tonumber(operation[3]), keys[tonumber(operation[4])], operation[5]
@@ -121,7 +122,7 @@ for _, operation in ipairs(operations) do
       local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
       redis.call('HSET', bodies, id, operation[11])
       redis.call('ZADD', waiting, due, member)
-      if window > 0 then redis.call('SET', seen, '@ - ' .. id, 'PX', due - now + window) end
+      if window > 0 then redis.call('SET', seen, '@ ' .. operation[12] .. ' ' .. id, 'PX', due - now + window) end
       if not first or due < first or first < now - 1000 then earliest = due end
     end
   elseif name == 'outbox' then

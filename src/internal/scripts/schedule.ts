@@ -3,21 +3,21 @@ import { fieldsOfBody } from "./parts/fields.ts"
 
 /**
  * Lets messages of one channel wait for their time, or adds those whose time has come to the log. A message that is there already
- * is not added: inside its deduplication window, while it waits, or, after an answer was lost, in the tail of the log.
+ * is not added: inside its deduplication window, or while it waits. A repetition of the call does nothing, and gets the same reply.
  *
- * KEYS: waiting, bodies of the channel (of no group), log, window keys. ARGV: events channel, member of the channel without an id,
- * position to search from ("": this is the first attempt), longest search, then for each message: id, `+` and a delay in ms or a
- * time in ms, body, 1 to replace one that waits, window in ms (0: none), index of its window key in KEYS.
- * Reply: {"unknown"} when the channel has no log; {"more", position} when the search has to go on from there; else for each message
- * {"scheduled", due time}, {"stored", position}, {"duplicate", what the window key holds} (see `append`; `@` instead of a position: it was scheduled).
+ * KEYS: waiting, bodies of the channel (of no group), log, what this call was told, window keys. ARGV: events channel, member of the channel without
+ * an id, name of this call, ms for which it is kept what it was told, then for each message: id, `+` and a delay in ms or a time in ms, body,
+ * 1 to replace one that waits, window in ms (0: none), index of its window key in KEYS.
+ * Reply: {"unknown"} when the channel has no log; else for each message {"scheduled", due time}, {"stored", position}, {"duplicate", what the
+ * window key holds} (see `append`; `@` instead of a position: it was scheduled). What the call was told is the same as JSON.
  *
  * Types are checked first. The first write is one that can be refused when memory is full; then nothing has been done.
  */
 export const schedule: Script = {
   name: "schedule",
   lua: `
-local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
-local events, prefix, since, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local waiting, bodies, log, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local events, prefix, call, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
 ${fieldsOfBody}
 for i, expected in ipairs({'zset', 'hash', 'stream'}) do
@@ -27,19 +27,10 @@ for i, expected in ipairs({'zset', 'hash', 'stream'}) do
     return redis.error_reply('WRONGTYPE ' .. windows[i] .. ' is a ' .. found .. ', expected a ' .. expected)
   end
 end
+local before = redis.call('GET', told)
+if before then return cjson.decode(before) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found = {}
-if since ~= '' then
-  local entries = redis.call('XRANGE', log, '(' .. since, '+', 'COUNT', longest)
-  for _, entry in ipairs(entries) do
-    local fields = entry[2]
-    for i = 1, #fields, 2 do
-      if fields[i] == 'i' then found[fields[i + 1]] = entry[1] end
-    end
-  end
-  if #entries == longest and not found[ARGV[5]] then return {'more', entries[#entries][1]} end
-end
 local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
 local replies, earliest = {}, nil
 for i = 5, total, 6 do
@@ -48,27 +39,20 @@ for i = 5, total, 6 do
   local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or tonumber(at)
   if due < now then due = now end
   local waits = redis.call('HEXISTS', bodies, id) == 1
-  local before = key and redis.call('GET', key)
-  local reply, score
+  local opened = key and redis.call('GET', key)
+  local reply
   if waits and not replace then
-    score = redis.call('ZSCORE', waiting, prefix .. id)
-    if since ~= '' and score then
-      reply = {'scheduled', score}
-    else
-      reply = {'duplicate', '@ - ' .. id}
-    end
-  elseif found[id] and not replace then
-    reply = {'stored', found[id]}
-  elseif before and not waits then
-    reply = {'duplicate', before}
+    reply = {'duplicate', '@ - ' .. id}
+  elseif opened and not waits then
+    reply = {'duplicate', opened}
   elseif due <= now and not waits then
     local position = redis.call('XADD', log, '*', unpack(fieldsOf(id, body, 0)))
-    if key then redis.call('SET', key, position .. ' - ' .. id, 'PX', window) end
+    if key then redis.call('SET', key, position .. ' ' .. call .. ' ' .. id, 'PX', window) end
     reply = {'stored', position}
   else
     redis.call('HSET', bodies, id, body)
     redis.call('ZADD', waiting, due, prefix .. id)
-    if key then redis.call('SET', key, '@ - ' .. id, 'PX', due - now + window) end
+    if key then redis.call('SET', key, '@ ' .. call .. ' ' .. id, 'PX', due - now + window) end
     if not earliest or due < earliest then earliest = due end
     reply = {'scheduled', string.format('%.0f', due)}
   end
@@ -76,6 +60,7 @@ for i = 5, total, 6 do
 end
 -- What is long overdue nobody tends: another program has put it there without a word.
 if earliest and (not first or earliest < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
+redis.call('SET', told, cjson.encode(replies), 'PX', kept)
 return replies
 `
 }
