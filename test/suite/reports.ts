@@ -89,7 +89,7 @@ export const reportsSuite = (backend: Backend): void => {
           group: "g",
           retryDelay: 0,
           // Nine rounds: how many more there would be by the time that the test looks is not known.
-          handler: ({ deliveryCount }) => deliveryCount < 10 ? Effect.interrupt : Effect.never
+          handler: ({ deliveryCount }) => deliveryCount < 10 ? Effect.interrupt : Effect.void
         })
         yield* Publisher.publish(Text, "a", { id: "o-1" })
         yield* backend.soon(Queue.takeN(seen, 10))
