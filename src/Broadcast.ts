@@ -64,6 +64,8 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
   ? [options?: PublishOptions | undefined]
   : [options: OptionsFor<C>]
 
+const publishNames: ReadonlySet<string> = new Set<keyof LooseOptions>(["headers", "params"])
+
 /** What the service takes for any channel; the functions below know whether params are required. */
 type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
@@ -206,7 +208,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const headers = options?.headers
       const params = Envelope.paramsOf(channel, options?.params)
       if (Result.isFailure(params)) return Effect.fail(params.failure)
-      const problem = Envelope.headersProblem(headers)
+      const problem = Envelope.optionsProblem(options, publishNames) ?? Envelope.headersProblem(headers)
       if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: name, message: problem }))
       const cast: Cast = { channel: name, payload: text, headers, params: params.success }
       const bytes = Envelope.bytesAbove(limit, cast)
@@ -285,15 +287,34 @@ const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, Inv
 const countOption = (name: string, value: number | undefined, usual: number) =>
   option(Given.count(name, value, { usual, least: 1, most: Number.MAX_SAFE_INTEGER }))
 
+const optionNames: ReadonlySet<string> = new Set<keyof ListenOptions<Channel.Any, never, never>>([
+  "capacity",
+  "maxBufferedChars",
+  "overflow",
+  "onGap",
+  "onInvalid",
+  "handler",
+  "concurrency"
+])
+
 /** Subscribes in the current scope: the mailbox, and what becomes of an item from it. */
 const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
   const broadcast = yield* Broadcast
+  if (!Channel.isSource(source)) {
+    return yield* new InvalidListener({
+      option: "source",
+      message: "the source must be made by Channel.make, Channel.pattern or Channel.union"
+    })
+  }
+  yield* option(Given.known("the options", options, optionNames))
+  yield* option(Given.func("onGap", options.onGap))
+  yield* option(Given.func("onInvalid", options.onInvalid))
   const name = Channel.describe(source)
   const decoderFor = Channel.decoderFor(source)
   const mailbox = Mailbox.make({
     capacity: yield* countOption("capacity", options.capacity, 4096),
     maxChars: yield* countOption("maxBufferedChars", options.maxBufferedChars, 64 * 1024 * 1024),
-    overflow: options.overflow ?? "bounded"
+    overflow: yield* option(Given.choice("overflow", options.overflow, ["bounded", "dropping", "sliding"]))
   })
   const counts = { invalid: 0, interruptions: 0 }
 
@@ -310,7 +331,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
 
   const invalid = (error: Channel.InvalidPayload, count = 1) => {
     counts.invalid += count
-    return Effect.as(onInvalid(error), undefined)
+    return Effect.as(Given.effect("onInvalid", () => onInvalid(error)), undefined)
   }
   const foreign = (channel: string, count = 1) =>
     invalid(
@@ -327,7 +348,10 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
     if (item instanceof Mailbox.Missing) {
       const { dropped } = item
       return Effect.as(
-        onGap(dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped }),
+        Given.effect(
+          "onGap",
+          () => onGap(dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped })
+        ),
         undefined
       )
     }
@@ -443,6 +467,8 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
   InvalidListener | BrokerError,
   R | Channel.DecodingServices<S> | Broadcast | Scope.Scope
 > {
+  yield* option(Given.record("the options", options))
+  yield* option(Given.required("handler", options.handler))
   const concurrency = yield* countOption("concurrency", options.concurrency, 1)
   const scope = yield* Scope.fork(yield* Effect.scope)
   const { counts, mailbox, name, open: decode } = yield* open(source, options).pipe(
@@ -456,7 +482,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
   )
 
   const handle = (message: Message<S>, channel: string) =>
-    Effect.matchCauseEffect(Effect.suspend(() => options.handler(message)), {
+    Effect.matchCauseEffect(Given.effect(`the handler of a listener on "${name}"`, () => options.handler(message)), {
       onSuccess: () => Effect.sync(() => void handled++),
       onFailure: (cause) => {
         handled++

@@ -6,9 +6,12 @@
  *
  * @since 0.1.0
  */
-import { Data, Duration, Effect, Result, Schema } from "effect"
+import type { Duration } from "effect"
+import { Data, Effect, Result, Schema } from "effect"
 import type { Limits, Selector } from "./Broker.ts"
 import { isDone } from "./internal/done.ts"
+import * as Given from "./internal/given.ts"
+import { globProblem } from "./internal/pattern.ts"
 
 /**
  * A name or pattern cannot be used. Thrown by `make`, `pattern` and `union`, because they are mistakes in a program; `checkName`
@@ -74,7 +77,7 @@ export interface ChannelOptions<S extends Schema.Constraint> {
    * removes is lost for the groups that had not handled it.
    */
   readonly limits?: {
-    /** Keep at most about this many messages. */
+    /** Keep at most about this many messages, at least 1. */
     readonly maxLength?: number | undefined
     /** Remove messages older than this. */
     readonly maxAge?: Duration.Input | undefined
@@ -209,6 +212,8 @@ const problemOf = (name: string, kind: "name" | "pattern"): string | undefined =
     return `a ${kind} is at most 1,024 bytes long, this one has ${Buffer.byteLength(name)}`
   }
   if (!name.isWellFormed()) return `a ${kind} must be well-formed Unicode: half of a surrogate pair is missing`
+  const glob = kind === "pattern" ? globProblem(name) : undefined
+  if (glob !== undefined) return glob
   const segments = name.split(".")
   let wildcards = 0
   const params = new Set<string>()
@@ -319,22 +324,47 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
 
 /** Constructors. */
 
+const limitNames: ReadonlySet<string> = new Set(["maxLength", "maxAge", "minId"])
+const optionNames: ReadonlySet<string> = new Set<keyof ChannelOptions<Schema.Constraint>>([
+  "payload",
+  "idempotencyKey",
+  "limits"
+])
+
+/** What is no schema would fail at the first message. */
+const optionsOf = <O extends { readonly payload: Schema.Constraint }>(name: string, options: O): O => {
+  const given = Given.orThrow(
+    Result.flatMap(Given.record("the options", options), () => Given.known("the options", options, optionNames)),
+    ({ message }) => new InvalidChannelName({ name, message: `invalid channel "${name}": ${message}` })
+  )
+  if (Schema.isSchema(given.payload)) return given
+  throw new InvalidChannelName({ name, message: `invalid channel "${name}": payload must be a Schema` })
+}
+
 const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limits"]): Limits | undefined => {
   if (limits === undefined) return undefined
   const invalid = (message: string) =>
     new InvalidChannelName({ name, message: `invalid limits of channel "${name}": ${message}` })
-  const { maxAge, maxLength, minId } = limits
-  if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength >= 0)) {
-    throw invalid("maxLength must be a whole number, 0 or more")
+  const orThrow = <A>(found: Result.Result<A, Given.Problem>): A =>
+    Given.orThrow(found, ({ message }) => invalid(message))
+  const { maxAge, maxLength, minId } = orThrow(Given.known("limits", limits, limitNames, "limits."))
+  if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength >= 1)) {
+    orThrow(
+      Given.refuse(
+        "maxLength",
+        "a whole number, 1 or more (0 would drop every message; leave it out for no limit)",
+        maxLength
+      )
+    )
   }
-  if (minId !== undefined && !/^\d{1,16}(-\d{1,20})?$/.test(minId)) {
-    throw invalid("minId must look like \"1700000000000-0\"")
+  if (minId !== undefined && !(typeof minId === "string" && /^\d{1,16}(-\d{1,20})?$/.test(minId))) {
+    orThrow(Given.refuse("minId", "a position such as \"1700000000000-0\"", minId))
   }
-  const age = maxAge === undefined ? undefined : Duration.fromInput(maxAge)
-  if (age !== undefined && (age._tag === "None" || !(Duration.toMillis(age.value) > 0))) {
-    throw invalid("maxAge must be a duration above 0")
+  const maxAgeMillis = maxAge === undefined ? undefined : Given.millisOf(maxAge)
+  if (maxAgeMillis !== undefined && !(maxAgeMillis > 0 && maxAgeMillis < Infinity)) {
+    orThrow(Given.refuse("maxAge", "a duration above 0 (leave it out for no limit)", maxAge))
   }
-  return { maxLength, minId, maxAgeMillis: age === undefined ? undefined : Duration.toMillis(age.value) }
+  return { maxLength, minId, maxAgeMillis }
 }
 
 /**
@@ -365,6 +395,10 @@ export const make = <const Name extends string, S extends Schema.Constraint>(
   options: ChannelOptions<S>
 ): Channel<Name, S> => {
   checked(name, "name")
+  optionsOf(name, options)
+  if (options.idempotencyKey !== undefined && typeof options.idempotencyKey !== "function") {
+    throw new InvalidChannelName({ name, message: `invalid channel "${name}": idempotencyKey must be a function` })
+  }
   return {
     [TypeId]: "Channel",
     name,
@@ -391,6 +425,7 @@ export const pattern = <S extends Schema.Constraint>(
   options: { readonly payload: S }
 ): Pattern<S> => {
   checked(pattern, "pattern")
+  optionsOf(pattern, options)
   return { [TypeId]: "Pattern", pattern, payload: options.payload, codec: codecOf(pattern, options.payload) }
 }
 
@@ -403,6 +438,9 @@ export const pattern = <S extends Schema.Constraint>(
  * @since 0.1.0
  */
 export const union = <const Members extends ReadonlyArray<Any>>(members: Members): Union<Members> => {
+  if (!Array.isArray(members) || !members.every((member) => isSource(member) && member[TypeId] === "Channel")) {
+    throw new InvalidChannelName({ name: "", message: "a union takes a list of channels, made by Channel.make" })
+  }
   const names = members.map((member) => member.name)
   if (names.length === 0) throw new InvalidChannelName({ name: "", message: "a union needs at least one channel" })
   const twice = names.find((name, i) => names.indexOf(name) !== i)
@@ -473,6 +511,15 @@ export const checkParams = (
     ? Result.succeed(out)
     : fail(`it has no param "${unknown.slice(0, 80)}"; it has ${channel.paramNames.join(", ") || "none"}`)
 }
+
+/**
+ * Whether something can be subscribed to.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isSource = (value: unknown): value is Source =>
+  typeof value === "object" && value !== null && TypeId in value
 
 /**
  * What a source is called: its name, its pattern, or the names of a union.

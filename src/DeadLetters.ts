@@ -21,7 +21,7 @@ import * as Subscription from "./internal/letterSubscription.ts"
 import { tellEnd } from "./internal/reports.ts"
 import type { LetterCount } from "./LetterStore.ts"
 import * as Publisher from "./Publisher.ts"
-import type * as Retry from "./Retry.ts"
+import * as Retry from "./Retry.ts"
 
 /**
  * @category models
@@ -212,28 +212,56 @@ const invalid = (option: string, message: string) => new InvalidDeadLetterOption
 const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
   Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
 
-const retentionOf = Effect.fnUntraced(function*(
-  options: Options | undefined
-): Effect.fn.Return<Undertaker.Options> {
-  const { archive, archiveChannel, interval, maxAge, maxCount } = options?.deadLetters ?? {}
-  const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
-    Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
-  return {
-    // What is not a number of something must not count as 0 here: that would delete every letter.
-    maxAgeMillis: yield* span("maxAge", maxAge, { usual: 7_776_000_000, least: 0, most: Infinity }),
-    maxCount: maxCount === Infinity ? maxCount : yield* Given.orDie(
-      Given.count("deadLetters.maxCount", maxCount, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER })
-    ),
-    // Neither a busy loop nor a lease without an end.
-    intervalMillis: yield* span("interval", interval, { usual: 60_000, least: 10, most: 86_400_000 }),
-    archive: (shard, letters) =>
-      archive === undefined
-        ? Effect.void
-        : Effect.suspend(() => archive(letters.map((letter) => fromLetter(shard, letter)))),
-    archiveChannel,
-    refusals: Undertaker.makeRefusals()
+const retentionNames: ReadonlySet<string> = new Set<keyof Retention>([
+  "maxAge",
+  "maxCount",
+  "interval",
+  "archive",
+  "enabled",
+  "archiveChannel"
+])
+const pageNames: ReadonlySet<string> = new Set<keyof PageOptions>(["limit", "cursor", "order"])
+const requeueAllNames: ReadonlySet<string> = new Set<keyof RequeueAllOptions>(["limit", "rate", "dryRun", "onProgress"])
+const subscribeNames: ReadonlySet<string> = new Set<keyof SubscribeOptions<never, never, never>>([
+  "name",
+  "group",
+  "startFrom",
+  "concurrency",
+  "lease",
+  "checkInterval",
+  "handler",
+  "retry"
+])
+
+/**
+ * The retention as it is used; it dies of one that cannot be.
+ *
+ * @internal
+ */
+export const retentionOf = Effect.fnUntraced(
+  function*(options: Options | undefined): Effect.fn.Return<Undertaker.Options> {
+    const { archive, archiveChannel, interval, maxAge, maxCount } =
+      (yield* Given.orDie(Given.known("deadLetters", options?.deadLetters, retentionNames, "deadLetters."))) ?? {}
+    yield* Given.orDie(Given.func("deadLetters.archive", archive))
+    const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
+      Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
+    return {
+      // What is not a number of something must not count as 0 here: that would delete every letter.
+      maxAgeMillis: yield* span("maxAge", maxAge, { usual: 7_776_000_000, least: 0, most: Infinity }),
+      maxCount: maxCount === Infinity ? maxCount : yield* Given.orDie(
+        Given.count("deadLetters.maxCount", maxCount, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER })
+      ),
+      // Neither a busy loop nor a lease without an end.
+      intervalMillis: yield* span("interval", interval, { usual: 60_000, least: 10, most: 86_400_000 }),
+      archive: (shard, letters) =>
+        archive === undefined
+          ? Effect.void
+          : Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter)))),
+      archiveChannel,
+      refusals: Undertaker.makeRefusals()
+    }
   }
-})
+)
 
 /** What changes letters wants to be told which: a filter that was forgotten must not mean all. */
 const given = (filter: Filter): Effect.Effect<Filter, InvalidDeadLetterOption> => {
@@ -263,12 +291,14 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     options?: PageOptions
   ): Effect.fn.Return<Page, InvalidDeadLetterOption | BrokerError> {
     const query = yield* Query.make(broker, filter)
+    yield* option(Given.known("the options", options, pageNames))
     const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
+    const order = yield* option(Given.choice("order", options?.order, ["newest", "oldest"]))
     const from = options?.cursor === undefined ? undefined : Query.parsePlace(options.cursor)
     if (options?.cursor !== undefined && from === undefined) {
-      return yield* invalid("cursor", `cursor must be the cursor of a page, it is ${JSON.stringify(options.cursor)}`)
+      return yield* option(Given.refuse("cursor", "the cursor of a page", options.cursor))
     }
-    const next = Query.scan(store, query, { order: options?.order ?? "newest", from, wanted: limit + 1 })
+    const next = Query.scan(store, query, { order, from, wanted: limit + 1 })
     const letters: Array<DeadLetter> = []
     while (true) {
       const found = yield* next
@@ -335,12 +365,14 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   })
 
   const requeueAll = Effect.fnUntraced(function*(filter: Filter, options: RequeueAllOptions) {
-    const limit = yield* option(
-      Given.count("limit", options.limit, { usual: 1, least: 1, most: Number.MAX_SAFE_INTEGER })
-    )
-    const { dryRun, onProgress, rate } = options
+    yield* option(Given.record("the options", yield* option(Given.known("the options", options, requeueAllNames))))
+    const bounds = { usual: 0, least: 1, most: Number.MAX_SAFE_INTEGER }
+    const limit = yield* option(Given.count("limit", options.limit ?? Number.NaN, bounds))
+    const { onProgress, rate } = options
+    const dryRun = yield* option(Given.flag("dryRun", options.dryRun, false))
+    yield* option(Given.func("onProgress", onProgress))
     if (rate !== undefined && !(typeof rate === "number" && rate > 0)) {
-      return yield* invalid("rate", `rate must be a number of letters a second above 0, it is ${String(rate)}`)
+      return yield* option(Given.refuse("rate", "a number of letters a second above 0", rate))
     }
     // About ten batches a second, so that a rate is kept evenly.
     const batch = rate === undefined || dryRun === true ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
@@ -355,7 +387,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
           : Effect.map(store.requeue(shard, letterIds.map((letterId) => ({ letterId }))), (moved) => moved.length),
       (progress, size) =>
         Effect.andThen(
-          onProgress === undefined ? Effect.void : onProgress(progress),
+          onProgress === undefined ? Effect.void : Given.effect("onProgress", () => onProgress(progress)),
           rate === undefined || dryRun === true || progress.matched >= limit
             ? Effect.void
             : Effect.sleep((size / rate) * 1000)
@@ -389,13 +421,19 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     }),
     expire: Undertaker.pass(store, broker.shards, retention, Effect.succeed(true)),
     subscribe: Effect.fnUntraced(function*(source, options) {
+      if (source !== undefined && !Channel.isSource(source)) {
+        return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
+      }
+      yield* option(Given.record("the options", yield* option(Given.known("the options", options, subscribeNames))))
       const name = yield* option(Given.name("name", options.name ?? "dead-letters"))
+      yield* option(Given.required("handler", options.handler))
+      yield* option(Retry.policyProblem("retry", options.retry))
       return yield* Subscription.run({
         store,
         source,
         name,
         query: yield* Query.make(broker, { channel: source, group: options.group }),
-        start: options.startFrom ?? "earliest",
+        start: yield* option(Given.choice("startFrom", options.startFrom, ["earliest", "latest"])),
         concurrency: yield* option(
           Given.count("concurrency", options.concurrency, { usual: 1, least: 1, most: 1_000 })
         ),
@@ -405,6 +443,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         handler: options.handler
       })
     }),
+    // A name that no subscription can have has seen nothing.
     forget: (name) =>
       Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
   })

@@ -7,10 +7,11 @@
  *
  * @since 0.1.0
  */
-import type { Duration } from "effect"
+import type { Duration, Result } from "effect"
 import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
 import { BrokerError } from "./Broker.ts"
 import * as Given from "./internal/given.ts"
+import { shown } from "./internal/shown.ts"
 import * as Keys from "./internal/keys.ts"
 import { Marks } from "./internal/memory/marks.ts"
 import { brokerError } from "./internal/redis/brokerError.ts"
@@ -104,11 +105,10 @@ export class Deduplication extends Context.Service<Deduplication, {
 }>()("rotif/Deduplication") {}
 
 const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
-  typeof key !== "string" || key === "" || Buffer.byteLength(key) > 1024 || !key.isWellFormed()
-    ? Effect.fail(
-      new InvalidKey({ key: String(key), message: "a key is a string of 1 to 1,024 bytes of well-formed Unicode" })
-    )
-    : Effect.void
+  Effect.asVoid(Effect.mapError(
+    Effect.fromResult(Given.key("the key", key, 1024)),
+    ({ message }) => new InvalidKey({ key: typeof key === "string" ? key : shown(key), message })
+  ))
 
 const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> =>
   Effect.fromResult(Given.span(name, input ?? Number.NaN, { usual: 0, least, most: 315_576_000_000 })).pipe(
@@ -128,6 +128,10 @@ const tooSlow = (key: string, leaseMillis: number) =>
     message:
       `the store gives the key "${key}" for ${leaseMillis} ms and answers later than that: take a longer lease; nothing was run`
   })
+const onceNames: ReadonlySet<string> = new Set<keyof OnceOptions>(["lease"])
+
+const given = <A>(key: string, found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidKey> =>
+  Effect.mapError(Effect.fromResult(found), ({ message }) => new InvalidKey({ key, message }))
 
 const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString("base64url")
 let tokens = 0
@@ -167,6 +171,8 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   const { step } = yield* Deduplication
   yield* checkKey(key)
   const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
+  yield* given(key, Given.known("the options", options, onceNames))
+  if (!Effect.isEffect(effect)) yield* given(key, Given.refuse("what is to be done", "an Effect", effect))
   const leaseMillis = yield* spanOf(key, "lease", options?.lease ?? "30 seconds", 30)
   const clock = yield* Clock.Clock
   const token = { text: `${process}${(tokens++).toString(36)}` }

@@ -10,6 +10,7 @@ import type { BrokerError, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import { Duties } from "./internal/agents/duties.ts"
 import type { Pulse } from "./internal/agents/pulse.ts"
+import * as Given from "./internal/given.ts"
 import { type GroupSum, ofGroup } from "./Stats.ts"
 import * as Subscription from "./Subscription.ts"
 
@@ -119,7 +120,48 @@ export class Health extends Context.Service<Health, {
 
 const spoken = (millis: number) => Duration.format(Duration.millis(Math.round(millis)))
 
-const millisOf = (input: Duration.Input | undefined, fallback: Duration.Input) => Duration.toMillis(input ?? fallback)
+const names: ReadonlySet<string> = new Set<keyof Options>([
+  "timeout",
+  "latency",
+  "staleAfter",
+  "hungAfter",
+  "slowHandler",
+  "maxLag",
+  "maxPending",
+  "maxAge",
+  "deadLetters"
+])
+
+const deadLetterNames: ReadonlySet<string> = new Set(["max", "within"])
+
+/**
+ * The thresholds as they are used; it dies of those that cannot be.
+ *
+ * @internal
+ */
+export const thresholdsOf = Effect.fnUntraced(function*(options: Options | undefined) {
+  yield* Given.orDie(Given.known("health", options, names, "health."))
+  const span = (name: string, value: Duration.Input | undefined, usual: number, least = 1) =>
+    Given.orDie(Given.span(`health.${name}`, value, { usual, least, most: Infinity }))
+  const count = (name: string, value: number | undefined) =>
+    Given.orDie(Given.count(`health.${name}`, value, { usual: 0, least: 0, most: Number.MAX_SAFE_INTEGER }))
+  yield* count("maxLag", options?.maxLag)
+  yield* count("maxPending", options?.maxPending)
+  const letters = options?.deadLetters
+  if (letters !== undefined) {
+    yield* Given.orDie(Given.known("health.deadLetters", letters, deadLetterNames, "health.deadLetters."))
+    yield* count("deadLetters.max", letters.max ?? Number.NaN)
+  }
+  return {
+    timeoutMillis: yield* Given.orDie(Given.span("health.timeout", options?.timeout, { usual: 2_000, least: 1 })),
+    latencyMillis: yield* span("latency", options?.latency, 500, 0),
+    staleMillis: yield* span("staleAfter", options?.staleAfter, 10_000, 0),
+    hungMillis: yield* span("hungAfter", options?.hungAfter, 60_000, 0),
+    slowMillis: yield* span("slowHandler", options?.slowHandler, 300_000, 0),
+    ageMillis: options?.maxAge === undefined ? undefined : yield* span("maxAge", options.maxAge, 0, 0),
+    withinMillis: letters === undefined ? 0 : yield* span("deadLetters.within", letters.within ?? Number.NaN, 0, 0)
+  }
+})
 
 /** What came of it in time, or why nothing did. */
 const within = <A>(effect: Effect.Effect<A, BrokerError>, millis: number): Effect.Effect<Result.Result<A, string>> =>
@@ -162,12 +204,9 @@ export const layer = (
       const { pulses } = yield* Duties
       const { failures, running, watched } = yield* Subscription.Subscriptions
       const clock = yield* Clock.Clock
-      const timeoutMillis = millisOf(options?.timeout, "2 seconds")
-      const latencyMillis = millisOf(options?.latency, 500)
-      const staleMillis = millisOf(options?.staleAfter, "10 seconds")
-      const hungMillis = millisOf(options?.hungAfter, "1 minute")
-      const ageMillis = options?.maxAge === undefined ? undefined : Duration.toMillis(options.maxAge)
-      const withinMillis = millisOf(options?.deadLetters?.within, 0)
+      const { ageMillis, hungMillis, latencyMillis, staleMillis, timeoutMillis, withinMillis } = yield* thresholdsOf(
+        options
+      )
       const judgesGroups = ageMillis !== undefined || options?.maxLag !== undefined ||
         options?.maxPending !== undefined || options?.deadLetters !== undefined
       const monotonic = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6

@@ -114,10 +114,13 @@ const judgedAtOnce = 8
 /** After so many rounds what is still found is left to the next call: what a round mends may bring out something else. */
 const mostRounds = 5
 
+const names: ReadonlySet<string> = new Set<keyof Options>(["tolerance", "confirmAfter", "limit"])
+
 const given = (options: Options = {}) =>
   Effect.gen(function*() {
     const read = <A>(found: Result.Result<A, Given.Problem>) =>
       Effect.mapError(Effect.fromResult(found), (problem) => new InvalidInspectorOption(problem))
+    yield* read(Given.known("the options", options, names))
     return {
       toleranceMillis: yield* read(Given.span("tolerance", options.tolerance, { usual: 120_000, least: 0 })),
       confirmMillis: yield* read(Given.span("confirmAfter", options.confirmAfter, { usual: 1_000, least: 0 })),

@@ -4,13 +4,14 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Data, DateTime, Effect } from "effect"
+import { Data, DateTime, Effect, Result } from "effect"
 import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { Consumer } from "./internal/consumer.ts"
-import { ackSettlement, delayMillisOf, type Final, type Held, release, type Settled } from "./internal/held.ts"
+import { ackSettlement, again, type Final, type Held, type Settled } from "./internal/held.ts"
 import { momentOf } from "./internal/due.ts"
 import { reasonText } from "./internal/failure.ts"
+import * as Given from "./internal/given.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
@@ -53,11 +54,19 @@ export interface Envelope {
   readonly crashes: number
   /** Done: never again for this group. In a transactional subscription the success of the handler does it, and this dies. */
   readonly ack: Effect.Effect<void, LeaseLost>
-  /** Again, as the next attempt, at once or after `delay`. It is not limited: `maxRetries` counts failures of the handler. */
+  /**
+   * Again, as the next attempt, at once (paced as `release` is) or after `delay`. It is not limited: `maxRetries` counts failures of the
+   * handler. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the message comes again in 1 second.
+   */
   readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
   /** Never again for this group: it becomes a dead letter with this reason. */
   readonly term: (reason: string) => Effect.Effect<void, LeaseLost>
-  /** Given back untouched: again at once, to any consumer of the group, as the same attempt. */
+  /**
+   * Given back untouched: again at once, to any consumer of the group, as the same attempt.
+   *
+   * Whatever asks for "at once" is paced, so that it cannot make a busy loop: after its first hand-out a message comes again at once, after
+   * the second in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. It counts all hand-outs (`deliveryCount`).
+   */
   readonly release: Effect.Effect<void, LeaseLost>
   /** Starts the lease anew. It is renewed by itself while the message is held; this tells whether it still is. */
   readonly renew: Effect.Effect<void, LeaseLost | BrokerError>
@@ -81,6 +90,29 @@ export interface Changes<out Payload> {
   readonly payload?: Payload
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
+
+/** The delay of a `nack`. One that cannot be used is said, and must not become "at once". */
+export const givenDelay = (
+  options: { readonly delay?: Duration.Input | undefined } | undefined,
+  whose: string
+): Effect.Effect<number> => {
+  const found = options === undefined || options === null
+    ? Result.succeed(0)
+    : Result.flatMap(
+      Given.known("the options of nack", options, delayOnly),
+      ({ delay }) => delay === undefined ? Result.succeed(0) : Given.delay("delay", delay)
+    )
+  return Result.isSuccess(found)
+    ? Effect.succeed(found.success)
+    : Effect.as(
+      Effect.logWarning(
+        `rotif: the nack ${whose}: ${found.failure.message}; it comes again in ${Given.safeDelayMillis} ms`
+      ),
+      Given.safeDelayMillis
+    )
+}
+
+const delayOnly: ReadonlySet<string> = new Set(["delay"])
 
 class Live implements Envelope {
   readonly delivery: Delivery
@@ -157,18 +189,16 @@ class Live implements Envelope {
   // Getters of functions: a handler may take them out of the message.
   get nack() {
     return (options?: { readonly delay?: Duration.Input | undefined }) =>
-      this.#settle({
-        _tag: "Requeue",
-        delayMillis: options?.delay === undefined ? 0 : delayMillisOf(options.delay),
-        attempt: this.attempt + 1,
-        isRetry: true
-      })
+      Effect.flatMap(
+        givenDelay(options, `of message ${this.id} on "${this.channel}" by group "${this.group}"`),
+        (millis) => this.#settle(again(this.delivery, millis, undefined, this.attempt + 1))
+      )
   }
   get term() {
     return (reason: string) => this.#settle({ _tag: "Bury", failure: { reason: "term", message: reasonText(reason) } })
   }
   get release() {
-    return this.#settle(release(this.delivery, "released"))
+    return this.#settle(again(this.delivery, 0, "released"))
   }
   get renew() {
     return Effect.flatMap(this.#consumer.renew(this.#held), (settled) => this.#outcome(settled))

@@ -17,12 +17,14 @@ import type { Types } from "effect"
 import { Context, Effect, Layer, Tracer } from "effect"
 import type * as Channel from "./Channel.ts"
 import type { Notes } from "./internal/chain.ts"
-import { ChannelMiddleware, composePublish, publishOf } from "./internal/chain.ts"
+import { ChannelMiddleware, composePublish, isProcess, isPublish, publishOf } from "./internal/chain.ts"
+import * as Given from "./internal/given.ts"
 import type * as Message from "./Message.ts"
 import type * as Publisher from "./Publisher.ts"
 
 export * from "./middleware/circuitBreaker.ts"
 export * from "./middleware/hooks.ts"
+export { InvalidMiddleware } from "./middleware/invalidMiddleware.ts"
 export * from "./middleware/logging.ts"
 export * from "./middleware/metrics.ts"
 export * from "./middleware/rateLimit.ts"
@@ -334,6 +336,14 @@ export const Program: Context.Reference<Program> = Context.Reference<Program>("r
   defaultValue: () => ({ publish: [], process: [], services: Context.empty() })
 })
 
+const checkAll = (middleware: ReadonlyArray<unknown>) =>
+  Effect.forEach(middleware, (one) =>
+    isPublish(one) || isProcess(one)
+      ? Effect.void
+      : Given.orDie(
+        Given.refuse("a middleware", "made by Middleware.publish, Middleware.process or another of its functions", one)
+      ))
+
 /**
  * Middleware around every publish and every message of a program: provide it to `Rotif.layer`.
  *
@@ -360,7 +370,10 @@ export const layer = <const Ms extends ReadonlyArray<Any>>(
   Layer.effect(
     Program,
     Effect.map(
-      Effect.context<PublishServicesOf<Ms[number]> | ProcessServicesOf<Ms[number]>>(),
+      Effect.andThen(
+        checkAll(middleware),
+        Effect.context<PublishServicesOf<Ms[number]> | ProcessServicesOf<Ms[number]>>()
+      ),
       (context): Program => {
         const outer = Context.get(context, Program)
         return {

@@ -345,6 +345,19 @@ const makeIds = () => {
 
 const none: PublishOptions = {}
 
+const publishNames: ReadonlySet<string> = new Set<keyof AnyOptions>([
+  "headers",
+  "id",
+  "deduplicate",
+  "throttle",
+  "debounce",
+  "delay",
+  "at",
+  "expiresIn",
+  "durability",
+  "params"
+])
+
 /** So many payloads of a `publishAll` are encoded without letting other fibers run. */
 const encodedPerTurn = 256
 
@@ -360,19 +373,30 @@ const allOrIncomplete = (
 }
 
 /**
+ * The options as they are used; it dies of those that cannot be.
+ *
+ * @internal
+ */
+export const givenOf = Effect.fnUntraced(function*(options: Options | undefined) {
+  return {
+    limit: yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes)),
+    mostMillis: yield* Given.orDie(
+      Given.span("maxWindow", options?.maxWindow, { usual: usualMaxWindowMillis, least: 1, most: 315_576_000_000 })
+    ),
+    usualDurability: options?.durability === undefined
+      ? undefined
+      : yield* Given.orDie(durabilityOf(options.durability))
+  }
+})
+
+/**
  * @category constructors
  * @since 0.1.0
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const clock = yield* Clock.Clock
-  const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
-  const mostMillis = yield* Given.orDie(
-    Given.span("maxWindow", options?.maxWindow, { usual: usualMaxWindowMillis, least: 1, most: 315_576_000_000 })
-  )
-  const usualDurability = options?.durability === undefined
-    ? undefined
-    : yield* Given.orDie(durabilityOf(options.durability))
+  const { limit, mostMillis, usualDurability } = yield* givenOf(options)
   const nextId = makeIds()
   const program = yield* Middleware.Program
 
@@ -387,9 +411,16 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     const invalid = (message: string) => new InvalidPublishOptions({ channel: channel.name, message })
     const params = Envelope.paramsOf(channel, options?.params)
     if (params._tag === "Failure") return params.failure
-    const problem = Envelope.headersProblem(options?.headers)
+    const problem = options === undefined
+      ? undefined
+      : Envelope.optionsProblem(options, publishNames) ?? Envelope.headersProblem(options.headers)
     if (problem !== undefined) return invalid(problem)
-    const identity = identify(options ?? none, channel.idempotencyKey?.(payload), () => id ?? nextId(), mostMillis)
+    const identity = identify(
+      options ?? none,
+      channel.idempotencyKey === undefined ? undefined : () => channel.idempotencyKey!(payload),
+      () => id ?? nextId(),
+      mostMillis
+    )
     if (typeof identity === "string") return invalid(identity)
     let due: Due | undefined = identity.delayMillis === undefined ? undefined : { delayMillis: identity.delayMillis }
     let expiresInMillis: number | undefined

@@ -13,6 +13,7 @@ import type { ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
 import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
 import * as Given from "./internal/given.ts"
+import * as Place from "./internal/redis/given.ts"
 import { makeDurable, type Need, type Reached } from "./internal/redis/durable.ts"
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf, textOfHello } from "./internal/redis/info.ts"
@@ -148,10 +149,13 @@ export interface SecurityOptions {
   readonly password?: Redacted.Redacted<string> | string | undefined
   /** `true`, or options of `node:tls`. */
   readonly tls?: boolean | ConnectionOptions | undefined
+  /** Which addresses of a host name are used: those of IPv4, of IPv6, or both (0, the default). */
+  readonly family?: 0 | 4 | 6 | undefined
 }
 
 /**
- * One server, by URL: `redis://user:password@host:6379/0`, with TLS `rediss://`. Other options win over the URL.
+ * One server, by URL: `redis://user:password@host:6379/0`, with TLS `rediss://`; a query may have `db`, `family` and `tls`. Other options win
+ * over the URL.
  *
  * @category models
  * @since 0.1.0
@@ -223,12 +227,31 @@ export interface ClientOptions extends CommonOptions {
  */
 export type Options = UrlOptions | HostOptions | SentinelOptions | ClusterOptions | ClientOptions
 
+/**
+ * All options, whatever the place.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AllOptions extends UrlOptions, HostOptions, SentinelOptions, ClusterOptions, ClientOptions {}
+
+/**
+ * The options of a client of ioredis.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type { IoredisOptions }
+
 type RawOptions = Omit<IoredisOptions, "replyMapping">
 
 const reveal = (secret: Redacted.Redacted<string> | string): string =>
   Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
 
 const refused = (message: string) => new RedisError({ reason: "Refused", command: "connect", message })
+
+const orRefuse = <A>(found: Result.Result<A, Given.Problem>): A =>
+  Given.orThrow(found, ({ message }) => refused(message))
 
 const tlsOf = (tls: boolean | ConnectionOptions | undefined): ConnectionOptions | undefined =>
   tls === true ? {} : tls === false ? undefined : tls
@@ -238,25 +261,21 @@ const securityOf = (options: SecurityOptions): RawOptions => {
   return {
     ...(options.username === undefined ? {} : { username: options.username }),
     ...(options.password === undefined ? {} : { password: reveal(options.password) }),
-    ...(tls === undefined ? {} : { tls })
+    ...(tls === undefined ? {} : { tls }),
+    ...(options.family === undefined ? {} : { family: options.family })
   }
 }
 
 const urlOf = (options: UrlOptions): RawOptions => {
-  const text = reveal(options.url)
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  const db = url === undefined ? "" : url.pathname.replace(/^\//, "")
-  // The text is not quoted: it may hold a password.
-  if (url === undefined || !/^rediss?:$/.test(url.protocol) || url.hostname === "" || !/^\d*$/.test(db)) {
-    throw refused("the URL is not of the form redis://user:password@host:port/db or rediss://…")
-  }
+  const { db = 0, family, host, password, port, tls, username } = orRefuse(Place.parseUrl("url", options.url))
   return {
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-    port: url.port === "" ? 6379 : Number(url.port),
-    db: options.db ?? Number(db),
-    ...(url.username === "" ? {} : { username: decodeURIComponent(url.username) }),
-    ...(url.password === "" ? {} : { password: decodeURIComponent(url.password) }),
-    ...(url.protocol === "rediss:" ? { tls: {} } : {}),
+    host,
+    port,
+    db: options.db ?? db,
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...(tls ? { tls: {} } : {}),
+    ...(family === undefined ? {} : { family }),
     ...securityOf(options)
   }
 }
@@ -307,7 +326,9 @@ const clientOrigin = (client: Client | Cluster): Origin => {
 
 const addressIn = ({ host = "localhost", port = 6379 }: RawOptions): Address => ({ host, port })
 
-const originOf = (options: Options): Origin => {
+const originOf = (given: Options): Origin => {
+  // What is `undefined` was not given.
+  const options = orRefuse(Place.check(given)) as unknown as Options
   const origin = placeOf(options)
   check(origin, options)
   return origin
@@ -348,16 +369,17 @@ export type IoredisClient = Client | Cluster
 
 /**
  * Makes a client of ioredis for the same place, for commands that Rotif does not need. It connects at its first command, and reconnects as
- * ioredis does; whoever made it closes it. It has nothing to do with the connections of Rotif.
+ * ioredis does, or as the options of ioredis in `more` say; whoever made it closes it. It has nothing to do with the connections of Rotif.
  *
  * **Errors**: throws `RedisError` (`Refused`) for options that cannot be used.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const clientUnsafe = (options: Options): IoredisClient => {
+export const clientUnsafe = (options: Options, more?: RawOptions): IoredisClient => {
   const { base, mode, natMap, seeds } = originOf(options)
-  const common = { ...base, lazyConnect: true, replyMapping: "legacy" } as const
+  if (more?.keyPrefix) throw refused("a client with keyPrefix cannot be used: give rotif a prefix of its own")
+  const common = { ...base, ...more, replyMapping: "legacy", lazyConnect: true } as const
   const client = mode === "cluster"
     ? new Cluster(seeds.map(addressOf), {
       lazyConnect: true,

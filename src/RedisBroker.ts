@@ -10,6 +10,7 @@ import type { BrokerInfo, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
 import * as Keys from "./internal/keys.ts"
 import { patternsOf, reading, readingOf } from "./internal/pattern.ts"
+import { shown } from "./internal/shown.ts"
 import { brokerError as fail } from "./internal/redis/brokerError.ts"
 import * as Permissions from "./internal/redis/permissions.ts"
 import * as RedisAppend from "./internal/redisAppend.ts"
@@ -50,6 +51,26 @@ export interface Options {
 /** What a mend moves in one step. */
 const mendBatch = 500
 
+const refuse = (message: string) => new BrokerError({ reason: "Refused", operation: "open", message })
+
+/**
+ * The options as they are used, or why they cannot be.
+ *
+ * @internal
+ */
+export const checkOptions = Effect.fnUntraced(function*(options?: Options) {
+  const { graceMillis = 10_000, prefix = "rotif", shards = 1 } = options ?? {}
+  const problem = typeof prefix === "string" ? Keys.prefixProblem(prefix) : "it must be a string"
+  if (problem !== undefined) return yield* refuse(`invalid prefix ${shown(prefix)}: ${problem}`)
+  if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
+    return yield* refuse(`invalid number of shards ${shown(shards)}: expected a whole number from 1 to 1024`)
+  }
+  if (!(typeof graceMillis === "number" && graceMillis >= 0 && graceMillis < Infinity)) {
+    return yield* refuse(`invalid graceMillis ${shown(graceMillis)}: expected a number of milliseconds from 0`)
+  }
+  return { graceMillis, prefix, shards }
+})
+
 /**
  * Makes the broker on the connections of `Redis`.
  *
@@ -62,18 +83,7 @@ export const make = (options?: Options) => tellWait(open(options), () => "the st
 
 const open = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
-  const prefix = options?.prefix ?? "rotif"
-  const shards = options?.shards ?? 1
-  const graceMillis = options?.graceMillis ?? 10_000
-  const refuse = (message: string) => new BrokerError({ reason: "Refused", operation: "open", message })
-  const problem = Keys.prefixProblem(prefix)
-  if (problem !== undefined) return yield* refuse(`invalid prefix ${JSON.stringify(prefix)}: ${problem}`)
-  if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
-    return yield* refuse(`invalid number of shards ${String(shards)}: expected a whole number from 1 to 1024`)
-  }
-  if (!(graceMillis >= 0 && graceMillis < Infinity)) {
-    return yield* refuse(`invalid graceMillis ${String(graceMillis)}: expected a number of milliseconds from 0`)
-  }
+  const { graceMillis, prefix, shards } = yield* checkOptions(options)
 
   const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard))
   const connections = allKeys.map((keys) => redis.connection(keys.meta))

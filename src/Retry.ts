@@ -7,7 +7,8 @@
  * @since 0.1.0
  */
 import type { DateTime } from "effect"
-import { Data, DateTime as Time, Duration, Effect, Pull, Random, Schedule } from "effect"
+import { Data, DateTime as Time, Duration, Effect, Pull, Random, Result, Schedule } from "effect"
+import * as Given from "./internal/given.ts"
 
 /**
  * What a policy may know of the message that failed. A subscription gives its own message, with the payload.
@@ -116,6 +117,21 @@ export type AnyRule =
 export type Policy<E, M extends MessageInfo = MessageInfo> = Rule<E, M> | ByTag<Exclude<TagOf<E>, "RetryAfter">>
 
 /**
+ * A delay, a decision or a setting of a strategy cannot be used. Thrown where it is written; where a policy gives it at run time it is logged,
+ * and the message waits for `retryDelay`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidRetry extends Data.TaggedError("InvalidRetry")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+const orThrow = <A>(found: Result.Result<A, Given.Problem>): A =>
+  Given.orThrow(found, (problem) => new InvalidRetry(problem))
+
+/**
  * Never again: the message becomes a dead letter with reason `term`.
  *
  * @category constructors
@@ -124,7 +140,8 @@ export type Policy<E, M extends MessageInfo = MessageInfo> = Rule<E, M> | ByTag<
 export const term: Verdict = { _tag: "Term" }
 
 /**
- * Given back: again at once, and the attempt does not count. For errors that say nothing about the message; it is not limited.
+ * Given back: again at once, and the attempt does not count. For errors that say nothing about the message; it is not limited, but paced:
+ * see `Message.release`.
  *
  * @category constructors
  * @since 0.1.0
@@ -132,16 +149,23 @@ export const term: Verdict = { _tag: "Term" }
 export const release: Verdict = { _tag: "Release" }
 
 /**
- * Again after a fixed delay, as often as `maxRetries` allows.
+ * Again after a fixed delay, as often as `maxRetries` allows. A delay of 0 is paced: see `Message.release`.
+ *
+ * **Errors**: throws `InvalidRetry` for what is no duration of 0 or more.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const nack = (delay: Duration.Input): Verdict => ({ _tag: "Retry", delay: Duration.fromInputUnsafe(delay) })
+export const nack = (delay: Duration.Input): Verdict => ({
+  _tag: "Retry",
+  delay: Duration.millis(orThrow(Given.delay("delay", delay)))
+})
 
 /**
  * A decision for each error tag of the handler. It is total: a handler that fails with a tag that is not named here does not
  * compile. Defects and timeouts are not errors of the handler; they are retried by the default policy.
+ *
+ * **Errors**: throws `InvalidRetry` for what is no decision.
  *
  * **Example** (A decision for each error)
  *
@@ -160,7 +184,15 @@ export const nack = (delay: Duration.Input): Verdict => ({ _tag: "Retry", delay:
  */
 export const make = <const Decisions extends Readonly<Record<string, Decision>>>(
   decisions: Decisions
-): ByTag<keyof Decisions & string> => ({ [TypeId]: () => {}, decisions: new Map(Object.entries(decisions)) })
+): ByTag<keyof Decisions & string> => {
+  const entries = Object.entries(orThrow(Given.record("decisions", decisions)) as Decisions)
+  for (const [tag, decision] of entries) {
+    if (!Schedule.isSchedule(decision) && !isVerdict(decision)) {
+      orThrow(Given.refuse(`the decision for ${tag}`, "a Schedule, or one of Retry.term, release and nack", decision))
+    }
+  }
+  return { [TypeId]: () => {}, decisions: new Map(entries) }
+}
 
 /**
  * Options of the named strategies. In their formulas n is the number of the retry, from 1.
@@ -174,10 +206,11 @@ export interface StrategyOptions {
   /** How many retries. Default: as many as `maxRetries` of the subscription allows, else without end. */
   readonly times?: number | undefined
   /**
-   * Spreads the delay d: `"full"` over 0 to d, `"equal"` over d / 2 to d, `"proportional"` over 0.8 d to 1.2 d. The chance depends on the
-   * message and the number of the retry only, so that every process finds the same delay. Default: none.
+   * Spreads the delay d: `"full"` over 0 to d, `"equal"` over d / 2 to d, `"proportional"` over 0.8 d to 1.2 d, a number j from 0 to 1 over
+   * (1 - j) d to (1 + j) d. The chance depends on the message and the number of the retry only, so that every process finds the same delay.
+   * Default: none.
    */
-  readonly jitter?: "full" | "equal" | "proportional" | undefined
+  readonly jitter?: "full" | "equal" | "proportional" | number | undefined
 }
 
 const spread = {
@@ -186,18 +219,31 @@ const spread = {
   proportional: [0.8, 1.2]
 } as const
 
+const strategyOptions: ReadonlySet<string> = new Set(["max", "times", "jitter", "step", "factor"])
+
+const jitterOf = (jitter: number) =>
+  jitter >= 0 && jitter <= 1
+    ? Result.succeed([1 - jitter, 1 + jitter] as const)
+    : Given.refuse("jitter", "a number from 0 to 1", jitter)
+
+const spanOf = (option: string, value: Duration.Input): Duration.Duration =>
+  Duration.millis(orThrow(Given.delay(option, value)))
+
 const strategy = <Output>(
   schedule: Schedule.Schedule<Output>,
   options: StrategyOptions | undefined
 ): Schedule.Schedule<Output> => {
-  const { jitter, max, times } = options ?? {}
+  const { jitter, max, times } = orThrow(Given.known("options", options, strategyOptions)) ?? {}
+  if (times !== undefined) orThrow(Given.count("times", times, { usual: 0, least: 0 }))
   let out = schedule
   if (max !== undefined) {
-    const longest = Duration.fromInputUnsafe(max)
+    const longest = Duration.millis(orThrow(Given.delay("max", max)))
     out = Schedule.modifyDelay(out, ({ duration }) => Effect.succeed(Duration.min(duration, longest)))
   }
   if (jitter !== undefined) {
-    const [from, to] = spread[jitter]
+    const [from, to] = typeof jitter === "number"
+      ? orThrow(jitterOf(jitter))
+      : spread[orThrow(Given.choice("jitter", jitter, ["full", "equal", "proportional"]))]
     out = Schedule.modifyDelay(
       out,
       ({ duration }) =>
@@ -217,7 +263,7 @@ const strategy = <Output>(
  * @since 0.1.0
  */
 export const fixed = (delay: Duration.Input, options?: StrategyOptions): Schedule.Schedule<number> =>
-  strategy(Schedule.spaced(delay), options)
+  strategy(Schedule.spaced(spanOf("delay", delay)), options)
 
 /**
  * A delay that grows by the same amount: d(n) = `initial` + (n − 1) · `step`; `step` is `initial` when left out.
@@ -229,11 +275,12 @@ export const linear = (
   initial: Duration.Input,
   options?: StrategyOptions & { readonly step?: Duration.Input | undefined }
 ): Schedule.Schedule<number> => {
-  const first = Duration.toMillis(initial)
-  const step = options?.step === undefined ? first : Duration.toMillis(options.step)
+  const from = spanOf("initial", initial)
+  const first = Duration.toMillis(from)
+  const step = options?.step === undefined ? first : Duration.toMillis(spanOf("step", options.step))
   return strategy(
     Schedule.modifyDelay(
-      Schedule.spaced(initial),
+      Schedule.spaced(from),
       ({ attempt }) => Effect.succeed(Duration.millis(first + (attempt - 1) * step))
     ),
     options
@@ -250,7 +297,11 @@ export const linear = (
 export const exponential = (
   initial: Duration.Input,
   options?: StrategyOptions & { readonly factor?: number | undefined }
-): Schedule.Schedule<Duration.Duration> => strategy(Schedule.exponential(initial, options?.factor ?? 2), options)
+): Schedule.Schedule<Duration.Duration> => {
+  const factor = options?.factor ?? 2
+  if (!(factor > 0 && factor < Infinity)) orThrow(Given.refuse("factor", "a number above 0", factor))
+  return strategy(Schedule.exponential(spanOf("initial", initial), factor), options)
+}
 
 /**
  * A delay that grows like the Fibonacci numbers 1, 1, 2, 3, 5, …: d(n) = `initial` · F(n). The name for `Schedule.fibonacci`.
@@ -259,7 +310,7 @@ export const exponential = (
  * @since 0.1.0
  */
 export const fibonacci = (initial: Duration.Input, options?: StrategyOptions): Schedule.Schedule<Duration.Duration> =>
-  strategy(Schedule.fibonacci(initial), options)
+  strategy(Schedule.fibonacci(spanOf("initial", initial)), options)
 
 /**
  * Exponential on average, each delay drawn from the one before: d(n) is between `initial` and 3 · d(n − 1), at most `max`; d(0) =
@@ -272,8 +323,8 @@ export const decorrelated = (
   initial: Duration.Input,
   options: { readonly max: Duration.Input; readonly times?: number | undefined }
 ): Schedule.Schedule<Duration.Duration> => {
-  const least = Duration.toMillis(initial)
-  const most = Duration.toMillis(options.max)
+  const least = Duration.toMillis(spanOf("initial", initial))
+  const most = Duration.toMillis(spanOf("max", options.max))
   return strategy(
     Schedule.fromStep(Effect.sync(() => {
       let last = least
@@ -289,7 +340,7 @@ export const decorrelated = (
 }
 
 /**
- * Fail with this in a handler to be retried after exactly this delay. It counts as an attempt: `maxRetries`, or the end of the
+ * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt: `maxRetries`, or the end of the
  * subscription's schedule, still ends it.
  *
  * @category errors
@@ -305,6 +356,24 @@ const isByTag = (policy: object): policy is ByTag<never> => TypeId in policy
 const isVerdict = (answer: unknown): answer is Verdict =>
   typeof answer === "object" && answer !== null && "_tag" in answer
   && (answer._tag === "Retry" || answer._tag === "Exhausted" || answer._tag === "Term" || answer._tag === "Release")
+
+/** A policy that cannot decide anything: refused where it is given. */
+export const policyProblem = (option: string, policy: unknown): Result.Result<unknown, Given.Problem> => {
+  if (policy === undefined || Schedule.isSchedule(policy) || typeof policy === "function") return Result.succeed(policy)
+  if (typeof policy === "object" && policy !== null && isByTag(policy)) return Result.succeed(policy)
+  return Result.mapError(
+    Given.delay(option, policy),
+    ({ message }) => ({ option, message: `${message}; it may be a Schedule, a function, or made by Retry.make, too` })
+  )
+}
+
+/** What a function gave: one of the verdicts, or a delay. Anything else is a mistake, and must not become "at once". */
+const verdictOf = (option: string, answer: unknown): Verdict =>
+  !isVerdict(answer)
+    ? { _tag: "Retry", delay: spanOf(option, answer as Duration.Input) }
+    : answer._tag === "Retry"
+    ? { ...answer, delay: spanOf(option, answer.delay) }
+    : answer
 
 const exhausted: Verdict = { _tag: "Exhausted" }
 
@@ -325,7 +394,7 @@ const replay = Effect.fnUntraced(function*(
     delay = next[1]
     now += Duration.toMillis(delay)
   }
-  return { _tag: "Retry", delay, isScheduled: true }
+  return { _tag: "Retry", delay: spanOf("the delay of the schedule", delay), isScheduled: true }
 }, (effect, _, { message }) => Random.withSeed(effect, `${message.channel}\n${message.id}`))
 
 /** The tag a policy looks for. */
@@ -341,8 +410,8 @@ const judge = <E, M extends MessageInfo>(
   if (Schedule.isSchedule(policy)) return replay(policy as Schedule.Schedule<unknown, unknown>, failure)
   if (typeof policy === "function") {
     return Effect.sync(() => {
-      const answer = policy(failure.attempt, failure.message, failure.error)
-      return isVerdict(answer) ? answer : nack(answer)
+      const answer: unknown = policy(failure.attempt, failure.message, failure.error)
+      return verdictOf("what the retry function gives", answer)
     })
   }
   if (typeof policy === "object" && isByTag(policy)) {
@@ -350,9 +419,9 @@ const judge = <E, M extends MessageInfo>(
     if (decision === undefined) return Effect.undefined
     return Schedule.isSchedule(decision)
       ? replay(decision as Schedule.Schedule<unknown, unknown>, failure)
-      : Effect.succeed(decision)
+      : Effect.sync(() => verdictOf(`the decision for ${tagOf(failure.error)}`, decision))
   }
-  return Effect.sync(() => nack(policy as Duration.Input))
+  return Effect.sync(() => verdictOf("retry", policy))
 }
 
 /**
@@ -367,11 +436,12 @@ export const decide = <E, M extends MessageInfo>(
 ): Effect.Effect<Verdict | undefined> => {
   const { error } = failure
   if (!(error instanceof RetryAfter)) return judge(policy, failure)
+  const delay = () => spanOf("the delay of RetryAfter", error.delay)
   // The handler chose the delay; whether there is another attempt is still the schedule's to say.
   return Schedule.isSchedule(policy)
     ? Effect.map(
       judge(policy, failure),
-      (verdict) => verdict?._tag === "Retry" ? { ...verdict, delay: Duration.fromInputUnsafe(error.delay) } : verdict
+      (verdict) => verdict?._tag === "Retry" ? { ...verdict, delay: delay() } : verdict
     )
-    : Effect.sync(() => nack(error.delay))
+    : Effect.sync((): Verdict => ({ _tag: "Retry", delay: delay() }))
 }

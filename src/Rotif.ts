@@ -13,6 +13,7 @@ import * as Health from "./Health.ts"
 import * as Duties from "./internal/agents/duties.ts"
 import { durabilityOf } from "./internal/durability.ts"
 import * as Given from "./internal/given.ts"
+import { names as connectionNames } from "./internal/redis/given.ts"
 import * as Inspector from "./Inspector.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Publisher from "./Publisher.ts"
@@ -71,6 +72,55 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
   readonly health?: Health.Options | undefined
 }
 
+const dutiesOf = (options: Options | undefined) => {
+  const interval = (name: "checkInterval" | "trimInterval", usual: number) =>
+    Given.orDie(Given.span(name, options?.[name], { usual, least: 10 }))
+  return Effect.all({
+    delayed: Given.orDie(Given.flag("delayed", options?.delayed, true)),
+    checkMillis: interval("checkInterval", 30_000),
+    trimMillis: interval("trimInterval", 20_000)
+  })
+}
+
+const ownNames = [
+  "maxPayloadBytes",
+  "maxWindow",
+  "durability",
+  "groupName",
+  "consumerName",
+  "concurrency",
+  "lease",
+  "blockInterval",
+  "drainTimeout",
+  "maxRetries",
+  "retryDelay",
+  "retry",
+  "maxCrashes",
+  "reports",
+  "deadLetters",
+  "delayed",
+  "checkInterval",
+  "trimInterval",
+  "health"
+] satisfies ReadonlyArray<keyof Options>
+
+/** Those of Redis are known on every backend, so that a program may have one set of options for its tests, too. */
+const optionNames: ReadonlySet<string> = new Set<string>([
+  ...ownNames,
+  ...["prefix", "shards", "graceMillis"] satisfies ReadonlyArray<keyof RedisBroker.Options>,
+  ...connectionNames
+])
+
+/** Everything is looked at before anything is started, connected or stored. */
+const checkOptions = Effect.fnUntraced(function*(options: Options | undefined) {
+  yield* Given.orDie(Given.known("the options of Rotif", options, optionNames))
+  yield* Publisher.givenOf(options)
+  yield* Subscription.checkDefaults(options ?? {})
+  yield* DeadLetters.retentionOf(options)
+  yield* Health.thresholdsOf(options?.health)
+  yield* dutiesOf(options)
+})
+
 /**
  * Publisher, scheduler, subscriptions and background duties on a broker of your own choice.
  *
@@ -83,25 +133,20 @@ export const layerBroker = (
   options?: Options
 ): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> => {
   const registry = Subscription.layerRegistry({ ...options, slowHandler: options?.health?.slowHandler })
-  const interval = (name: string, value: Duration.Input | undefined, usual: number) =>
-    Given.orDie(Given.span(name, value, { usual, least: 10 }))
-  const duties = Layer.unwrap(Effect.gen(function*() {
-    return Duties.layer({
-      delayed: options?.delayed !== false,
-      checkMillis: yield* interval("checkInterval", options?.checkInterval, 30_000),
-      trimMillis: yield* interval("trimInterval", options?.trimInterval, 20_000)
-    })
-  }))
-  return Layer.mergeAll(
-    Layer.provideMerge(Scheduler.layer(), Publisher.layer(options)),
-    Broadcast.layer(options),
-    registry,
-    DeadLetters.layer(options),
-    Layer.effect(Broker, Broker),
-    Inspector.layer(),
-    Layer.provide(Stats.layer(), registry),
-    Layer.provide(Health.layer(options?.health), [registry, duties])
-  )
+  const duties = Layer.unwrap(Effect.map(dutiesOf(options), Duties.layer))
+  return Layer.unwrap(Effect.as(
+    checkOptions(options),
+    Layer.mergeAll(
+      Layer.provideMerge(Scheduler.layer(), Publisher.layer(options)),
+      Broadcast.layer(options),
+      registry,
+      DeadLetters.layer(options),
+      Layer.effect(Broker, Broker),
+      Inspector.layer(),
+      Layer.provide(Stats.layer(), registry),
+      Layer.provide(Health.layer(options?.health), [registry, duties])
+    )
+  ))
 }
 
 /**
@@ -145,11 +190,18 @@ const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options 
   return broker
 })
 
-const onRedis = (options?: RedisBroker.Options & Options) =>
-  Layer.merge(
-    layerBroker(options).pipe(Layer.provide(Layer.effect(Broker, brokerOnRedis(options)))),
-    Deduplication.layerRedis(options)
-  )
+/** What is the connections' alone, which know no other names. */
+const connectionOf = (options: RedisOptions): Redis.Options =>
+  Object.fromEntries(Object.entries(options).filter(([name]) => connectionNames.has(name))) as unknown as Redis.Options
+
+const onRedis = <E>(options: RedisBroker.Options & Options | undefined, connection: Layer.Layer<Redis.Redis, E>) =>
+  Layer.unwrap(Effect.as(
+    Effect.andThen(checkOptions(options), RedisBroker.checkOptions(options)),
+    Layer.merge(
+      layerBroker(options).pipe(Layer.provide(Layer.effect(Broker, brokerOnRedis(options)))),
+      Deduplication.layerRedis(options)
+    ).pipe(Layer.provideMerge(connection))
+  ))
 
 /**
  * Everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
@@ -173,7 +225,7 @@ const onRedis = (options?: RedisBroker.Options & Options) =>
  * @since 0.1.0
  */
 export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.RedisError | BrokerError> =>
-  onRedis(options).pipe(Layer.provideMerge(Redis.layer(options)))
+  onRedis(options, Redis.layer(connectionOf(options)))
 
 const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
 
@@ -241,5 +293,5 @@ export const layerConfig = (
 ): Layer.Layer<RedisServices, Redis.RedisError | BrokerError | Config.ConfigError> =>
   Layer.unwrap(Effect.map(config, (found) => {
     const all = { ...found, ...options, deadLetters: { ...found.deadLetters, ...options?.deadLetters } }
-    return onRedis(all).pipe(Layer.provideMerge(Redis.layerConfig()))
+    return onRedis(all, Redis.layerConfig())
   }))

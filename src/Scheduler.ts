@@ -11,7 +11,7 @@ import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
-import { dueOf, millisOf, momentOf, shown } from "./internal/due.ts"
+import { dueOf, momentOf } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
@@ -186,6 +186,16 @@ const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, Invalid
     : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
 }
 
+const everyOnly: ReadonlySet<string> = new Set(["every"])
+const recursWanted = "a cron expression, a Cron, or { every: a duration }"
+const recurringNames: ReadonlySet<string> = new Set<keyof LooseOptions>([
+  "headers",
+  "expiresIn",
+  "timeZone",
+  "catchUp",
+  "params"
+])
+
 const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, InvalidSchedule> => {
   if (DateTime.isTimeZone(zone)) return Result.succeed(DateTime.zoneToString(zone))
   return typeof zone === "string" && DateTime.zoneFromString(zone)._tag === "Some"
@@ -193,17 +203,24 @@ const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, Invalid
     : Result.fail(invalid("timeZone", `"${String(zone)}" is not a time zone: expected a name such as "Europe/Berlin"`))
 }
 
+const refused = <A>(found: Result.Result<A, Given.Problem>): Result.Result<A, InvalidSchedule> =>
+  Result.mapError(found, (problem) => new InvalidSchedule(problem))
+
 const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
   Result.gen(function*() {
+    yield* refused(Given.known("options", options, recurringNames))
     const catchUp = yield* catchUpOf(options?.catchUp)
+    if (typeof recurs !== "string" && !Cron.isCron(recurs)) yield* refused(Given.known("recurs", recurs, everyOnly))
+    if (recurs === undefined) return yield* refused(Given.refuse("recurs", recursWanted, recurs))
     if (typeof recurs === "object" && "every" in recurs) {
-      const everyMillis = millisOf(recurs.every)
+      const everyMillis = Given.millisOf(recurs.every)
       if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
-        return yield* Result.fail(
-          invalid("every", `every must be a duration from 1 ms to 10 years, it is ${shown(recurs.every)}`)
-        )
+        return yield* refused(Given.refuse("every", "a duration from 1 ms to 10 years", recurs.every))
       }
       return { everyMillis: Math.ceil(everyMillis), catchUp } satisfies Recurrence as Recurrence
+    }
+    if (typeof recurs === "object" && !Cron.isCron(recurs)) {
+      return yield* refused(Given.refuse("recurs", recursWanted, recurs))
     }
     const given = options?.timeZone ??
       (typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value)

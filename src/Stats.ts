@@ -7,6 +7,7 @@ import { Context, DateTime, Duration, Effect, Layer, Schedule, Stream } from "ef
 import type { BrokerError, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Given from "./internal/given.ts"
 import type { ChannelStats, GroupStats } from "./StatsStore.ts"
 import * as Subscription from "./Subscription.ts"
 
@@ -165,12 +166,14 @@ export const snapshot = (source?: Channel.Source): Effect.Effect<Snapshot, Broke
  */
 export const reset: Effect.Effect<void, never, Stats> = Stats.use((stats) => stats.reset)
 
+const streamNames: ReadonlySet<string> = new Set(["source", "interval"])
+
 /**
  * A snapshot now, and one after each interval (default 10 seconds) for as long as somebody takes them.
  *
  * **Details**: one that is late is not made up for. While the backend does not answer there are none; that is logged.
  *
- * **Errors**: `BrokerError` with reason `Refused`, which ends it.
+ * **Errors**: `BrokerError` with reason `Refused`, which ends it. It dies of options that cannot be used.
  *
  * @category operations
  * @since 0.1.0
@@ -180,16 +183,20 @@ export const stream = (options?: {
   readonly source?: Channel.Source | undefined
   readonly interval?: Duration.Input | undefined
 }): Stream.Stream<Snapshot, BrokerError, Stats> =>
-  Stream.fromEffectSchedule(
-    snapshot(options?.source).pipe(
-      Effect.map((found): Snapshot | undefined => found),
-      Effect.catchIf(
-        (error) => error.isRetryable,
-        (error) => Effect.as(Effect.logWarning(`rotif: no snapshot of the statistics: ${error.message}`), undefined)
-      )
-    ),
-    Schedule.spaced(options?.interval ?? "10 seconds")
-  ).pipe(Stream.filter((found) => found !== undefined))
+  Stream.unwrap(Effect.gen(function*() {
+    yield* Given.orDie(Given.known("the options", options, streamNames))
+    const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 10_000, least: 10 }))
+    return Stream.fromEffectSchedule(
+      snapshot(options?.source).pipe(
+        Effect.map((found): Snapshot | undefined => found),
+        Effect.catchIf(
+          (error) => error.isRetryable,
+          (error) => Effect.as(Effect.logWarning(`rotif: no snapshot of the statistics: ${error.message}`), undefined)
+        )
+      ),
+      Schedule.spaced(millis)
+    ).pipe(Stream.filter((found) => found !== undefined))
+  }))
 
 const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
 

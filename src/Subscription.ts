@@ -15,6 +15,7 @@ import { ackSettlement, type Counts, type Final, type Held, holdSettlement, type
 import { isDone } from "./internal/done.ts"
 import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
+import * as Limits from "./internal/optionLimits.ts"
 import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import { makeJudge } from "./internal/judge.ts"
 import * as Reporting from "./internal/reports.ts"
@@ -169,7 +170,7 @@ export interface ExactlyOnce<S extends Channel.Source> {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidKey extends Data.TaggedError("InvalidKey")<{
+export class InvalidOnceKey extends Data.TaggedError("InvalidOnceKey")<{
   readonly message: string
 }> {}
 
@@ -341,6 +342,26 @@ const defaultsOf = (
 })
 
 /**
+ * Dies of defaults that cannot be used: they would fail at the first subscription otherwise, or in a process that nobody looks at.
+ *
+ * @internal
+ */
+export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
+  yield* Given.orDie(Given.func("groupName", defaults.groupName))
+  yield* Given.orDie(Given.func("consumerName", defaults.consumerName))
+  yield* Given.orDie(Given.count("concurrency", defaults.concurrency, Limits.concurrency))
+  yield* Given.orDie(Given.span("lease", defaults.lease, Limits.lease))
+  yield* Given.orDie(Given.span("blockInterval", defaults.blockInterval, Limits.blockInterval))
+  yield* Given.orDie(Given.span("drainTimeout", defaults.drainTimeout, Limits.drainTimeout))
+  yield* Given.orDie(Given.count("maxRetries", defaults.maxRetries, Limits.maxRetries))
+  yield* Given.orDie(Given.span("retryDelay", defaults.retryDelay, Limits.retryDelay))
+  yield* Given.orDie(Given.count("maxCrashes", defaults.maxCrashes, Limits.maxCrashes))
+  yield* Given.orDie(Retry.policyProblem("retry", defaults.retry))
+  const problem = Reporting.sinkProblem(defaults.reports)
+  if (problem !== undefined) yield* Given.orDie(Result.fail({ option: "reports", message: problem }))
+})
+
+/**
  * The registry of running subscriptions as a layer.
  *
  * @category layers
@@ -351,7 +372,7 @@ export const layerRegistry = (
 ): Layer.Layer<Subscriptions> =>
   Layer.effect(
     Subscriptions,
-    Effect.map(Middleware.Program, (middleware) => ({
+    Effect.map(Effect.andThen(checkDefaults(defaults), Middleware.Program), (middleware) => ({
       defaults: defaultsOf(defaults),
       running: new Set<Subscription>(),
       watched: new WeakMap<Subscription, Watched>(),
@@ -376,39 +397,77 @@ const invalid = (option: string, message: string) => new InvalidSubscription({ o
 const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSubscription> =>
   Effect.fromResult(Result.mapError(found, (problem) => new InvalidSubscription(problem)))
 
-const nameOption = (name: string, value: string) => option(Given.name(name, value))
+const nameOption = (name: string, value: unknown) => option(Given.name(name, value))
 
-const countOption = (name: string, value: number | undefined, usual: number, least: number) =>
-  option(Given.count(name, value, { usual, least }))
+/** A name that was given, or that a function makes. */
+const madeOption = (name: string, given: unknown, functionName: string, make: () => unknown) =>
+  given === undefined
+    ? option(Given.made(functionName, make, (made) => Given.name(functionName, made)))
+    : nameOption(name, given)
 
-const spanOption = (name: string, value: Duration.Input | undefined, usual: number, least: number) =>
-  option(Given.span(name, value, { usual, least }))
+const countOption = (name: string, value: number | undefined, bounds: Given.Bounds) =>
+  option(Given.count(name, value, bounds))
+
+const spanOption = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
+  option(Given.span(name, value, bounds))
 
 const startOption = (value: StartFrom | undefined): Effect.Effect<Start, InvalidSubscription> => {
   if (value === undefined || value === "earliest") return Effect.succeed({ _tag: "Earliest" })
   if (value === "latest") return Effect.succeed({ _tag: "Latest" })
   if (
-    typeof value === "object" && value !== null && "position" in value && /^\d{1,16}(-\d{1,20})?$/.test(value.position)
+    typeof value === "object" && value !== null && "position" in value && typeof value.position === "string" &&
+    /^\d{1,16}(-\d{1,20})?$/.test(value.position)
   ) {
     return Effect.succeed({ _tag: "Position", position: value.position })
   }
   if (typeof value === "object" && value !== null && "time" in value) {
-    const time = DateTime.make(value.time)
-    if (time._tag === "Some") return Effect.succeed({ _tag: "Time", atMillis: DateTime.toEpochMillis(time.value) })
+    return Effect.map(option(Given.time("startFrom", value.time)), (atMillis) => ({ _tag: "Time", atMillis }))
   }
   return Effect.fail(
     invalid("startFrom", "startFrom must be \"earliest\", \"latest\", { position: \"1700000000000-0\" } or { time }")
   )
 }
 
-/** The defaults of `maxRetries` where neither a schedule nor an option says how many. */
-const defaultRetries = 5
-
 /** What fails beside the handler: no policy of the handler's errors knows it. */
-type OwnError = Cause.TimeoutError | CommitRefused | InvalidKey
+type OwnError = Cause.TimeoutError | CommitRefused | InvalidOnceKey
 
-const isOwn = (error: unknown): error is CommitRefused | InvalidKey =>
-  error instanceof CommitRefused || error instanceof InvalidKey
+const isOwn = (error: unknown): error is CommitRefused | InvalidOnceKey =>
+  error instanceof CommitRefused || error instanceof InvalidOnceKey
+
+const streamNames = [
+  "group",
+  "consumer",
+  "concurrency",
+  "prefetch",
+  "startFrom",
+  "lease",
+  "blockInterval",
+  "drainTimeout",
+  "maxCrashes",
+  "expired",
+  "reports",
+  "slowHandler"
+] satisfies ReadonlyArray<keyof StreamOptions>
+
+const optionNames: ReadonlySet<string> = new Set<keyof Options<Channel.Any, never, never>>([
+  ...streamNames,
+  "handler",
+  "middleware",
+  "timeout",
+  "ackMode",
+  "retry",
+  "maxRetries",
+  "retryDelay",
+  "exactlyOnce",
+  "transactional"
+])
+
+const onceNames: ReadonlySet<string> = new Set<keyof ExactlyOnce<Channel.Any>>(["key", "ttl"])
+
+const middlewareProblem = (middleware: unknown): Result.Result<unknown, Given.Problem> =>
+  middleware === undefined || (Array.isArray(middleware) && middleware.every(Chain.isProcess))
+    ? Result.succeed(middleware)
+    : Given.refuse("middleware", "a list of middleware of handling (Middleware.process)", middleware)
 
 /** So many streams that have failed are remembered. */
 const mostFailures = 100
@@ -471,35 +530,64 @@ export const make = Effect.fnUntraced(function*<
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
   const { budgets, defaults, failures, middleware: program, running, watched } = yield* Subscriptions
+  if (!Channel.isSource(source)) {
+    return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
+  }
+  yield* option(Given.known("the options", options, optionNames))
   const pattern = Channel.describe(source)
-  const group = yield* nameOption("group", options.group ?? (defaults.groupName ?? ((name: string) => name))(pattern))
-  const label = options.consumer ?? (defaults.consumerName ?? (() => `${hostname()}:${process.pid}`))()
-  const name = uniqueName(yield* nameOption("consumer", label))
-  const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, 1, 1)
-  const prefetch = yield* countOption("prefetch", options.prefetch, concurrency, 0)
-  const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, 3, 0)
+  const group = yield* madeOption(
+    "group",
+    options.group,
+    "groupName",
+    () => defaults.groupName === undefined ? pattern : defaults.groupName(pattern)
+  )
+  const label = yield* madeOption(
+    "consumer",
+    options.consumer,
+    "consumerName",
+    () => defaults.consumerName === undefined ? `${hostname()}:${process.pid}` : defaults.consumerName()
+  )
+  const name = uniqueName(label)
+  const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, Limits.concurrency)
+  const prefetch = yield* countOption("prefetch", options.prefetch, { usual: concurrency, least: 0 })
+  const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, Limits.maxCrashes)
   const limit = options.maxRetries ?? defaults.maxRetries
-  const maxRetries = yield* countOption("maxRetries", limit, defaultRetries, 0)
-  const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, 30_000, 100)
-  const blockMillis = yield* spanOption("blockInterval", options.blockInterval ?? defaults.blockInterval, 5_000, 10)
-  const drainMillis = yield* spanOption("drainTimeout", options.drainTimeout ?? defaults.drainTimeout, 30_000, 0)
-  const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, 1_000, 0)
-  const timeoutMillis = yield* spanOption("timeout", options.timeout, 0, 1)
-  const slowMillis = yield* spanOption("slowHandler", options.slowHandler ?? defaults.slowHandler, 300_000, 1)
+  const maxRetries = yield* countOption("maxRetries", limit, Limits.maxRetries)
+  const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, Limits.lease)
+  const blockMillis = yield* spanOption(
+    "blockInterval",
+    options.blockInterval ?? defaults.blockInterval,
+    Limits.blockInterval
+  )
+  const drainMillis = yield* spanOption(
+    "drainTimeout",
+    options.drainTimeout ?? defaults.drainTimeout,
+    Limits.drainTimeout
+  )
+  const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, Limits.retryDelay)
+  const timeoutMillis = yield* spanOption("timeout", options.timeout, { usual: 0, least: 1 })
+  const slowMillis = yield* spanOption("slowHandler", options.slowHandler ?? defaults.slowHandler, Limits.slowHandler)
   const reports = options.reports ?? defaults.reports ?? "Warn"
   const reportsProblem = Reporting.sinkProblem(reports)
   if (reportsProblem !== undefined) return yield* invalid("reports", reportsProblem)
   const start = yield* startOption(options.startFrom)
   const ackMode = yield* option(Given.choice("ackMode", options.ackMode, ["auto", "manual"]))
   const expired = yield* option(Given.choice("expired", options.expired, ["dead-letter", "drop"]))
-  if (typeof options.handler !== "function") {
-    return yield* invalid("handler", "handler must be a function of the message")
-  }
-  const isTransactional = options.transactional === true
-  const onceOptions = typeof options.exactlyOnce === "object" ? options.exactlyOnce : undefined
+  yield* option(Given.required("handler", options.handler))
+  yield* option(Retry.policyProblem("retry", options.retry))
+  yield* option(middlewareProblem(options.middleware))
+  const isTransactional = yield* option(Given.flag("transactional", options.transactional, false))
+  const onceOptions = typeof options.exactlyOnce === "boolean"
+    ? undefined
+    : yield* option(Given.known("exactlyOnce", options.exactlyOnce, onceNames, "exactlyOnce."))
+  yield* option(Given.func("exactlyOnce.key", onceOptions?.key))
   const isOnce = isTransactional || onceOptions !== undefined || options.exactlyOnce === true
   const doneMillis = isOnce
-    ? yield* spanOption("exactlyOnce.ttl", onceOptions?.ttl, Math.max(86_400_000, leaseMillis), leaseMillis)
+    ? yield* spanOption("exactlyOnce.ttl", onceOptions?.ttl, {
+      most: 315_576_000_000,
+      usual: Math.max(86_400_000, leaseMillis),
+      least: leaseMillis
+    })
     : undefined
   if (isTransactional && ackMode === "manual") {
     return yield* invalid(
@@ -533,13 +621,7 @@ export const make = Effect.fnUntraced(function*<
     })
 
   const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
-    const running = Effect.suspend(() => {
-      const effect = options.handler(message)
-      // Anything else would end its fiber unjudged, and come back for ever.
-      return Effect.isEffect(effect)
-        ? effect
-        : Effect.die(new TypeError(`the handler of ${JSON.stringify(pattern)} must return an Effect`))
-    })
+    const running = Given.effect(`the handler of ${JSON.stringify(pattern)}`, () => options.handler(message))
     return timeoutMillis === 0
       ? running
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
@@ -625,10 +707,10 @@ export const make = Effect.fnUntraced(function*<
         held.prepared = message
         return Effect.matchCauseEffect(
           Effect.suspend(() => {
-            const made = key(message)
-            return typeof made === "string" && made !== "" && Buffer.byteLength(made) <= 512 && made.isWellFormed()
-              ? Effect.succeed(made)
-              : Effect.fail(new InvalidKey({ message: "exactlyOnce.key must give a string of 1 to 512 bytes" }))
+            const made = Given.key("what exactlyOnce.key gives", key(message), 512)
+            return Result.isSuccess(made)
+              ? Effect.succeed(made.success)
+              : Effect.fail(new InvalidOnceKey({ message: made.failure.message }))
           }),
           { onFailure: (cause) => retry(message, held, consumer, cause), onSuccess: Effect.succeed }
         )

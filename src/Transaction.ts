@@ -8,10 +8,12 @@
  *
  * @since 0.1.0
  */
-import { Context, Data, Effect } from "effect"
+import { Context, Data, Effect, Result } from "effect"
 import type { BrokerError, NewMessage, Write } from "./Broker.ts"
 import { Broker, CommitRefused as Refused } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
+import * as Given from "./internal/given.ts"
+import { calm, shown } from "./internal/shown.ts"
 import { type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
 
 /**
@@ -156,9 +158,10 @@ const write = Effect.fnUntraced(function*(operation: Write, problem?: string) {
   const broker = yield* Broker
   const { key } = operation
   if (typeof key !== "string" || key === "" || Buffer.byteLength(key) > 4096) {
+    calm(key)
     return yield* new KeyRefused({
       reason: "Invalid",
-      key: String(key),
+      key: shown(key),
       message: "a key is a string of 1 to 4,096 bytes"
     })
   }
@@ -170,7 +173,8 @@ const write = Effect.fnUntraced(function*(operation: Write, problem?: string) {
 
 type Written = Effect.Effect<void, KeyRefused | TransactionTooLarge, Transaction | Broker>
 
-const textProblem = (what: string, text: string) => typeof text === "string" ? undefined : `${what} must be a string`
+const textProblem = (what: string, text: unknown) =>
+  typeof text === "string" ? undefined : Given.refuse(what, "a string", text).failure.message
 
 /**
  * Sets a key to a string when the transaction is applied (Redis `SET`).
@@ -192,6 +196,8 @@ export const set = (key: string, value: string): Written =>
  * @since 0.1.0
  */
 export const hset = (key: string, fields: Readonly<Record<string, string>>): Written => {
+  const found = Given.record("fields", fields)
+  if (Result.isFailure(found)) return write({ _tag: "HashSet", key, fields: {} }, found.failure.message)
   const values = Object.entries(fields)
   return write(
     { _tag: "HashSet", key, fields: Object.fromEntries(values) },
@@ -225,14 +231,21 @@ export const incrby = (key: string, by: number): Written =>
  */
 export const del = (key: string): Written => write({ _tag: "Delete", key })
 
+/** What is no name would be one key for everybody. */
+const named = (channel: string, name: string) =>
+  Effect.andThen(
+    Given.orDie(Given.key("the name of a key", name, 1024)),
+    Effect.map(Broker, (broker) => broker.own.keyFor(channel, name))
+  )
+
 /**
- * The key of this name that the transaction can write.
+ * The key of this name that the transaction can write. It dies when the name is not a string of 1 to 1,024 bytes.
  *
  * @category operations
  * @since 0.1.0
  */
 export const key = (name: string): Effect.Effect<string, never, Transaction | Broker> =>
-  Effect.flatMap(Transaction, ({ channel }) => Effect.map(Broker, (broker) => broker.own.keyFor(channel, name)))
+  Effect.flatMap(Transaction, ({ channel }) => named(channel, name))
 
 /**
  * The key of this name that transactions of messages of this channel can write, to be read by anybody.
@@ -241,7 +254,7 @@ export const key = (name: string): Effect.Effect<string, never, Transaction | Br
  * @since 0.1.0
  */
 export const keyFor = (channel: Channel.Any, name: string): Effect.Effect<string, never, Broker> =>
-  Effect.map(Broker, (broker) => broker.own.keyFor(channel.name, name))
+  named(channel.name, name)
 
 /**
  * Reads a key that transactions write: a string, the fields of a hash, or `undefined`.

@@ -8,6 +8,7 @@
 import { Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
+import * as Connecting from "./internal/promise/connecting.ts"
 import type { HealthStatus } from "./internal/promise/health.ts"
 import * as Health from "./internal/promise/health.ts"
 import type { Middleware } from "./internal/promise/hooks.ts"
@@ -17,8 +18,16 @@ import * as Letters from "./internal/promise/letters.ts"
 import { loggerLayer } from "./internal/promise/logging.ts"
 import * as Message from "./internal/promise/message.ts"
 import type { RotifMessage } from "./internal/promise/message.ts"
+import * as Checks from "./internal/promise/checks.ts"
 import * as Options from "./internal/promise/options.ts"
-import type { DlqQuery, Payload, PublishOptions, RotifConfig, SubscribeOptions } from "./internal/promise/options.ts"
+import type {
+  DlqQuery,
+  Payload,
+  PublishOptions,
+  RotifConfig,
+  SubscribeOptions,
+  UnsubscribeOptions
+} from "./internal/promise/options.ts"
 import { policyOf } from "./internal/promise/retrying.ts"
 import * as Sameness from "./internal/promise/sameness.ts"
 import * as Inspector from "./Inspector.ts"
@@ -38,10 +47,13 @@ export {
   type Logger,
   type Payload,
   type PublishOptions,
+  type RedisOptions,
   type Reports,
   type RetryStrategy,
+  type RetryStrategyName,
   type RotifConfig,
-  type SubscribeOptions
+  type SubscribeOptions,
+  type UnsubscribeOptions
 } from "./internal/promise/options.ts"
 
 export { type Report } from "./Subscription.ts"
@@ -90,8 +102,11 @@ export interface Subscription {
   /** Takes no more messages, and lets running handlers finish. */
   readonly pause: () => Promise<void>
   readonly resume: () => Promise<void>
-  /** Ends it: finishes what runs, gives the rest back. With `removeGroup` the group is forgotten, with all it had not handled. */
-  readonly unsubscribe: (options?: { readonly removeGroup?: boolean | undefined }) => Promise<void>
+  /**
+   * Ends it: finishes what runs, gives the rest back. With `removeGroup`, for which `true` stands, too, the group is forgotten, with all it
+   * had not handled.
+   */
+  readonly unsubscribe: (options?: UnsubscribeOptions | boolean) => Promise<void>
 }
 
 /** How many channels are remembered with their options. */
@@ -136,12 +151,11 @@ export class NotificationManager {
   #isDraining = false
 
   constructor(config: RotifConfig = {}) {
-    const problem = Options.checkConfig(config)
+    const problem = Checks.checkConfig(config)
     if (problem !== undefined) throw problem
     this.#config = config
-    const redis = Options.redisOf(config)
-    // It opens no connection before it is used.
-    this.#client = redis === undefined ? undefined : Redis.clientUnsafe(redis)
+    const { client, options: redis } = Connecting.redisOf(config)
+    this.#client = client
     const archive = config.dlqCleanup?.archivePrefix ?? Options.defaults.archive
     const options = Options.rotifOptions(
       config,
@@ -224,8 +238,6 @@ export class NotificationManager {
   ) {
     const config = this.#config
     return Effect.gen({ self: this }, function*() {
-      const problem = Options.checkPublish(options)
-      if (problem !== undefined) return yield* problem
       yield* Hooks.before(hooks, "beforePublish", channel, payload, options)
       const value = yield* Sameness.plain(channel, payload)
       const key = options?.exactlyOnce === true || options?.dedupKey !== undefined
@@ -237,7 +249,7 @@ export class NotificationManager {
       const seconds = options?.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
       const publishing: Publisher.PublishOptions = {
         headers: options?.headers,
-        delay: options?.delayMs,
+        delay: options?.delayMs === undefined ? undefined : Math.max(0, options.delayMs),
         at: options?.deliverAt,
         id: key === undefined ? undefined : Sameness.freshId(),
         throttle: key === undefined ? undefined : { key, window: Duration.seconds(seconds) },
@@ -259,6 +271,8 @@ export class NotificationManager {
    * stored, but not as durably as asked for.
    */
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
+    const problem = Checks.checkMessage(channel, payload, options)
+    if (problem !== undefined) return Promise.reject(problem)
     const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
       Effect.gen({ self: this }, function*() {
@@ -285,6 +299,9 @@ export class NotificationManager {
       readonly options?: PublishOptions | undefined
     }>
   ): Promise<ReadonlyArray<string>> {
+    const problem = Checks.checkMessages(messages) ??
+      messages.map(({ channel, options, payload }) => Checks.checkMessage(channel, payload, options)).find(Boolean)
+    if (problem !== undefined) return Promise.reject(problem)
     const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
       Effect.gen({ self: this }, function*() {
@@ -333,15 +350,24 @@ export class NotificationManager {
     options: SubscribeOptions = {}
   ): Promise<Subscription> {
     const config = this.#config
+    const problem = Checks.checkPattern(pattern) ?? Checks.checkHandler("subscribe", handler) ??
+      Checks.checkSubscribe(options)
+    if (problem !== undefined) return Promise.reject(problem)
     return this.#run(Effect.gen({ self: this }, function*() {
-      const problem = Options.checkSubscribe(options)
-      if (problem !== undefined) return yield* problem
+      const { consumerNameFn, groupNameFn } = config
+      const group = options.group ?? options.groupName ??
+        (yield* Checks.madeName(
+          "groupNameFn",
+          () => groupNameFn === undefined ? `grp:${pattern}` : groupNameFn(pattern)
+        ))
+      const consumer = options.consumerName ??
+        (consumerNameFn === undefined ? undefined : yield* Checks.madeName("consumerNameFn", () => consumerNameFn()))
       const source = yield* Effect.try({ try: () => this.#source(pattern), catch: (error) => error })
       const lease = options.lease ?? config.lease ?? Options.defaults.leaseMillis
       const seconds = options.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
       const subscription = yield* Core.make(source, {
-        group: options.group ?? options.groupName,
-        consumer: options.consumerName,
+        group,
+        consumer,
         concurrency: options.concurrency,
         // Nothing waits here that another consumer of the group could take.
         prefetch: options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined,
@@ -391,7 +417,11 @@ export class NotificationManager {
       },
       pause: () => Effect.runPromise(core.pause),
       resume: () => Effect.runPromise(core.resume),
-      unsubscribe: (options) => Effect.runPromise(core.unsubscribe(options))
+      unsubscribe: (given) => {
+        const options = typeof given === "boolean" ? { removeGroup: given } : given
+        const problem = Checks.checkUnsubscribe(options)
+        return problem === undefined ? Effect.runPromise(core.unsubscribe(options)) : Promise.reject(problem)
+      }
     }
     subscriptions.add(subscription)
     Effect.runFork(Effect.andThen(core.ended, Effect.sync(() => subscriptions.delete(subscription))))
@@ -408,8 +438,14 @@ export class NotificationManager {
     return this.getSubscriptions().map(({ group, id, pattern, stats }) => ({ id, pattern, group, ...stats() }))
   }
 
-  /** Adds hooks around publishing and handling, after those that are there; also for subscriptions that run already. */
+  /**
+   * Adds hooks around publishing and handling, after those that are there; also for subscriptions that run already.
+   *
+   * **Errors**: throws `InvalidOption` for a hook that is no function, or has another name.
+   */
   use(middleware: Middleware): void {
+    const problem = Checks.checkMiddleware(middleware ?? null)
+    if (problem !== undefined) throw problem
     this.#middleware.push(middleware)
   }
 
@@ -420,6 +456,8 @@ export class NotificationManager {
    * and does not get it again; one that throws gets it again after a pause.
    */
   subscribeToDLQ(handler: (message: RotifMessage) => unknown): Promise<void> {
+    const problem = Checks.checkHandler("subscribeToDLQ", handler)
+    if (problem !== undefined) return Promise.reject(problem)
     return this.#run(
       DeadLetters.subscribe({
         name: this.#config.dlqKey ?? Options.defaults.dlqKey,
@@ -429,7 +467,9 @@ export class NotificationManager {
   }
 
   /** Sends dead letters back to the groups that gave them up, the oldest first, as attempt 1; how many. Default: at most 10. */
-  requeueFromDLQ(count = 10): Promise<number> {
+  requeueFromDLQ(count: number = Options.defaults.requeued): Promise<number> {
+    const problem = Checks.checkCount(count)
+    if (problem !== undefined) return Promise.reject(problem)
     return count === 0
       ? Promise.resolve(0)
       : this.#run(Effect.map(DeadLetters.requeueAll({}, { limit: count }), ({ moved }) => moved))

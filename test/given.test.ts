@@ -72,7 +72,7 @@ describe("the options of an operation", () => {
     [
       "half of a character as a key",
       Deduplication.once("a\ud800", "1 day", Effect.void),
-      "a key is a string of 1 to 1,024 bytes of well-formed Unicode"
+      "the key must be a string of 1 to 1,024 bytes of well-formed Unicode"
     ],
     ["no handler", subscribe({ handler: undefined }), "handler must be a function"],
     ["another ackMode", subscribe({ ackMode: "never" }), "ackMode must be \"auto\" or \"manual\", it is never"],

@@ -159,7 +159,7 @@ describe("limits", () => {
         handler: ({ payload }) => Queue.offer(handled, payload)
       })
       yield* Publisher.publish(Text, long(513))
-      assert.strictEqual(yield* Queue.take(dead), "InvalidKey")
+      assert.strictEqual(yield* Queue.take(dead), "InvalidOnceKey")
       yield* Publisher.publish(Text, long(512))
       assert.strictEqual(yield* Queue.take(handled), long(512))
     }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))

@@ -6,8 +6,12 @@ import * as RedisServer from "./fixtures/RedisServer.ts"
 import { freshPrefix } from "./suite/kit.ts"
 import { backends, managed, quiet, redisUrl, until } from "./suite/promiseKit.ts"
 import { promiseSuite } from "./suite/promise.ts"
+import { promiseValuesSuite } from "./suite/promiseValues.ts"
 
-for (const { config, name } of backends) promiseSuite(name, config)
+for (const { config, name } of backends) {
+  promiseSuite(name, config)
+  promiseValuesSuite(name, config)
+}
 
 describe("the configuration", () => {
   const thrown = (config: unknown): InvalidOption => {
@@ -105,7 +109,17 @@ describe("the configuration", () => {
       maxPayloadBytes: 1000,
       durability: { replicas: 1, timeout: 1, fsync: false },
       reports: "warn",
-      slowHandler: 1000
+      slowHandler: 1000,
+      scheduledBatchSize: 100,
+      pendingCheckInterval: 1000,
+      pendingIdleThreshold: 1000,
+      disablePendingMessageRecovery: false,
+      pipelineBatchSize: 10,
+      enablePipelining: true,
+      enableFieldPooling: true,
+      enableBackpressure: true,
+      backpressureThreshold: 10,
+      enableHealthCheck: true
     }
     const manager = managed({ ...all, logger: quiet })
     await manager.waitUntilReady()

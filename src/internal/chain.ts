@@ -15,6 +15,7 @@ import type {
   PublishWrap
 } from "../Middleware.ts"
 import type { Receipt } from "../Publisher.ts"
+import * as Given from "./given.ts"
 
 /** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
 export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
@@ -61,10 +62,23 @@ export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) a
 
 /** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */
 export const composePublish = (middleware: ReadonlyArray<AnyPublish>, last: PublishNext): PublishNext =>
-  middleware.reduceRight<PublishNext>((next, { publish }) => publish(next) as PublishNext, last)
+  middleware.reduceRight<PublishNext>((next, { publish }) => {
+    const wrapped = publish(next) as PublishNext
+    return (request) => Given.effect(`a middleware of publishes to "${request.channel.name}"`, () => wrapped(request))
+  }, last)
 
 export const composeProcess = (middleware: ReadonlyArray<AnyProcess>, last: ProcessNext): ProcessNext =>
-  middleware.reduceRight<ProcessNext>((next, { process }) => process(next) as ProcessNext, last)
+  middleware.reduceRight<ProcessNext>((next, { process }) => {
+    const wrapped = process(next) as ProcessNext
+    return (message) => Given.effect(`a middleware of messages of "${message.channel}"`, () => wrapped(message))
+  }, last)
+
+const isSide = (side: "publish" | "process") => (value: unknown): boolean =>
+  typeof value === "object" && value !== null &&
+  typeof (value as { readonly [key: string]: unknown })[side] === "function"
+
+export const isPublish = isSide("publish")
+export const isProcess = isSide("process")
 
 /** What is in `context` stays; what it lacks is taken from the services of the program's middleware. */
 export const complete = <R>(program: Program, context: Context.Context<R>): Context.Context<R> =>

@@ -11,6 +11,7 @@ import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
 import { pretty } from "./failure.ts"
 import {
+  again,
   type Counts,
   duplicateSettlement,
   expiredSettlement,
@@ -202,13 +203,10 @@ export const make = Effect.fnUntraced(function*<R>(
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
       if (Exit.isFailure(exit)) {
-        enqueue(
-          held,
-          Cause.hasInterruptsOnly(exit.cause)
-            // At the end of the subscription that is how handlers end.
-            ? release(held.delivery, closing ? undefined : "interrupted")
-            : broken(exit.cause, held)
-        )
+        const isInterrupted = Cause.hasInterruptsOnly(exit.cause)
+        // At the end of the consumer somebody else is to have it at once; a handler that interrupts itself is paced.
+        if (isInterrupted) enqueue(held, closing ? release(held.delivery) : again(held.delivery, 0, "interrupted"))
+        else enqueue(held, broken(exit.cause, held))
       } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }

@@ -1,8 +1,11 @@
 /**
- * Times and spans that users give, as the backend wants them, or what is wrong with them.
+ * Times and spans that users give for a publish, as the backend wants them, or what is wrong with them.
  */
-import { DateTime, Duration } from "effect"
+import type { Duration } from "effect"
+import { DateTime } from "effect"
 import type { Due } from "../ScheduledStore.ts"
+import { millisOf, time } from "./given.ts"
+import { calm, shown } from "./shown.ts"
 
 /** The last millisecond of the year 9999. */
 export const lastMillis = 253_402_300_799_999
@@ -20,38 +23,26 @@ export interface When {
   readonly at?: DateTime.DateTime.Input | undefined
 }
 
-/** The milliseconds of a span, NaN when it is none. (`Duration` reads NaN as 0.) */
-export const millisOf = (span: Duration.Input): number => {
-  if (typeof span === "number") return span
-  const duration = Duration.fromInput(span)
-  return duration._tag === "Some" ? Duration.toMillis(duration.value) : Number.NaN
-}
-
-/** What was given, in a message. */
-export const shown = (value: unknown): string => {
-  if (typeof value === "object") return JSON.stringify(value)
-  return typeof value === "function" ? "a function" : String(value as string | number | bigint | symbol | undefined)
-}
-
 /** `nowMillis` only bounds a delay; what is due is decided by the backend's clock. */
 export const dueOf = ({ at, delay }: When, nowMillis: number): Due | string | undefined => {
   if (delay !== undefined && at !== undefined) return "give either a delay or a time (at), not both"
   if (delay !== undefined) {
     const millis = millisOf(delay)
+    calm(delay)
     if (!(millis >= 0)) return `the delay must be a duration of 0 or more, it is ${shown(delay)}`
     if (nowMillis + millis > lastMillis) return `the delay ${shown(delay)} ends after the year 9999`
     return millis === 0 ? undefined : { delayMillis: Math.ceil(millis) }
   }
   if (at === undefined) return undefined
-  const time = DateTime.make(at)
-  if (time._tag === "None") return "at is not a time: give a DateTime, a Date, epoch milliseconds or an ISO 8601 text"
-  const millis = DateTime.toEpochMillis(time.value)
-  return millis > lastMillis ? "at is after the year 9999" : { atMillis: millis }
+  const found = time("at", at)
+  if (found._tag === "Failure") return found.failure.message
+  return found.success > lastMillis ? "at is after the year 9999" : { atMillis: found.success }
 }
 
 /** A time to live. */
 export const expiryOf = (span: Duration.Input, nowMillis: number): number | string => {
   const millis = millisOf(span)
+  calm(span)
   return millis > 0 && nowMillis + millis <= lastMillis
     ? Math.ceil(millis)
     : `expiresIn must be a duration above 0 that ends before the year 10000, it is ${shown(span)}`

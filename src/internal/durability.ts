@@ -26,7 +26,7 @@ export const durabilityOf = (options: Options): Result.Result<Durability, Given.
     }
     const { fsync = false, replicas, timeout } = options
     if (typeof fsync !== "boolean") {
-      return yield* Result.fail({ option: "fsync", message: "durability.fsync must be true or false" })
+      return yield* Given.refuse("durability.fsync", "true or false", fsync)
     }
     return {
       replicas: yield* Given.count("durability.replicas", replicas, {

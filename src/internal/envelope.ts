@@ -21,18 +21,25 @@ export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<nu
     { usual: largestBytes, least: 1, most: largestBytes }
   )
 
+/** The problem with the options of a publish, if they are none or have a name that is none of theirs. */
+export const optionsProblem = (options: object | undefined, names: ReadonlySet<string>): string | undefined => {
+  const found = Given.known("the options", options ?? undefined, names)
+  return found._tag === "Failure" ? found.failure.message : undefined
+}
+
 /** The problem with the headers, if there is one. */
 export const headersProblem = (headers: Strings | undefined): string | undefined => {
   if (headers === undefined) return undefined
-  if (typeof headers !== "object" || headers === null || Array.isArray(headers)) {
-    return "headers must be a record of strings"
-  }
+  if (Given.record("headers", headers)._tag === "Failure") return "headers must be a record of strings"
   const entries = Object.entries(headers)
   if (entries.length > mostHeaders) {
     return `a message has at most ${mostHeaders} headers, this one has ${entries.length}`
   }
   for (const [name, value] of entries) {
-    if (typeof value !== "string") return `the header ${JSON.stringify(name.slice(0, 80))} must be a string`
+    if (typeof value !== "string") {
+      const header = `the header ${JSON.stringify(name.slice(0, 80))}`
+      return Given.refuse(header, "a string", value).failure.message
+    }
   }
   return undefined
 }

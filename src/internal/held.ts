@@ -1,6 +1,5 @@
 /** Deliveries in the hands of a consumer, and how they end. */
-import type { Cause, Fiber } from "effect"
-import { Duration, type Latch } from "effect"
+import type { Cause, Fiber, Latch } from "effect"
 import type { Commit, CommitRefused, Delivery, Failure, Member } from "../Broker.ts"
 import type { Pulse } from "./agents/pulse.ts"
 
@@ -30,6 +29,7 @@ export const expiredSettlement: Final = { _tag: "Drop" }
 export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 
+/** Given back by the consumer itself, which ends or pauses: at once. */
 export const release = (
   delivery: Delivery,
   because?: Because
@@ -41,20 +41,32 @@ export const release = (
   because
 })
 
+/**
+ * At least so long a message waits that is to come again at once because its handler says so: the first time not at all, then 10 ms, and
+ * twice as long with each hand-out, up to a second. So nothing that always asks for it can make a busy loop.
+ */
+export const paceMillis = (handOuts: number): number =>
+  handOuts < 2 ? 0 : Math.min(1_000, 10 * 2 ** Math.min(handOuts - 2, 7))
+
+/** Again, because a handler or a policy says so: after a delay, or at once, which is paced. */
+export const again = (
+  delivery: Delivery,
+  delayMillis: number,
+  because?: Because,
+  attempt = delivery.attempt
+): Extract<Final, { readonly _tag: "Requeue" }> => ({
+  _tag: "Requeue",
+  delayMillis: delayMillis > 0 ? delayMillis : paceMillis(delivery.deliveryCount),
+  attempt,
+  isRetry: attempt > delivery.attempt,
+  because
+})
+
 /** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
 export const later = (delivery: Delivery, leaseMillis: number): Final => ({
   ...release(delivery, "busy"),
   delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
 })
-
-/** The longest a message may wait for its next attempt: ten years. */
-const longestDelayMillis = 315_576_000_000
-
-/** A delay as the backend wants it, whatever a policy answers. */
-export const delayMillisOf = (delay: Duration.Input): number => {
-  const millis = Duration.toMillis(delay)
-  return millis > 0 ? Math.min(millis, longestDelayMillis) : 0
-}
 
 /** What became of a settlement: `lost` when another member had the delivery by then. */
 export type Settled = "done" | "lost"

@@ -3,8 +3,9 @@
  */
 import type { Duration } from "effect"
 import type { Delivery, NewMessage, Window } from "../Broker.ts"
-import { millisOf, shown, type When } from "./due.ts"
-import { textProblem } from "./given.ts"
+import type { When } from "./due.ts"
+import * as Given from "./given.ts"
+import { calm, shown } from "./shown.ts"
 
 /** How long an id given to a publish is remembered, unless the publish says otherwise. */
 const usualMillis = 3_600_000
@@ -31,12 +32,22 @@ export interface Options extends When {
 export type Identity = Pick<NewMessage, "id" | "window" | "replace"> & { readonly delayMillis?: number }
 
 const keyProblem = (what: string, key: unknown, most: number): string | undefined => {
-  const problem = textProblem(key, most)
+  const problem = Given.textProblem(key, most)
   return problem === undefined ? undefined : `${what} ${problem}`
 }
 
+/** `throttle: "key"`, or a Promise of it, is no object with a key and a window. */
+const shapeProblem = (options: Options): string | undefined => {
+  for (const name of ["deduplicate", "throttle", "debounce"] as const) {
+    const found = options[name] === undefined ? undefined : Given.record(name, options[name])
+    if (found?._tag === "Failure") return found.failure.message
+  }
+  return undefined
+}
+
 const spanProblem = (what: string, span: Duration.Input, mostMillis: number): string | undefined => {
-  const millis = millisOf(span)
+  const millis = Given.millisOf(span)
+  calm(span)
   return millis >= 1 && millis <= mostMillis
     ? undefined
     : `${what} must be a duration from 1 ms to ${mostMillis} ms, it is ${
@@ -44,20 +55,34 @@ const spanProblem = (what: string, span: Duration.Input, mostMillis: number): st
     } (the option maxWindow is the limit)`
 }
 
-/** Without any of these options a message has an id of its own and no window: nothing is looked up for it. */
+/**
+ * Without any of these options a message has an id of its own and no window: nothing is looked up for it. `keyOf` is what the channel
+ * makes ids of payloads with, if it does.
+ */
 export const identify = (
   options: Options,
-  given: string | undefined,
+  keyOf: (() => unknown) | undefined,
   nextId: () => string,
   mostMillis: number
 ): Identity | string => {
   const { deduplicate, debounce, throttle } = options
-  const id = options.id ?? given
-  if (id === undefined && deduplicate === undefined && debounce === undefined && throttle === undefined) {
+  if (
+    options.id === undefined && keyOf === undefined && deduplicate === undefined && debounce === undefined &&
+    throttle === undefined
+  ) {
     return { id: nextId(), window: undefined }
   }
-  const problem = id === undefined ? undefined : keyProblem("the id", id, 512)
-  if (problem !== undefined) return problem
+  const shape = shapeProblem(options)
+  if (shape !== undefined) return shape
+  let { id } = options
+  if (id !== undefined) {
+    const problem = keyProblem("the id", id, 512)
+    if (problem !== undefined) return problem
+  } else if (keyOf !== undefined && debounce === undefined) {
+    const made = Given.made("the idempotencyKey", keyOf, (key) => Given.name("the idempotencyKey", key, 512))
+    if (made._tag === "Failure") return made.failure.message
+    id = made.success
+  }
   if (options.id?.startsWith(debounced) === true) {
     return `ids that begin with "${debounced}" are made by the option debounce`
   }
@@ -68,7 +93,10 @@ export const identify = (
     const wrong = keyProblem("throttle.key", throttle.key, 512) ??
       spanProblem("throttle.window", throttle.window, mostMillis)
     if (wrong !== undefined) return wrong
-    return { id: id ?? nextId(), window: { key: `t${throttle.key}`, millis: Math.ceil(millisOf(throttle.window)) } }
+    return {
+      id: id ?? nextId(),
+      window: { key: `t${throttle.key}`, millis: Math.ceil(Given.millisOf(throttle.window)) }
+    }
   }
   if (debounce !== undefined) {
     if (options.id !== undefined || options.delay !== undefined || options.at !== undefined) {
@@ -81,14 +109,14 @@ export const identify = (
       id: `${debounced}${debounce.key}`,
       window: undefined,
       replace: true,
-      delayMillis: Math.ceil(millisOf(debounce.delay))
+      delayMillis: Math.ceil(Given.millisOf(debounce.delay))
     }
   }
   if (deduplicate !== undefined) {
     if (id === undefined) return "deduplicate needs an id, or a channel with an idempotencyKey"
     const wrong = spanProblem("deduplicate.window", deduplicate.window, mostMillis)
     if (wrong !== undefined) return wrong
-    return { id, window: windowOf(id, Math.ceil(millisOf(deduplicate.window))) }
+    return { id, window: windowOf(id, Math.ceil(Given.millisOf(deduplicate.window))) }
   }
   return { id: id!, window: windowOf(id!) }
 }

@@ -1,10 +1,10 @@
 /**
  * What becomes of a delivery whose handler failed: again after a delay, or a dead letter.
  */
-import { Cause, Effect } from "effect"
+import { Cause, Duration, Effect } from "effect"
 import type { Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
-import { type Because, delayMillisOf, type Final, release } from "./held.ts"
+import { again, type Final } from "./held.ts"
 import { failureOf, pretty } from "./failure.ts"
 import * as Reports from "./reports.ts"
 
@@ -29,11 +29,6 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
     Effect.logError(`rotif: the retry policy of ${name} failed (${round} so far)`, pretty(cause))
   )
 
-  const delayed = (delivery: Delivery, delayMillis: number, because: Because): Final => ({
-    ...release(delivery, because),
-    delayMillis
-  })
-
   /** What the policy says; a defect, a timeout or an error that it does not know is left to the default policy. */
   const ask = (message: M, attempt: number, cause: Cause.Cause<unknown>): Effect.Effect<Retry.Verdict | undefined> => {
     const error = Cause.findErrorOption(cause)
@@ -49,7 +44,7 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
 
   return (message: M, delivery: Delivery, cause: Cause.Cause<unknown>, onFailed: () => void): Effect.Effect<Final> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
-    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(delayed(delivery, retryMillis, "interrupted"))
+    if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(again(delivery, retryMillis, "interrupted"))
     const { attempt } = delivery
     return Effect.map(
       // A policy that dies must not take the message with it.
@@ -60,18 +55,12 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
       (verdict = Retry.nack(retryMillis)): Final => {
         onFailed()
         if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
-        if (verdict._tag === "Release") return delayed(delivery, 0, "released")
+        if (verdict._tag === "Release") return again(delivery, 0, "released")
         const unlimited = !isLimited && verdict._tag === "Retry" && verdict.isScheduled === true
         if (verdict._tag === "Exhausted" || (attempt > maxRetries && !unlimited)) {
           return { _tag: "Bury", failure: failureOf("exhausted", cause) }
         }
-        return {
-          _tag: "Requeue",
-          delayMillis: delayMillisOf(verdict.delay),
-          attempt: attempt + 1,
-          isRetry: true,
-          because: cause
-        }
+        return again(delivery, Duration.toMillis(verdict.delay), cause, attempt + 1)
       }
     )
   }

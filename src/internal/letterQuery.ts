@@ -1,11 +1,13 @@
 /** Looking through the dead letters of all shards as if they lay in one place, in the order of their death. */
-import { DateTime, Effect } from "effect"
+import type { DateTime } from "effect"
+import { Effect, Result } from "effect"
 import type { Broker, BrokerError, Failure } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import type { Filter } from "../DeadLetter.ts"
 import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../LetterStore.ts"
-import { compile } from "./pattern.ts"
+import * as Given from "./given.ts"
+import { compile, globProblem } from "./pattern.ts"
 
 /** A letter and where it lies. */
 export interface Found {
@@ -69,16 +71,15 @@ export interface Subject extends Pick<Letter, "group" | "channel"> {
   readonly malformed: string | undefined
 }
 
+const read = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
+  Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
+
 const time = (
   option: string,
   value: DateTime.DateTime.Input | undefined
 ): Effect.Effect<number | undefined, InvalidDeadLetterOption> => {
   if (value === undefined) return Effect.undefined
-  const parsed = DateTime.make(value)
-  const millis = parsed._tag === "Some" ? DateTime.toEpochMillis(parsed.value) : Number.NaN
-  return Number.isFinite(millis)
-    ? Effect.succeed(Math.max(0, Math.ceil(millis)))
-    : Effect.fail(new InvalidDeadLetterOption({ option, message: `${option} must be a time` }))
+  return Effect.map(read(Given.time(option, value)), (millis) => Math.max(0, Math.ceil(millis)))
 }
 
 const channelMatcher = (channel: Filter["channel"]): (name: string) => boolean => {
@@ -103,15 +104,40 @@ export const shardsOf = (broker: Broker["Service"], channel: Filter["channel"]):
 
 const parts: ReadonlySet<string> = new Set<keyof Filter>(["channel", "group", "errorTag", "reason", "from", "to"])
 
+const reasonNames: ReadonlySet<unknown> = new Set<Failure["reason"]>([
+  "exhausted",
+  "term",
+  "decode",
+  "crashed",
+  "expired"
+])
+
+/** The problem with a part of a filter: it would match nothing, or what it was not meant for. */
+const partProblem = ({ channel, errorTag, group, reason }: Filter): Result.Result<unknown, Given.Problem> => {
+  if (typeof channel === "string") {
+    const problem = globProblem(channel)
+    if (problem !== undefined) return Result.fail({ option: "channel", message: `the channel of a filter: ${problem}` })
+  } else if (channel !== undefined && !Channel.isSource(channel)) {
+    return Given.refuse("channel", "the name of a channel, a pattern, or what can be subscribed to", channel)
+  }
+  for (const [name, value] of [["group", group], ["errorTag", errorTag]] as const) {
+    if (value !== undefined && typeof value !== "string") return Given.refuse(name, "a string", value)
+  }
+  const reasons: unknown = reason === undefined ? [] : typeof reason === "string" ? [reason] : reason
+  return Array.isArray(reasons) && reasons.every((one) => reasonNames.has(one))
+    ? Result.succeed(undefined)
+    : Given.refuse("reason", `one of ${[...reasonNames].join(", ")}, or a list of them`, reason)
+}
+
 /** The problem with a filter. A part with a wrong name would be left out of account: then it would match what it was not meant for. */
 export const filterProblem = (filter: unknown): string | undefined => {
   if (typeof filter !== "object" || filter === null || Array.isArray(filter)) {
     return "the filter must be an object; {} means all dead letters"
   }
-  const unknown = Object.keys(filter).find((name) => !parts.has(name))
+  const unknown = Object.entries(filter).find(([name, value]) => !parts.has(name) && value !== undefined)
   return unknown === undefined
     ? undefined
-    : `a filter has no ${JSON.stringify(unknown)}: it has ${[...parts].join(", ")}`
+    : `a filter has no ${JSON.stringify(unknown[0])}: it has ${[...parts].join(", ")}`
 }
 
 /** Reads a filter; without one it matches all. */
@@ -121,6 +147,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Query, InvalidDeadLetterOption> {
   const problem = filter === undefined ? undefined : filterProblem(filter)
   if (problem !== undefined) return yield* new InvalidDeadLetterOption({ option: "filter", message: problem })
+  yield* read(partProblem(filter ?? {}))
   const { channel, errorTag, group, reason } = filter ?? {}
   const from = yield* time("from", filter?.from)
   const to = yield* time("to", filter?.to)

@@ -1,16 +1,18 @@
 /** Hands offered letters to the handler of a subscription to dead letters, and decides what becomes of them afterwards. */
 import type { Scope } from "effect"
-import { Cause, Effect } from "effect"
+import { Cause, Duration, Effect } from "effect"
 import * as Channel from "../Channel.ts"
 import type { Offered } from "../DeadLetter.ts"
 import { fromLetter } from "../DeadLetter.ts"
 import type { LetterStore } from "../LetterStore.ts"
 import * as Retry from "../Retry.ts"
-import { delayMillisOf } from "./held.ts"
+import * as Given from "./given.ts"
+import { paceMillis } from "./held.ts"
 import type { Query } from "./letterQuery.ts"
 import * as Reader from "./letterReader.ts"
 import { pretty } from "./failure.ts"
 import * as Reports from "./reports.ts"
+import { givenDelay } from "../Message.ts"
 
 export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
   readonly query: Query
@@ -23,19 +25,29 @@ export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shard
 /** The default pause before a letter is offered again whose handler failed. */
 const defaultRetry = Retry.exponential("1 second", { max: "5 minutes" })
 
-const offeredOf = (store: LetterStore, desk: Reader.Desk): Offered => ({
+/** When a letter is offered again: "at once" is paced, so that it cannot make a busy loop. */
+const againIn = (millis: number, offerCount: number): Reader.Outcome => ({
+  outcome: "again",
+  millis: millis > 0 ? millis : paceMillis(offerCount)
+})
+
+/** A release takes the offer back, so that no count of offers could pace it. */
+const released: Reader.Outcome = { outcome: "release", millis: Given.safeDelayMillis }
+
+const offeredOf = (store: LetterStore, desk: Reader.Desk, name: string): Offered => ({
   ...fromLetter(desk.shard, desk.offer.letter),
   offerCount: desk.offer.offerCount,
   ack: desk.conclude({ outcome: "remove" }),
   keep: desk.conclude({ outcome: "keep" }),
   nack: (options) =>
-    desk.conclude({
-      outcome: "again",
-      millis: options?.delay === undefined ? 0 : delayMillisOf(options.delay)
-    }),
-  requeue: Effect.flatMap(
-    store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }]),
-    (moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0)
+    Effect.flatMap(
+      givenDelay(options, `of dead letter ${desk.offer.letter.letterId} by "${name}"`),
+      (millis) => desk.conclude(againIn(millis, desk.offer.offerCount))
+    ),
+  // A message that always dies and is always sent back is paced, too; the letter is leased meanwhile.
+  requeue: Effect.sleep(paceMillis(desk.offer.letter.history.length + 1)).pipe(
+    Effect.andThen(store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }])),
+    Effect.flatMap((moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0))
   ),
   settled: desk.settled
 })
@@ -64,8 +76,10 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
     Retry.decide(policy, { attempt: letter.offerCount, error: Cause.squash(cause), message: letter }).pipe(
       Effect.map((verdict): Reader.Outcome =>
         verdict?._tag === "Retry"
-          ? { outcome: "again", millis: delayMillisOf(verdict.delay) }
-          : { outcome: verdict?._tag === "Release" ? "release" : "keep" }
+          ? againIn(Duration.toMillis(verdict.delay), letter.offerCount)
+          : verdict?._tag === "Release"
+          ? released
+          : { outcome: "keep" }
       ),
       Effect.tap(() => tell(letter, "failed on", cause)),
       // A policy that dies must not make a busy loop of it.
@@ -83,17 +97,20 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
     handle: (desk) => {
       const { letter } = desk.offer
       if (!query.matches(letter)) return Effect.succeed<Reader.Outcome>({ outcome: "keep" })
-      const offered = offeredOf(store, desk)
+      const offered = offeredOf(store, desk, name)
       const decode = decoderFor?.(letter.channel) as
         | ((text: string) => Effect.Effect<unknown, Channel.InvalidPayload, R>)
         | undefined
       const handled = decode === undefined
-        ? Effect.suspend(() => handler(offered))
-        : Effect.flatMap(Effect.result(decode(letter.payload)), (payload) => handler({ ...offered, payload }))
+        ? Given.effect(`the handler of "${name}"`, () => handler(offered))
+        : Effect.flatMap(
+          Effect.result(decode(letter.payload)),
+          (payload) => Given.effect(`the handler of "${name}"`, () => handler({ ...offered, payload }))
+        )
       return Effect.matchCauseEffect(handled, {
         onFailure: (cause) =>
           Cause.hasInterruptsOnly(cause)
-            ? Effect.as(tell(offered, "was interrupted on"), { outcome: "release" } satisfies Reader.Outcome)
+            ? Effect.as(tell(offered, "was interrupted on"), released)
             : again(offered, cause),
         onSuccess: () => Effect.succeed<Reader.Outcome>({ outcome: "keep" })
       })

@@ -26,6 +26,20 @@ export const reading = (pattern: string): (name: string) => boolean => {
   // One that begins with the name itself has named it.
   return !pattern.includes("*") || isArchive(pattern) ? matches : (name) => !isArchive(name) && matches(name)
 }
+/** What other libraries (minimatch, and with it the predecessor) understand, and here stands for itself: it would match nothing. */
+const globs: ReadonlyArray<readonly [RegExp, string]> = [
+  [
+    /\{[^{}]*(,|\.\.)[^{}]*\}/,
+    "\"{…}\" is no choice here: take a subscription for each, or \"*\" for the whole segment"
+  ],
+  [/\?/, "\"?\" is no wildcard here: write \"*\", which is one whole segment"],
+  [/\[[^\]]*\]/, "\"[…]\" is no choice of characters here: write \"*\", which is one whole segment"],
+  [/^!/, "\"!\" excludes nothing here: subscribe to what is wanted, or leave the rest out in the handler"],
+  [/[@+*?!]\(.*\)/, "\"(…)\" is no choice here: take a subscription for each, or \"*\" for the whole segment"]
+]
+
+/** What is wrong with a pattern that means something elsewhere and nothing here. */
+export const globProblem = (pattern: string): string | undefined => globs.find(([glob]) => glob.test(pattern))?.[1]
 
 /** The patterns a group with this selector is registered for; a name is a pattern too. */
 export const patternsOf = (selector: Selector): ReadonlyArray<string> =>

@@ -10,6 +10,7 @@ import type { LogLevel, Scope } from "effect"
 import { Cause, Clock, Effect, Exit, Fiber, Metric, References } from "effect"
 import type { Delivery } from "../Broker.ts"
 import { Attribute, MetricName, system } from "../Telemetry.ts"
+import * as Given from "./given.ts"
 import { failureOf, pretty } from "./failure.ts"
 import type { Because, Final } from "./held.ts"
 
@@ -245,7 +246,7 @@ export const make = Effect.fnUntraced(function*(
       }`
     }
     if (typeof sink === "function") {
-      runFork(Effect.catchCause(Effect.suspend(() => sink(report)), (cause) => {
+      runFork(Effect.catchCause(Given.effect("the function for reports", () => sink(report)), (cause) => {
         const round = rounds.next("sink")
         return isTold(round)
           ? Effect.logError(`rotif: the function for reports of group "${group}" failed ${round} times`, pretty(cause))

@@ -2,7 +2,9 @@ import { Duration, Effect, type Exit } from "effect"
 import { CircuitBreaker, type CircuitBreakerError, type Outcome } from "effect/persistence/CircuitBreaker"
 import { sides } from "../internal/chain.ts"
 import type { Process, Publish } from "../Middleware.ts"
-import type { Limited } from "./rateLimit.ts"
+import * as Given from "../internal/given.ts"
+import { checked } from "./invalidMiddleware.ts"
+import { type Limited, limitKey } from "./rateLimit.ts"
 
 /**
  * @category models
@@ -21,6 +23,13 @@ export interface CircuitBreakerOptions {
   /** How often a waiting message asks whether the one that tries has succeeded. Default 1 second. */
   readonly probeInterval?: Duration.Input | undefined
 }
+
+const names: ReadonlySet<string> = new Set<keyof CircuitBreakerOptions>([
+  "key",
+  "classify",
+  "whenOpen",
+  "probeInterval"
+])
 
 const keyOf = (limited: Limited): string =>
   limited.operation === "publish"
@@ -42,13 +51,16 @@ const keyOf = (limited: Limited): string =>
 export const circuitBreaker = (
   options?: CircuitBreakerOptions
 ): Publish<CircuitBreakerError, CircuitBreaker> & Process<CircuitBreakerError, CircuitBreaker> => {
-  const key = options?.key ?? keyOf
-  const classify = options?.classify
-  const waits = options?.whenOpen !== "fail"
-  const probeInterval = Duration.fromInputUnsafe(options?.probeInterval ?? "1 second")
+  checked(Given.known("options", options, names))
+  const key = limitKey(checked(Given.func("key", options?.key)) ?? keyOf)
+  const classify = checked(Given.func("classify", options?.classify))
+  const waits = checked(Given.choice("whenOpen", options?.whenOpen, ["wait", "fail"])) === "wait"
+  const probeInterval = Duration.millis(
+    checked(Given.span("probeInterval", options?.probeInterval, { usual: 1_000, least: 1 }))
+  )
 
   const execute = <A, E, R>(effect: Effect.Effect<A, E, R>, limited: Limited) =>
-    CircuitBreaker.use((breaker) => breaker.execute(effect, { key: key(limited), classify }))
+    CircuitBreaker.use((breaker) => Effect.suspend(() => breaker.execute(effect, { key: key(limited), classify })))
 
   return sides<CircuitBreakerError, CircuitBreaker, CircuitBreakerError, CircuitBreaker>({
     publish: (next) => (request) => execute(next(request), { operation: "publish", channel: request.channel.name }),

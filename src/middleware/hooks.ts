@@ -4,6 +4,9 @@ import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware
 import type { Receipt } from "../Publisher.ts"
 import { pretty } from "../internal/failure.ts"
 import * as Reports from "../internal/reports.ts"
+import * as Given from "../internal/given.ts"
+import { calm, isPromise } from "../internal/shown.ts"
+import { checked, InvalidMiddleware } from "./invalidMiddleware.ts"
 
 /**
  * What failed, for `onError`.
@@ -50,10 +53,27 @@ export interface Hooks<
   readonly onError?: ((failure: HookFailure) => OnError) | undefined
 }
 
-const run = <X extends Hooked>(hook: () => X): Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>> =>
+const names: ReadonlySet<string> = new Set<keyof Hooks>([
+  "beforePublish",
+  "afterPublish",
+  "beforeProcess",
+  "afterProcess",
+  "onError"
+])
+
+const run = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>> =>
   Effect.suspend(() => {
     const effect: Hooked = hook()
-    return Effect.isEffect(effect) ? effect : Effect.void
+    if (Effect.isEffect(effect)) return effect
+    if (!isPromise(effect)) return Effect.void
+    calm(effect)
+    // It would neither be waited for nor fail anything.
+    return Effect.fail(
+      new InvalidMiddleware({
+        option: name,
+        message: `the hook ${name} must return an Effect or nothing, it returned a Promise`
+      })
+    )
   }) as Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>>
 
 /** Runs what must not change the outcome: its failure is told, at rounds 1, 2, 4, 8, …; only interruption passes. */
@@ -65,7 +85,7 @@ const makeReport = (name: string) => {
     )
   )
   return <X extends Hooked>(hook: () => X): Effect.Effect<void, never, ServicesOf<X>> =>
-    Effect.matchCauseEffect(run(hook), {
+    Effect.matchCauseEffect(run(name, hook), {
       onSuccess: () => Effect.sync(failures.succeeded),
       onFailure: (cause) => Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failures.failed(cause)
     })
@@ -116,6 +136,9 @@ export const hooks = <
     ServicesOf<BeforeProcess> | ServicesOf<AfterProcess> | ServicesOf<OnError>
   > =>
 {
+  for (const [name, hook] of Object.entries(checked(Given.known("hooks", hooks, names)))) {
+    checked(Given.func(name, hook))
+  }
   const { afterProcess, afterPublish, beforeProcess, beforePublish, onError } = hooks
   const reportError = makeReport("onError")
   const reportPublish = makeReport("afterPublish")
@@ -134,7 +157,7 @@ export const hooks = <
       const hooked = (request: PublishRequest) => {
         const published = (beforePublish === undefined
           ? next(request)
-          : Effect.andThen(inHook(run(() => beforePublish(request))), next(request))).pipe(
+          : Effect.andThen(inHook(run("beforePublish", () => beforePublish(request))), next(request))).pipe(
             Effect.tapCause((cause) => inHook(failed({ operation: "publish", request, cause })))
           )
         return afterPublish === undefined
@@ -146,7 +169,7 @@ export const hooks = <
     process: (next) => (message) => {
       const processed = (beforeProcess === undefined
         ? next(message)
-        : Effect.andThen(run(() => beforeProcess(message)), next(message))).pipe(
+        : Effect.andThen(run("beforeProcess", () => beforeProcess(message)), next(message))).pipe(
           Effect.tapCause((cause) => failed({ operation: "process", message, cause }))
         )
       return afterProcess === undefined

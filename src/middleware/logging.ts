@@ -1,7 +1,9 @@
 import type { LogLevel } from "effect"
 import { Cause, Effect } from "effect"
 import { sides } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process, Publish } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 import { Attribute } from "../Telemetry.ts"
 
 /**
@@ -15,6 +17,9 @@ export interface LoggingOptions {
   readonly failure?: LogLevel.Severity | undefined
 }
 
+const names: ReadonlySet<string> = new Set<keyof LoggingOptions>(["success", "failure"])
+const levels = ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"] as const
+
 /**
  * Logs each publish and each attempt, and annotates every line that is logged within with the channel, the group, the message id and
  * the attempt. Payloads and headers are not logged.
@@ -23,8 +28,11 @@ export interface LoggingOptions {
  * @since 0.1.0
  */
 export const logging = (options?: LoggingOptions): Publish & Process => {
-  const success = Effect.logWithLevel(options?.success ?? "Debug")
-  const failure = Effect.logWithLevel(options?.failure ?? "Warn")
+  checked(Given.known("options", options, names))
+  const level = (name: keyof LoggingOptions, usual: LogLevel.Severity) =>
+    Effect.logWithLevel(checked(Given.choice(name, options?.[name] ?? usual, levels)))
+  const success = level("success", "Debug")
+  const failure = level("failure", "Warn")
   const failed = (what: string) => (cause: Cause.Cause<unknown>) =>
     Cause.hasInterruptsOnly(cause) ? success(`${what} was interrupted`) : failure(`${what} failed`, cause)
   return sides<never, never, never, never>({

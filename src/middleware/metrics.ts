@@ -1,7 +1,9 @@
 import type { Context, Fiber } from "effect"
 import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
 import { Around, sides } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process, Publish, PublishRequest } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
 
@@ -13,6 +15,8 @@ export interface MetricsOptions {
   /** The upper bounds of the histograms' buckets, in seconds. Default: those of OpenTelemetry, 5 ms to 10 s. */
   readonly boundaries?: ReadonlyArray<number> | undefined
 }
+
+const names: ReadonlySet<string> = new Set<keyof MetricsOptions>(["boundaries"])
 
 const standard = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 
@@ -71,7 +75,11 @@ const clockOf = (fiber: Fiber.Fiber<unknown, unknown>): Clock.Clock => fiber.get
  * @since 0.1.0
  */
 export const metrics = (options?: MetricsOptions): Publish & Process => {
+  checked(Given.known("options", options, names))
   const boundaries = options?.boundaries ?? standard
+  if (!Array.isArray(boundaries) || !boundaries.every((bound, i) => bound > (boundaries[i - 1] ?? 0))) {
+    checked(Given.refuse("boundaries", "a list of numbers above 0 that ascend", boundaries))
+  }
   const histogram = (name: string, description: string) =>
     Metric.histogram(name, { description, boundaries, attributes: { unit: "s" } })
   const sent = Metric.counter(MetricName.Sent, { description: "Messages published", incremental: true })

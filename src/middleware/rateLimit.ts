@@ -1,7 +1,9 @@
 import { Duration, Effect } from "effect"
 import { RateLimiter, type RateLimiterError } from "effect/persistence/RateLimiter"
 import { sides } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process, Publish } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * What is limited: a publish to a channel, or the handling of its messages by a group.
@@ -29,6 +31,22 @@ export interface RateLimitOptions {
   readonly key?: ((limited: Limited) => string) | undefined
 }
 
+const names: ReadonlySet<string> = new Set<keyof RateLimitOptions>([
+  "limit",
+  "window",
+  "algorithm",
+  "onExceeded",
+  "key"
+])
+
+/**
+ * A key that is none would make all share one limit.
+ *
+ * @internal
+ */
+export const limitKey = (key: (limited: Limited) => string) => (limited: Limited): string =>
+  checked(Given.key("what the function key gives", key(limited), 1024))
+
 const keyOf = (limited: Limited): string =>
   limited.operation === "publish"
     ? `rotif:publish:${limited.channel}`
@@ -48,17 +66,16 @@ const keyOf = (limited: Limited): string =>
 export const rateLimit = (
   options: RateLimitOptions
 ): Publish<RateLimiterError, RateLimiter> & Process<RateLimiterError, RateLimiter> => {
-  const key = options.key ?? keyOf
+  checked(Given.record("options", checked(Given.known("options", options, names))))
+  const limit = checked(Given.count("limit", options.limit ?? Number.NaN, { usual: 1, least: 1, most: 1_000_000_000 }))
+  const window = Duration.millis(checked(Given.span("window", options.window ?? Number.NaN, { usual: 0, least: 1 })))
+  const algorithm = checked(Given.choice("algorithm", options.algorithm, ["token-bucket", "fixed-window"]))
+  const onExceeded = checked(Given.choice("onExceeded", options.onExceeded, ["delay", "fail"]))
+  const key = limitKey(checked(Given.func("key", options.key)) ?? keyOf)
   const pass = (limited: Limited) =>
     RateLimiter.use((limiter) =>
       Effect.flatMap(
-        limiter.consume({
-          algorithm: options.algorithm ?? "token-bucket",
-          onExceeded: options.onExceeded ?? "delay",
-          window: options.window,
-          limit: options.limit,
-          key: key(limited)
-        }),
+        Effect.suspend(() => limiter.consume({ algorithm, onExceeded, window, limit, key: key(limited) })),
         ({ delay }) => Duration.isZero(delay) ? Effect.void : Effect.sleep(delay)
       )
     )

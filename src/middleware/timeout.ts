@@ -1,6 +1,8 @@
 import { Cause, Duration, Effect } from "effect"
 import { processSide } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * Interrupts the handling of a message that takes longer, and fails with a `TimeoutError`, which the retry policy decides about. What is
@@ -13,7 +15,7 @@ import type { Process } from "../Middleware.ts"
  * @since 0.1.0
  */
 export const timeout = (duration: Duration.Input): Process<Cause.TimeoutError> => {
-  const span = Duration.fromInputUnsafe(duration)
+  const span = Duration.millis(checked(Given.span("duration", duration ?? Number.NaN, { usual: 0, least: 1 })))
   return processSide<Cause.TimeoutError, never>((next) => (message) =>
     Effect.timeoutOrElse(next(message), {
       duration: span,

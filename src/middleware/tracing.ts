@@ -1,7 +1,9 @@
 import type { Fiber } from "effect"
 import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
 import { Around, type Entered, sides } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
 
@@ -16,6 +18,8 @@ export interface TracingOptions {
    */
   readonly relation?: "link" | "parent" | undefined
 }
+
+const names: ReadonlySet<string> = new Set<keyof TracingOptions>(["relation"])
 
 /** Effect's own tracer exports nothing; a span that nobody sees is not made. */
 const isOff = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
@@ -87,7 +91,8 @@ const within = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>, note
  * @since 0.1.0
  */
 export const tracing = (options?: TracingOptions): Publish & Process => {
-  const isChild = options?.relation === "parent"
+  checked(Given.known("options", options, names))
+  const isChild = checked(Given.choice("relation", options?.relation, ["link", "parent"])) === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
   /** The span of a publish to be, and the request that carries it. */

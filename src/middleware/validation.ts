@@ -1,7 +1,9 @@
 import { Data, Effect } from "effect"
-import type * as Channel from "../Channel.ts"
+import * as Channel from "../Channel.ts"
 import { sides } from "../internal/chain.ts"
+import * as Given from "../internal/given.ts"
 import type { Process, Publish } from "../Middleware.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * A payload does not satisfy a predicate of `Middleware.validation`. The message never has the payload.
@@ -37,12 +39,18 @@ export const validation = <C extends Channel.Any>(
   channel: C,
   predicate: (payload: Channel.PayloadOf<C>) => boolean | string
 ): Publish<ValidationError> & Process<ValidationError> => {
+  if (!Channel.isSource(channel)) checked(Given.refuse("channel", "made by Channel.make", channel))
+  checked(Given.required("predicate", predicate))
   const check = (name: string, operation: ValidationError["operation"], payload: unknown) =>
     Effect.suspend((): Effect.Effect<void, ValidationError> => {
       if (name !== channel.name) return Effect.void
-      const answer = predicate(payload as Channel.PayloadOf<C>)
+      const answer: unknown = predicate(payload as Channel.PayloadOf<C>)
       if (answer === true) return Effect.void
-      const why = typeof answer === "string" ? answer : "the payload does not satisfy the predicate"
+      const why = typeof answer === "string"
+        ? answer
+        : answer === false
+        ? "the payload does not satisfy the predicate"
+        : Given.refuse("what the predicate gives", "true, false or a string", answer).failure.message
       return Effect.fail(
         new ValidationError({ channel: name, operation, message: `${operation} on "${name}": ${why}` })
       )

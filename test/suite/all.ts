@@ -17,6 +17,7 @@ import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
 import { reportsSuite } from "./reports.ts"
 import { retriesSuite } from "./retries.ts"
+import { runtimeValuesSuite } from "./runtimeValues.ts"
 import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
@@ -41,6 +42,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   windowsSuite,
   broadcastSuite,
   retriesSuite,
+  runtimeValuesSuite,
   deadLettersSuite,
   deadLetterOffersSuite,
   middlewareSuite,

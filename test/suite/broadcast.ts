@@ -165,12 +165,12 @@ export const broadcastSuite = (backend: Backend): void => {
     test(
       "means by a pattern what a subscription means by it",
       Effect.gen(function*() {
-        const patterns = ["a.*", "a.**", "**.z", "*.b?[c]\\.*", "a"]
+        const patterns = ["a.*", "a.**", "**.z", "*.b[c\\.*", "a"]
         const all = yield* Effect.forEach(patterns, (name) => listen(Channel.pattern(name, { payload: Schema.String })))
-        const names = ["a.b", "a.b.c", "a", "b.z", "a.x.z", "z", "a.b?[c]\\.d", "a.bxc.d", "aab", "a.", "ab"]
+        const names = ["a.b", "a.b.c", "a", "b.z", "a.x.z", "z", "a.b[c\\.d", "a.bxc.d", "aab", "a.", "ab"]
         for (const name of names.filter((name) => name !== "a.")) yield* Broadcast.publish(text(name), name)
         // Every pattern but the last one hears it, so that what came before has been heard.
-        for (const end of ["a.z", "a.b?[c]\\.z", "a"]) yield* Broadcast.publish(text(end), "end")
+        for (const end of ["a.z", "a.b[c\\.z", "a"]) yield* Broadcast.publish(text(end), "end")
         const heard = yield* Effect.forEach(all, ({ seen }) =>
           soon(Effect.gen(function*() {
             const payloads: Array<unknown> = []
@@ -179,9 +179,9 @@ export const broadcastSuite = (backend: Backend): void => {
           })))
         assert.deepStrictEqual(heard, [
           ["a.b"],
-          ["a.b", "a.b.c", "a.b?[c]\\.d", "a.bxc.d", "a.x.z"],
+          ["a.b", "a.b.c", "a.b[c\\.d", "a.bxc.d", "a.x.z"],
           ["a.x.z", "b.z"],
-          ["a.b?[c]\\.d"],
+          ["a.b[c\\.d"],
           ["a"]
         ])
       })

@@ -259,7 +259,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
         const all = yield* letters
         assert.deepStrictEqual(
           all.map(({ attempt, failure }) => `${failure.reason} ${failure.errorTag} ${attempt}`).toSorted(),
-          ["decode InvalidPayload 1", "exhausted Declined 2", "exhausted InvalidKey 2"]
+          ["decode InvalidPayload 1", "exhausted Declined 2", "exhausted InvalidOnceKey 2"]
         )
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
       })

@@ -137,9 +137,9 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         const wrong = { delayMS: 5 } as PublishOptions
         assert.strictEqual(
           (await failure(manager.publish("a", 1, wrong))).message,
-          "publish: there is no option \"delayMS\""
+          "publish: there is no option \"delayMS\"; did you mean \"delayMs\"?"
         )
-        assert.match((await failure(manager.publish("a", 1, { delayMs: -1 }))).message, /"delayMs"/)
+        assert.match((await failure(manager.publish("a", 1, { delayMs: Number.NaN }))).message, /"delayMs"/)
         assert.match((await failure(manager.publish("a", 1, { deliverAt: "soon" }))).message, /at/)
       })
     })
@@ -461,7 +461,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         const wrong = { retries: 5 } as SubscribeOptions
         assert.strictEqual(
           (await failure(manager.subscribe("a", () => {}, wrong))).message,
-          "subscribe: there is no option \"retries\""
+          "subscribe: there is no option \"retries\"; did you mean \"maxRetries\"?"
         )
         assert.match((await failure(manager.subscribe("a", () => {}, { concurrency: 0 }))).message, /"concurrency"/)
         assert.deepStrictEqual(manager.getSubscriptions(), [])

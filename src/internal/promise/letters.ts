@@ -8,7 +8,8 @@ import * as DeadLetters from "../../DeadLetters.ts"
 import * as Publisher from "../../Publisher.ts"
 import { payloadOf } from "./message.ts"
 import type { DlqQuery, Payload } from "./options.ts"
-import { anything, checkDlqQuery } from "./options.ts"
+import { checkDlqQuery } from "./checks.ts"
+import { anything } from "./options.ts"
 
 /**
  * A dead letter, as `getDLQMessages` shows it.

@@ -2,6 +2,7 @@
  * The log of the Promise API.
  */
 import { Effect, Layer, Logger as EffectLogger, References } from "effect"
+import { calm } from "../shown.ts"
 import type { Logger } from "./options.ts"
 
 export const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
@@ -20,8 +21,8 @@ export const loggerLayer = (sink: Logger | undefined) => {
       : logLevel === "Info"
       ? () => sink.info(text)
       : () => sink.debug(text)
-    // A logger that throws must not end what logs.
-    Effect.runSync(Effect.ignore(Effect.try({ try: write, catch: (error) => error })))
+    // A logger that throws, or whose Promise is rejected, must not end what logs.
+    Effect.runSync(Effect.ignore(Effect.try({ try: () => calm(write()), catch: (error) => error })))
   })
   return Layer.merge(EffectLogger.layer([line]), Layer.succeed(References.MinimumLogLevel, "Debug"))
 }

@@ -6,6 +6,7 @@ import type * as Channel from "../../Channel.ts"
 import type { Offered } from "../../DeadLetter.ts"
 import type * as Message from "../../Message.ts"
 import * as Retry from "../../Retry.ts"
+import { shown } from "../shown.ts"
 import type { Payload } from "./options.ts"
 
 /**
@@ -33,7 +34,7 @@ export interface RotifMessage {
   readonly ack: () => Promise<void>
   /**
    * Again, as the next attempt, after `delayMs` or as the retry settings say, as soon as the handler has ended; it counts as a failure of
-   * the handler. Of a dead letter: offers it again.
+   * the handler. Of a dead letter: offers it again. A delay that cannot be used (NaN, below 0, a Promise) is logged, and 1 second is waited.
    */
   readonly retry: (delayMs?: number) => Promise<void>
   /** Never again: to the dead letters, with this reason. Settles once that is stored. A dead letter stays one. */
@@ -105,7 +106,10 @@ const makeMessage = (message: Any): RotifMessage => {
           mine,
           delayMs === undefined
             ? new RetryRequested()
-            : new Retry.RetryAfter({ delay: delayMs, message: `the handler asked for a retry after ${delayMs} ms` })
+            : new Retry.RetryAfter({
+              delay: delayMs,
+              message: `the handler asked for a retry after ${shown(delayMs)} ms`
+            })
         )
         return Promise.resolve()
       }),

@@ -1,13 +1,12 @@
 /**
  * What users of the Promise API may set, checked where it is given, and what it means to the layers below.
  */
-import { Data, Duration, Effect, Redacted, Result, Schema, SchemaIssue } from "effect"
+import { Data, Duration, Effect, Schema } from "effect"
 import type * as DeadLetters from "../../DeadLetters.ts"
 import type * as Redis from "../../Redis.ts"
 import type * as RedisBroker from "../../RedisBroker.ts"
 import type * as Rotif from "../../Rotif.ts"
 import type * as Subscription from "../../Subscription.ts"
-import { prefixProblem } from "../keys.ts"
 import { archive } from "../pattern.ts"
 import type { RotifMessage } from "./message.ts"
 
@@ -34,6 +33,14 @@ export interface Logger {
 }
 
 /**
+ * The names of the ways to space retries.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RetryStrategyName = "fixed" | "linear" | "exponential" | "fibonacci" | "custom"
+
+/**
  * A named way to space retries; n is the number of the retry, from 1.
  *
  * @category models
@@ -42,17 +49,20 @@ export interface Logger {
 export interface RetryStrategy {
   /**
    * - `fixed`: `baseDelay`. - `linear`: `baseDelay` · n. - `exponential`: `baseDelay` · `multiplier`^(n − 1).
-   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: what `customDelayFn` says.
+   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: what `customDelayFn` says. Default `exponential`.
    */
-  readonly strategy: "fixed" | "linear" | "exponential" | "fibonacci" | "custom"
+  readonly strategy?: RetryStrategyName | undefined
   /** Milliseconds. Not needed by `custom`. Default 1000. */
   readonly baseDelay?: number | undefined
   /** Of `exponential`. Default 2. */
   readonly multiplier?: number | undefined
   /** No delay is longer than so many milliseconds, before jitter. */
   readonly maxDelay?: number | undefined
-  /** Spreads each delay over 0.8 to 1.2 of it (`true`), or as `Retry.StrategyOptions` says. Default: none. */
-  readonly jitter?: boolean | "full" | "equal" | "proportional" | undefined
+  /**
+   * Spreads each delay d over 0.8 d to 1.2 d (`true`), a number j from 0 to 1 over (1 - j) d to (1 + j) d; the names are those of
+   * `Retry.StrategyOptions`. Default: none.
+   */
+  readonly jitter?: boolean | "full" | "equal" | "proportional" | number | undefined
   readonly customDelayFn?: ((attempt: number, message: RotifMessage) => number) | undefined
 }
 
@@ -89,18 +99,23 @@ export interface DlqCleanup {
 export interface RotifConfig {
   /**
    * Where Redis is: a URL, options (`url`, `host` and `port`, `sentinels`, `cluster`, `username`, `password`, `tls`, `db`, …), or `"memory"`
-   * for everything in this process, without Redis. Default `"redis://localhost:6379"`.
+   * for everything in this process, without Redis. Default `"redis://localhost:6379"`. Options of ioredis are taken, too, but for
+   * `keyPrefix` (the option `prefix` does that): those of a connection hold for all of Rotif's, those of commands and retries for the
+   * client `redis` of the manager.
    */
-  readonly redis?: string | Redis.Options | undefined
+  readonly redis?: string | RedisOptions | undefined
   /** Retries after the first attempt. Default 5. */
   readonly maxRetries?: number | undefined
   /** How long a failed message waits for its next attempt. Default 1000. */
   readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
   /** In place of `retryDelay`. */
-  readonly retryStrategy?: RetryStrategy | undefined
+  readonly retryStrategy?: RetryStrategy | RetryStrategyName | undefined
   /** How often waiting messages are looked at when nothing is known to be due; only a safety net. Default 1000. */
   readonly checkDelayInterval?: number | undefined
-  /** Whether this process delivers what is due; some process has to. Default `true`. */
+  /**
+   * Whether this process delivers messages that were published with `delayMs` or `deliverAt`; some process of the namespace has to, or they
+   * wait. Retries do not depend on it. Default `true`.
+   */
   readonly enableDelayed?: boolean | undefined
   /** The opposite of `enableDelayed`. */
   readonly disableDelayed?: boolean | undefined
@@ -108,7 +123,7 @@ export interface RotifConfig {
   readonly blockInterval?: number | undefined
   /** Default: the logger of Effect, which prints to the console. */
   readonly logger?: Logger | undefined
-  /** Keep at most about so many messages of each channel. What it removes is lost for groups that had not handled it. */
+  /** Keep at most about so many messages of each channel, at least 1. What it removes is lost for groups that had not handled it. */
   readonly maxStreamLength?: number | undefined
   /** Keep no message below this position, such as `"1700000000000-0"`. */
   readonly minStreamId?: string | undefined
@@ -155,6 +170,17 @@ export interface RotifConfig {
   readonly reports?: Reports | undefined
   /** A handler that runs for so many milliseconds is told once, in the log. Default 5 minutes. */
   readonly slowHandler?: number | undefined
+  /** Options of `@devgrid/rotif` that are taken, and have nothing to set here. */
+  readonly scheduledBatchSize?: unknown
+  readonly pendingCheckInterval?: unknown
+  readonly pendingIdleThreshold?: unknown
+  readonly disablePendingMessageRecovery?: unknown
+  readonly pipelineBatchSize?: unknown
+  readonly enablePipelining?: unknown
+  readonly enableFieldPooling?: unknown
+  readonly enableBackpressure?: unknown
+  readonly backpressureThreshold?: unknown
+  readonly enableHealthCheck?: unknown
 }
 
 /**
@@ -164,6 +190,16 @@ export interface RotifConfig {
  * @since 0.1.0
  */
 export type Reports = "error" | "warn" | "info" | "debug" | false | ((report: Subscription.Report) => unknown)
+
+/**
+ * Where Redis is, and options of ioredis.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RedisOptions =
+  | (Redis.Options & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
+  | (Partial<Redis.AllOptions> & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
 
 /**
  * What a message has to survive before its publish resolves. Otherwise it rejects with `DurabilityNotReached`; the message is stored
@@ -186,7 +222,7 @@ export interface Durability {
  * @since 0.1.0
  */
 export interface PublishOptions {
-  /** Deliver it after so many milliseconds, at the earliest. */
+  /** Deliver it after so many milliseconds, at the earliest. Below 0 is now. */
   readonly delayMs?: number | undefined
   /** Deliver it at this time, at the earliest: a `Date`, milliseconds since 1970, or an ISO string. */
   readonly deliverAt?: Date | number | string | undefined
@@ -200,6 +236,8 @@ export interface PublishOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
   /** What it has to survive before this resolves; `false`: nothing more than the loss of this process. Default: that of the manager. */
   readonly durability?: Durability | false | undefined
+  /** Taken, and not used: a publish begins with attempt 1. */
+  readonly attempt?: unknown
 }
 
 /**
@@ -215,7 +253,7 @@ export interface SubscribeOptions {
   readonly consumerName?: string | undefined
   readonly maxRetries?: number | undefined
   readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
-  readonly retryStrategy?: RetryStrategy | undefined
+  readonly retryStrategy?: RetryStrategy | RetryStrategyName | undefined
   /**
    * Each message is handled to completion once by the group: another delivery of it is skipped, and so is a message with the same
    * `generateDedupKey`, unless its publish was by a key (`exactlyOnce`, `dedupKey`) and has accepted it as new.
@@ -231,6 +269,15 @@ export interface SubscribeOptions {
   readonly concurrency?: number | undefined
   readonly lease?: number | undefined
   readonly localRoundRobin?: boolean | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface UnsubscribeOptions {
+  /** Forget the group, with all it had not handled. Default `false`. */
+  readonly removeGroup?: boolean | undefined
 }
 
 /**
@@ -261,184 +308,6 @@ export class InvalidOption extends Data.TaggedError("InvalidOption")<{
 }> {}
 
 // -----------------------------------------------------------------------------
-// Schemas
-// -----------------------------------------------------------------------------
-
-const optional = Schema.optional
-
-const callable = Schema.declare((value: unknown): value is () => unknown => typeof value === "function", {
-  expected: "a function"
-})
-const millis = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
-const positive = Schema.Finite.check(Schema.isGreaterThan(0))
-const count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
-const size = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
-const lease = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(100))
-const name = Schema.NonEmptyString
-const prefix = name.check(Schema.makeFilter((value) => prefixProblem(value) ?? true))
-const position = Schema.String.check(Schema.isPattern(/^\d{1,16}(-\d{1,20})?$/))
-const logger = Schema.declare(
-  (value: unknown): value is Logger =>
-    typeof value === "object" && value !== null &&
-    ["debug", "info", "warn", "error"].every((method) =>
-      typeof (value as Record<string, unknown>)[method] === "function"
-    ),
-  { expected: "an object with the methods debug, info, warn and error" }
-)
-const date = Schema.Date.check(Schema.makeFilter((value) => !Number.isNaN(value.getTime()) || "expected a valid Date"))
-
-const strategy = Schema.Struct({
-  strategy: Schema.Literals(["fixed", "linear", "exponential", "fibonacci", "custom"]),
-  baseDelay: optional(millis),
-  multiplier: optional(positive),
-  maxDelay: optional(millis),
-  jitter: optional(Schema.Union([Schema.Boolean, Schema.Literals(["full", "equal", "proportional"])])),
-  customDelayFn: optional(callable)
-})
-
-const retryDelay = Schema.Union([millis, callable])
-const reports = Schema.Union([Schema.Literals(["error", "warn", "info", "debug", false]), callable])
-
-const secret = Schema.Union([
-  Schema.String,
-  Schema.declare((value: unknown): value is Redacted.Redacted<string> => Redacted.isRedacted(value), {
-    expected: "a string"
-  })
-])
-const tls = Schema.Union([Schema.Boolean, Schema.Record(Schema.String, Schema.Unknown)])
-const address = Schema.Struct({ host: name, port: Schema.Int })
-// Spans of time, and what only code can make; their values are checked where they are used.
-const given = Schema.Unknown
-
-const durability = Schema.Struct({
-  replicas: optional(count),
-  fsync: optional(Schema.Boolean),
-  timeout: optional(positive)
-})
-
-const redis = Schema.Struct({
-  url: optional(secret),
-  host: optional(name),
-  port: optional(Schema.Int),
-  db: optional(count),
-  username: optional(Schema.String),
-  password: optional(secret),
-  tls: optional(tls),
-  insecure: optional(Schema.Boolean),
-  sentinels: optional(Schema.Array(address)),
-  name: optional(name),
-  sentinelUsername: optional(Schema.String),
-  sentinelPassword: optional(secret),
-  sentinelTls: optional(tls),
-  cluster: optional(Schema.Array(address)),
-  natMap: optional(given),
-  client: optional(given),
-  commandTimeout: optional(given),
-  connectTimeout: optional(given),
-  startTimeout: optional(given),
-  maxWaiting: optional(size),
-  connectionName: optional(name)
-})
-
-const config = Schema.Struct({
-  redis: optional(Schema.Union([name, redis])),
-  maxRetries: optional(count),
-  retryDelay: optional(retryDelay),
-  retryStrategy: optional(strategy),
-  checkDelayInterval: optional(positive),
-  enableDelayed: optional(Schema.Boolean),
-  disableDelayed: optional(Schema.Boolean),
-  blockInterval: optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(10))),
-  logger: optional(logger),
-  maxStreamLength: optional(count),
-  minStreamId: optional(position),
-  groupNameFn: optional(callable),
-  consumerNameFn: optional(callable),
-  deduplicationTTL: optional(positive),
-  generateDedupKey: optional(callable),
-  localRoundRobin: optional(Schema.Boolean),
-  concurrency: optional(size),
-  prefix: optional(prefix),
-  shards: optional(size),
-  lease: optional(lease),
-  drainTimeout: optional(millis),
-  healthInterval: optional(positive),
-  dlqKey: optional(name),
-  dlqCleanup: optional(Schema.Struct({
-    enabled: optional(Schema.Boolean),
-    maxAge: optional(millis),
-    maxSize: optional(count),
-    cleanupInterval: optional(positive),
-    archiveBeforeDelete: optional(Schema.Boolean),
-    archivePrefix: optional(name)
-  })),
-  maxPayloadBytes: optional(size),
-  durability: optional(durability),
-  reports: optional(reports),
-  slowHandler: optional(positive)
-})
-
-const publishing = Schema.Struct({
-  delayMs: optional(millis),
-  deliverAt: optional(Schema.Union([Schema.Finite, name, date])),
-  exactlyOnce: optional(Schema.Boolean),
-  dedupKey: optional(name),
-  deduplicationTTL: optional(positive),
-  headers: optional(Schema.Record(Schema.String, Schema.String)),
-  durability: optional(Schema.Union([Schema.Literal(false), durability]))
-})
-
-const subscribing = Schema.Struct({
-  group: optional(name),
-  groupName: optional(name),
-  consumerName: optional(name),
-  maxRetries: optional(count),
-  retryDelay: optional(retryDelay),
-  retryStrategy: optional(strategy),
-  exactlyOnce: optional(Schema.Boolean),
-  deduplicationTTL: optional(positive),
-  startFrom: optional(Schema.Union([Schema.Literals(["earliest", "latest", "$"]), position, date])),
-  concurrency: optional(size),
-  lease: optional(lease),
-  localRoundRobin: optional(Schema.Boolean)
-})
-
-const dlqQuery = Schema.Struct({
-  channel: optional(name),
-  limit: optional(count),
-  offset: optional(count),
-  maxAge: optional(millis)
-})
-
-const format = SchemaIssue.makeFormatterStandardSchemaV1()
-
-/** A check of options by their schema: what is wrong, if anything is. */
-const checker = (where: string, schema: Schema.ConstraintDecoder<unknown>) => {
-  const decode = Schema.decodeUnknownResult(schema)
-  return (options: unknown): InvalidOption | undefined => {
-    if (options === undefined) return undefined
-    const result = decode(options, { onExcessProperty: "error" })
-    if (Result.isSuccess(result)) return undefined
-    const [issue] = format(result.failure.issue).issues
-    const option = (issue?.path ?? []).map(String).join(".")
-    const problem = issue?.message.replace(/^Expected/, "expected").replace(" | undefined", "") ?? "it is not valid"
-    return new InvalidOption({
-      option,
-      message: option === ""
-        ? `${where}: the options must be an object`
-        : problem === "expected no excess property"
-        ? `${where}: there is no option "${option}"`
-        : `${where}: the option "${option}" is not valid: ${problem}`
-    })
-  }
-}
-
-export const checkConfig = checker("NotificationManager", config)
-export const checkPublish = checker("publish", publishing)
-export const checkSubscribe = checker("subscribe", subscribing)
-export const checkDlqQuery = checker("getDLQMessages", dlqQuery)
-
-// -----------------------------------------------------------------------------
 // What the options mean
 // -----------------------------------------------------------------------------
 
@@ -451,19 +320,12 @@ export const defaults = {
   leaseMillis: 60_000,
   deduplicationSeconds: 3600,
   longestSeconds: 7 * 86_400,
+  requeued: 10,
   dlqKey: "dlq",
   archive,
   maxAge: Duration.days(90),
   maxSize: 100_000
 } as const
-
-/** Where Redis is; `undefined` for `"memory"`. */
-export const redisOf = ({ redis = defaults.url }: RotifConfig): Redis.Options | undefined => {
-  if (redis === "memory") return undefined
-  if (typeof redis === "string") return { url: redis }
-  const isSomewhere = ["url", "host", "sentinels", "cluster", "client"].some((key) => key in redis)
-  return isSomewhere ? redis : { ...redis, url: defaults.url }
-}
 
 const reportLevels = { error: "Error", warn: "Warn", info: "Info", debug: "Debug" } as const
 
@@ -474,7 +336,7 @@ const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | unde
     ? "None"
     : reports && reportLevels[reports]
 
-/** The options of `Rotif.layer` that these stand for. `toArchive` gets dead letters before they are deleted. */
+/** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
 export const rotifOptions = (
   options: RotifConfig,
   toArchive: NonNullable<DeadLetters.Retention["archive"]>
@@ -484,8 +346,6 @@ export const rotifOptions = (
     checkInterval: options.checkDelayInterval ?? 1000,
     delayed: options.enableDelayed !== false && options.disableDelayed !== true,
     blockInterval: options.blockInterval ?? 5000,
-    groupName: options.groupNameFn ?? ((pattern) => `grp:${pattern}`),
-    consumerName: options.consumerNameFn,
     concurrency: options.concurrency,
     lease: options.lease ?? defaults.leaseMillis,
     drainTimeout: options.drainTimeout ?? 30_000,

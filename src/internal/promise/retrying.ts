@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import type * as Channel from "../../Channel.ts"
 import type * as Message from "../../Message.ts"
 import * as Retry from "../../Retry.ts"
+import * as Given from "../given.ts"
 import { fromMessage, isUnrecoverable } from "./message.ts"
 import type { RetryStrategy, SubscribeOptions } from "./options.ts"
 import { defaults } from "./options.ts"
@@ -20,10 +21,26 @@ const schedules = {
   fibonacci: Retry.fibonacci
 }
 
+/** What a function of the user's gives. A mistake is logged by whoever asks the policy, and the message waits for the default delay. */
+const given = (option: string, delay: unknown): Retry.Verdict =>
+  Retry.nack(
+    Given.orThrow(Given.delay(`what ${option} gives`, delay), (problem) => new Retry.InvalidRetry(problem))
+  )
+
 const strategyDelay = (settings: RetryStrategy): Delay => {
-  const { baseDelay = defaults.retryDelayMillis, customDelayFn, jitter, maxDelay, multiplier, strategy } = settings
+  const {
+    baseDelay = defaults.retryDelayMillis,
+    customDelayFn,
+    jitter,
+    maxDelay,
+    multiplier,
+    strategy = "exponential"
+  } = settings
   if (strategy === "custom") {
-    return (attempt, message) => Retry.nack(customDelayFn?.(attempt, fromMessage(message)) ?? baseDelay)
+    return (attempt, message) =>
+      customDelayFn === undefined
+        ? Retry.nack(baseDelay)
+        : given("customDelayFn", customDelayFn(attempt, fromMessage(message)))
   }
   const schedule = schedules[strategy](baseDelay, {
     max: maxDelay,
@@ -36,10 +53,12 @@ const strategyDelay = (settings: RetryStrategy): Delay => {
 }
 
 const delayOf = ({ retryDelay, retryStrategy }: Settings): Delay | undefined => {
-  if (retryStrategy !== undefined) return strategyDelay(retryStrategy)
+  if (retryStrategy !== undefined) {
+    return strategyDelay(typeof retryStrategy === "string" ? { strategy: retryStrategy } : retryStrategy)
+  }
   if (retryDelay === undefined) return undefined
   return typeof retryDelay === "function"
-    ? (attempt, message) => Retry.nack(retryDelay(attempt, fromMessage(message)))
+    ? (attempt, message) => given("retryDelay", retryDelay(attempt, fromMessage(message)))
     : () => Retry.nack(retryDelay)
 }
 

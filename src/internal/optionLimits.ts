@@ -1,0 +1,17 @@
+/** What options that both APIs have may be, and what they are where they are not given. Spans are in milliseconds. */
+import type { Bounds } from "./given.ts"
+import { longestMillis } from "./given.ts"
+
+const mostCount = 100_000
+
+/** The longest span that is waited for. */
+export const longest = longestMillis
+
+export const concurrency: Bounds = { usual: 1, least: 1, most: mostCount }
+export const maxRetries: Bounds = { usual: 5, least: 0, most: mostCount }
+export const maxCrashes: Bounds = { usual: 3, least: 0, most: mostCount }
+export const lease: Bounds = { usual: 30_000, least: 100, most: longestMillis }
+export const blockInterval: Bounds = { usual: 5_000, least: 10, most: longestMillis }
+export const drainTimeout: Bounds = { usual: 30_000, least: 0, most: longestMillis }
+export const retryDelay: Bounds = { usual: 1_000, least: 0, most: longestMillis }
+export const slowHandler: Bounds = { usual: 300_000, least: 1, most: longestMillis }

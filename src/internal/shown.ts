@@ -1,0 +1,47 @@
+/** Values of which nothing is known, in messages. */
+import { Duration } from "effect"
+
+/** Also one of another realm, such as a test runner's. */
+export const isPromise = (value: unknown): value is Promise<unknown> =>
+  value instanceof Promise || Object.prototype.toString.call(value) === "[object Promise]"
+
+/** Likewise. */
+export const isDate = (value: unknown): value is Date => Object.prototype.toString.call(value) === "[object Date]"
+
+/** Nobody waits for this value: its rejection must not end the process. */
+export const calm = (value: unknown): void => {
+  if (isPromise(value)) value.catch(() => {})
+}
+
+const longest = 80
+
+const limit = (text: string) => text.length <= longest ? text : `${text.slice(0, longest - 1)}…`
+
+const textOf = (value: object): string => {
+  try {
+    return JSON.stringify(value) ?? "an object"
+  } catch {
+    // It refers to itself, or defies being shown in another way.
+    return "an object"
+  }
+}
+
+/** What was given, in a message. Not for what may be secret. */
+export const shown = (value: unknown): string => {
+  if (isPromise(value)) return "a Promise"
+  if (value === "") return "\"\""
+  if (typeof value === "function") return "a function"
+  if (typeof value === "bigint") return `the BigInt ${limit(String(value))}`
+  if (isDate(value)) return Number.isNaN(value.getTime()) ? "an invalid Date" : value.toISOString()
+  if (Duration.isDuration(value)) return `${Duration.toMillis(value)} ms`
+  if (value instanceof Map || value instanceof Set) return `a ${value.constructor.name}`
+  return limit(typeof value === "object" && value !== null ? textOf(value) : String(value))
+}
+
+export const messageOf = (error: unknown): string => {
+  try {
+    return error instanceof Error ? error.message : limit(String(error))
+  } catch {
+    return "an error that cannot be shown"
+  }
+}

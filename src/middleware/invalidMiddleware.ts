@@ -1,0 +1,18 @@
+import { Data, Result } from "effect"
+import * as Given from "../internal/given.ts"
+
+/**
+ * A middleware cannot be used as it is given: an option, what a function of it gave, or what it returned. Options are refused where the
+ * middleware is made; the others fail the publish or the attempt.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidMiddleware extends Data.TaggedError("InvalidMiddleware")<{
+  readonly option: string
+  readonly message: string
+}> {}
+
+/** @internal */
+export const checked = <A>(found: Result.Result<A, Given.Problem>): A =>
+  Given.orThrow(found, (problem) => new InvalidMiddleware(problem))

@@ -1,0 +1,429 @@
+/** What functions of the user's give while a program runs: it is refused by a type, or costs an attempt; it is never taken for "at once". */
+import { assert, describe } from "@effect/vitest"
+import {
+  Cause,
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Logger,
+  Queue,
+  References,
+  Schedule,
+  Schema
+} from "effect"
+import type { Message, Rotif } from "rotif"
+import {
+  Broadcast,
+  Broker,
+  Channel,
+  DeadLetters,
+  Deduplication,
+  Middleware,
+  Publisher,
+  Retry,
+  Scheduler,
+  Subscription,
+  Transaction
+} from "rotif"
+import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
+
+const Text = Channel.make("texts", { payload: Schema.String })
+
+/** What no type allows and JavaScript does. */
+const any = (value: unknown) => value as never
+
+/** A new one each time: a Promise that nobody handles ends the process. */
+const rejected = () => Promise.reject(new Error("nobody waits for this"))
+
+const noKeys: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
+  ["undefined", () => undefined],
+  ["null", () => null],
+  ["an empty text", () => ""],
+  ["a number", () => 7],
+  ["an object", () => ({ id: 1 })],
+  ["a Promise", () => Promise.resolve("key")],
+  ["a rejected Promise", rejected],
+  ["half of a character", () => "a\ud800"],
+  ["too much", () => "k".repeat(513)],
+  ["an error", () => {
+    throw new Error("no key")
+  }]
+]
+
+const noDelays: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
+  ["NaN", () => Number.NaN],
+  ["a negative number", () => -1],
+  ["a negative span", () => "-5 seconds"],
+  ["Infinity", () => Infinity],
+  ["a text", () => "soon"],
+  ["null", () => null],
+  ["a flag", () => true],
+  ["an empty object", () => ({})],
+  ["a Date", () => new Date()],
+  ["a Promise", () => Promise.resolve(5)],
+  ["a rejected Promise", rejected]
+]
+
+/** The warnings and errors of a program, one text each. */
+const logged = () => {
+  const lines: Array<string> = []
+  const logger = Logger.make<unknown, void>(({ message }) => void lines.push([message].flat().map(String).join(" ")))
+  return {
+    lines,
+    layer: Layer.merge(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel, "Warn"))
+  }
+}
+
+export const runtimeValuesSuite = (backend: Backend): void => {
+  const test = promises(backend)
+  const { soon } = backend
+  /** Longer than everything else in a test takes; where the clock is Effect's it takes no time. */
+  const delayMillis = backend.clock === "effect" ? 5_000 : 150
+
+  /** How far apart the first hand-outs of a message are. */
+  const gapsOf = Effect.fnUntraced(function*(
+    handOuts: number,
+    options: Omit<Parameters<typeof listen<typeof Text, unknown>>[1] & object, "handler">,
+    handler: (message: Message.Message<typeof Text>) => Effect.Effect<unknown, unknown>
+  ) {
+    const times = yield* Queue.unbounded<number>()
+    let left = handOuts
+    yield* listen(Text, {
+      ...options,
+      handler: (message: Message.Message<typeof Text>) =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          Queue.offerUnsafe(times, now)
+          return --left > 0 ? handler(message) : message.ack
+        })
+    })
+    yield* Publisher.publish(Text, "x")
+    const seen = yield* soon(Queue.takeN(times, handOuts))
+    yield* until(backend, Effect.map(leftover(Text), ({ pending, waiting }) => pending + waiting === 0))
+    return seen.slice(1).map((time, i) => time - seen[i]!)
+  }, Effect.scoped)
+
+  /** On Redis promotion and the clocks of two machines may take a millisecond. */
+  const assertAtLeast = (gaps: ReadonlyArray<number>, least: number) => {
+    for (const gap of gaps) assert.isAtLeast(gap, least - 2)
+  }
+
+  describe("a key that is none", () => {
+    for (const [name, make] of noKeys) {
+      test(
+        `idempotencyKey gives ${name}: every publish is refused by type, and nothing is stored`,
+        Effect.gen(function*() {
+          const Keyed = Channel.make("keyed", { payload: Schema.String, idempotencyKey: any(make) })
+          for (const payload of ["a", "b"]) {
+            const error = yield* Effect.flip(Publisher.publish(Keyed, payload))
+            assert.strictEqual(error._tag, "InvalidPublishOptions")
+            assert.include(error.message, "idempotencyKey")
+          }
+          assert.strictEqual(
+            (yield* Effect.flip(Publisher.publishAll(Keyed, ["a", "b"])))._tag,
+            "InvalidPublishOptions"
+          )
+          const broker = yield* Broker.Broker
+          assert.deepStrictEqual((yield* broker.info(Channel.selector(Keyed))).channels, [])
+        })
+      )
+
+      test(
+        `exactlyOnce.key gives ${name}: the attempt fails, for each message by itself`,
+        Effect.gen(function*() {
+          yield* listen(Text, { exactlyOnce: { key: any(make) }, maxRetries: 0 })
+          for (const payload of ["a", "b"]) yield* Publisher.publish(Text, payload)
+          yield* until(backend, Effect.map(letters, ({ length }) => length === 2))
+          const dead = yield* letters
+          assert.sameMembers(dead.map(({ payload }) => payload), ["\"a\"", "\"b\""])
+          for (const { failure } of dead) assert.match(failure.message, /exactlyOnce\.key|no key/)
+        })
+      )
+    }
+
+    test(
+      "the id of a publish wins, and the key of its channel is not asked for",
+      Effect.gen(function*() {
+        const Keyed = Channel.make("keyed", { payload: Schema.String, idempotencyKey: any(rejected) })
+        assert.strictEqual((yield* Publisher.publish(Keyed, "a", { id: "mine" })).id, "mine")
+      })
+    )
+
+    test(
+      "ids, keys, names and what stands for them are refused, whatever they are",
+      Effect.gen(function*() {
+        const refusals: ReadonlyArray<
+          readonly [tag: string, Effect.Effect<unknown, { readonly _tag: string }, Rotif.Services>]
+        > = [
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { id: any(rejected()) })],
+          [
+            "InvalidPublishOptions",
+            Publisher.publish(Text, "x", { throttle: { key: any(rejected()), window: 1000 } })
+          ],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { throttle: any(null) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { throttle: any("key") })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { debounce: any(rejected()) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { id: "a", deduplicate: any(true) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { headers: { a: any(rejected()) } })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", any("5 seconds"))],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", any({ dealy: 5 }))],
+          ["InvalidPublishOptions", Broadcast.publish(Text, "x", any({ header: {} }))],
+          ["InvalidKey", Deduplication.once(any(rejected()), "1 day", Effect.void)],
+          ["InvalidKey", Deduplication.once("k", any(rejected()), Effect.void)],
+          ["InvalidKey", Deduplication.once("k", "1 day", any(rejected()))],
+          ["InvalidSchedule", Scheduler.recurring(any(rejected()), "* * * * *", Text, "x")],
+          ["InvalidSchedule", Scheduler.recurring("k", any(null), Text, "x")],
+          ["InvalidSchedule", Scheduler.recurring("k", any({ every: rejected() }), Text, "x")],
+          ["InvalidSchedule", Scheduler.recurring("k", any({ evry: 5 }), Text, "x")]
+        ]
+        for (const [tag, effect] of refusals) assert.strictEqual((yield* Effect.flip(effect))._tag, tag)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        // The key is free: what was no effect was not begun.
+        assert.strictEqual((yield* Deduplication.once("k", "1 day", Effect.void))._tag, "Done")
+      })
+    )
+  })
+
+  describe("a time that never comes", () => {
+    for (
+      const at of [
+        "2027-02-30",
+        "2027-04-31T10:00:00Z",
+        "February 30, 2027",
+        { year: 2027, month: 2, day: 30 },
+        {},
+        true
+      ]
+    ) {
+      test(
+        `${JSON.stringify(at)} is refused`,
+        Effect.gen(function*() {
+          assert.include((yield* Effect.flip(Publisher.publish(Text, "x", { at: any(at) }))).message, "calendar")
+          assert.strictEqual(
+            (yield* Effect.flip(Scheduler.reschedule(Text, "x", { at: any(at) })))._tag,
+            "InvalidSchedule"
+          )
+          assert.strictEqual(
+            (yield* Effect.flip(DeadLetters.list({ from: any(at) })))._tag,
+            "InvalidDeadLetterOption"
+          )
+          assert.strictEqual(
+            (yield* Effect.flip(listen(Text, { startFrom: { time: any(at) } })))._tag,
+            "InvalidSubscription"
+          )
+        })
+      )
+    }
+
+    for (const cron of ["0 0 30 2 *", "0 0 31 2,4,6 *"]) {
+      test(
+        `the cron expression ${cron} is refused`,
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(Scheduler.recurring("k", cron, Text, "x"))
+          assert.strictEqual(error._tag, "InvalidSchedule")
+          assert.deepStrictEqual(yield* Scheduler.listRecurring, [])
+        })
+      )
+    }
+  })
+
+  describe("a delay that is none", () => {
+    for (const [name, make] of noDelays) {
+      const log = logged()
+      test(
+        `a retry function gives ${name}: retryDelay is waited, and the log says so`,
+        Effect.gen(function*() {
+          const gaps = yield* gapsOf(
+            2,
+            { retry: any(make), retryDelay: delayMillis },
+            () => Effect.fail(new Error("no"))
+          )
+          assertAtLeast(gaps, delayMillis)
+          assert.isTrue(
+            log.lines.some((line) => line.includes("retry policy") && line.includes("duration of 0 or more"))
+          )
+        }).pipe(Effect.provide(log.layer))
+      )
+    }
+
+    for (const [name, make] of noDelays.filter(([name]) => name !== "null")) {
+      const log = logged()
+      test(
+        `nack takes ${name}: a second is waited, and the log says so`,
+        Effect.gen(function*() {
+          const gaps = yield* gapsOf(2, {}, (message) => message.nack({ delay: any(make()) }))
+          assertAtLeast(gaps, 1_000)
+          assert.isTrue(log.lines.some((line) => line.includes("nack") && line.includes("texts")))
+        }).pipe(Effect.provide(log.layer))
+      )
+    }
+
+    test(
+      "RetryAfter, a schedule, and a decision of another shape: retryDelay is waited",
+      Effect.gen(function*() {
+        const after = new Retry.RetryAfter({ delay: Number.NaN, message: "later" })
+        assertAtLeast(yield* gapsOf(2, { retryDelay: delayMillis }, () => after), delayMillis)
+        const backwards = Schedule.modifyDelay(Schedule.recurs(5), () => Effect.succeed(Duration.millis(-5)))
+        const failing = () => Effect.fail(new Error("no"))
+        for (const retry of [backwards, () => any({ _tag: "Retry" }), () => any({ _tag: "Later" })]) {
+          assertAtLeast(yield* gapsOf(2, { retry, retryDelay: delayMillis }, failing), delayMillis)
+        }
+      })
+    )
+  })
+
+  describe("at once", () => {
+    /** The pace that is documented. */
+    const pace = [0, 10, 20, 40, 80, 160]
+
+    test(
+      "a message that is always released comes at a bounded rate, without an attempt",
+      Effect.gen(function*() {
+        const gaps = yield* gapsOf(7, {}, (message) => message.release)
+        for (const [i, least] of pace.entries()) assert.isAtLeast(gaps[i]!, least - 2)
+      })
+    )
+
+    for (
+      const [name, options, handler] of [
+        ["nack without a delay", {}, (message: Message.Message<typeof Text>) => message.nack()],
+        ["a retry function that gives 0", { retry: () => 0, maxRetries: 10 }, () => Effect.fail(new Error("no"))],
+        ["Retry.release", { retry: () => Retry.release }, () => Effect.fail(new Error("no"))],
+        ["retryDelay 0", { retryDelay: 0, maxRetries: 10 }, () => Effect.fail(new Error("no"))],
+        ["a schedule without delays", { retry: Schedule.recurs(10) }, () => Effect.fail(new Error("no"))],
+        [
+          "a handler that interrupts itself",
+          {},
+          () => Effect.andThen(Effect.withFiber((fiber) => Effect.sync(() => fiber.interruptUnsafe())), Effect.yieldNow)
+        ]
+      ] as const
+    ) {
+      test(
+        `${name}: the same`,
+        Effect.gen(function*() {
+          const gaps = yield* gapsOf(7, options, handler)
+          for (const [i, least] of pace.entries()) assert.isAtLeast(gaps[i]!, least - 2)
+        })
+      )
+    }
+
+    test(
+      "a second is the longest of it",
+      Effect.gen(function*() {
+        const gaps = yield* gapsOf(backend.clock === "effect" ? 12 : 2, {}, (message) => message.release)
+        assert.isAtMost(Math.max(...gaps), 1_000 + (backend.clock === "effect" ? 10 : 1_000))
+      })
+    )
+
+    test(
+      "a dead letter that is always nacked is offered at a bounded rate",
+      Effect.gen(function*() {
+        const times = yield* Queue.unbounded<number>()
+        yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail(new Error("no")) })
+        yield* DeadLetters.subscribe({
+          handler: (letter) =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              Queue.offerUnsafe(times, now)
+              return letter.nack(letter.offerCount === 6 ? { delay: any(rejected()) } : undefined)
+            })
+        })
+        yield* Publisher.publish(Text, "x")
+        const seen = yield* soon(Queue.takeN(times, 7))
+        const gaps = seen.slice(1).map((time, i) => time - seen[i]!)
+        for (const [i, least] of [...pace.slice(0, 5), 1_000].entries()) assert.isAtLeast(gaps[i]!, least - 2)
+      })
+    )
+  })
+
+  describe("code that is none", () => {
+    test(
+      "a handler, a middleware or a hook that gives a Promise fails its attempt, and others go on",
+      Effect.gen(function*() {
+        const throwing = Middleware.process(() => (): Effect.Effect<void> => {
+          throw new Error("in a middleware")
+        })
+        const promising = Middleware.process(() => (): Effect.Effect<void> => any(rejected()))
+        const hooked = Middleware.hooks<void, void, Effect.Effect<void>>({ beforeProcess: () => any(rejected()) })
+        const cases = [
+          { handler: any(rejected) },
+          ...[throwing, promising, hooked].map((one) => ({ middleware: [one], handler: () => Effect.void }))
+        ]
+        for (const [i, options] of cases.entries()) {
+          const Own = Channel.make(`own.${i}`, { payload: Schema.String })
+          yield* Effect.scoped(Effect.gen(function*() {
+            const subscription = yield* Subscription.make(Own, { maxRetries: 0, ...options })
+            for (const payload of ["a", "b"]) yield* Publisher.publish(Own, payload)
+            yield* until(backend, Effect.map(subscription.stats, ({ dead }) => dead === 2))
+          }))
+        }
+      })
+    )
+
+    test(
+      "a middleware of publishes that gives a Promise refuses the publish",
+      Effect.gen(function*() {
+        const Own = Middleware.forChannel(
+          Text,
+          Middleware.hooks<Effect.Effect<void>>({ beforePublish: () => any(rejected()) })
+        )
+        assert.instanceOf(yield* Effect.flip(Publisher.publish(Own, "x")), Middleware.InvalidMiddleware)
+        const Other = Middleware.forChannel(
+          Text,
+          Middleware.publish(() => (): Effect.Effect<Publisher.Receipt> => any(rejected()))
+        )
+        const exit = yield* Effect.exit(Publisher.publish(Other, "x"))
+        assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes("must return an Effect"))
+        const broker = yield* Broker.Broker
+        assert.deepStrictEqual((yield* broker.info(Channel.selector(Text))).channels, [])
+      })
+    )
+
+    test(
+      "a listener of Pub/Sub and a subscription to dead letters go on after it",
+      Effect.gen(function*() {
+        const heard = yield* Deferred.make<string>()
+        yield* Broadcast.listen(Text, {
+          handler: (message) => message.payload === "bad" ? any(rejected()) : Deferred.succeed(heard, message.payload)
+        })
+        for (const payload of ["bad", "good"]) yield* Broadcast.publish(Text, payload)
+        assert.strictEqual(yield* soon(Deferred.await(heard)), "good")
+        const offered = yield* Deferred.make<number>()
+        yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail(new Error("no")) })
+        yield* DeadLetters.subscribe({
+          retry: 1,
+          handler: (letter) => letter.offerCount === 1 ? any(rejected()) : Deferred.succeed(offered, letter.offerCount)
+        })
+        yield* Publisher.publish(Text, "x")
+        assert.strictEqual(yield* soon(Deferred.await(offered)), 2)
+      })
+    )
+
+    test(
+      "a transaction refuses keys and values that are none",
+      Effect.gen(function*() {
+        const tags = yield* Deferred.make<ReadonlyArray<string>>()
+        yield* listen(Text, {
+          transactional: true,
+          handler: () =>
+            Effect.gen(function*() {
+              const key = yield* Transaction.key("k")
+              const writes = [
+                Transaction.set(any(rejected()), "v"),
+                Transaction.set(key, any(rejected())),
+                Transaction.hset(key, any(null)),
+                Transaction.hset(key, any("abc")),
+                Transaction.hset(key, { a: any(rejected()) }),
+                Transaction.incrby(key, Number.NaN)
+              ]
+              const errors = yield* Effect.forEach(writes, Effect.flip)
+              yield* Deferred.succeed(tags, errors.map(({ _tag }) => _tag))
+            })
+        })
+        yield* Publisher.publish(Text, "x")
+        assert.deepStrictEqual(yield* soon(Deferred.await(tags)), new Array(6).fill("KeyRefused"))
+      })
+    )
+  })
+}
