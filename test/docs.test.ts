@@ -74,6 +74,7 @@ describe("facts in the documentation", () => {
   it("docs/redis-keys.md names every key", () => {
     const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
     const {
+      arrived,
       bodies,
       cast,
       castGlob: _glob,
@@ -110,7 +111,8 @@ describe("facts in the documentation", () => {
       offered("N"),
       marks("G"),
       oldMarks("G"),
-      own("K")
+      own("K"),
+      arrived(0).replace(/0$/, "S")
     ]
     const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
     assert.deepStrictEqual(named.toSorted(), parts.toSorted())

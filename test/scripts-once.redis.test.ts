@@ -58,6 +58,9 @@ const dump = async (prefix: string) => {
       out[name] = Object.fromEntries(
         Object.entries(await client.hgetall(key)).map(([field, value]) => [field, plain(value)])
       )
+    } else if (type === "zset") {
+      const flat = await client.zrange(key, "0", "-1", "WITHSCORES")
+      out[name] = Object.fromEntries(flat.flatMap((member, i) => i % 2 === 0 ? [[member, flat[i + 1]]] : []))
     } else {
       const groups = (await client.xinfo("GROUPS", key)) as ReadonlyArray<ReadonlyArray<unknown>>
       out[name] = {
@@ -82,6 +85,7 @@ const marked = (value: string): Command => ["hset", "marks", "", head, "c\nm", v
 const since = "past far"
 
 const commitKeys = ["log", "marks", "old", "counts"]
+const relayKeys = ["relayed", "arrived", "arrived", "arrived"]
 const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, 1, day, "events"]
 const mine = [...held, marked(`${far} t1`)]
 const untouched = { log: log(1), marks: { "": since, "c\nm": "far t1" } }
@@ -361,13 +365,52 @@ const cases: ReadonlyArray<Case> = [
     after: { ...untouched, counter: ["9223372036854775807", "stays"] }
   },
   {
-    does: "commit of the outbox: lets each position of a shard pass once, and in order",
+    does: "commit of the outbox: lets each entry of a shard pass once",
     script: commit,
-    seed: [["hset", "relayed", "3", "5-7"], ["xadd", "to", "1-1", "p", "0"]],
-    keys: ["relayed", "relayed", "relayed", "relayed", "to"],
-    args: ["relay", "3", "5-10", "", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    seed: [["hset", "relayed", "3", "5-7"], ["zadd", "arrived", 7, "m"], ["xadd", "to", "1-1", "p", "0"]],
+    keys: [...relayKeys, "to"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
     reply: ["done"],
-    after: { relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    after: { arrived: { m: "7", n: "8" }, relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "commit of the outbox: asks for a look at an entry that is behind others, and was not seen here",
+    script: commit,
+    seed: [["hset", "relayed", "3", "5-17"], ["xadd", "to", "1-1", "p", "0"]],
+    keys: [...relayKeys, "to"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    reply: ["behind"],
+    after: { relayed: { 3: "5-17" }, to: { entries: ["p 0"], pending: 0 } }
+  },
+  {
+    does: "commit of the outbox: lets it pass when it is still in the outbox, once, and the fence stays",
+    script: commit,
+    seed: [["hset", "relayed", "3", "5-17"], ["xadd", "to", "1-1", "p", "0"]],
+    keys: [...relayKeys, "to"],
+    args: ["relay", "3", "5-10", "n", 1, "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    reply: ["done"],
+    after: { arrived: { n: "1" }, relayed: { 3: "5-17" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "commit of the outbox: remembers the last thousand",
+    script: commit,
+    seed: [
+      ["zadd", "arrived", ...Array.from({ length: 1_000 }, (_, i) => [i + 5, `m${i}`]).flat()],
+      ["xadd", "to", "1-1", "p", "0"]
+    ],
+    keys: [...relayKeys, "to"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    reply: ["done"],
+    after: {
+      arrived: Object.fromEntries([
+        ...Array.from({ length: 999 }, (_, i) => [`m${i + 1}`, String(i + 6)] as const),
+        ["n", "1005"]
+      ]),
+      relayed: { 3: "5-10" },
+      to: { entries: ["p 0", "p 1"], pending: 0 }
+    },
     again: { reply: ["already"] }
   },
   {

@@ -81,14 +81,14 @@ const cases: ReadonlyArray<Case> = [
     script: reschedule,
     makes: "log",
     seed: waits("\nch\nid"),
-    keys: ["waiting", "bodies", "log", "window"],
-    args: ["events", "\nch\nid", "id", "+0", 0]
+    keys: ["waiting", "bodies", "log", "window", "told"],
+    args: ["events", "\nch\nid", "id", "+0", "iid", 9000]
   },
   {
     script: commit,
     makes: "outbox",
-    keys: ["relayed", "relayed", "relayed", "relayed", "outbox"],
-    args: ["relay", 0, "1-0", "", "", "", 0, 0, "events", "outbox", 5, 2, "p", "x"]
+    keys: ["relayed", "arrived", "arrived", "arrived", "outbox"],
+    args: ["relay", 0, "1-0", "n", "", "", 0, 0, 0, "events", "outbox", 5, 2, "p", "x"]
   }
 ]
 

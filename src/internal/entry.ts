@@ -94,13 +94,18 @@ export const decodeBody = (body: string): Content | undefined => {
   }
 }
 
-/** The fields of an entry of the outbox: the message but for its payload, as JSON, and the payload. */
-export const outboxFields = ({ payload, ...message }: NewMessage): ReadonlyArray<string> => [
+/** The fields of an entry of the outbox: the message but for its payload, as JSON, the payload, and a name that no other entry has. */
+export const outboxFields = ({ payload, ...message }: NewMessage, name: string): ReadonlyArray<string> => [
   "m",
   JSON.stringify(message),
   "p",
-  payload
+  payload,
+  "n",
+  name
 ]
+
+/** The name of an entry of the outbox. */
+export const outboxName = (position: string, fields: ReadonlyArray<string>): string => fields[5] ?? position
 
 /** The message of an entry of the outbox; `undefined` when it holds none. */
 export const decodeOutbox = (fields: ReadonlyArray<string>): NewMessage | undefined => {

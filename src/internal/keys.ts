@@ -31,6 +31,7 @@
  * | `oldmarks:G`   | hash        | the same, of the time before                                             |
  * | `outbox`       | stream      | messages of transactions for channels of other shards                    |
  * | `relayed`      | hash        | shard → the last position of its outbox that has arrived here            |
+ * | `arrived:S`    | sorted set  | the last messages that have arrived here from the outbox of shard S      |
  * | `own:K`        | the user's  | what transactions write                                                  |
  * | `janitor`      | string, TTL | who trims this shard for now                                             |
  * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
@@ -73,6 +74,7 @@ export interface Keys {
   readonly oldMarks: (group: string) => string
   readonly outbox: string
   readonly relayed: string
+  readonly arrived: (shard: number) => string
   readonly own: (name: string) => string
 }
 
@@ -116,6 +118,7 @@ export const make = (prefix: string, shard: number): Keys => {
     oldMarks: (group) => `${tag}:oldmarks:${escape(group)}`,
     outbox: `${tag}:outbox`,
     relayed: `${tag}:relayed`,
+    arrived: (shard) => `${tag}:arrived:${shard}`,
     own: (name) => `${tag}:own:${escape(name)}`
   }
 }
@@ -134,6 +137,7 @@ const kinds = {
   janitor: { type: "string", parts: 0 },
   outbox: { type: "stream", parts: 0 },
   relayed: { type: "hash", parts: 0 },
+  arrived: { type: "zset", parts: 1 },
   log: { type: "stream", parts: 1 },
   retry: { type: "stream", parts: 2 },
   retries: { type: "set", parts: 1 },

@@ -2,7 +2,7 @@
  * Transactions on Redis: the script that applies messages and writes as a whole, for a member's commit and for the outbox.
  *
  * A script reaches one slot. What a transaction publishes to a channel of another shard goes into the outbox of its own shard with
- * everything else, and is relayed from there: in order, behind a fence in the target's shard that lets each position pass once.
+ * everything else, and is relayed from there: in order, behind a fence in the target's shard that lets each entry pass once.
  */
 import { Effect } from "effect"
 import type { Commit, CommitRefused, Committed, NewMessage, Write } from "../Broker.ts"
@@ -88,7 +88,7 @@ const builder = (fenceKeys: readonly [string, string, string, string], fence: Fe
         ])
       }
     },
-    outbox: (shard: Keys, message: NewMessage) => add("outbox", shard.outbox, Entry.outboxFields(message)),
+    outbox: (shard: Keys, message: NewMessage) => add("outbox", shard.outbox, Entry.outboxFields(message, nextCall())),
     write: (write: Write) => {
       switch (write._tag) {
         case "Set":
@@ -212,6 +212,9 @@ export const commit = Effect.fnUntraced(function*(setup: Setup, commits: Readonl
 /** So many pages of an outbox are looked at for others when one of its targets cannot be reached. */
 const mostPages = 20
 
+/** What is in an outbox. */
+type Item = readonly [position: string, message: NewMessage, name: string]
+
 /**
  * Relays messages of a shard's outbox, in order; how many have left it. Any number of processes may do it at once: what has
  * arrived is remembered in the target's shard, and a second arrival changes nothing. A target that refuses or cannot be reached
@@ -228,7 +231,7 @@ export const relay = Effect.fnUntraced(function*(channels: Channels, shard: numb
       idempotent: true
     })) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>
     const gone: Array<string> = []
-    const byShard = new Map<number, Array<readonly [position: string, message: NewMessage]>>()
+    const byShard = new Map<number, Array<Item>>()
     for (const [position, fields] of entries) {
       const message = Entry.decodeOutbox(fields)
       if (message === undefined) {
@@ -238,8 +241,9 @@ export const relay = Effect.fnUntraced(function*(channels: Channels, shard: numb
       }
       const target = channels.shardOf(message.channel)
       const same = byShard.get(target)
-      if (same === undefined) byShard.set(target, [[position, message]])
-      else same.push([position, message])
+      const item: Item = [position, message, Entry.outboxName(position, fields)]
+      if (same === undefined) byShard.set(target, [item])
+      else same.push(item)
     }
     const results = yield* Effect.forEach(
       [...byShard].filter(([target]) => !failures.has(target)),
@@ -262,19 +266,21 @@ const deliver = Effect.fnUntraced(function*(
   channels: Channels,
   shard: number,
   target: number,
-  items: ReadonlyArray<readonly [position: string, message: NewMessage]>,
+  items: ReadonlyArray<Item>,
   gone: Array<string>
 ): Effect.fn.Return<void, RedisError> {
   const there = channels.keysOf(target)
-  for (const [position, message] of items) {
-    const reply = yield* run(
+  const { outbox } = channels.keysOf(shard)
+  const send = ([position, message, name]: Item, isThere: boolean) =>
+    run(
       channels,
       channels.connectionOf(target),
       [message],
       Effect.fnUntraced(function*() {
+        const arrived = there.arrived(shard)
         const script = builder(
-          [there.relayed, there.relayed, there.relayed, there.relayed],
-          ["relay", String(shard), position, "", "", "", 0, 0, 0],
+          [there.relayed, arrived, arrived, arrived],
+          ["relay", String(shard), position, name, isThere ? "1" : "", "", 0, 0, 0],
           there.events
         )
         script.publish(there, yield* channels.target(message), message)
@@ -282,6 +288,16 @@ const deliver = Effect.fnUntraced(function*(
       }),
       true
     )
+  for (const item of items) {
+    const [position] = item
+    let reply = yield* send(item, false)
+    if (reply[0] === "behind") {
+      const found = (yield* channels.connectionOf(shard).send(["xrange", outbox, position, position], {
+        idempotent: true
+      })) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>
+      // What others have brought there long ago has left the outbox.
+      if (found.some(([, fields]) => Entry.outboxName(position, fields) === item[2])) reply = yield* send(item, true)
+    }
     if (reply[0] === "type") {
       return yield* new RedisError({ reason: "Refused", command: "relay", message: refusalOf(reply).message })
     }

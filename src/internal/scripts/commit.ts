@@ -8,8 +8,11 @@ import { addingTo } from "./parts/streams.ts"
  *
  * KEYS[1] to KEYS[4] and the first nine ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
  * token, channel, how often it was taken over from a lost consumer, 1 when it is of a retry stream (else 0), ms its key is remembered: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
- * `relay`: the hash of relayed positions (four times); "relay", shard, position, "", "", "", 0, 0, 0: it passes when this position of the
- * shard's outbox has not arrived here yet, and remembers it.
+ * `relay`: the hash of relayed positions, what has arrived from this shard (three times); "relay", shard, position, name of the entry, 1 when it was
+ * still in the outbox a moment ago (else ""), "", 0, 0, 0: it passes when this entry of the shard's outbox has not arrived here yet, and
+ * remembers it. It is told by its name, not by its position: after a failover to a clock that is behind new entries have lower positions.
+ * Only the last 1,000 names are remembered. What comes later than that has a lower position than others that have arrived, and is not in the
+ * outbox any more: {"behind"} asks the caller to look.
  *
  * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
  * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, number of trim arguments, trim arguments,
@@ -18,7 +21,7 @@ import { addingTo } from "./parts/streams.ts"
  * name of the call.
  * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
- * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}; {"unknown", log} when a log has to be created first;
+ * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}, {"behind"}; {"unknown", log} when a log has to be created first;
  * {"type", key, found, expected}; {"number", key}. Nothing was written but for "done".
  *
  * There is no rollback: what every write will find is played through before the first one. That is the XACK, which passes when
@@ -33,7 +36,7 @@ local counts = keys[4]
 ${addingTo}
 ${counting}
 ${marking}
-local head
+local head, isBehind
 local function parse(text)
   local dash = string.find(text, '-', 1, true)
   return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
@@ -47,11 +50,17 @@ if kind == 'ack' then
   if isDone(value) then return {'already'} end
   if tokenOf(value) ~= token then return {'lost'} end
 else
+  for i, expected in ipairs({'hash', 'zset'}) do
+    local found = redis.call('TYPE', keys[i]).ok
+    if found ~= 'none' and found ~= expected then return {'type', keys[i], found, expected} end
+  end
+  if redis.call('ZSCORE', keys[2], mark) then return {'already'} end
   local last = redis.call('HGET', keys[1], fence)
   if last then
     local time, sequence = parse(last)
     local newTime, newSequence = parse(position)
-    if newTime < time or (newTime == time and newSequence <= sequence) then return {'already'} end
+    isBehind = newTime < time or (newTime == time and newSequence <= sequence)
+    if isBehind and token == '' then return {'behind'} end
   end
 end
 local operations, at = {}, 11
@@ -98,7 +107,10 @@ if kind == 'ack' then
   count('c', fence .. '\\n' .. channel, acked * crashed)
   count('z', fence .. '\\n' .. channel, acked * again)
 else
-  redis.call('HSET', keys[1], fence, position)
+  local newest = redis.call('ZRANGE', keys[2], -1, -1, 'WITHSCORES')[2]
+  redis.call('ZADD', keys[2], (newest or 0) + 1, mark)
+  if redis.call('ZCARD', keys[2]) > 1000 then redis.call('ZREM', keys[2], redis.call('ZRANGE', keys[2], 0, 0)[1]) end
+  if not isBehind then redis.call('HSET', keys[1], fence, position) end
 end
 local relay, earliest = false, nil
 for _, operation in ipairs(operations) do
