@@ -334,14 +334,15 @@ export interface Commit {
 /**
  * A commit cannot be applied to the data as it is; nothing of it was applied, and the delivery is not acknowledged.
  *
- * - `WrongType`: a key holds another type than the write needs. - `NotAnInteger`: a key to be incremented holds no integer of at
- *   most 18 digits.
+ * - `WrongType`: a key holds another type than the write needs.
+ * - `NotAnInteger`: a key to be incremented holds no integer of at most 18 digits.
+ * - `NoPositionLeft`: another program has brought the log of a channel to the last position there is.
  *
  * @category errors
  * @since 0.1.0
  */
 export class CommitRefused extends Data.TaggedError("CommitRefused")<{
-  readonly reason: "WrongType" | "NotAnInteger"
+  readonly reason: "WrongType" | "NotAnInteger" | "NoPositionLeft"
   readonly key: string
   readonly message: string
 }> {}
@@ -523,6 +524,8 @@ export class Broker extends Context.Service<Broker, {
   readonly own: OwnKeys
   /** Removes what every group has acknowledged and what is beyond its channel's limits; how many were removed. */
   readonly trim: (shard: number) => Effect.Effect<number, BrokerError>
+  /** Completes when something was settled that may be to be removed. */
+  readonly awaitTrim: (shard: number) => Effect.Effect<void>
   /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */
   readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
   /** Counts, for the channels of the selector. Bounded by the number of channels and groups, not of messages. */

@@ -89,6 +89,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       },
       ping: Effect.void,
       stats: { read: (selector) => Effect.sync(() => store.stats(matcherOf(selector), now())) },
+      awaitTrim: () => Effect.never,
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),

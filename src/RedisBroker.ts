@@ -246,19 +246,20 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     for (const shard of shardsOf(selector)) {
       const keys = keysOf(shard)
       const connection = connectionOf(shard)
-      const gone = patternsOf(selector).map((pattern) => `${group}\n${pattern}`)
+      const gone = patternsOf(selector).map((pattern) => Keys.registrationField(group, pattern))
       yield* connection.send(["hdel", keys.groups, ...gone], { idempotent: true })
       const [fields, channels] = (yield* connection.pipeline([
         ["hkeys", keys.groups],
         ["hkeys", keys.channels]
       ])) as ReadonlyArray<unknown>
       for (const reply of [fields, channels]) if (reply instanceof RedisError) return yield* reply
-      const left = (fields as Array<string>).filter((field) => field.startsWith(`${group}\n`))
-        .map((field) => reading(field.slice(group.length + 1)))
+      const left = Keys.registrationsOf(fields).filter((one) => one.group === group).map(({ pattern }) =>
+        reading(pattern)
+      )
       const matches = readingOf(selector)
       const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
       for (const channel of removed) {
-        yield* connection.evaluate(
+        const dropped = connection.evaluate(
           drop,
           [
             keys.log(channel),
@@ -266,11 +267,13 @@ const open = Effect.fnUntraced(function*(options?: Options) {
             keys.retries(group),
             keys.floors(group),
             keys.meta,
-            keys.counts
+            keys.counts,
+            keys.bodies(group, channel)
           ],
           [group, channel],
           { idempotent: true }
         )
+        while ((yield* dropped) === 0);
       }
       yield* connection.send(["del", keys.members(group)], { idempotent: true })
       const ended = new Set(removed)
@@ -288,10 +291,6 @@ const open = Effect.fnUntraced(function*(options?: Options) {
           yield* connection.send(["zrem", keys.waiting, ...waiting], { idempotent: true })
         }
       } while (cursor !== "0")
-      // Last, so that no promoter finds a name without its body.
-      if (removed.length > 0) {
-        yield* connection.send(["del", ...removed.map((channel) => keys.bodies(group, channel))], { idempotent: true })
-      }
       if (left.length === 0) {
         yield* connection.send(["unlink", keys.marks(group), keys.oldMarks(group)], { idempotent: true })
       }
@@ -353,6 +352,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       discard: true
     }).pipe(Effect.mapError(fail("ping"))),
     stats: stats.store,
+    awaitTrim: (shard) => janitors[shard]!.awaitWork,
     trim: (shard) =>
       Effect.andThen(
         shard === 0 ? recordShards : Effect.void,

@@ -205,16 +205,24 @@ describe("requeueLetters", () => {
 })
 
 describe("removeLetters", () => {
+  it("ends after about 1 MiB, and says how far it has come", async () => {
+    const { keys, run } = await seeded()
+    for (const id of ["5-0", "6-0", "7-0"]) {
+      await client.xadd(keys.dead, id, "k", key, "m", "{}", "p", "x".repeat(600_000))
+    }
+    assert.deepStrictEqual(await run(removeLetters, [keys.dead, keys.counts], ["5-0", "6-0", "7-0"]), [2, "5-0", "6-0"])
+  })
+
   it("deletes letters and counts them off, whoever wrote them; a second time finds nothing", async () => {
     const { keys, run, snapshot } = await seeded()
     const names = [keys.dead, keys.counts]
-    assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), ["1-0", "4-0", "2-0"])
+    assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), [4, "1-0", "4-0", "2-0"])
     const after = {
       dead: [third],
       counts: { "d\naudit\norders\nterm": "1", "w\nbilling\norders": "7", "x\nbilling\norders": "2" }
     }
     assert.deepStrictEqual(await snapshot(), after)
-    assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), [])
+    assert.deepStrictEqual(await run(removeLetters, names, ["1-0", "4-0", "9-0", "2-0"]), [4])
     assert.deepStrictEqual(await snapshot(), after)
   })
 })
@@ -280,7 +288,7 @@ describe("offerLetters and concludeLetters", () => {
       ["5-0", "t", "renew", 90_000],
       ["9-0", "t", "remove", 0]
     ].flat()
-    assert.deepStrictEqual(await conclude(here, ...args), ["9-0"])
+    assert.deepStrictEqual(await conclude(here, ...args), [6, "9-0"])
     const after = {
       dead: [second, third, fourth, ["5-0", { what: "ever" }]],
       counts: {
@@ -293,7 +301,7 @@ describe("offerLetters and concludeLetters", () => {
       "offered:ops": { cursor: "5-0", "3-0": "1\n", "4-0": "0\n", "5-0": "1\nt" }
     }
     assert.deepStrictEqual(await here.snapshot(), after)
-    assert.deepStrictEqual(await conclude(here, ...args), ["1-0", "2-0", "3-0", "4-0", "9-0"])
+    assert.deepStrictEqual(await conclude(here, ...args), [6, "1-0", "2-0", "3-0", "4-0", "9-0"])
     assert.deepStrictEqual(await here.snapshot(), after)
   })
 
@@ -304,7 +312,7 @@ describe("offerLetters and concludeLetters", () => {
     await offer(here, 1, "t2")
     const before = await here.snapshot()
     for (const outcome of ["remove", "keep", "again", "release", "renew"]) {
-      assert.deepStrictEqual(await conclude(here, "1-0", "t1", outcome, 0), ["1-0"])
+      assert.deepStrictEqual(await conclude(here, "1-0", "t1", outcome, 0), [1, "1-0"])
     }
     assert.deepStrictEqual(await here.snapshot(), before)
   })

@@ -414,6 +414,19 @@ const cases: ReadonlyArray<Case> = [
     again: { reply: ["already"] }
   },
   {
+    does: "commit: nothing when a log has too few positions left",
+    script: commit,
+    seed: [...mine, ["xadd", "to", "18446744073709551615-18446744073709551614", "p", "0"]],
+    keys: [...commitKeys, "to"],
+    args: [
+      fence,
+      ["publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+      ["publish", 5, 6, 0, 0, "y", 0, "p", "2"]
+    ].flat(),
+    reply: ["full", "$to"],
+    after: { ...untouched, to: { entries: ["p 0"], pending: 0 } }
+  },
+  {
     does: "sweep: marks of which one counts stay",
     script: sweep,
     seed: [["hset", "marks", "", head, "c\nm", past], ["hset", "old", "", head, "c\nn", far]],

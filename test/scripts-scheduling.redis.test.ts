@@ -216,7 +216,9 @@ describe("promote", () => {
           [
             keys.waiting,
             ...targets.flatMap((prefix) =>
-              prefix === "\nc\n" ? [keys.bodies("", "c"), keys.log("c")] : [keys.bodies("g", "c"), keys.retry("g", "c")]
+              prefix === "\nc\n"
+                ? [keys.bodies("", "c"), keys.log("c"), keys.log("c")]
+                : [keys.bodies("g", "c"), keys.retry("g", "c"), keys.retries("g")]
             )
           ],
           [10, 1000, ...targets]
@@ -258,7 +260,10 @@ describe("promote", () => {
       yield* send("hset", keys.bodies("", "c"), "b", "\nB")
       const step = run(
         promote,
-        [keys.waiting, keys.bodies("", "bad"), keys.log("bad"), keys.bodies("", "c"), keys.log("c")],
+        [
+          keys.waiting,
+          ...["bad", "c"].flatMap((channel) => [keys.bodies("", channel), keys.log(channel), keys.log(channel)])
+        ],
         [10, 60_000, "\nbad\n", "\nc\n"]
       )
       assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [1, 0, 1])

@@ -67,14 +67,14 @@ const cases: ReadonlyArray<Case> = [
     script: promote,
     makes: "log",
     seed: waits("\nch\nid"),
-    keys: ["waiting", "bodies", "log"],
+    keys: ["waiting", "bodies", "log", "log"],
     args: [100, 1_000, "\nch\n"]
   },
   {
     script: promote,
     makes: "retry",
     seed: waits("g\nch\nid"),
-    keys: ["waiting", "bodies", "retry"],
+    keys: ["waiting", "bodies", "retry", "retries"],
     args: [100, 1_000, "g\nch\n"]
   },
   {

@@ -220,6 +220,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ["sadd", "$retries", "ch", "other"],
       ["hset", "$floors", "ch", "1-0", "other", "1-0"],
       ["hset", "$meta", "v", 3],
+      ["hset", "$bodies", "2-0", "x"],
       [
         "hset",
         "$counts",
@@ -237,7 +238,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         1
       ]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies"],
     args: ["g", "ch"],
     reply: 1,
     after: {
@@ -279,7 +280,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         [
           [-1, 0, 1, 1, "age", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
           [2, 0, 0, 0, "age", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []]
-        ]
+        ],
+        0
       ],
       after: {
         bodies: { w: "x" },
@@ -297,7 +299,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["hset", "$scheduled", "m", "x"]],
       keys: ["log", "counts", "scheduled"],
       args: ["ch"],
-      reply: [0, 0, 1, []],
+      reply: [0, 0, 1, [], 0],
       after: { scheduled: { m: "x" } }
     }
   ],
@@ -883,7 +885,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       keys: ["meta", "log", "floors:g"],
       args: trimArgs({ least: "3-0", age: 60_000, abandoned: -1 }, "g"),
-      reply: [3, 1],
+      reply: [3, 3],
       after: {
         "floors:g": { ch: "0-18446744073709551615" },
         log: {
@@ -897,7 +899,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
           }
         }
       },
-      again: { reply: [0, 1] }
+      again: { reply: [0, 3] }
     },
     {
       does: "passes over a stream that is not there",

@@ -194,6 +194,25 @@ export const parse = (prefix: string, key: string): Found | undefined => {
  */
 export const waitingMember = (group: string, channel: string, id: string): string => `${group}\n${channel}\n${id}`
 
+/** An entry of `groups`: that a group reads what a pattern (or name) matches. */
+export interface Registration {
+  readonly group: string
+  readonly pattern: string
+}
+
+export const registrationField = (group: string, pattern: string): string => `${group}\n${pattern}`
+
+/** Reads an entry of `groups`; nothing when another program wrote it. */
+export const registrationOf = (field: string): Registration | undefined => {
+  const at = field.indexOf("\n")
+  const pattern = field.slice(at + 1)
+  return at <= 0 || pattern === "" || pattern.includes("\n") ? undefined : { group: field.slice(0, at), pattern }
+}
+
+/** What is registered, of all entries of `groups`. */
+export const registrationsOf = (fields: unknown): ReadonlyArray<Registration> =>
+  ((fields ?? []) as ReadonlyArray<string>).flatMap((field) => registrationOf(field) ?? [])
+
 /** A key of the Deduplication service: no script needs two of them, so on a Cluster they are spread over all nodes. */
 export const onceKey = (prefix: string, key: string): string => `{${prefix}:once:${escape(key)}}`
 

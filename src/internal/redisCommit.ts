@@ -12,8 +12,9 @@ import { nextCall } from "./evidence.ts"
 import { type Keys, waitingMember } from "./keys.ts"
 import { Lease } from "./redisLease.ts"
 import type { RedisMarks } from "./redisMarks.ts"
-import { notAnInteger, wrongType } from "./refusal.ts"
+import { noPositionLeft, notAnInteger, wrongType } from "./refusal.ts"
 import { commit as commitScript } from "./scripts/commit.ts"
+import { charactersIn, Steps } from "./steps.ts"
 
 /** Where a message goes, as far as this process knows. */
 export interface Target {
@@ -107,7 +108,9 @@ const builder = (fenceKeys: readonly [string, string, string, string], fence: Fe
 type Reply = readonly [outcome: string, key?: string, found?: string, expected?: string]
 
 const refusalOf = ([outcome, key = "", found = "", expected = ""]: Reply): CommitRefused =>
-  outcome === "type" ? wrongType(key, found, expected) : notAnInteger(key)
+  outcome === "type" ? wrongType(key, found, expected) : outcome === "full" ? noPositionLeft(key) : notAnInteger(key)
+
+const isRefusal = ([outcome]: Reply): boolean => outcome === "type" || outcome === "full" || outcome === "number"
 
 /** A log that is announced as missing again and again is deleted by somebody. */
 const mostRepeats = 10
@@ -187,7 +190,7 @@ const commitOne = Effect.fnUntraced(function*(
     })
   ))
   const outcome = reply[0]
-  if (outcome === "type" || outcome === "number") return refusalOf(reply)
+  if (isRefusal(reply)) return refusalOf(reply)
   if (outcome !== "done" && !(outcome === "already" && lease.uncertain)) return "lost"
   // Told so when all of them have ended: if one fails, this comes once more.
   lease.uncertain = true
@@ -209,27 +212,31 @@ export const commit = Effect.fnUntraced(function*(setup: Setup, commits: Readonl
   return outcomes
 })
 
-/** So many pages of an outbox are looked at for others when one of its targets cannot be reached. */
-const mostPages = 20
+/** The channels that refuse what is relayed to them, by the connection of the outbox: said once. */
+const told = new WeakMap<Connection, ReadonlySet<number | string>>()
 
 /** What is in an outbox. */
 type Item = readonly [position: string, message: NewMessage, name: string]
 
 /**
  * Relays messages of a shard's outbox, in order; how many have left it. Any number of processes may do it at once: what has
- * arrived is remembered in the target's shard, and a second arrival changes nothing. A target that refuses or cannot be reached
- * holds up nobody but itself.
+ * arrived is remembered in the target's shard, and a second arrival changes nothing. A channel that refuses, or a shard that cannot be
+ * reached, holds up nobody but itself.
  */
 export const relay = Effect.fnUntraced(function*(channels: Channels, shard: number, limit: number) {
   const keys = channels.keysOf(shard)
   const connection = channels.connectionOf(shard)
-  const failures = new Map<number, RedisError>()
+  /** By shard, and by channel where only that refuses. */
+  const failures = new Map<number | string, RedisError>()
+  const steps = new Steps(limit)
   let moved = 0
   let from = "-"
-  for (let page = 0; page < mostPages; page++) {
-    const entries = (yield* connection.send(["xrange", keys.outbox, from, "+", "COUNT", limit], {
+  while (moved < limit) {
+    const count = steps.size
+    const entries = (yield* connection.send(["xrange", keys.outbox, from, "+", "COUNT", count], {
       idempotent: true
     })) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>
+    steps.took(entries.length, charactersIn(entries))
     const gone: Array<string> = []
     const byShard = new Map<number, Array<Item>>()
     for (const [position, fields] of entries) {
@@ -239,35 +246,50 @@ export const relay = Effect.fnUntraced(function*(channels: Channels, shard: numb
         gone.push(position)
         continue
       }
+      if (failures.has(message.channel)) continue
       const target = channels.shardOf(message.channel)
+      if (failures.has(target)) continue
       const same = byShard.get(target)
       const item: Item = [position, message, Entry.outboxName(position, fields)]
       if (same === undefined) byShard.set(target, [item])
       else same.push(item)
     }
     const results = yield* Effect.forEach(
-      [...byShard].filter(([target]) => !failures.has(target)),
+      [...byShard],
       ([target, items]) =>
-        Effect.map(Effect.result(deliver(channels, shard, target, items, gone)), (result) => [target, result] as const),
+        Effect.map(
+          Effect.result(deliver(channels, shard, target, items, gone, failures)),
+          (result) => [target, result] as const
+        ),
       { concurrency: "unbounded" }
     )
     for (const [target, result] of results) if (result._tag === "Failure") failures.set(target, result.failure)
     if (gone.length > 0) yield* connection.send(["xdel", keys.outbox, ...gone], { idempotent: true })
     moved += gone.length
-    if (failures.size === 0 || entries.length < limit) break
+    if (entries.length < count) break
+    // What is held up stays where it is, and is passed over.
     from = `(${entries.at(-1)![0]}`
   }
-  for (const failure of failures.values()) return yield* Effect.fail(failure)
+  for (const [target, failure] of failures) if (typeof target === "number") return yield* Effect.fail(failure)
+  const known = told.get(connection)
+  for (const [channel, { message }] of failures) {
+    if (known?.has(channel) === true) continue
+    yield* Effect.logWarning(
+      `rotif: what transactions have published to channel "${channel}" waits in ${keys.outbox}: ${message}`
+    )
+  }
+  told.set(connection, new Set(failures.keys()))
   return moved
 })
 
-/** Brings messages to one target, in order and up to the first that does not arrive: behind it, the fence would shut it out. */
+/** Brings messages to one shard, in order. Behind one that does not arrive the others of its channel wait. */
 const deliver = Effect.fnUntraced(function*(
   channels: Channels,
   shard: number,
   target: number,
   items: ReadonlyArray<Item>,
-  gone: Array<string>
+  gone: Array<string>,
+  failures: Map<number | string, RedisError>
 ): Effect.fn.Return<void, RedisError> {
   const there = channels.keysOf(target)
   const { outbox } = channels.keysOf(shard)
@@ -288,7 +310,7 @@ const deliver = Effect.fnUntraced(function*(
       }),
       true
     )
-  for (const item of items) {
+  const bring = Effect.fnUntraced(function*(item: Item): Effect.fn.Return<void, RedisError> {
     const [position] = item
     let reply = yield* send(item, false)
     if (reply[0] === "behind") {
@@ -298,9 +320,18 @@ const deliver = Effect.fnUntraced(function*(
       // What others have brought there long ago has left the outbox.
       if (found.some(([, fields]) => Entry.outboxName(position, fields) === item[2])) reply = yield* send(item, true)
     }
-    if (reply[0] === "type") {
+    if (isRefusal(reply)) {
       return yield* new RedisError({ reason: "Refused", command: "relay", message: refusalOf(reply).message })
     }
     gone.push(position)
+  })
+  for (const item of items) {
+    const [, { channel }] = item
+    if (failures.has(channel)) continue
+    yield* Effect.catchIf(
+      bring(item),
+      ({ reason }) => reason === "Refused",
+      (error) => Effect.sync(() => void failures.set(channel, error))
+    )
   }
 })

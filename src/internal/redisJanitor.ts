@@ -7,13 +7,22 @@ import { Clock, Effect, Result } from "effect"
 import type { Limits } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import type { Keys } from "./keys.ts"
+import { type Keys, registrationsOf } from "./keys.ts"
 import { reading } from "./pattern.ts"
 import { sweep } from "./scripts/sweep.ts"
 import { trim as trimScript } from "./scripts/trim.ts"
 
-/** Streams trimmed in one pass; the next pass goes on with the next ones. */
+/** Streams that nobody asked for, trimmed in one pass; the next pass goes on with the next ones. */
 const streamsPerPass = 200
+
+/** Streams trimmed at a time: each holds up the server for some milliseconds. */
+const streamsAtOnce = 4
+
+/** After this long a pass ends, and the next one goes on: the loop has to give a sign of life. */
+const passMillis = 5_000
+
+/** Limits of age are looked after this often. */
+const agingMillis = 20_000
 
 /** A consumer with nothing pending that has not been heard of for so long is removed. */
 const abandonedMillis = 600_000
@@ -48,6 +57,8 @@ const limitsOf = (text: string): Limits => {
 export interface RedisJanitor {
   /** Something was settled in this stream: it is looked at in the next pass. */
   readonly touch: (stream: string) => void
+  /** Completes when something was settled that is still to be removed. */
+  readonly awaitWork: Effect.Effect<void>
   readonly trim: Effect.Effect<number, RedisError>
 }
 
@@ -60,6 +71,11 @@ export const make = Effect.fnUntraced(function*(setup: {
   const clock = yield* Clock.Clock
   const me = `${clock.currentTimeNanosUnsafe().toString(36)}${Math.trunc(performance.timeOrigin).toString(36)}`
   const touched = new Set<string>()
+  const sleepers = new Set<() => void>()
+  /** What is in these will be too old: that can wait longer. */
+  const aging = new Set<string>()
+  let agingAt = 0
+  const millis = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   let version: string | undefined
   let subjects = new Map<string, Subject>()
   /** What a change of groups or channels may have set free. */
@@ -72,10 +88,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   const load = Effect.fnUntraced(function*() {
     const [limits, fields] = yield* connection.pipeline([["hgetall", keys.channels], ["hkeys", keys.groups]])
     for (const reply of [limits, fields]) if (reply instanceof RedisError) return yield* reply
-    const groups = (fields as ReadonlyArray<string>).map((field) => {
-      const at = field.indexOf("\n")
-      return { group: field.slice(0, at), matches: reading(field.slice(at + 1)) }
-    })
+    const groups = registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
     const names = [...new Set(groups.map(({ group }) => group))]
     groupNames = names
     const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
@@ -101,8 +114,13 @@ export const make = Effect.fnUntraced(function*(setup: {
     return out
   })
 
-  const visit = ({ channel, groups, isRetry, limits, stream }: Subject) =>
-    Effect.map(
+  /** One step; what is left is removed at once in further ones. */
+  const visit = (
+    { channel, groups, isRetry, limits, stream }: Subject,
+    before: number,
+    isOver: () => boolean
+  ): Effect.Effect<number, RedisError> =>
+    Effect.flatMap(
       connection.evaluate(
         trimScript,
         // A retry stream belongs to one group, which reads it from its beginning whatever happens: no floor to keep.
@@ -120,17 +138,23 @@ export const make = Effect.fnUntraced(function*(setup: {
         { idempotent: true }
       ),
       (reply) => {
-        const [removed, again] = reply as readonly [number, number]
-        if (again === 1) touched.add(stream)
+        const [some, again] = reply as readonly [number, number]
+        const removed = before + Math.max(0, some)
         refusing.delete(stream)
-        return Math.max(0, removed)
+        if (again === 2 && !isOver()) return visit({ channel, groups, isRetry, limits, stream }, removed, isOver)
+        if (again === 3) aging.add(stream)
+        else if (again > 0) touched.add(stream)
+        return Effect.succeed(removed)
       }
     ).pipe(
       // A stream that refuses, because another program has put something else there, holds up no other.
       Effect.catchIf(({ reason }) => reason === "Refused", (error) => {
-        if (refusing.has(stream)) return Effect.succeed(0)
+        if (refusing.has(stream)) return Effect.succeed(before)
         refusing.add(stream)
-        return Effect.as(Effect.logWarning(`rotif: ${stream} cannot be trimmed, and is left out: ${error.message}`), 0)
+        return Effect.as(
+          Effect.logWarning(`rotif: ${stream} cannot be trimmed, and is left out: ${error.message}`),
+          before
+        )
       })
     )
 
@@ -155,7 +179,12 @@ export const make = Effect.fnUntraced(function*(setup: {
     }
     const pass = new Set<string>()
     // What this process has settled it knows best; the rest is for the one whose turn it is.
-    for (const stream of touched) if (pass.size < streamsPerPass) pass.add(stream)
+    for (const stream of touched) pass.add(stream)
+    if (millis() >= agingAt) {
+      agingAt = millis() + agingMillis
+      for (const stream of aging) pass.add(stream)
+      aging.clear()
+    }
     if (owner === null || owner === me) {
       for (const stream of unvisited) if (pass.size < streamsPerPass) pass.add(stream)
       const all = [...subjects.keys()]
@@ -172,7 +201,13 @@ export const make = Effect.fnUntraced(function*(setup: {
       unvisited.delete(stream)
     }
     const known = [...pass].flatMap((stream) => subjects.get(stream) ?? [])
-    const removed = yield* Effect.forEach(known, visit, { concurrency: 16 }).pipe(
+    const endsAt = millis() + passMillis
+    const isOver = () => millis() > endsAt
+    const removed = yield* Effect.forEach(known, (subject) => {
+      if (!isOver()) return visit(subject, 0, isOver)
+      touched.add(subject.stream)
+      return Effect.succeed(0)
+    }, { concurrency: streamsAtOnce }).pipe(
       Effect.tapError(() =>
         Effect.sync(() => {
           for (const stream of pass) touched.add(stream)
@@ -182,5 +217,18 @@ export const make = Effect.fnUntraced(function*(setup: {
     return removed.reduce((sum, some) => sum + some, 0)
   })
 
-  return { touch: (stream) => void touched.add(stream), trim }
+  const touch = (stream: string) => {
+    touched.add(stream)
+    if (sleepers.size === 0) return
+    for (const resume of sleepers) resume()
+    sleepers.clear()
+  }
+  const awaitWork = Effect.callback<void>((resume) => {
+    if (touched.size > 0) return resume(Effect.void)
+    const wake = () => resume(Effect.void)
+    sleepers.add(wake)
+    return Effect.sync(() => void sleepers.delete(wake))
+  })
+
+  return { touch, awaitWork, trim }
 })

@@ -82,8 +82,8 @@ export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   expiresAtMillis: lease.expiresAtMillis
 })
 
-/** Characters of payloads that are moved in one call, where it has more than one: what is longer than a string can be is never sent. */
-const charactersPerCall = 2 ** 26
+/** Characters of payloads that are moved in one call, where it has more than one: a script holds everybody up while it moves them. */
+const charactersPerCall = 2 ** 20
 
 /** At most so many at a time, and less where their payloads are large. */
 export const portioned = <A extends Pick<Delivery, "payload">>(

@@ -1,26 +1,22 @@
 /** Dead letters on Redis: one stream a shard, and for each subscription to them a sorted set and a hash of what it was offered. */
 import { Effect } from "effect"
 import type { BrokerError, Failure } from "../Broker.ts"
-import type { LetterCount, LetterStore, Offer } from "../LetterStore.ts"
+import type { Letter, LetterCount, LetterStore, Offer } from "../LetterStore.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
+import { portioned } from "./redisLease.ts"
 import { concludeLetters } from "./scripts/concludeLetters.ts"
 import { offerLetters } from "./scripts/offerLetters.ts"
 import { removeLetters } from "./scripts/removeLetters.ts"
 import { requeueLetters } from "./scripts/requeueLetters.ts"
+import { charactersIn, Steps } from "./steps.ts"
 
-/** Letters in one script call. */
+/** Letters in one script call; read in one step at most. */
 const lettersPerCall = 100
 
 type RawEntries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
-
-const chunked = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> => {
-  const out: Array<ReadonlyArray<A>> = []
-  for (let i = 0; i < items.length; i += lettersPerCall) out.push(items.slice(i, i + lettersPerCall))
-  return out
-}
 
 const isId = (letterId: string) => /^\d{1,16}-\d{1,20}$/.test(letterId)
 
@@ -35,19 +31,31 @@ export interface Setup {
 
 export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): LetterStore => {
   let tokens = 0
+  const reading = new Steps(lettersPerCall)
 
   const list: LetterStore["list"] = Effect.fnUntraced(function*(shard, range) {
     const { after, before, limit, minAgeMillis = 0, order } = range
-    const least = after === undefined ? "-" : `(${after}`
-    const most = before === undefined ? "+" : `(${before}`
-    const command: Command = order === "oldest"
-      ? ["xrange", keysOf(shard).dead, least, most, "COUNT", limit]
-      : ["xrevrange", keysOf(shard).dead, most, least, "COUNT", limit]
-    const [time, entries] = yield* connectionOf(shard).pipeline([["time"], command])
-    for (const reply of [time, entries]) if (reply instanceof RedisError) return yield* reply
-    const [seconds, micros] = time as readonly [string, string]
-    const newest = Number(seconds) * 1000 + Math.floor(Number(micros) / 1000) - minAgeMillis
-    const letters = (entries as RawEntries).map(([id, fields]) => Entry.decodeLetter(id, fields))
+    const bounds = order === "oldest"
+      ? ["-", before === undefined ? "+" : `(${before}`] as const
+      : [before === undefined ? "+" : `(${before}`, after === undefined ? "-" : `(${after}`] as const
+    let from: string = order === "oldest" && after !== undefined ? `(${after}` : bounds[0]
+    let newest = Infinity
+    const letters: Array<Letter> = []
+    while (letters.length < limit) {
+      const count = Math.min(reading.size, limit - letters.length)
+      const [time, page] = yield* connectionOf(shard).pipeline([
+        ["time"],
+        [order === "oldest" ? "xrange" : "xrevrange", keysOf(shard).dead, from, bounds[1], "COUNT", count]
+      ])
+      for (const reply of [time, page]) if (reply instanceof RedisError) return yield* reply
+      const [seconds, micros] = time as readonly [string, string]
+      newest = Number(seconds) * 1000 + Math.floor(Number(micros) / 1000) - minAgeMillis
+      const entries = page as RawEntries
+      reading.took(entries.length, charactersIn(entries))
+      for (const [id, fields] of entries) letters.push(Entry.decodeLetter(id, fields))
+      if (entries.length < count) break
+      from = `(${entries.at(-1)![0]}`
+    }
     return minAgeMillis <= 0 ? letters : letters.filter(({ diedAtMillis }) => diedAtMillis <= newest)
   }, Effect.mapError(fail("letters.list")))
 
@@ -59,64 +67,100 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
       )
       : Effect.undefined
 
+  /** Letters that go back to one group on one channel. */
+  interface Target {
+    readonly group: string
+    readonly channel: string
+    readonly letters: Array<{ readonly letterId: string; readonly description: string; readonly payload: string }>
+  }
+
+  const requeueTo = Effect.fnUntraced(function*(keys: Keys, { channel, group, letters }: Target, moved: Array<string>) {
+    for (const portion of portioned(letters, lettersPerCall)) {
+      const reply = yield* connectionOf(keys.shard).evaluate(
+        requeueLetters,
+        [keys.dead, keys.counts, keys.meta, keys.retry(group, channel), keys.retries(group)],
+        [
+          keys.events,
+          1,
+          group,
+          channel,
+          ...portion.flatMap(({ description, letterId, payload }) => [letterId, 1, description, payload])
+        ],
+        // A second run would find them gone and say that nothing was moved.
+        { idempotent: false }
+      )
+      moved.push(...reply as ReadonlyArray<string>)
+    }
+  })
+
   const requeue: LetterStore["requeue"] = Effect.fnUntraced(function*(shard, items) {
     const keys = keysOf(shard)
     const moved: Array<string> = []
-    for (const chunk of chunked(items.filter(({ letterId }) => isId(letterId)))) {
+    const wanted = items.filter(({ letterId }) => isId(letterId))
+    let failure: RedisError | undefined
+    for (let from = 0; from < wanted.length;) {
+      const step = wanted.slice(from, from + reading.size)
+      from += step.length
       // A letter never changes, so what is written now is right if it is still there when the script runs.
       const found = yield* connectionOf(shard).pipeline(
-        chunk.map(({ letterId }): Command => ["xrange", keys.dead, letterId, letterId])
+        step.map(({ letterId }): Command => ["xrange", keys.dead, letterId, letterId])
       )
-      const targets = new Map<string, { readonly index: number; readonly group: string; readonly channel: string }>()
-      const args: Array<string | number> = []
-      for (const [i, { letterId, payload }] of chunk.entries()) {
+      const targets = new Map<string, Target>()
+      let chars = 0
+      for (const [i, { letterId, payload }] of step.entries()) {
         const reply = found[i]
         if (reply instanceof RedisError) return yield* reply
+        chars += charactersIn(reply as RawEntries)
         const fields = (reply as RawEntries)[0]?.[1]
         if (fields === undefined) continue
         const letter = Entry.decodeLetter(letterId, fields)
         if (letter.malformed !== undefined) continue
         const { channel, group } = letter
         const key = keys.retry(group, channel)
-        const target = targets.get(key) ?? { index: targets.size + 1, group, channel }
+        const target = targets.get(key) ?? { group, channel, letters: [] }
         targets.set(key, target)
-        args.push(
+        target.letters.push({
           letterId,
-          target.index,
-          Entry.requeuedMeta(letterId, Entry.decode(letterId, fields), letter.failure),
-          payload ?? letter.payload
-        )
+          description: Entry.requeuedMeta(letterId, Entry.decode(letterId, fields), letter.failure),
+          payload: payload ?? letter.payload
+        })
       }
-      if (args.length === 0) continue
-      const all = [...targets.values()]
-      const reply = yield* connectionOf(shard).evaluate(
-        requeueLetters,
-        [
-          keys.dead,
-          keys.counts,
-          keys.meta,
-          ...all.flatMap(({ channel, group }) => [keys.retry(group, channel), keys.retries(group)])
-        ],
-        [keys.events, all.length, ...all.flatMap(({ channel, group }) => [group, channel]), ...args],
-        // A second run would find them gone and say that nothing was moved.
-        { idempotent: false }
-      )
-      moved.push(...reply as ReadonlyArray<string>)
+      reading.took(step.length, chars)
+      for (const target of targets.values()) {
+        // A retry stream that takes nothing holds up no other group.
+        yield* Effect.catchIf(requeueTo(keys, target, moved), ({ reason }) => reason === "Refused", (error) => {
+          failure ??= error
+          return Effect.logWarning(
+            `rotif: dead letters of group "${target.group}" on channel "${target.channel}" stay: ${error.message}`
+          )
+        })
+      }
     }
-    return moved
+    return failure !== undefined && moved.length === 0 ? yield* failure : moved
   }, Effect.mapError(fail("letters.requeue")))
 
-  const remove: LetterStore["remove"] = Effect.fnUntraced(function*(shard, letterIds) {
-    const keys = keysOf(shard)
-    const removed: Array<string> = []
-    for (const chunk of chunked(letterIds.filter(isId))) {
-      const reply = yield* connectionOf(shard).evaluate(removeLetters, [keys.dead, keys.counts], chunk, {
-        idempotent: false
-      })
-      removed.push(...reply as ReadonlyArray<string>)
+  /** Calls a script until it has looked at all items; what it tells besides how many. */
+  const inSteps = Effect.fnUntraced(function*<A>(
+    items: ReadonlyArray<A>,
+    call: (some: ReadonlyArray<A>) => Effect.Effect<unknown, RedisError>
+  ) {
+    const told: Array<string> = []
+    for (let from = 0; from < items.length;) {
+      const [done, ...ids] = (yield* call(items.slice(from, from + lettersPerCall))) as [number, ...Array<string>]
+      told.push(...ids)
+      from += done
     }
-    return removed
-  }, Effect.mapError(fail("letters.remove")))
+    return told
+  })
+
+  const remove: LetterStore["remove"] = (shard, letterIds) => {
+    const keys = keysOf(shard)
+    return inSteps(
+      letterIds.filter(isId),
+      (some) => connectionOf(shard).evaluate(removeLetters, [keys.dead, keys.counts], some, { idempotent: false })
+    )
+      .pipe(Effect.mapError(fail("letters.remove")))
+  }
 
   const counts: LetterStore["counts"] = (shard) =>
     connectionOf(shard).send(["hgetall", keysOf(shard).counts], { idempotent: true }).pipe(
@@ -152,23 +196,19 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
     }
   }, Effect.mapError(fail("letters.offer")))
 
-  const conclude: LetterStore["conclude"] = Effect.fnUntraced(function*(shard, name, conclusions) {
+  const conclude: LetterStore["conclude"] = (shard, name, conclusions) => {
     const keys = keysOf(shard)
-    const refused: Array<string> = []
-    for (const chunk of chunked(conclusions)) {
-      const reply = yield* connectionOf(shard).evaluate(
+    return inSteps(conclusions, (some) =>
+      connectionOf(shard).evaluate(
         concludeLetters,
         [keys.dead, keys.counts, keys.offers(name), keys.offered(name)],
         [
           keys.events,
-          ...chunk.flatMap(({ letterId, millis = 0, outcome, token }) => [letterId, token, outcome, Math.ceil(millis)])
+          ...some.flatMap(({ letterId, millis = 0, outcome, token }) => [letterId, token, outcome, Math.ceil(millis)])
         ],
         { idempotent: false }
-      )
-      refused.push(...reply as ReadonlyArray<string>)
-    }
-    return refused
-  }, Effect.mapError(fail("letters.conclude")))
+      )).pipe(Effect.mapError(fail("letters.conclude")))
+  }
 
   return {
     list,

@@ -8,7 +8,7 @@ import { Cause, Clock, Effect, Exit, Semaphore } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import type { Keys } from "./keys.ts"
+import { type Keys, registrationField } from "./keys.ts"
 import { shortBlockMillis } from "./redis/permissions.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
@@ -235,7 +235,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     )
 
   const look = Effect.fnUntraced(function*(heal: boolean) {
-    const fields = patterns.map((pattern) => `${group}\n${pattern}`)
+    const fields = patterns.map((pattern) => registrationField(group, pattern))
     const ask = (known: string) =>
       Effect.map(
         evaluate(

@@ -1,6 +1,9 @@
 /**
  * Recurring messages on Redis: a sorted set of keys by their next tick, and a hash of their definitions: recurrence, channel, and the
  * body of the message, each after a line feed.
+ *
+ * A definition is in the shard of its channel. When a key goes to a channel of another shard, what the old shard has is replaced by the new
+ * definition first, which does not tick there: if the process dies then, whoever finds it due brings it to its shard. So it neither ticks twice nor ends.
  */
 import { Effect } from "effect"
 import type { BrokerError, NewMessage } from "../Broker.ts"
@@ -21,13 +24,52 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   readonly introduce: (channel: Pick<NewMessage, "channel" | "limits">) => Effect.Effect<unknown, RedisError>
   readonly waitForTick: (shard: number) => Effect.Effect<void>
 }): RecurringStore => {
-  const removeFrom = (shard: number, key: string) => {
+  const removeFrom = (shard: number, key: string, definition = "") => {
     const keys = shards[shard]!
     return Effect.map(
-      connectionOf(shard).evaluate(forget, [keys.ticks, keys.recurring], [key], { idempotent: false }),
+      connectionOf(shard).evaluate(forget, [keys.ticks, keys.recurring], [key, definition], { idempotent: false }),
       (reply) => reply === 1
     )
   }
+
+  const define = (
+    shard: number,
+    key: string,
+    head: string,
+    body: string,
+    nextAtMillis: number,
+    how: "set" | "replace" | "keep"
+  ) => {
+    const keys = shards[shard]!
+    return Effect.map(
+      connectionOf(shard).evaluate(recur, [keys.recurring, keys.ticks], [
+        keys.events,
+        key,
+        head,
+        body,
+        nextAtMillis,
+        how
+      ], { idempotent: true }),
+      String
+    )
+  }
+
+  /** Brings a definition to the shard of its channel: its process died between the two. */
+  const bringHome = Effect.fnUntraced(function*(shard: number, key: string, channel: string, nextAtMillis: number) {
+    const definition = yield* connectionOf(shard).send(["hget", shards[shard]!.recurring, key], { idempotent: true })
+    if (typeof definition !== "string") return
+    const head = definition.indexOf("\n", definition.indexOf("\n") + 1)
+    yield* introduce({ channel })
+    yield* define(
+      shardOf(channel),
+      key,
+      definition.slice(0, head),
+      definition.slice(head + 1),
+      nextAtMillis,
+      "keep"
+    )
+    yield* removeFrom(shard, key, definition)
+  })
 
   const due: RecurringStore["due"] = Effect.fnUntraced(function*(shard, limit) {
     const keys = shards[shard]!
@@ -38,7 +80,9 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
     for (let i = 0; i < rest.length; i += 3) {
       const key = rest[i]!
       const [recurrence = "", channel = ""] = rest[i + 2]!.split("\n")
-      if (channel !== "") {
+      if (channel !== "" && shardOf(channel) !== shard) {
+        yield* bringHome(shard, key, channel, Number(rest[i + 1]))
+      } else if (channel !== "") {
         found.push({ key, channel, recurrence, nextAtMillis: Number(rest[i + 1]) })
       } else {
         yield* Effect.logError(`rotif: the recurring message "${key}" had no readable definition and was removed`)
@@ -118,27 +162,19 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
       ),
     upsert: (definition, nextAtMillis) =>
       Effect.gen(function*() {
-        const shard = shardOf(definition.channel)
-        const keys = shards[shard]!
-        yield* introduce(definition)
-        const next = yield* connectionOf(shard).evaluate(
-          recur,
-          [keys.recurring, keys.ticks],
-          [
-            keys.events,
-            definition.key,
-            `${definition.recurrence}\n${definition.channel}`,
-            Entry.encodeBody(definition),
-            nextAtMillis
-          ],
-          { idempotent: true }
-        )
+        const { channel, key, recurrence } = definition
+        const shard = shardOf(channel)
+        const head = `${recurrence}\n${channel}`
+        const body = Entry.encodeBody(definition)
         // The key may have belonged to a channel of another shard.
-        yield* Effect.forEach(
+        const former = yield* Effect.filter(
           shards.filter((other) => other.shard !== shard),
-          (other) => removeFrom(other.shard, definition.key),
-          { concurrency: 16, discard: true }
+          (other) => Effect.map(define(other.shard, key, head, body, nextAtMillis, "replace"), (next) => next !== ""),
+          { concurrency: 16 }
         )
+        yield* introduce(definition)
+        const next = yield* define(shard, key, head, body, nextAtMillis, "set")
+        yield* Effect.forEach(former, (other) => removeFrom(other.shard, key, `${head}\n${body}`), { discard: true })
         return Number(next)
       }).pipe(Effect.mapError(fail("recur"))),
     remove: (key) =>

@@ -114,7 +114,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     })
   })
 
-  const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string]>())
+  const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
 
   const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number) {
     const keys = shards[shard]!
@@ -134,16 +134,18 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
       if (aside > 0) {
         yield* Effect.logError(
           `rotif: ${aside} waiting messages in ${keys.waiting} are put off by ${putOffMillis} ms: their stream or their bodies are ` +
-            `not what they should be (WRONGTYPE); remove the wrong key`
+            `not what they should be (WRONGTYPE), or the stream has no position left; remove the wrong key`
         )
       }
       if (known.size + unknown.length > rememberedTargets) known.clear()
       for (const prefix of unknown) {
         const [group, channel] = partsOf(prefix)
-        known.set(prefix, [
-          keys.bodies(group, channel),
-          group === "" ? keys.log(channel) : keys.retry(group, channel)
-        ])
+        known.set(
+          prefix,
+          group === ""
+            ? [keys.bodies(group, channel), keys.log(channel), keys.log(channel)]
+            : [keys.bodies(group, channel), keys.retry(group, channel), keys.retries(group)]
+        )
       }
       const done = moved + broken + aside
       if (done > 0 || unknown.length === 0) return { moved, nextInMillis: wait < 0 ? undefined : wait }

@@ -1,10 +1,10 @@
-/** Counts on Redis: one script call for each channel, which sees it and its groups at one time. */
+/** Counts on Redis: one script call for each channel, which sees it and its groups at one time; several where messages are large. */
 import { Effect } from "effect"
 import type { BrokerError, Selector } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { balance, type ChannelStats, type StatsStore } from "../StatsStore.ts"
-import type { Keys } from "./keys.ts"
+import { type Keys, registrationsOf } from "./keys.ts"
 import { matcherOf, reading } from "./pattern.ts"
 import { stats as statsScript } from "./scripts/stats.ts"
 
@@ -27,7 +27,8 @@ type Raw = readonly [
   length: number,
   published: number,
   scheduled: number,
-  groups: ReadonlyArray<ReadonlyArray<unknown>>
+  groups: ReadonlyArray<ReadonlyArray<unknown>>,
+  left: number
 ]
 
 const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
@@ -39,17 +40,29 @@ export const make = ({ connectionOf, fail, shards }: Setup) => {
     groups: ReadonlyArray<string>,
     bytes: number | undefined
   ): Effect.fn.Return<ChannelStats, RedisError> {
-    const [length, published, scheduled, found] = (yield* connectionOf(keys.shard).evaluate(
-      statsScript,
-      [
-        keys.log(channel),
-        keys.counts,
-        keys.bodies("", channel),
-        ...groups.flatMap((group) => [keys.retry(group, channel), keys.bodies(group, channel)])
-      ],
-      [channel, ...groups],
-      { idempotent: true }
-    )) as Raw
+    const see = (some: ReadonlyArray<string>) =>
+      Effect.map(
+        connectionOf(keys.shard).evaluate(
+          statsScript,
+          [
+            keys.log(channel),
+            keys.counts,
+            keys.bodies("", channel),
+            ...some.flatMap((group) => [keys.retry(group, channel), keys.bodies(group, channel)])
+          ],
+          [channel, ...some],
+          { idempotent: true }
+        ),
+        (reply) => reply as Raw
+      )
+    const [length, published, scheduled, first, rest] = yield* see(groups)
+    const found = [...first]
+    for (let left = rest; left > 0;) {
+      const [, , , more, still] = yield* see(groups.slice(groups.length - left))
+      if (more.length === 0) break
+      found.push(...more)
+      left = still
+    }
     return {
       channel,
       published,
@@ -97,10 +110,7 @@ export const make = ({ connectionOf, fail, shards }: Setup) => {
     const connection = connectionOf(keys.shard)
     const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
     for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
-    const registered = (fields as ReadonlyArray<string>).map((field) => {
-      const at = field.indexOf("\n")
-      return { group: field.slice(0, at), reads: reading(field.slice(at + 1)) }
-    })
+    const registered = registrationsOf(fields).map(({ group, pattern }) => ({ group, reads: reading(pattern) }))
     const channels = (names as ReadonlyArray<string>).filter(matches).sort()
     const out: Array<ChannelStats> = []
     for (let i = 0; i < channels.length; i += channelsPerCall) {

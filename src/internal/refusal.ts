@@ -10,6 +10,16 @@ export const wrongType = (key: string, found: string, expected: string): CommitR
     } holds a ${found}, and the transaction needs a ${expected}: nothing was applied`
   })
 
+/** Another program has brought the stream to the last position there is. */
+export const noPositionLeft = (key: string): CommitRefused =>
+  new CommitRefused({
+    reason: "NoPositionLeft",
+    key,
+    message: `the stream ${
+      JSON.stringify(key)
+    } has no position left, and takes no message more: nothing was applied; move what is in it and delete it`
+  })
+
 export const notAnInteger = (key: string): CommitRefused =>
   new CommitRefused({
     reason: "NotAnInteger",

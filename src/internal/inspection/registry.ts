@@ -5,6 +5,7 @@ import type { Finding, Page, Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
 import type { ChannelStats, GroupStats } from "../../StatsStore.ts"
 import { isAfter } from "../entry.ts"
+import { registrationOf, registrationsOf } from "../keys.ts"
 import { reading } from "../pattern.ts"
 import { attach } from "../scripts/attach.ts"
 import { channel as channelScript } from "../scripts/channel.ts"
@@ -26,10 +27,7 @@ export interface Registry {
 }
 
 const registrationsIn = (fields: unknown): ReadonlyArray<Registration> =>
-  ((fields ?? []) as ReadonlyArray<string>).flatMap((field) => {
-    const at = field.indexOf("\n")
-    return at < 0 ? [] : [{ group: field.slice(0, at), matches: reading(field.slice(at + 1)) }]
-  })
+  registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
 
 export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError> =>
   Effect.map(ask([["hgetall", keys.channels], ["hkeys", keys.groups]]), ([limits, fields]) => {
@@ -77,7 +75,7 @@ export const brokenChannel = ({ keys, run, suspect }: Ground, channel: string, m
 export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
   const { ask, keys, suspect } = ground
   return Effect.map(ask([["hkeys", keys.groups]]), ([fields]) => {
-    const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => !/^[^\n]+\n[^\n]+$/.test(field))
+    const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => registrationOf(field) === undefined)
     return {
       suspects: [
         ...[...channels].filter(([, limits]) => limitsIn(limits) === undefined).map(([channel, limits]) =>

@@ -4,7 +4,7 @@ import type { BrokerError } from "../../Broker.ts"
 import type { Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
 import { isAfter } from "../entry.ts"
-import { waitingMember, waitingParts } from "../keys.ts"
+import { registrationsOf, waitingMember, waitingParts } from "../keys.ts"
 import { judgeBody } from "../scripts/judgeBody.ts"
 import { judgeTime } from "../scripts/judgeTime.ts"
 import { judgeTwice } from "../scripts/judgeTwice.ts"
@@ -133,7 +133,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
       ]
       const [registered] = group === "" || stray.length === 0 ? [[]] : yield* ask([["hkeys", keys.groups]])
       const isKnown = group === ""
-        || ((registered ?? []) as ReadonlyArray<string>).some((field) => field.startsWith(`${group}\n`))
+        || registrationsOf(registered).some((one) => one.group === group)
       const suspects = stray.map((id) =>
         suspect(
           {

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { counting } from "./parts/counting.ts"
 
 /**
@@ -15,11 +16,10 @@ export const ack: Script = {
   lua: `
 local counts, group = KEYS[1], ARGV[1]
 local streams, args, total = KEYS, ARGV, #ARGV
+${checking}
 ${counting}
-local found = redis.call('TYPE', counts).ok
-if found ~= 'none' and found ~= 'hash' then
-  return redis.error_reply('WRONGTYPE ' .. counts .. ' is a ' .. found .. ', expected a hash')
-end
+local problem = wrongType(counts, 'hash')
+if problem then return problem end
 local reply, at, index = {}, 2, 2
 while at <= total do
   local account, crashed, duplicates = group .. '\\n' .. args[at], args[at + 1], args[at + 2]

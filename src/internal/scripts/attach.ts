@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { makingStreams } from "./parts/streams.ts"
 
 /**
@@ -12,7 +13,7 @@ import { makingStreams } from "./parts/streams.ts"
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
- * counted, and then there is no "s".
+ * counted, and then there is no "s". Nor is there one where retry stream or bodies are none.
  */
 export const attach: Script = {
   name: "attach",
@@ -20,7 +21,10 @@ export const attach: Script = {
 local floors, counts = KEYS[1], KEYS[2]
 local group, start = ARGV[1], ARGV[2]
 local created, wrong = {}, {}
+${checking}
 ${makingStreams}
+local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash')
+if problem then return problem end
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -40,6 +44,7 @@ local function before(stream, position, last, added, length)
   return earlier < 100 and added - length + earlier or nil
 end
 local function old(account, retry, bodies)
+  if wrongType(retry, 'stream') or wrongType(bodies, 'hash') then return nil end
   local sum = redis.call('HLEN', bodies)
   for _, reason in ipairs({'exhausted', 'term', 'decode', 'crashed', 'expired'}) do
     sum = sum + (tonumber(redis.call('HGET', counts, 'd\\n' .. account .. '\\n' .. reason)) or 0)
@@ -79,7 +84,8 @@ for i = 3, #KEYS, 3 do
     else
       local account = group .. '\\n' .. channel
       for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's'}) do redis.call('HDEL', counts, kind .. '\\n' .. account) end
-      if skipped then redis.call('HSET', counts, 's\\n' .. account, skipped - old(account, KEYS[i + 1], KEYS[i + 2])) end
+      local earlier = skipped and old(account, KEYS[i + 1], KEYS[i + 2])
+      if earlier then redis.call('HSET', counts, 's\\n' .. account, skipped - earlier) end
     end
     created[#created + 1] = i / 3
   end

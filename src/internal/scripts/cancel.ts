@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { windowsOfBodies } from "./parts/fields.ts"
 
 /**
@@ -15,7 +16,11 @@ export const cancel: Script = {
   lua: `
 local waiting, bodies, window, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local member, id, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+${checking}
 ${windowsOfBodies}
+local problem = wrongType(waiting, 'zset') or wrongType(bodies, 'hash')
+  or wrongType(window, 'string') or wrongType(told, 'string')
+if problem then return problem end
 local before = redis.call('GET', told)
 if before then return tonumber(before) end
 local body = redis.call('HGET', bodies, id)

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { makingStreams } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
@@ -13,8 +14,11 @@ export const channel: Script = {
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local name, limits, events = ARGV[1], ARGV[2], ARGV[3]
+${checking}
 ${makingStreams}
 ${versioning}
+local problem = wrongType(meta, 'hash') or wrongType(channels, 'hash') or wrongType(log, 'stream')
+if problem then return problem end
 if redis.call('EXISTS', log) == 0 then makeStream(log) end
 local known = redis.call('HGET', channels, name)
 if not known or (limits ~= '' and known ~= limits) then

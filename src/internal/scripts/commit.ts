@@ -1,5 +1,7 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { checkingRoom } from "./parts/checks.ts"
+import { announcing } from "./parts/due.ts"
 import { marking } from "./parts/marking.ts"
 import { addingTo } from "./parts/streams.ts"
 
@@ -22,10 +24,10 @@ import { addingTo } from "./parts/streams.ts"
  * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
  * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}, {"behind"}; {"unknown", log} when a log has to be created first;
- * {"type", key, found, expected}; {"number", key}. Nothing was written but for "done".
+ * {"type", key, found, expected}; {"number", key}; {"full", key} when a stream has no position left. Nothing was written but for "done".
  *
  * There is no rollback: what every write will find is played through before the first one. That is the XACK, which passes when
- * memory is full and lets the rest pass.
+ * memory is full and lets the rest pass; of a relay it is a ZREM, which does so as well: what it brings is stored already.
  */
 export const commit: Script = {
   name: "commit",
@@ -34,6 +36,8 @@ local keys, args = KEYS, ARGV
 local kind, fence, position, mark, token, channel, crashed, again, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
 ${addingTo}
+${announcing}
+${checkingRoom}
 ${counting}
 ${marking}
 local head, isBehind
@@ -42,8 +46,10 @@ local function parse(text)
   return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
 end
 if kind == 'ack' then
-  local found = redis.call('TYPE', counts).ok
-  if found ~= 'none' and found ~= 'hash' then return {'type', counts, found, 'hash'} end
+  for i, expected in ipairs({'stream', 'hash', 'hash', 'hash'}) do
+    local found = redis.call('TYPE', keys[i]).ok
+    if found ~= 'none' and found ~= expected then return {'type', keys[i], found, expected} end
+  end
   local marks = redis.call('HMGET', keys[2], '', mark)
   head = marks[1]
   local value = marks[2] or redis.call('HGET', keys[3], mark)
@@ -63,14 +69,15 @@ else
     if isBehind and token == '' then return {'behind'} end
   end
 end
-local operations, at = {}, 11
+local operations, at, bytes = {}, 11, 0
+for i = 11, #args do bytes = bytes + #args[i] end
 while at <= #args do
   local size = tonumber(args[at + 2])
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
   at = at + 3 + size
 end
 local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
-local types, numbers = {}, {}
+local types, numbers, entries = {}, {}, {}
 local now = clock()
 for _, operation in ipairs(operations) do
   local name, key = operation[1], operation[2]
@@ -82,6 +89,7 @@ for _, operation in ipairs(operations) do
   local expected = needs[name]
   if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
   if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
+  if name == 'publish' or name == 'outbox' then entries[key] = (entries[key] or 0) + 1 end
   if name == 'schedule' then
     for i, other in ipairs({'zset', 'hash'}) do
       local index = tonumber(operation[5 + i])
@@ -99,6 +107,9 @@ for _, operation in ipairs(operations) do
   end
   types[key] = name == 'del' and 'none' or name == 'set' and 'string' or expected
 end
+for key, wanted in pairs(entries) do
+  if roomIn(key, bytes) < wanted then return {'full', key} end
+end
 if kind == 'ack' then
   local acked = redis.call('XACK', keys[1], fence, position)
   local started, last = spanOf(head, now)
@@ -107,12 +118,14 @@ if kind == 'ack' then
   count('c', fence .. '\\n' .. channel, acked * crashed)
   count('z', fence .. '\\n' .. channel, acked * again)
 else
+  -- It passes when memory is full and lets the rest pass.
+  redis.call('ZREM', keys[2], '')
   local newest = redis.call('ZRANGE', keys[2], -1, -1, 'WITHSCORES')[2]
   redis.call('ZADD', keys[2], (newest or 0) + 1, mark)
   if redis.call('ZCARD', keys[2]) > 1000 then redis.call('ZREM', keys[2], redis.call('ZRANGE', keys[2], 0, 0)[1]) end
   if not isBehind then redis.call('HSET', keys[1], fence, position) end
 end
-local relay, earliest = false, nil
+local relay, earliest, first = false, nil, nil
 for _, operation in ipairs(operations) do
   local name, key = operation[1], operation[2]
   if name == 'publish' then
@@ -131,11 +144,11 @@ for _, operation in ipairs(operations) do
     local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or math.max(now, tonumber(at))
     local waits = redis.call('HEXISTS', bodies, id) == 1
     if waits and operation[10] == '1' or not waits and (window == 0 or redis.call('EXISTS', seen) == 0) then
-      local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+      first = first or firstDue(waiting) or math.huge
       redis.call('HSET', bodies, id, operation[11])
       redis.call('ZADD', waiting, due, member)
       if window > 0 then redis.call('SET', seen, '@ ' .. operation[12] .. ' ' .. id, 'PX', due - now + window) end
-      if not first or due < first or first < now - 1000 then earliest = due end
+      if not earliest or due < earliest then earliest = due end
     end
   elseif name == 'outbox' then
     relay = true
@@ -145,7 +158,7 @@ for _, operation in ipairs(operations) do
   end
 end
 if relay then redis.call('PUBLISH', events, 'outbox') end
-if earliest then redis.call('PUBLISH', events, 'due') end
+announceDue(events, first, earliest, now)
 return {'done'}
 `
 }

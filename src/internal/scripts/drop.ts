@@ -1,19 +1,35 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
- * Removes a group from a channel, with its deliveries and its totals. Its dead letters stay.
+ * Removes a group from a channel, with its deliveries, what waits for a retry, and its totals. Its dead letters stay.
  *
- * KEYS: log, retry stream, retries and floors of the group, meta, counts. ARGV: group, channel. Reply: 1.
+ * KEYS: log, retry stream, retries and floors of the group, meta, counts, bodies of the group and channel. ARGV: group, channel. Reply: 1 when
+ * it is removed, 0 when some of what it holds was let go, and there is more.
+ *
+ * A call lets go of 1,000 leases at most: to destroy a group frees what all of its leases take, while everybody waits. With the bodies goes what
+ * `promote` could make a retry stream of; their names in `waiting` are removed by whoever finds them.
  */
 export const drop: Script = {
   name: "drop",
   lua: `
-local log, retry, retries, floors, meta, counts = unpack(KEYS)
+local log, retry, retries, floors, meta, counts, bodies = unpack(KEYS)
 local group, channel = ARGV[1], ARGV[2]
+${checking}
 ${versioning}
-if redis.call('EXISTS', log) == 1 then redis.call('XGROUP', 'DESTROY', log, group) end
-redis.call('DEL', retry)
+local problem = wrongType(retries, 'set') or wrongType(floors, 'hash') or wrongType(meta, 'hash') or wrongType(counts, 'hash')
+if problem then return problem end
+local isStream = redis.call('TYPE', log).ok == 'stream'
+local found = isStream and redis.pcall('XPENDING', log, group, '-', '+', 1000) or {}
+if #found == 1000 then
+  local command = {'XACK', log, group}
+  for i, lease in ipairs(found) do command[i + 3] = lease[1] end
+  redis.call(unpack(command))
+  return 0
+end
+if isStream then redis.call('XGROUP', 'DESTROY', log, group) end
+redis.call('UNLINK', retry, bodies)
 redis.call('SREM', retries, channel)
 redis.call('HDEL', floors, channel)
 for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's', 'z'}) do

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { counting } from "./parts/counting.ts"
 import { marking } from "./parts/marking.ts"
 
@@ -17,12 +18,11 @@ export const finish: Script = {
   lua: `
 local stream, marks, old, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV[4])
+${checking}
 ${counting}
 ${marking}
-local found = redis.call('TYPE', counts).ok
-if found ~= 'none' and found ~= 'hash' then
-  return redis.error_reply('WRONGTYPE ' .. counts .. ' is a ' .. found .. ', expected a hash')
-end
+local problem = wrongType(counts, 'hash')
+if problem then return problem end
 local names, wanted, crashed = {}, 0, 0
 for i = 6, #ARGV, 4 do
   wanted = wanted + 1

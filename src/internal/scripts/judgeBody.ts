@@ -1,4 +1,6 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
+import { registering } from "./parts/registered.ts"
 import { makingStreams } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
@@ -13,18 +15,18 @@ export const judgeBody: Script = {
   lua: `
 local waiting, bodies, retry, retries, meta, groups = unpack(KEYS)
 local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+${checking}
 ${makingStreams}
+${registering}
 ${versioning}
 local member = group .. '\\n' .. channel .. '\\n' .. id
 if redis.call('HEXISTS', bodies, id) == 0 or redis.call('ZSCORE', waiting, member) then return 0 end
 if group ~= '' then
-  local registered = false
-  for _, field in ipairs(redis.call('HKEYS', groups)) do
-    if string.sub(field, 1, #group + 1) == group .. '\\n' then registered = true end
-  end
-  if not registered then return 2 end
+  if not isRegistered(groups, group) then return 2 end
 end
 if step == 'mend' then
+  local problem = wrongType(retry, 'stream') or wrongType(retries, 'set') or wrongType(meta, 'hash')
+  if problem then return problem end
   local time = redis.call('TIME')
   redis.call('ZADD', waiting, time[1] * 1000 + math.floor(time[2] / 1000), member)
   if group ~= '' then

@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
@@ -14,12 +15,15 @@ export const judgeChannel: Script = {
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local step, name, kind, limits = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+${checking}
 ${versioning}
 local known, found = redis.call('HGET', channels, name), redis.call('TYPE', log).ok
 if kind == 'log' then return found == 'stream' and not known and 1 or 0 end
 if kind == 'name' then return found == 'none' and known and 1 or 0 end
 if known ~= limits then return 0 end
 if step == 'mend' then
+  local problem = wrongType(meta, 'hash')
+  if problem then return problem end
   redis.call('HSET', channels, name, '')
   newVersion()
 end

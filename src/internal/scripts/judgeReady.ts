@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { counting } from "./parts/counting.ts"
 import { openIn } from "./parts/open.ts"
 
@@ -16,8 +17,11 @@ export const judgeReady: Script = {
   lua: `
 local retry, waiting, bodies, log, counts = unpack(KEYS)
 local step, where, group, channel, position, member, origin = unpack(ARGV)
+${checking}
 ${counting}
 ${openIn}
+local problem = step == 'mend' and (wrongType(bodies, 'hash') or wrongType(counts, 'hash'))
+if problem then return problem end
 local state = openIn(retry, group, position)
 if not state then return 0 end
 if where == 'waiting' then

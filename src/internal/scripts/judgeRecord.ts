@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { registering } from "./parts/registered.ts"
 
 /**
  * Whether a record is kept for a group that is gone: it is not registered, has no floor and nothing that is ready again. Mending removes it.
@@ -10,10 +11,9 @@ export const judgeRecord: Script = {
   lua: `
 local groups, floors, retries, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local step, group = ARGV[1], ARGV[2]
+${registering}
 if redis.call('EXISTS', record) == 0 or redis.call('EXISTS', floors) == 1 or redis.call('EXISTS', retries) == 1 then return 0 end
-for _, field in ipairs(redis.call('HKEYS', groups)) do
-  if string.sub(field, 1, #group + 1) == group .. '\\n' then return 0 end
-end
+if isRegistered(groups, group) then return 0 end
 if step == 'mend' then redis.call('UNLINK', record) end
 return 1
 `

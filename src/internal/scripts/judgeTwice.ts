@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { openIn } from "./parts/open.ts"
 
 /**
@@ -12,9 +13,12 @@ export const judgeTwice: Script = {
   lua: `
 local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
 local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+${checking}
 ${openIn}
 if not redis.call('ZSCORE', waiting, member) or not openIn(log, group, position) then return 0 end
 if step == 'mend' then
+  local problem = wrongType(bodies, 'hash')
+  if problem then return problem end
   redis.call('ZREM', waiting, member)
   redis.call('HDEL', bodies, position)
 end

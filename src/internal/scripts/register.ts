@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { versioning } from "./parts/versioning.ts"
 
 /**
@@ -12,7 +13,10 @@ export const register: Script = {
   lua: `
 local meta, groups = KEYS[1], KEYS[2]
 local total = #ARGV
+${checking}
 ${versioning}
+local problem = wrongType(meta, 'hash') or wrongType(groups, 'hash')
+if problem then return problem end
 local new = 0
 -- What is there is not written again: a consumer can start, too, when memory is full.
 for i = 1, total do

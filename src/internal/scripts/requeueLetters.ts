@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checkingRoom } from "./parts/checks.ts"
 import { countingOff } from "./parts/counting.ts"
 import { makingStreams } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
@@ -9,28 +10,32 @@ import { versioning } from "./parts/versioning.ts"
  *
  * KEYS: dead, counts, meta, then for each target its retry stream and the retries of its group. ARGV: events channel, number of targets, for
  * each target its group and channel, then for each letter: id, index of its target from 1, description, payload.
- * Reply: the ids of the letters moved.
+ * Reply: the ids of the letters moved. Those of a group that was removed wait until it is there again.
  *
- * Types are checked before the first write; then the XADD comes first: it can be refused when memory is full, and then the letter stays.
+ * Types and room are checked before the first write. That passes when memory is full and lets the rest pass: a letter is only moved, and once
+ * it is handled it is freed.
  */
 export const requeueLetters: Script = {
   name: "requeueLetters",
   lua: `
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
+${checkingRoom}
 ${countingOff}
 ${makingStreams}
 ${versioning}
-local function check(key, expected)
-  local found = redis.call('TYPE', key).ok
-  if found == 'none' or found == expected then return nil end
-  return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', expected a ' .. expected)
+local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(meta, 'hash')
+local wanted, bytes = {}, 0
+for i = 3 + 2 * targets, #ARGV, 4 do
+  local target = tonumber(ARGV[i + 1])
+  wanted[target] = (wanted[target] or 0) + 1
+  bytes = bytes + #ARGV[i + 3]
 end
-local problem = check(dead, 'stream') or check(counts, 'hash') or check(meta, 'hash')
 for i = 1, targets do
-  problem = problem or check(KEYS[2 + 2 * i], 'stream') or check(KEYS[3 + 2 * i], 'set')
+  problem = problem or noRoom(KEYS[2 + 2 * i], wanted[i] or 0, bytes) or wrongType(KEYS[3 + 2 * i], 'set')
 end
 if problem then return problem end
+redis.call('HDEL', counts, '')
 local moved, ready = {}, {}
 for i = 3 + 2 * targets, #ARGV, 4 do
   local id, target, description, payload = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]

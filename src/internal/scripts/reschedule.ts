@@ -1,4 +1,6 @@
 import type { Script } from "../../Redis.ts"
+import { checkingRoom } from "./parts/checks.ts"
+import { announcing } from "./parts/due.ts"
 import { fieldsOfBody, windowsOfBodies } from "./parts/fields.ts"
 import { addingTo } from "./parts/streams.ts"
 
@@ -10,7 +12,7 @@ import { addingTo } from "./parts/streams.ts"
  * delay in ms or a time in ms, what the window key is the key of, ms for which it is kept what the call was told.
  * Reply: 1 when it still waited, else 0; the key of its window, when that is another: nothing was done.
  *
- * The XADD comes first: it is the write that can be refused, and then the message still waits.
+ * Types and room are checked first. The first write passes when memory is full and lets the rest pass: what waits is only moved.
  */
 export const reschedule: Script = {
   name: "reschedule",
@@ -20,6 +22,8 @@ local events, member, id, at, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 ${fieldsOfBody}
 ${windowsOfBodies}
 ${addingTo}
+${announcing}
+${checkingRoom}
 local before = redis.call('GET', told)
 if before then return tonumber(before) end
 local time = redis.call('TIME')
@@ -29,14 +33,18 @@ if not body or not redis.call('ZSCORE', waiting, member) then return 0 end
 local span, call, key = windowOf(body)
 if key and key ~= named then return key end
 local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or tonumber(at)
+local problem = wrongType(window, 'string') or due <= now and noRoom(log, 1, #body)
+if problem then return problem end
 if due > now then
-  local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+  local first = firstDue(waiting)
+  redis.call('ZREM', waiting, '')
   redis.call('ZADD', waiting, 'XX', due, member)
-  if due < first then redis.call('PUBLISH', events, 'due') end
+  announceDue(events, first, due, now)
 else
   due = now
   local fields = fieldsOf(id, body, 0)
   if not fields then return 0 end
+  redis.call('ZREM', waiting, '')
   add(redis.call, log, unpack(fields))
   redis.call('ZREM', waiting, member)
   redis.call('HDEL', bodies, id)

@@ -1,4 +1,6 @@
 import type { Script } from "../../Redis.ts"
+import { checkingRoom } from "./parts/checks.ts"
+import { announcing } from "./parts/due.ts"
 import { fieldsOfBody } from "./parts/fields.ts"
 
 /**
@@ -11,7 +13,7 @@ import { fieldsOfBody } from "./parts/fields.ts"
  * Reply: {"unknown"} when the channel has no log; else for each message {"scheduled", due time}, {"stored", position}, {"duplicate", what the
  * window key holds} (see `append`; `@` instead of a position: it was scheduled). What the call was told is the same as JSON.
  *
- * Types are checked first. The first write is one that can be refused when memory is full; then nothing has been done.
+ * Types and room are checked first. The first write is one that can be refused when memory is full; then nothing has been done.
  */
 export const schedule: Script = {
   name: "schedule",
@@ -20,24 +22,39 @@ local waiting, bodies, log, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, prefix, call, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
 ${fieldsOfBody}
+${announcing}
+${checkingRoom}
 for i, expected in ipairs({'zset', 'hash', 'stream'}) do
-  local found = redis.call('TYPE', windows[i]).ok
-  if i == 3 and found == 'none' then return {'unknown'} end
-  if found ~= 'none' and found ~= expected then
-    return redis.error_reply('WRONGTYPE ' .. windows[i] .. ' is a ' .. found .. ', expected a ' .. expected)
-  end
+  if i == 3 and redis.call('EXISTS', log) == 0 then return {'unknown'} end
+  local problem = wrongType(windows[i], expected)
+  if problem then return problem end
+end
+for i = 4, #KEYS do
+  local problem = wrongType(windows[i], 'string')
+  if problem then return problem end
 end
 local before = redis.call('GET', told)
 if before then return cjson.decode(before) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+local function dueAt(at)
+  return math.max(now, string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or tonumber(at))
+end
+local wanted, bytes = 0, 0
+for i = 5, total, 6 do
+  if dueAt(ARGV[i + 1]) <= now then
+    wanted = wanted + 1
+    bytes = bytes + #ARGV[i + 2]
+  end
+end
+local problem = wanted > 0 and noRoom(log, wanted, bytes)
+if problem then return problem end
+local first = firstDue(waiting)
 local replies, earliest = {}, nil
 for i = 5, total, 6 do
   local id, at, body, replace, window = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1', tonumber(ARGV[i + 4])
   local key = window > 0 and windows[tonumber(ARGV[i + 5])]
-  local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or tonumber(at)
-  if due < now then due = now end
+  local due = dueAt(at)
   local waits = redis.call('HEXISTS', bodies, id) == 1
   local opened = key and redis.call('GET', key)
   local reply
@@ -58,8 +75,7 @@ for i = 5, total, 6 do
   end
   replies[#replies + 1] = reply
 end
--- What is long overdue nobody tends: another program has put it there without a word.
-if earliest and (not first or earliest < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
+announceDue(events, first, earliest, now)
 redis.call('SET', told, cjson.encode(replies), 'PX', kept)
 return replies
 `

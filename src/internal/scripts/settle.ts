@@ -1,5 +1,7 @@
 import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
+import { checkingRoom } from "./parts/checks.ts"
+import { announcing } from "./parts/due.ts"
 import { addingTo } from "./parts/streams.ts"
 import { versioning } from "./parts/versioning.ts"
 
@@ -22,28 +24,28 @@ local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
 ${addingTo}
+${announcing}
+${checkingRoom}
 ${counting}
 ${versioning}
 local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
 for i = 1, #KEYS do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= 'none' and found ~= expected[i] then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found .. ', expected a ' .. expected[i])
-  end
+  local problem = wrongType(KEYS[i], expected[i])
+  if problem then return problem end
 end
--- What another program has brought to the last possible position takes nothing more.
-local targets = {}
+local wanted, bytes = {}, 0
 for i = 7, #ARGV, 8 do
-  if ARGV[i] == 'dead' then targets[dead] = true elseif string.sub(ARGV[i], 1, 5) == 'ready' then targets[retry] = true end
+  bytes = bytes + #ARGV[i + 3]
+  local target = ARGV[i] == 'dead' and dead or string.sub(ARGV[i], 1, 5) == 'ready' and retry
+  if target then wanted[target] = (wanted[target] or 0) + 1 end
 end
-for target in pairs(targets) do
-  if redis.call('EXISTS', target) == 1 and redis.call('XINFO', 'STREAM', target)[8] == '18446744073709551615-18446744073709551615' then
-    return redis.error_reply('ERR ' .. target .. ' has no position left')
-  end
+for target, entries in pairs(wanted) do
+  local problem = noRoom(target, entries, bytes)
+  if problem then return problem end
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+local first = firstDue(waiting)
 local refused, earliest, back, died = {}, nil, false, false
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
@@ -107,8 +109,7 @@ count('r', account, retried)
 count('b', account, buried)
 count('c', account, crashed)
 if died then redis.call('PUBLISH', events, 'letter') end
--- What is long overdue nobody tends: another program has put it there without a word.
-if earliest and (not first or earliest < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
+announceDue(events, first, earliest, now)
 return refused
 `
 }

@@ -6,7 +6,8 @@ import type { Script } from "../../Redis.ts"
  * KEYS: log, counts, bodies of the channel (of no group), then for each group: retry stream, bodies. ARGV: channel, groups.
  * Reply: {messages kept, messages ever stored, messages scheduled, groups}; of each group {lag (-1: it is in the midst of the log), pending, ready, due, age of the oldest message
  * that is not settled in ms (-1: there is none), started (false: not known), acked, duplicates, failed, retried, buried, crashed,
- * removed, then for each reason of dead letters how many there are, consumers}, of each consumer its name, pending and idle time.
+ * removed, then for each reason of dead letters how many there are, consumers}, of each consumer its name, pending and idle time; how many groups are left:
+ * after about 4 MiB a call ends, since XINFO gives entries as well.
  *
  * It writes one thing: where a group began that did so in the middle of a long log, once it is seen at the end.
  *
@@ -35,8 +36,16 @@ local function map(flat)
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
 end
+local bytes = 0
+local function weigh(entry)
+  for _, field in ipairs(entry and entry[2] or {}) do bytes = bytes + #field end
+end
 local function infoOf(stream)
-  return redis.call('TYPE', stream).ok == 'stream' and map(redis.call('XINFO', 'STREAM', stream)) or nil
+  if redis.call('TYPE', stream).ok ~= 'stream' then return nil end
+  local info = map(redis.call('XINFO', 'STREAM', stream))
+  weigh(info['first-entry'])
+  weigh(info['last-entry'])
+  return info
 end
 local function groupsOf(stream)
   local out = {}
@@ -46,8 +55,8 @@ local function groupsOf(stream)
   end
   return out
 end
-local info = infoOf(log)
-if not info then return {0, 0, redis.call('HLEN', scheduled), {}} end
+local info, later = infoOf(log), redis.call('HLEN', scheduled)
+if not info then return {0, 0, later, {}, 0} end
 local length, last = info['length'], info['last-generated-id']
 local first = length > 0 and info['first-entry'][1]
 local groups, reply = groupsOf(log), {}
@@ -61,6 +70,7 @@ for i = 2, total do
       if not oldest or at < oldest then oldest = at end
     end
     local unread = redis.call('XRANGE', stream, '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
+    weigh(unread)
     if unread then
       local at = parse(unread[1])
       if not oldest or at < oldest then oldest = at end
@@ -119,7 +129,8 @@ for i = 2, total do
     lag, pending, ready, due, oldest and math.max(0, now - oldest) or -1, unpack(numbers)
   }
   table.insert(reply[#reply], consumers)
+  if bytes >= 4194304 then break end
 end
-return {length, info['entries-added'], redis.call('HLEN', scheduled), reply}
+return {length, info['entries-added'], later, reply, total - 1 - #reply}
 `
 }

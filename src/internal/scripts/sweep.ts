@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 import { marking } from "./parts/marking.ts"
 
 /**
@@ -12,7 +13,10 @@ export const sweep: Script = {
   name: "sweep",
   lua: `
 local keys, keep = KEYS, tonumber(ARGV[1])
+${checking}
 ${marking}
+local problem = wrongType(keys[1], 'hash') or wrongType(keys[2], 'hash')
+if problem then return problem end
 local now, removed = clock(), 0
 for i = 1, 2 do
   local key = keys[i]

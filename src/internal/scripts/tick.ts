@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checkingRoom } from "./parts/checks.ts"
 import { fieldsOfBody } from "./parts/fields.ts"
 
 /**
@@ -9,7 +10,7 @@ import { fieldsOfBody } from "./parts/fields.ts"
  * each message: id, window in ms. Reply: 1 when it was moved on, 0 when somebody else was faster or it has changed, -1 when the
  * channel has no log.
  *
- * The XADDs come first: they are the writes that can be refused, and then it still stands where it was.
+ * Types and room are checked first; then the XADDs come first: they can be refused when memory is full, and then it still stands where it was.
  */
 export const tick: Script = {
   name: "tick",
@@ -17,6 +18,7 @@ export const tick: Script = {
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
+${checkingRoom}
 ${fieldsOfBody}
 if tonumber(redis.call('ZSCORE', ticks, key)) ~= tonumber(from) then return 0 end
 local definition = redis.call('HGET', recurring, key)
@@ -24,6 +26,8 @@ if not definition or string.sub(definition, 1, #recurrence + 1) ~= recurrence ..
 local body = string.sub(definition, string.find(definition, '\\n', #recurrence + 2, true) + 1)
 if total > 4 then
   if redis.call('EXISTS', log) == 0 then return -1 end
+  local problem = noRoom(log, (total - 4) / 2, #body)
+  if problem then return problem end
   if not fieldsOf('', body, 0) then return redis.error_reply('ERR the recurring message ' .. key .. ' has no readable body') end
 end
 for i = 5, total, 2 do

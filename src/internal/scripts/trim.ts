@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { checking } from "./parts/checks.ts"
 
 /**
  * Removes from the head of a stream what every group has acknowledged, then what is beyond the limits of the channel, and
@@ -6,11 +7,14 @@ import type { Script } from "../../Redis.ts"
  *
  * KEYS: meta, stream, floors of each expected group. ARGV: version the caller knows, grace in ms, maximal age in ms (0: none),
  * minimal position ("": none), maximal length (-1: none), idle ms after which an empty consumer is removed, channel, expected
- * groups. Reply: {entries removed (-1 when the version is another: a group or channel came meanwhile, look again), 1 when time
- * alone will let more be removed, else 0}.
+ * groups. Reply: {entries removed (-1 when the version is another: a group or channel came meanwhile, look again), 2 when there is more
+ * to be removed at once, 1 when more will be after the grace, 3 when age alone will let more be removed, else 0}.
  *
  * An expected group that is not on the stream yet has acknowledged nothing. Nothing younger than the grace is removed for being
- * acknowledged: a publish whose answer was lost is searched for in the tail. At most 100,000 entries go in one call.
+ * acknowledged: a publish whose answer was lost is searched for in the tail.
+ *
+ * A call ends after 20,000 entries or about 4 MiB. How much a step may remove follows from the size of the oldest entry: XTRIM is told entries and
+ * removes whole nodes, which hold 100 entries or 4 KiB (stream-node-max-entries, stream-node-max-bytes), so that of large ones each has its own.
  */
 export const trim: Script = {
   name: "trim",
@@ -19,6 +23,10 @@ local meta, stream = KEYS[1], KEYS[2]
 local version, grace, age, least, longest, idle, channel = unpack(ARGV, 1, 7)
 if (redis.call('HGET', meta, 'v') or '0') ~= version then return {-1, 1} end
 if redis.call('EXISTS', stream) == 0 then return {0, 0} end
+${checking}
+local problem = wrongType(stream, 'stream')
+for i = 3, #KEYS do problem = problem or wrongType(KEYS[i], 'hash') end
+if problem then return problem end
 local function parse(position)
   local dash = string.find(position, '-', 1, true)
   if not dash then return tonumber(position), 0 end
@@ -72,16 +80,33 @@ if again then cut = young end
 local old = text(now - tonumber(age)) .. '-0'
 if age ~= '0' and lower(cut, old) then cut = old end
 if least ~= '' and lower(cut, least) then cut = least end
-local removed = 0
-for _ = 1, 10 do
-  local some = redis.call('XTRIM', stream, 'MINID', '~', cut, 'LIMIT', 10000)
-  removed = removed + some
-  if some == 0 then
-    removed = removed + redis.call('XTRIM', stream, 'MINID', cut)
-    break
+local removed, bytes, largest, more = 0, 0, 64, false
+local function step(strategy, limit)
+  local some = redis.call('XTRIM', stream, strategy, '~', strategy == 'MINID' and cut or longest, 'LIMIT', limit)
+  removed, bytes = removed + some, bytes + some * largest
+  return some
+end
+local function trimBy(strategy, isBeyond)
+  while not more do
+    local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if not head or not isBeyond(head[1]) then return end
+    local size = 0
+    for _, field in ipairs(head[2]) do size = size + #field end
+    largest = math.max(largest, size)
+    local some = step(strategy, math.max(1, math.min(100, math.floor(262144 / largest))))
+    if some == 0 then some = step(strategy, 100) end
+    if some == 0 then some = step(strategy, 10000) end
+    if some == 0 then
+      -- What is left is a part of one node.
+      if strategy == 'MINID' then removed = removed + redis.call('XTRIM', stream, 'MINID', cut) end
+      return
+    end
+    more = removed >= 20000 or bytes >= 4194304
   end
 end
-if longest ~= '-1' then removed = removed + redis.call('XTRIM', stream, 'MAXLEN', '~', longest) end
-return {removed, (again or age ~= '0') and redis.call('XLEN', stream) > 0 and 1 or 0}
+trimBy('MINID', function(position) return lower(position, cut) end)
+if longest ~= '-1' then trimBy('MAXLEN', function() return redis.call('XLEN', stream) > tonumber(longest) end) end
+if more then return {removed, 2} end
+return {removed, redis.call('XLEN', stream) > 0 and (again and 1 or age ~= '0' and 3) or 0}
 `
 }

@@ -1,0 +1,34 @@
+/**
+ * Lua functions for the scripts that write: a script has no rollback, so what would refuse a later write is found before the first one.
+ * Each gives an error reply, or nothing.
+ */
+export const checking = `
+local function wrongType(key, expected)
+  local found = redis.call('TYPE', key).ok
+  if found == 'none' or found == expected then return nil end
+  return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', expected a ' .. expected)
+end
+`
+
+/**
+ * The same, and whether a stream takes so many entries more: what another program has brought to the last possible position takes none. A
+ * position ends with a number below 2^64; of the last ten million of these the last seven digits are counted.
+ *
+ * XINFO gives the first and the last entry as well, and to bring 1 MiB into Lua takes a millisecond. Where `bytes` says that messages are
+ * large, it is asked only when there is an entry near the end of all positions.
+ */
+export const checkingRoom = `${checking}
+local function roomIn(stream, bytes)
+  if redis.call('EXISTS', stream) == 0 then return math.huge end
+  if bytes > 65536 and redis.call('XLEN', stream) > 0
+    and #redis.call('XRANGE', stream, '18446744073709551615-0', '+', 'COUNT', 1) == 0 then return math.huge end
+  local last = redis.call('XINFO', 'STREAM', stream)[8]
+  if string.sub(last, 1, 34) ~= '18446744073709551615-1844674407370' or #last ~= 41 then return math.huge end
+  return 9551615 - tonumber(string.sub(last, 35))
+end
+local function noRoom(stream, wanted, bytes)
+  local problem = wrongType(stream, 'stream')
+  if problem or roomIn(stream, bytes) >= wanted then return problem end
+  return redis.error_reply('ERR ' .. stream .. ' has no position left')
+end
+`
