@@ -21,6 +21,9 @@ import { channel as channelScript } from "./scripts/channel.ts"
 const messagesPerWrite = 500
 const charsPerWrite = 1024 * 1024
 
+const isFull = ({ chars, indexes }: { readonly indexes: ReadonlyArray<number>; readonly chars: number }) =>
+  indexes.length >= messagesPerWrite || chars >= charsPerWrite
+
 /** Channels whose registration is looked at in one command. */
 const channelsPerLook = 500
 
@@ -465,89 +468,97 @@ export const make = (
     return yield* scheduleChunk(messages, way)
   })
 
-  /** The scheduled ones among the messages, in chunks of one channel. */
-  const scheduleAll = Effect.fnUntraced(function*(
-    messages: ReadonlyArray<NewMessage>,
-    outcomes: Array<Appended>,
-    way: Way
-  ) {
-    const chunks = new Map<string, { indexes: Array<number>; chars: number }>()
-    const flush = Effect.fnUntraced(function*(channel: string) {
-      const { indexes } = chunks.get(channel)!
-      chunks.delete(channel)
-      const done = yield* scheduleChunk(indexes.map((index) => messages[index]!), way)
-      for (const [i, index] of indexes.entries()) outcomes[index] = done[i]!
-    })
-    for (const [index, message] of messages.entries()) {
-      if (message.due === undefined) continue
-      let chunk = chunks.get(message.channel)
-      if (chunk === undefined) {
-        chunk = { indexes: [], chars: 0 }
-        chunks.set(message.channel, chunk)
-      }
-      chunk.indexes.push(index)
-      chunk.chars += message.payload.length
-      if (chunk.indexes.length >= messagesPerWrite || chunk.chars >= charsPerWrite) yield* flush(message.channel)
-    }
-    yield* Effect.forEach([...chunks.keys()], flush, { discard: true })
-  })
-
+  /**
+   * Stores the messages of one call in its order: plain ones of a shard in pipelines, scheduled ones of a channel in scripts, and those
+   * that one may keep out, one by one. What could stand before another only through its own delay waits for nobody.
+   */
   const appendAll = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>, way: Way) {
     const outcomes = new Array<Appended>(messages.length)
-    yield* scheduleAll(messages, outcomes, way)
-    const byShard = new Map<number, { indexes: Array<number>; entries: Array<Known>; chars: number }>()
-    const flush = Effect.fnUntraced(function*(shard: number) {
-      const chunk = byShard.get(shard)
-      if (chunk === undefined || chunk.indexes.length === 0) return
-      byShard.delete(shard)
-      const done = yield* appendChunk(shard, chunk.indexes.map((index) => messages[index]!), chunk.entries, way)
-      for (const [i, index] of chunk.indexes.entries()) outcomes[index] = done[i]!
-    })
     // Where one got no answer in time, those behind it are not sent: they need not wait as long each, and do not overtake it when it
     // is published again.
     const away = new Map<number, BrokerError>()
-    const note = (shard: number, outcome: Appended) => {
+    const note = (shard: number, index: number, outcome: Appended) => {
+      outcomes[index] = outcome
       const isAway = outcome._tag === "Uncertain" ||
         (outcome._tag === "Failed" && outcome.error.reason === "Unavailable")
       if (isAway) {
         away.set(shard, new BrokerError({ reason: "Unavailable", operation: "append", message: outcome.error.message }))
       }
-      return outcome
     }
-    for (const [index, message] of messages.entries()) {
-      if (message.due !== undefined) continue
-      const shard = shardOf(message.channel)
-      const isUndecided = undecided.size > 0 && undecided.has(undecidedKey(message))
+    const isUndecided = (message: NewMessage) => undecided.size > 0 && undecided.has(undecidedKey(message))
+    /** Whether the message is not to be sent any more. */
+    const isGivenUp = (shard: number, index: number) => {
       const error = away.get(shard)
-      if (error !== undefined) {
-        outcomes[index] = { _tag: isUndecided ? "Uncertain" : "Failed", error }
+      if (error === undefined) return false
+      outcomes[index] = { _tag: isUndecided(messages[index]!) ? "Uncertain" : "Failed", error }
+      return true
+    }
+
+    const plain = new Map<number, { indexes: Array<number>; entries: Array<Known>; chars: number }>()
+    const scheduled = new Map<string, { indexes: Array<number>; chars: number; hasPlace: boolean }>()
+    const flushPlain = Effect.fnUntraced(function*(shard: number) {
+      const chunk = plain.get(shard)
+      if (chunk === undefined) return
+      plain.delete(shard)
+      if (away.has(shard)) return chunk.indexes.forEach((index) => isGivenUp(shard, index))
+      const done = yield* appendChunk(shard, chunk.indexes.map((index) => messages[index]!), chunk.entries, way)
+      for (const [i, index] of chunk.indexes.entries()) note(shard, index, done[i]!)
+    })
+    const flushScheduled = Effect.fnUntraced(function*(channel: string) {
+      const chunk = scheduled.get(channel)
+      if (chunk === undefined) return
+      scheduled.delete(channel)
+      const shard = shardOf(channel)
+      yield* flushPlain(shard)
+      if (away.has(shard)) return chunk.indexes.forEach((index) => isGivenUp(shard, index))
+      const done = yield* scheduleChunk(chunk.indexes.map((index) => messages[index]!), way)
+      for (const [i, index] of chunk.indexes.entries()) note(shard, index, done[i]!)
+    })
+
+    for (const [index, message] of messages.entries()) {
+      const { channel, due } = message
+      const shard = shardOf(channel)
+      if (isGivenUp(shard, index)) continue
+      if (due !== undefined) {
+        // One whose time has passed is stored at once.
+        const hasPlace = "atMillis" in due || due.delayMillis <= 0
+        if (hasPlace) yield* flushPlain(shard)
+        const chunk = scheduled.get(channel) ?? { indexes: [], chars: 0, hasPlace: false }
+        scheduled.set(channel, chunk)
+        chunk.indexes.push(index)
+        chunk.chars += message.payload.length
+        chunk.hasPlace ||= hasPlace
+        if (isFull(chunk)) yield* flushScheduled(channel)
         continue
       }
-      if (message.window !== undefined || isUndecided) {
-        yield* flush(shard)
-        outcomes[index] = note(shard, yield* appendOne(message, way))
+      if (message.window !== undefined || isUndecided(message)) {
+        yield* flushScheduled(channel)
+        yield* flushPlain(shard)
+        if (!isGivenUp(shard, index)) note(shard, index, yield* appendOne(message, way))
         continue
+      }
+      if (scheduled.get(channel)?.hasPlace === true) {
+        yield* flushScheduled(channel)
+        if (isGivenUp(shard, index)) continue
       }
       let entry = lookUp(message)
       if (entry === undefined) {
         const introduced = yield* Effect.result(introduce(message))
         if (introduced._tag === "Failure") {
-          outcomes[index] = note(shard, failed(introduced.failure))
+          note(shard, index, failed(introduced.failure))
           continue
         }
         entry = introduced.success
       }
-      let chunk = byShard.get(shard)
-      if (chunk === undefined) {
-        chunk = { indexes: [], entries: [], chars: 0 }
-        byShard.set(shard, chunk)
-      }
+      const chunk = plain.get(shard) ?? { indexes: [], entries: [], chars: 0 }
+      plain.set(shard, chunk)
       chunk.indexes.push(index)
       chunk.entries.push(entry)
       chunk.chars += message.payload.length
-      if (chunk.indexes.length >= messagesPerWrite || chunk.chars >= charsPerWrite) yield* flush(shard)
+      if (isFull(chunk)) yield* flushPlain(shard)
     }
-    yield* Effect.forEach([...byShard.keys()], flush, { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach([...plain.keys()], flushPlain, { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach([...scheduled.keys()], flushScheduled, { discard: true })
     return outcomes
   })
 

@@ -13,6 +13,7 @@ import { inspectorSuite } from "./inspector.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
+import { orderSuite } from "./order.ts"
 import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
 import { reportsSuite } from "./reports.ts"
@@ -29,6 +30,7 @@ import { windowsSuite } from "./windows.ts"
 const suites: ReadonlyArray<(backend: Backend) => void> = [
   brokerSuite,
   publisherSuite,
+  orderSuite,
   sourcesSuite,
   settlementSuite,
   lifecycleSuite,

@@ -2,6 +2,7 @@ import type { Script } from "../../Redis.ts"
 import { counting } from "./parts/counting.ts"
 import { checkingRoom } from "./parts/checks.ts"
 import { announcing } from "./parts/due.ts"
+import { fieldsOfBody } from "./parts/fields.ts"
 import { marking } from "./parts/marking.ts"
 import { addingTo } from "./parts/streams.ts"
 
@@ -19,8 +20,7 @@ import { addingTo } from "./parts/streams.ts"
  * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
  * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
- * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body,
- * name of the call.
+ * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body, name of the call; one whose time has come is added to the log.
  * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
  * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}, {"behind"}; {"unknown", log} when a log has to be created first;
@@ -40,6 +40,7 @@ ${announcing}
 ${checkingRoom}
 ${counting}
 ${marking}
+${fieldsOfBody}
 local head, isBehind
 local function parse(text)
   local dash = string.find(text, '-', 1, true)
@@ -143,7 +144,11 @@ for _, operation in ipairs(operations) do
     local waiting, bodies, member, at = keys[tonumber(operation[6])], keys[tonumber(operation[7])], operation[8], operation[9]
     local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or math.max(now, tonumber(at))
     local waits = redis.call('HEXISTS', bodies, id) == 1
-    if waits and operation[10] == '1' or not waits and (window == 0 or redis.call('EXISTS', seen) == 0) then
+    local isNew = not waits and (window == 0 or redis.call('EXISTS', seen) == 0)
+    if isNew and due <= now then
+      local added = redis.call('XADD', key, '*', unpack(fieldsOf(id, operation[11], 0)))
+      if window > 0 then redis.call('SET', seen, added .. ' ' .. operation[12] .. ' ' .. id, 'PX', window) end
+    elseif isNew or waits and operation[10] == '1' then
       first = first or firstDue(waiting) or math.huge
       redis.call('HSET', bodies, id, operation[11])
       redis.call('ZADD', waiting, due, member)
