@@ -11,11 +11,13 @@ import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Ending from "./internal/ending.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
 import { pretty } from "./internal/failure.ts"
 import * as Mailbox from "./internal/mailbox.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
+import * as Workers from "./internal/workers.ts"
 import { InvalidPublishOptions, PayloadTooLarge } from "./Publisher.ts"
 
 /**
@@ -157,7 +159,7 @@ export interface Stats {
  */
 export interface Listener {
   readonly stats: Effect.Effect<Stats>
-  /** Ends it; running handlers are interrupted. */
+  /** Ends it; running handlers are interrupted, but for one that asks for this end: it goes on. */
   readonly stop: Effect.Effect<void>
 }
 
@@ -188,6 +190,8 @@ export class Broadcast extends Context.Service<Broadcast, {
     options?: LooseOptions
   ) => Effect.Effect<void, RequestError | BrokerError, Channel.EncodingServices<C>>
   readonly listen: BroadcastPort["listen"]
+  /** The ends of the listeners that have not ended. */
+  readonly endings: Ending.Registry
 }>()("rotif/Broadcast") {}
 
 /**
@@ -196,6 +200,7 @@ export class Broadcast extends Context.Service<Broadcast, {
  */
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { broadcast } = yield* Broker
+  const endings = yield* Ending.registry
   const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
 
   const castOf = <C extends Channel.Any>(
@@ -222,7 +227,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast])),
     publishAll: (channel, payloads, options) =>
       Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish),
-    listen: broadcast.listen
+    listen: broadcast.listen,
+    endings
   })
 })
 
@@ -374,7 +380,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
       mailbox.interrupted()
     }
   })
-  return { name, mailbox, counts, open }
+  return { name, mailbox, counts, open, endings: broadcast.endings }
 })
 
 /** So many messages are decoded before the first of them is handed on. */
@@ -470,8 +476,8 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
   yield* option(Given.record("the options", options))
   yield* option(Given.required("handler", options.handler))
   const concurrency = yield* countOption("concurrency", options.concurrency, 1)
-  const scope = yield* Scope.fork(yield* Effect.scope)
-  const { counts, mailbox, name, open: decode } = yield* open(source, options).pipe(
+  const scope = yield* Scope.make()
+  const { counts, endings, mailbox, name, open: decode } = yield* open(source, options).pipe(
     Scope.provide(scope),
     Effect.onError(() => Scope.close(scope, Exit.void))
   )
@@ -495,22 +501,25 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
           : Effect.void
       }
     })
-  const work = Effect.gen(function*() {
-    while (true) {
+  const handleOne = ({ turn, work }: Workers.Ways) =>
+    turn(Effect.gen(function*() {
       const item = mailbox.poll()
-      if (item === undefined) {
-        yield* mailbox.arrived
-        continue
-      }
-      // `onGap` and `onInvalid` must not end the listener either.
-      const message = yield* Effect.catchCause(
-        decode(item),
-        (cause) => Effect.as(callbacks.failed(cause), undefined)
-      )
-      if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
-    }
+      if (item === undefined) return yield* mailbox.arrived
+      return yield* work(Effect.scoped(Effect.gen(function*() {
+        // `onGap` and `onInvalid` must not end the listener either.
+        const message = yield* Effect.catchCause(
+          decode(item),
+          (cause) => Effect.as(callbacks.failed(cause), undefined)
+        )
+        if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
+      })))
+    }))
+  const ending = yield* Workers.start({
+    drainMillis: 0,
+    loops: (ways) => Array.from({ length: concurrency }, () => Effect.forever(handleOne(ways))),
+    leave: Scope.close(scope, Exit.void)
   })
-  for (let worker = 0; worker < concurrency; worker++) yield* Effect.forkIn(work, scope)
+  endings.keep(ending)
 
   return {
     stats: Effect.sync(() => ({
@@ -520,7 +529,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       dropped: mailbox.dropped(),
       buffered: mailbox.size()
     })),
-    stop: Scope.close(scope, Exit.void)
+    stop: ending.ask
   }
 })
 

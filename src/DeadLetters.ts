@@ -14,9 +14,11 @@ import * as Channel from "./Channel.ts"
 import type { DeadLetter, Filter, Offered, OfferedOf } from "./DeadLetter.ts"
 import { fromLetter, InvalidDeadLetterOption } from "./DeadLetter.ts"
 import * as Undertaker from "./internal/agents/undertaker.ts"
+import * as Ending from "./internal/ending.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
 import * as Query from "./internal/letterQuery.ts"
+import * as Limits from "./internal/optionLimits.ts"
 import * as Subscription from "./internal/letterSubscription.ts"
 import { tellEnd } from "./internal/reports.ts"
 import type { LetterCount } from "./LetterStore.ts"
@@ -118,6 +120,8 @@ export interface Retention {
 export interface Options extends Publisher.Options {
   /** How long dead letters are kept. */
   readonly deadLetters?: Retention | undefined
+  /** How long the end of a subscription to dead letters waits for handlers that run. Default 30 seconds. */
+  readonly drainTimeout?: Duration.Input | undefined
 }
 
 /**
@@ -137,6 +141,8 @@ export interface StreamOptions {
   readonly lease?: Duration.Input | undefined
   /** How often is looked for letters without being told. Only a safety net. Default 30 seconds. */
   readonly checkInterval?: Duration.Input | undefined
+  /** How long the end of the subscription waits for handlers that run before it interrupts them. Default: that of the layer, 30 seconds. */
+  readonly drainTimeout?: Duration.Input | undefined
 }
 
 /**
@@ -204,6 +210,8 @@ export class DeadLetters extends Context.Service<DeadLetters, {
     source: Channel.Source | undefined,
     options: SubscribeOptions<never, E, R>
   ) => Effect.Effect<void, InvalidDeadLetterOption, R | Scope.Scope>
+  /** The ends of the subscriptions to dead letters that have not ended. */
+  readonly endings: ReadonlySet<Ending.Ending>
   readonly forget: (name: string) => Effect.Effect<void, BrokerError>
 }>()("rotif/DeadLetters") {}
 
@@ -229,6 +237,7 @@ const subscribeNames: ReadonlySet<string> = new Set<keyof SubscribeOptions<never
   "concurrency",
   "lease",
   "checkInterval",
+  "drainTimeout",
   "handler",
   "retry"
 ])
@@ -278,6 +287,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const store = broker.letters
   const retention = yield* retentionOf(options)
   const largest = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
+  const drainMillis = yield* Given.orDie(Given.span("drainTimeout", options?.drainTimeout, Limits.drainTimeout))
+  const endings = yield* Ending.registry
   const everywhere = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   /** Where a letter may be; an id that cannot be one names no letter. */
@@ -428,7 +439,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const name = yield* option(Given.name("name", options.name ?? "dead-letters"))
       yield* option(Given.required("handler", options.handler))
       yield* option(Retry.policyProblem("retry", options.retry))
-      return yield* Subscription.run({
+      const ending = yield* Subscription.run({
         store,
         source,
         name,
@@ -439,10 +450,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         ),
         leaseMillis: yield* option(Given.span("lease", options.lease, { usual: 30_000, least: 100 })),
         checkMillis: yield* option(Given.span("checkInterval", options.checkInterval, { usual: 30_000, least: 10 })),
+        drainMillis: yield* option(
+          Given.span("drainTimeout", options.drainTimeout, { ...Limits.drainTimeout, usual: drainMillis })
+        ),
         retry: options.retry,
         handler: options.handler
       })
+      endings.keep(ending)
     }),
+    endings: endings.all,
     // A name that no subscription can have has seen nothing.
     forget: (name) =>
       Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
@@ -628,8 +644,9 @@ export const expire: Effect.Effect<number, BrokerError, DeadLetters> = DeadLette
  *
  * **Details**: each name gets every letter (that matches) at least once, and the processes that use the name share them. `letter.ack` deletes
  * the letter; a handler that succeeds without settling it keeps it, and it is not offered again under this name. A handler that fails gets
- * it again after a pause. When the process is lost, the letter is offered to another one after the lease; when the scope closes, handlers
- * are interrupted and their letters are offered again at once. With a source the payload is decoded by its schema.
+ * it again after a pause. When the process is lost, the letter is offered to another one after the lease. The end of the scope waits for
+ * handlers that run until `drainTimeout`, then it interrupts them, and their letters are offered again at once. With a source the payload is
+ * decoded by its schema.
  *
  * **Errors**: `InvalidDeadLetterOption`. While it runs it reports failures of the backend to the log and goes on.
  *
@@ -721,6 +738,8 @@ export const stream: {
     const queue = yield* Queue.unbounded<never>()
     yield* service.subscribe(source, {
       ...options,
+      // Whoever takes the letters has gone with the stream.
+      drainTimeout: 0,
       handler: (letter: Offered) => Effect.andThen(Queue.offer(queue, letter as never), letter.settled)
     })
     yield* Effect.addFinalizer((exit) => tellEnd(`a stream of dead letters (${options?.name ?? "dead-letters"})`, exit))

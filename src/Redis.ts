@@ -12,6 +12,8 @@ import { Config, Context, Effect, Layer, Redacted, Result, Schema } from "effect
 import type { ClusterNode, RedisOptions as IoredisOptions } from "ioredis"
 import { Cluster, Command as ClientCommand, Redis as Client } from "ioredis"
 import type { ConnectionOptions } from "node:tls"
+import * as Activity from "./internal/activity.ts"
+import * as Ending from "./internal/ending.ts"
 import * as Given from "./internal/given.ts"
 import * as Place from "./internal/redis/given.ts"
 import { makeDurable, type Need, type Reached } from "./internal/redis/durable.ts"
@@ -676,9 +678,15 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const slotOf = (key: string) => mode === "cluster" ? new ClientCommand("type", [key]).getSlot() ?? 0 : 0
   const subscriber = makeSubscriber(settings, servers, slotOf)
   yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      subscriber.close()
-      servers.close()
+    Effect.suspend(() => {
+      const close = Effect.sync(() => {
+        subscriber.close()
+        servers.close()
+      })
+      // Whoever closes them from inside of a handler has not acknowledged its message yet.
+      return Activity.current() === undefined
+        ? close
+        : Effect.sync(() => void Activity.detach(Effect.ensuring(Ending.allOver, close)))
     })
   )
   const durable = makeDurable(settings, servers)

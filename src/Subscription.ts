@@ -13,6 +13,7 @@ import * as Chain from "./internal/chain.ts"
 import * as Consumer from "./internal/consumer.ts"
 import { ackSettlement, type Counts, type Final, type Held, holdSettlement, type Settlement } from "./internal/held.ts"
 import { isDone } from "./internal/done.ts"
+import * as Ending from "./internal/ending.ts"
 import { failureOf } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
 import * as Limits from "./internal/optionLimits.ts"
@@ -307,6 +308,8 @@ interface Watched {
 export class Subscriptions extends Context.Service<Subscriptions, {
   readonly defaults: Defaults & Pick<StreamOptions, "slowHandler">
   readonly running: Set<Subscription>
+  /** The ends of those that have not ended, also of those that are ending. */
+  readonly endings: Ending.Registry
   /** What those look at who watch over a subscription. */
   readonly watched: WeakMap<Subscription, Watched>
   readonly middleware: Middleware.Program
@@ -362,7 +365,7 @@ export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
 })
 
 /**
- * The registry of running subscriptions as a layer.
+ * The registry of running subscriptions as a layer. With it the subscriptions end that are left.
  *
  * @category layers
  * @since 0.1.0
@@ -372,14 +375,19 @@ export const layerRegistry = (
 ): Layer.Layer<Subscriptions> =>
   Layer.effect(
     Subscriptions,
-    Effect.map(Effect.andThen(checkDefaults(defaults), Middleware.Program), (middleware) => ({
-      defaults: defaultsOf(defaults),
-      running: new Set<Subscription>(),
-      watched: new WeakMap<Subscription, Watched>(),
-      middleware,
-      budgets: new Map(),
-      failures: new Map()
-    }))
+    Effect.gen(function*() {
+      yield* checkDefaults(defaults)
+      const endings = yield* Ending.registry
+      return {
+        defaults: defaultsOf(defaults),
+        running: new Set<Subscription>(),
+        endings,
+        watched: new WeakMap<Subscription, Watched>(),
+        middleware: yield* Middleware.Program,
+        budgets: new Map(),
+        failures: new Map()
+      }
+    })
   )
 
 /**
@@ -529,7 +537,7 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { budgets, defaults, failures, middleware: program, running, watched } = yield* Subscriptions
+  const { budgets, defaults, endings, failures, middleware: program, running, watched } = yield* Subscriptions
   if (!Channel.isSource(source)) {
     return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
   }
@@ -629,11 +637,15 @@ export const make = Effect.fnUntraced(function*<
 
   // The chain is typed for any message, and its errors and services are in the type of the options alone: `attempt` has them again.
   const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
-  const attempt = (border === undefined
+  const chained = (border === undefined
     ? own
     : Chain.composeProcess(program.process, (message) => border.mark(own(message)))) as unknown as (
       message: Message.Message<S>
     ) => Effect.Effect<unknown, Failed, Needs>
+
+  /** One attempt, with what it has put into its scope: that ends before anything is settled. */
+  const attempt = (held: Held, message: Message.Message<S>): Effect.Effect<unknown, Failed, Needs> =>
+    Effect.onExitPrimitive(chained(message), (exit) => Scope.closeUnsafe(held.scope, exit))
 
   /** Runs the handler with a transaction, and applies it. */
   const transact = (
@@ -644,7 +656,7 @@ export const make = Effect.fnUntraced(function*<
     Effect.suspend(() => {
       held.isTransactional = true
       const transaction = Transaction.makeUnsafe(held.delivery.channel)
-      return attempt(message).pipe(
+      return attempt(held, message).pipe(
         Effect.provideService(Transaction.Transaction, transaction),
         Effect.ensuring(Effect.sync(transaction.close)),
         Effect.flatMap((): Effect.Effect<Settlement, CommitRefused> => {
@@ -683,7 +695,7 @@ export const make = Effect.fnUntraced(function*<
     consumer: Consumer.Consumer
   ): Effect.Effect<Settlement, never, Needs> => {
     const run = (message: Message.Message<S>) =>
-      Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(message), {
+      Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(held, message), {
         onFailure: (cause: Cause.Cause<Failed>) => retry(message, held, consumer, cause),
         onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as Settlement) : settled
       })
@@ -718,9 +730,29 @@ export const make = Effect.fnUntraced(function*<
     })
   }
 
-  const scope = yield* Scope.fork(yield* Effect.scope)
-  const reporter = yield* Scope.provide(Reporting.make(budgets, group, reports), scope)
-  const consumer = yield* Consumer.make({
+  // The end of the scope is the end of the subscription. When that has ended before, nothing of it is left in the scope.
+  const guard = yield* Scope.fork(yield* Effect.scope)
+  let isOver = false
+  let isGroupUnwanted = false
+  let removal: Exit.Exit<void, BrokerError> | undefined
+  const removeGroup = Effect.flatMap(Effect.exit(broker.removeGroup(group, selector)), (exit) => {
+    removal = exit
+    return exit
+  })
+  const afterEnd: Effect.Effect<void> = Effect.gen(function*() {
+    if (isGroupUnwanted) {
+      // Whoever asked for it from inside of a handler is not there any more to be told.
+      yield* Effect.tapError(
+        removeGroup,
+        (error) => Effect.logWarning(`rotif: group "${group}" was not removed: ${error.message}`)
+      ).pipe(Effect.ignore)
+    }
+    isOver = true
+    yield* Scope.close(guard, Exit.void)
+  })
+
+  const reporter = yield* Scope.provide(Reporting.make(budgets, group, reports), guard)
+  const consumer: Consumer.Consumer = yield* Consumer.make({
     broker,
     membership: { group, consumer: name, selector, start, leaseMillis, doneMillis },
     concurrency,
@@ -732,14 +764,16 @@ export const make = Effect.fnUntraced(function*<
     reporter,
     expired,
     keyOf: isOnce ? keyOf : undefined,
-    handle
+    handle,
+    onEnd: () => running.delete(subscription),
+    afterEnd
   }).pipe(
-    Scope.provide(scope),
     (consumer) =>
       border === undefined
         ? consumer
-        : Effect.updateContext(consumer, (context: Context.Context<Needs>) => Chain.complete(program, context)),
-    Effect.onError(() => Scope.close(scope, Exit.void))
+        : Effect.updateContext(consumer, (context: Context.Context<Needs | Scope.Scope>) =>
+          Chain.complete(program, context)),
+    Effect.onError(() => Scope.close(guard, Exit.void))
   )
 
   const subscription: Subscription = {
@@ -756,18 +790,20 @@ export const make = Effect.fnUntraced(function*<
     isPaused: Effect.sync(consumer.isPaused),
     pause: consumer.pause,
     resume: consumer.resume,
-    drain: Effect.suspend(() => Scope.close(scope, Exit.void)),
+    drain: consumer.ending.ask,
     unsubscribe: (options) =>
-      Effect.andThen(
-        Scope.close(scope, Exit.void),
-        options?.removeGroup === true ? broker.removeGroup(group, selector) : Effect.void
-      ),
-    ended: consumer.ended
+      options?.removeGroup !== true ? consumer.ending.ask : Effect.suspend(() => {
+        if (isOver) return removal !== undefined && Exit.isSuccess(removal) ? Effect.void : removeGroup
+        isGroupUnwanted = true
+        return Effect.andThen(consumer.ending.ask, Effect.suspend(() => removal ?? Effect.void))
+      }),
+    ended: consumer.ending.over
   }
-  yield* Scope.addFinalizer(scope, Effect.sync(() => running.delete(subscription)))
   watched.set(subscription, { selector, vitals: consumer.vitals })
   running.add(subscription)
   failures.delete(failureKey(group, pattern))
+  endings.keep(consumer.ending)
+  yield* Scope.addFinalizer(guard, Effect.suspend(() => isOver ? Effect.void : consumer.ending.ask))
   return subscription
 })
 

@@ -5,9 +5,12 @@
  *
  * @since 0.1.0
  */
-import { Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
+import * as Activity from "./internal/activity.ts"
+import * as Calls from "./internal/calls.ts"
+import * as Ending from "./internal/ending.ts"
 import * as Connecting from "./internal/promise/connecting.ts"
 import type { HealthStatus } from "./internal/promise/health.ts"
 import * as Health from "./internal/promise/health.ts"
@@ -109,6 +112,17 @@ export interface Subscription {
   readonly unsubscribe: (options?: UnsubscribeOptions | boolean) => Promise<void>
 }
 
+/**
+ * The `NotificationManager` is stopped, or being stopped: nothing was done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ManagerStopped extends Error {
+  override readonly name = "ManagerStopped"
+  override readonly message = "the NotificationManager is stopped (stopAll was called): make another one"
+}
+
 /** How many channels are remembered with their options. */
 const mostChannels = 1000
 
@@ -147,8 +161,8 @@ export class NotificationManager {
   readonly #middleware: Array<Middleware> = []
   readonly #subscriptions = new Set<Subscription>()
   #runtime: ManagedRuntime.ManagedRuntime<Rotif.Services, unknown> | undefined
-  #stopped: Promise<void> | undefined
-  #isDraining = false
+  readonly #calls = Calls.make()
+  readonly #end: Ending.Ending
 
   constructor(config: RotifConfig = {}) {
     const problem = Checks.checkConfig(config)
@@ -173,19 +187,47 @@ export class NotificationManager {
         services
       )
     this.#layer = Layer.provideMerge(watched, loggerLayer(config.logger))
+    this.#end = Effect.runSync(Ending.make({
+      begin: () => this.#calls.close(),
+      run: Scope.close(this.#scope, Exit.void).pipe(
+        Effect.andThen(
+          Effect.suspend(() =>
+            this.#calls.over(this.#runtime?.cachedContext === undefined ? Calls.startMillis : Calls.callsMillis)
+          )
+        ),
+        Effect.andThen(Effect.suspend(() => this.#runtime?.disposeEffect ?? Effect.void)),
+        Effect.ensuring(Effect.sync(() => this.#client?.disconnect()))
+      ),
+      isLeftToAskers: () => this.#calls.isLeftToAskers() && this.#endings().every((ending) => ending.isLeftToAskers())
+    }))
   }
 
-  /** Runs an effect; while it drains, only what running handlers need. */
-  #run<A>(effect: Effect.Effect<A, unknown, Rotif.Services>, alsoDraining = false): Promise<A> {
+  /** The ends of all that runs here. */
+  #endings(): ReadonlyArray<Ending.Ending> {
+    const context = this.#runtime?.cachedContext
+    return context === undefined
+      ? []
+      : [
+        ...Context.get(context, Core.Subscriptions).endings.all,
+        ...Context.get(context, DeadLetters.DeadLetters).endings
+      ]
+  }
+
+  /** Runs a call. Once it is being stopped, only what running handlers call. */
+  #run<A>(effect: Effect.Effect<A, unknown, Rotif.Services>): Promise<A> {
+    return Effect.runPromise(
+      this.#calls.run(Effect.suspend(() => this.#provided(effect)), () => new ManagerStopped())
+    )
+  }
+
+  #provided<A>(effect: Effect.Effect<A, unknown, Rotif.Services>): Effect.Effect<A, unknown> {
     let runtime = this.#runtime
-    if (this.#stopped !== undefined && !(alsoDraining && this.#isDraining && runtime !== undefined)) {
-      return Promise.reject(new Error("the NotificationManager is stopped"))
-    }
     if (runtime === undefined) {
+      if (this.#end.hasBegun()) return Effect.fail(new ManagerStopped())
       const made = ManagedRuntime.make(this.#layer)
       this.#runtime = runtime = made
       // A start that failed is not kept: the next call tries again.
-      Effect.runFork(Effect.catchCause(made.contextEffect, () =>
+      Activity.detach(Effect.catchCause(made.contextEffect, () =>
         Effect.suspend(() => {
           if (this.#runtime === made) this.#runtime = undefined
           return made.disposeEffect
@@ -193,8 +235,8 @@ export class NotificationManager {
     }
     // Not as a fiber of the runtime: who waits for a start that fails is to be told why, and not to be interrupted.
     return runtime.cachedContext === undefined
-      ? Effect.runPromise(Effect.flatMap(runtime.contextEffect, (context) => Effect.provideContext(effect, context)))
-      : Effect.runPromiseWith(runtime.cachedContext)(effect)
+      ? Effect.flatMap(runtime.contextEffect, (context) => Effect.provideContext(effect, context))
+      : Effect.provideContext(effect, runtime.cachedContext)
   }
 
   #channel(name: string): Channel.Channel<string, Schema.Unknown> {
@@ -281,8 +323,7 @@ export class NotificationManager {
         const result = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
         yield* Hooks.after(hooks, "afterPublish", channel, payload, result, options)
         return result
-      }),
-      true
+      })
     )
   }
 
@@ -330,8 +371,7 @@ export class NotificationManager {
             Hooks.after(hooks, "afterPublish", channel, payload, results[index]!, options)
         )
         return results
-      }),
-      true
+      })
     )
   }
 
@@ -517,23 +557,15 @@ export class NotificationManager {
   }
 
   /**
-   * Ends everything: takes no more messages, waits for running handlers (up to `drainTimeout`), gives the rest back, closes all
-   * connections. It may be called again. From then on everything else rejects, but that running handlers may still publish.
+   * Ends everything: takes no more messages, waits for running handlers (up to `drainTimeout`), gives the rest back, waits for calls that
+   * have begun (up to 10 seconds), closes all connections. It may be called again, and from anywhere: it is one end. What is called later
+   * rejects with `ManagerStopped`, but running handlers may go on to publish until they end.
+   *
+   * Inside of a handler or hook it resolves when everything else has ended; the connections are closed when that handler has ended, and its
+   * message is acknowledged.
    */
   stopAll(): Promise<void> {
-    if (this.#stopped === undefined) {
-      this.#isDraining = true
-      this.#stopped = Effect.runPromise(
-        Scope.close(this.#scope, Exit.void).pipe(
-          Effect.andThen(Effect.suspend(() => {
-            this.#isDraining = false
-            return this.#runtime?.disposeEffect ?? Effect.void
-          })),
-          Effect.ensuring(Effect.sync(() => this.#client?.disconnect()))
-        )
-      )
-    }
-    return this.#stopped
+    return Effect.runPromise(this.#end.ask)
   }
 
   /** `await using manager = …` ends it with its block. */

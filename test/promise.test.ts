@@ -6,10 +6,12 @@ import * as RedisServer from "./fixtures/RedisServer.ts"
 import { freshPrefix } from "./suite/kit.ts"
 import { backends, managed, quiet, redisUrl, until } from "./suite/promiseKit.ts"
 import { promiseSuite } from "./suite/promise.ts"
+import { promiseEndsSuite } from "./suite/promiseEnds.ts"
 import { promiseValuesSuite } from "./suite/promiseValues.ts"
 
 for (const { config, name } of backends) {
   promiseSuite(name, config)
+  promiseEndsSuite({ name, config })
   promiseValuesSuite(name, config)
 }
 

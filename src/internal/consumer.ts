@@ -5,10 +5,13 @@
  * confirmed; what is held is renewed, counts against the capacity, and is given back when the consumer ends. On the way of a
  * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
  */
-import { Cause, Effect, Exit, Fiber, Latch, Scope } from "effect"
+import { Cause, Context, Effect, Exit, Latch, Scope } from "effect"
 import type { Broker, BrokerError, Commit, CommitRefused, Delivery, Membership } from "../Broker.ts"
+import * as Activity from "./activity.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
+import * as ConsumerEnd from "./consumerEnd.ts"
+import type * as Ending from "./ending.ts"
 import { pretty } from "./failure.ts"
 import {
   again,
@@ -44,7 +47,12 @@ export interface Options<R> {
   readonly expired: "dead-letter" | "drop"
   /** When given, every delivery is done once by its key. */
   readonly keyOf?: Beginning.KeyOf<R> | undefined
-  readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R>
+  /** It runs with the scope of the delivery, and closes it. */
+  readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R | Scope.Scope>
+  /** Told at once when the end begins. */
+  readonly onEnd: () => void
+  /** The last part of the end. */
+  readonly afterEnd: Effect.Effect<void>
 }
 
 /** How the consumer is, for those who watch over it. */
@@ -75,14 +83,9 @@ export interface Consumer {
   readonly renew: (held: Held) => Effect.Effect<Settled, BrokerError>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
-  /** Stops taking work, finishes what runs, gives the rest back, leaves the group. May be called more than once. */
-  readonly drain: Effect.Effect<void>
-  /** Completes when the consumer has ended. */
-  readonly ended: Effect.Effect<void>
+  /** Stops taking work, finishes what runs, gives the rest back, leaves the group. It is one end for all who ask for it. */
+  readonly ending: Ending.Ending
 }
-
-/** How long the end of a consumer waits for handlers that were interrupted, and for its last settlements. */
-const endMillis = 5_000
 
 /** So many handlers are timed, then one in so many. */
 const alwaysTimed = 1_000
@@ -95,8 +98,8 @@ export const make = Effect.fnUntraced(function*<R>(
   const services = yield* Effect.context<R>()
   const runFork = Effect.runForkWith(services)
   const clock = yield* Effect.clockWith(Effect.succeed)
-  const parent = yield* Effect.scope
-  const members = yield* Scope.fork(parent)
+  // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
+  const own = yield* Scope.make()
   const shards = broker.shardsOf(membership.selector)
   const laneCapacity = Math.max(1, Math.ceil((concurrency + options.prefetch) / shards.length))
   // A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start.
@@ -133,8 +136,8 @@ export const make = Effect.fnUntraced(function*<R>(
   let queue: Array<Held> = []
   let head = 0
   const resumed = Latch.makeUnsafe(true)
-  const quiet = Latch.makeUnsafe(true)
-  const ended = Latch.makeUnsafe(false)
+  /** Handlers that run, but for those that end at once. */
+  const live = new Set<Held>()
 
   const lanes = yield* Effect.forEach(
     shards,
@@ -154,7 +157,7 @@ export const make = Effect.fnUntraced(function*<R>(
         commits: []
       })),
     { concurrency: 8 }
-  ).pipe(Scope.provide(members))
+  ).pipe(Scope.provide(own), Effect.onError(() => Scope.close(own, Exit.void)))
 
   const drop = (held: Held, outcome: Settled) => {
     held.phase = "gone"
@@ -164,6 +167,7 @@ export const make = Effect.fnUntraced(function*<R>(
     const waiters = held.waiters
     held.waiters = undefined
     if (waiters !== undefined) { for (const waiter of waiters) waiter(outcome) }
+    if (closing) end.moved()
   }
 
   const lose = (held: Held) => {
@@ -197,8 +201,11 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
-    held.fiber = undefined
     held.isOver = true
+    if (held.fiber !== undefined) {
+      held.fiber = undefined
+      live.delete(held)
+    }
     // One that leaves its message open is at it until somebody settles that.
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
@@ -210,7 +217,7 @@ export const make = Effect.fnUntraced(function*<R>(
       } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }
-    if (running === 0) quiet.openUnsafe()
+    if (closing) end.moved()
     pump()
   }
 
@@ -227,13 +234,13 @@ export const make = Effect.fnUntraced(function*<R>(
   const start = (held: Held) => {
     if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonic()) return expire(held)
     held.phase = "running"
-    if (running++ === 0) quiet.closeUnsafe()
+    running++
     // Reading the clock costs more than all else here: many are judged by some, and those begin at about the same time.
     held.isTimed = starts < alwaysTimed || starts % timedOneIn === 0
     if (held.isTimed) startingAt = clock.monotonicTimeNanosUnsafe()
     held.startedAt = startingAt
     starts++
-    const fiber = runFork(options.handle(held, consumer))
+    const fiber = Activity.enter(held, run, held)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
       // It may have held up the process, and what is next may be another one's by now.
@@ -241,8 +248,13 @@ export const make = Effect.fnUntraced(function*<R>(
       return finished(held, exit)
     }
     held.fiber = fiber
+    live.add(held)
+    if (closing) end.moved()
     fiber.addObserver((exit) => finished(held, exit))
   }
+
+  const run = (held: Held) =>
+    Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(options.handle(held, consumer))
 
   const pump = () => {
     if (pumping || head >= queue.length || running >= concurrency) return
@@ -510,17 +522,38 @@ export const make = Effect.fnUntraced(function*<R>(
       pump()
       return begun
     }),
-    drain: Effect.suspend(() => drain),
-    ended: ended.await
+    get ending() {
+      return end.ending
+    }
   }
 
   const label = `group "${membership.group}"`
 
+  const end = yield* ConsumerEnd.make({
+    label,
+    drainMillis: options.drainMillis,
+    lanes,
+    background: () => background,
+    running: () => running,
+    live,
+    enqueue,
+    begin: () => {
+      closing = true
+      giveBackWaiting()
+      options.onEnd()
+    },
+    leave: Effect.andThen(Scope.close(own, Exit.void), options.afterEnd)
+  })
+
+  let background: ReadonlyArray<ConsumerEnd.Background> = []
   // What expired while nobody was there comes before what is new.
-  yield* Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true })
-  const background = yield* Effect.forEach(lanes, (lane) =>
+  yield* Effect.onError(
+    Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true }),
+    () => Scope.close(own, Exit.void)
+  )
+  background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
-      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), parent)
+      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), own)
       const others = yield* Effect.forEach([
         supervise(
           `claiming for ${label}`,
@@ -532,66 +565,9 @@ export const make = Effect.fnUntraced(function*<R>(
         supervise(`renewing for ${label}`, renewOnce(lane)),
         supervise(`settling for ${label}`, settle(lane)),
         ...(beginnings.has(lane) ? [supervise(`beginning for ${label}`, beginnings.get(lane)!.next)] : [])
-      ], (loop) => Effect.forkIn(loop, parent))
+      ], (loop) => Effect.forkIn(loop, own))
       return { lane, reader, claimer: others[0]!, rest: others.slice(1) }
     }))
-
-  const allSettled = Effect.whileLoop({
-    while: () => consumer.held() > 0,
-    body: () => {
-      const lane = lanes.find((lane) => lane.held.size > 0)!
-      lane.capacity.closeUnsafe()
-      return lane.capacity.await
-    },
-    step: () => {}
-  })
-
-  const end = Effect.gen(function*() {
-    closing = true
-    giveBackWaiting()
-    yield* Effect.forEach(background, ({ claimer }) => Fiber.interrupt(claimer), { discard: true })
-    // A read is woken and finished, not cut off: an answer that nobody takes would strand what is in it.
-    yield* Effect.forEach(background, ({ lane, reader }) =>
-      Effect.gen(function*() {
-        yield* lane.member.wake
-        yield* Fiber.interrupt(reader)
-      }), { concurrency: "unbounded", discard: true })
-    if (running > 0) {
-      yield* Effect.timeoutOption(quiet.await, options.drainMillis)
-      for (const { lane } of background) for (const held of lane.held) held.fiber?.interruptUnsafe()
-      const left = yield* Effect.timeoutOption(quiet.await, endMillis)
-      if (left._tag === "None") {
-        yield* Effect.logWarning(
-          `rotif: ${running} handlers of ${label} did not stop when interrupted; their messages come back when their leases expire`
-        )
-      }
-    }
-    for (const lane of lanes) {
-      for (const held of lane.held) {
-        if (held.phase === "open") enqueue(held, release(held.delivery))
-      }
-    }
-    const settled = yield* Effect.timeoutOption(allSettled, endMillis)
-    if (settled._tag === "None") {
-      yield* Effect.logWarning(
-        `rotif: ${consumer.held()} settlements of ${label} could not be stored; these messages come back when their leases expire`
-      )
-    }
-    yield* Effect.forEach(background, ({ rest }) => Fiber.interruptAll(rest), { discard: true })
-    yield* Scope.close(members, Exit.void)
-    ended.openUnsafe()
-  })
-
-  let drained: Effect.Effect<void> | undefined
-  const drain: Effect.Effect<void> = Effect.suspend(() => {
-    if (drained === undefined) {
-      drained = ended.await
-      return Effect.uninterruptible(end)
-    }
-    return drained
-  })
-
-  yield* Scope.addFinalizer(parent, drain)
   yield* begun
   return consumer
 })

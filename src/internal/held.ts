@@ -1,6 +1,8 @@
 /** Deliveries in the hands of a consumer, and how they end. */
 import type { Cause, Fiber, Latch } from "effect"
+import { Scope } from "effect"
 import type { Commit, CommitRefused, Delivery, Failure, Member } from "../Broker.ts"
+import { Activity } from "./activity.ts"
 import type { Pulse } from "./agents/pulse.ts"
 
 /** Why a delivery is given back or tried again: a word, or what its handler failed with. */
@@ -73,8 +75,8 @@ export type Settled = "done" | "lost"
 
 type Phase = "waiting" | "running" | "open" | "settling" | "gone"
 
-/** A delivery in the hands of this process. */
-export class Held {
+/** A delivery in the hands of this process, and the attempt to handle it. */
+export class Held extends Activity {
   readonly delivery: Delivery
   readonly lane: Lane
   phase: Phase = "waiting"
@@ -88,16 +90,17 @@ export class Held {
   /** It was told that its handler runs for too long. */
   isSlow = false
   fiber: Fiber.Fiber<Settlement> | undefined
-  /** Its handler has ended. */
-  isOver = false
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
   /** What was made of it to find its key, for the handler. */
   prepared: unknown
   /** Its acknowledgement is part of a transaction, and not the handler's to send. */
   isTransactional = false
+  /** Ends with the attempt. Nothing is in it until somebody puts something there. */
+  readonly scope: Scope.Closeable = Scope.makeUnsafe()
 
   constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint) {
+    super()
     this.delivery = delivery
     this.lane = lane
     this.leasedUntil = leasedUntil

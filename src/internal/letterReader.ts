@@ -8,7 +8,9 @@ import { Deferred, Effect, Exit, Fiber, Schedule, Semaphore } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import { OfferLost } from "../DeadLetter.ts"
 import type { Conclusion, LetterStore, Offer } from "../LetterStore.ts"
+import type { Ending } from "./ending.ts"
 import { supervise } from "./supervise.ts"
+import * as Workers from "./workers.ts"
 
 const isLost = (error: Option.Option<unknown>) => error._tag === "Some" && error.value instanceof OfferLost
 
@@ -34,6 +36,8 @@ export interface Options<R> {
   readonly leaseMillis: number
   /** How often a worker looks without being told to. */
   readonly checkMillis: number
+  /** How long the end waits for handlers before it interrupts them. */
+  readonly drainMillis: number
   /** What is left to do when the handler has ended without a conclusion. It is interrupted when the lease is lost. */
   readonly handle: (desk: Desk) => Effect.Effect<Outcome, never, R>
 }
@@ -79,8 +83,13 @@ const makeDesk = (options: Options<unknown>, shard: number, offer: Offer): Desk 
   }
 }
 
-/** Starts the workers in the current scope; its end interrupts handlers, and their letters are offered again at once. */
-export const run = Effect.fnUntraced(function*<R>(options: Options<R>): Effect.fn.Return<void, never, R | Scope.Scope> {
+/**
+ * Starts the workers in the current scope. With its end they finish the letters they have; a handler that takes too long is interrupted, and
+ * its letter is offered again at once.
+ */
+export const run = Effect.fnUntraced(function*<R>(
+  options: Options<R>
+): Effect.fn.Return<Ending, never, R | Scope.Scope> {
   const { concurrency, leaseMillis, name, shards, store } = options
   const permits = yield* Semaphore.make(concurrency)
 
@@ -113,7 +122,7 @@ export const run = Effect.fnUntraced(function*<R>(options: Options<R>): Effect.f
         Effect.logWarning(`rotif: an offer of a dead letter was not concluded: ${error.message}`))
 
   /** Takes one letter and handles it; whether there was one, and when there may be another. */
-  const takeOne = (shard: number) =>
+  const takeOne = (shard: number, work: Workers.Ways["work"]) =>
     Effect.acquireUseRelease(
       Effect.map(store.offer(shard, { name, limit: 1, leaseMillis, start: options.start }), (answer) => ({
         ...answer,
@@ -122,22 +131,22 @@ export const run = Effect.fnUntraced(function*<R>(options: Options<R>): Effect.f
       ({ desk, nextInMillis }) =>
         desk === undefined
           ? Effect.succeed({ took: false, nextInMillis })
-          : Effect.raceFirst(
+          : work(Effect.raceFirst(
             Effect.flatMap(options.handle(desk), (outcome) => finish(desk, outcome)),
             renewed(desk)
-          ).pipe(Effect.as({ took: true, nextInMillis })),
+          )).pipe(Effect.as({ took: true, nextInMillis })),
       ({ desk }, exit) =>
         desk === undefined || Exit.isSuccess(exit)
           ? Effect.void
           : Effect.ignore(Effect.timeoutOption(finish(desk, { outcome: "release" }), 2_000))
     )
 
-  const work = (shard: number) =>
+  const look = (shard: number, work: Workers.Ways["work"]) =>
     Effect.acquireUseRelease(
       // Listening starts before looking: what arrives in between is not missed.
       Effect.forkChild(store.awaitLetter(shard), { startImmediately: true }),
       (arrived) =>
-        Effect.flatMap(permits.withPermit(takeOne(shard)), ({ nextInMillis, took }) =>
+        Effect.flatMap(permits.withPermit(takeOne(shard, work)), ({ nextInMillis, took }) =>
           took
             ? Effect.void
             : Effect.raceFirst(
@@ -147,9 +156,14 @@ export const run = Effect.fnUntraced(function*<R>(options: Options<R>): Effect.f
       Fiber.interrupt
     )
 
-  for (const shard of shards) {
-    for (let i = 0; i < concurrency; i++) {
-      yield* Effect.forkScoped(supervise(`reading dead letters of shard ${shard} for "${name}"`, work(shard)))
-    }
-  }
+  return yield* Workers.start({
+    drainMillis: options.drainMillis,
+    loops: ({ turn, work }) =>
+      shards.flatMap((shard) =>
+        Array.from(
+          { length: concurrency },
+          () => supervise(`reading dead letters of shard ${shard} for "${name}"`, turn(look(shard, work)))
+        )
+      )
+  })
 })

@@ -6,6 +6,7 @@ import type { Offered } from "../DeadLetter.ts"
 import { fromLetter } from "../DeadLetter.ts"
 import type { LetterStore } from "../LetterStore.ts"
 import * as Retry from "../Retry.ts"
+import type { Ending } from "./ending.ts"
 import * as Given from "./given.ts"
 import { paceMillis } from "./held.ts"
 import type { Query } from "./letterQuery.ts"
@@ -53,7 +54,7 @@ const offeredOf = (store: LetterStore, desk: Reader.Desk, name: string): Offered
 })
 
 /** Runs the subscription in the current scope. */
-export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R | Scope.Scope> => {
+export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, R | Scope.Scope> => {
   const { name, query, source, store } = options
   const decoderFor = source === undefined ? undefined : Channel.decoderFor(source)
   const policy = options.retry ?? defaultRetry
@@ -107,7 +108,8 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<void, never, R 
           Effect.result(decode(letter.payload)),
           (payload) => Given.effect(`the handler of "${name}"`, () => handler({ ...offered, payload }))
         )
-      return Effect.matchCauseEffect(handled, {
+      // What the handler has opened is closed before its letter is concluded.
+      return Effect.matchCauseEffect(Effect.scoped(handled), {
         onFailure: (cause) =>
           Cause.hasInterruptsOnly(cause)
             ? Effect.as(tell(offered, "was interrupted on"), released)

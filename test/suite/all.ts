@@ -6,6 +6,7 @@ import { brokerSuite } from "./broker.ts"
 import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
 import { deadLettersSuite } from "./deadLetters.ts"
 import { deduplicationSuite } from "./deduplication.ts"
+import { endsSuite } from "./ends.ts"
 import { exactlyOnceSuite } from "./exactlyOnce.ts"
 import type { Backend } from "./kit.ts"
 import { healthSuite } from "./health.ts"
@@ -34,6 +35,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   sourcesSuite,
   settlementSuite,
   lifecycleSuite,
+  endsSuite,
   leasesSuite,
   schedulingSuite,
   recurringSuite,

@@ -1,0 +1,368 @@
+/** Ends: whoever asks for one gets the same end, also from inside of a handler; what has begun is finished. */
+import { assert, describe } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Layer, ManagedRuntime, Queue, Schema, Scope } from "effect"
+import {
+  Broadcast,
+  Broker,
+  Channel,
+  DeadLetters,
+  type Message,
+  Middleware,
+  Publisher,
+  type Rotif,
+  Subscription
+} from "rotif"
+import { type Backend, leftover, listen, nothingLeft, promises, until } from "./kit.ts"
+
+const Text = Channel.make("texts", { payload: Schema.String })
+const Other = Channel.make("others", { payload: Schema.String })
+
+type End = (subscription: Subscription.Subscription, scope: Scope.Closeable) => Effect.Effect<void, unknown>
+
+/** Every way to end a subscription. */
+const ways: ReadonlyArray<readonly [name: string, end: End]> = [
+  ["drain", ({ drain }) => drain],
+  ["unsubscribe", ({ unsubscribe }) => unsubscribe()],
+  ["unsubscribe with removeGroup", ({ unsubscribe }) => unsubscribe({ removeGroup: true })],
+  ["the end of its scope", (_, scope) => Scope.close(scope, Exit.void)]
+]
+
+export const endsSuite = (backend: Backend): void => {
+  const test = promises(backend)
+  const { soon } = backend
+  const later = backend.advance("20 millis")
+
+  /** A subscription in a scope of its own. */
+  const inScope = Effect.fnUntraced(function*(
+    options: (end: (way: End) => Effect.Effect<void, unknown>) => Partial<
+      Subscription.Options<typeof Text, unknown, Rotif.Services>
+    >
+  ) {
+    const scope = yield* Scope.make()
+    yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+    const own = yield* Deferred.make<Subscription.Subscription>()
+    const end = (way: End) => Effect.flatMap(Deferred.await(own), (subscription) => way(subscription, scope))
+    const { seen, subscription } = yield* Scope.provide(
+      listen(Text, { drainTimeout: "1 minute", ...options(end) }),
+      scope
+    )
+    yield* Deferred.succeed(own, subscription)
+    return { scope, seen, subscription, end }
+  })
+
+  describe("Subscription: its end is one for all who ask for it", () => {
+    for (const [first, begin] of ways) {
+      for (const [second, join] of ways) {
+        // What closes a scope that is being closed already waits for nothing: that is Effect's.
+        if (first === second && begin === ways.at(-1)![1]) continue
+        test(
+          `${first}, and then ${second}: both wait for the handler that runs`,
+          Effect.gen(function*() {
+            const gate = yield* Deferred.make<void>()
+            const { end, seen, subscription } = yield* inScope(() => ({ handler: () => Deferred.await(gate) }))
+            yield* Publisher.publish(Text, "x")
+            yield* soon(Queue.take(seen))
+            const ends = [
+              yield* Effect.forkChild(end(begin), { startImmediately: true }),
+              yield* Effect.forkChild(end(join), { startImmediately: true })
+            ]
+            yield* later
+            assert.deepStrictEqual(ends.map((fiber) => fiber.pollUnsafe()), [undefined, undefined])
+            yield* Deferred.succeed(gate, undefined)
+            yield* soon(Fiber.joinAll(ends))
+            assert.strictEqual((yield* subscription.stats).processed, 1)
+            assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+          })
+        )
+      }
+    }
+
+    test(
+      "who does not wait any longer does not cut it short",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* inScope(() => ({ handler: () => Deferred.await(gate) }))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(Queue.take(seen))
+        const impatient = yield* Effect.forkChild(subscription.drain, { startImmediately: true })
+        yield* Fiber.interrupt(impatient)
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(subscription.ended)
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+      })
+    )
+
+    test(
+      "unsubscribe with removeGroup during a drain removes the group after it",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* inScope(() => ({ handler: () => Deferred.await(gate), group: "g" }))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(Queue.take(seen))
+        const broker = yield* Broker.Broker
+        const groups = Effect.map(
+          broker.info(Channel.selector(Text)),
+          ({ channels }) => channels.flatMap((channel) => channel.groups.map(({ group }) => group))
+        )
+        const draining = yield* Effect.forkChild(subscription.drain, { startImmediately: true })
+        const removing = yield* Effect.forkChild(subscription.unsubscribe({ removeGroup: true }), {
+          startImmediately: true
+        })
+        yield* later
+        assert.deepStrictEqual(yield* groups, ["g"])
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(removing))
+        yield* Fiber.join(draining)
+        assert.deepStrictEqual(yield* groups, [])
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+        // Once more changes nothing.
+        yield* subscription.unsubscribe({ removeGroup: true })
+      })
+    )
+  })
+
+  describe("Subscription: an end asked for from inside of a handler", () => {
+    for (const [name, way] of ways) {
+      test(
+        `${name} waits for everything else, and the message of the handler is acknowledged`,
+        Effect.gen(function*() {
+          const gate = yield* Deferred.make<void>()
+          const asked = yield* Deferred.make<void>()
+          const resumed = yield* Deferred.make<void>()
+          const { end, seen, subscription } = yield* inScope((end) => ({
+            concurrency: 2,
+            group: "g",
+            handler: ({ payload }) =>
+              payload === "long" ? Deferred.await(gate) : Effect.gen(function*() {
+                yield* Deferred.succeed(asked, undefined)
+                yield* end(way)
+                yield* Deferred.succeed(resumed, undefined)
+              })
+          }))
+          yield* Publisher.publishAll(Text, ["long", "ends"])
+          yield* soon(Queue.takeN(seen, 2))
+          yield* soon(Deferred.await(asked))
+          const outside = yield* Effect.forkChild(end(way), { startImmediately: true })
+          yield* later
+          assert.isFalse(yield* Deferred.isDone(resumed))
+          yield* Deferred.succeed(gate, undefined)
+          yield* soon(Deferred.await(resumed))
+          yield* soon(Fiber.join(outside))
+          yield* soon(subscription.ended)
+          const { failed, lostLeases, processed } = yield* subscription.stats
+          assert.deepStrictEqual({ failed, lostLeases, processed }, { failed: 0, lostLeases: 0, processed: 2 })
+          assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        })
+      )
+    }
+
+    test(
+      "also with a drainTimeout of 0, from a fiber of the handler, from middleware, the finalizer of an attempt",
+      Effect.gen(function*() {
+        const places: ReadonlyArray<
+          (ask: Effect.Effect<void>) => {
+            readonly handler?: (message: Message.Envelope) => Effect.Effect<unknown, unknown, Scope.Scope>
+            readonly middleware?: readonly [Middleware.Process]
+            readonly transactional?: boolean
+            readonly exactlyOnce?: boolean
+          }
+        > = [
+          (ask) => ({ handler: () => ask }),
+          (ask) => ({ handler: () => Effect.flatMap(Effect.forkChild(ask), Fiber.join) }),
+          (ask) => ({ handler: () => Effect.flatMap(Effect.forkDetach(ask), Fiber.join) }),
+          (ask) => ({ handler: () => Effect.promise(() => Effect.runPromise(ask)) }),
+          (ask) => ({ handler: () => Effect.addFinalizer(() => ask) }),
+          (ask) => ({ middleware: [Middleware.process((next) => (message) => Effect.tap(next(message), ask))] }),
+          (ask) => ({ transactional: true, handler: () => ask }),
+          (ask) => ({ exactlyOnce: true, handler: () => Effect.andThen(Effect.yieldNow, ask) }),
+          (ask) => ({ handler: ({ ack }) => Effect.andThen(ack, ask) })
+        ]
+        for (const [i, place] of places.entries()) {
+          const channel = Channel.make(`texts.${i}`, { payload: Schema.String })
+          const own = yield* Deferred.make<Subscription.Subscription>()
+          const { subscription } = yield* listen(channel, {
+            drainTimeout: 0,
+            ...place(Effect.flatMap(Deferred.await(own), ({ drain }) => drain))
+          })
+          yield* Deferred.succeed(own, subscription)
+          yield* Publisher.publish(channel, "x")
+          yield* soon(subscription.ended)
+          const { failed, lostLeases, processed } = yield* subscription.stats
+          assert.deepStrictEqual(
+            { place: i, failed, lostLeases, processed },
+            { place: i, failed: 0, lostLeases: 0, processed: 1 }
+          )
+          assert.deepStrictEqual(yield* leftover(channel), nothingLeft)
+        }
+      })
+    )
+
+    test(
+      "two handlers that end their subscriptions, and each other's, wait for neither",
+      Effect.gen(function*() {
+        const both = yield* Deferred.make<ReadonlyArray<Subscription.Subscription>>()
+        const running = { count: 0 }
+        const started = yield* Deferred.make<void>()
+        const endAll = Effect.gen(function*() {
+          if (++running.count === 2) yield* Deferred.succeed(started, undefined)
+          yield* Deferred.await(started)
+          const all = yield* Deferred.await(both)
+          yield* Effect.forEach(all, ({ drain }) => drain, { concurrency: "unbounded", discard: true })
+        })
+        const options = { drainTimeout: "1 minute", handler: () => endAll } as const
+        const a = yield* listen(Text, options)
+        const b = yield* listen(Other, options)
+        yield* Deferred.succeed(both, [a.subscription, b.subscription])
+        yield* Publisher.publish(Text, "x")
+        yield* Publisher.publish(Other, "x")
+        yield* soon(Effect.all([a.subscription.ended, b.subscription.ended]))
+        for (const { subscription } of [a, b]) assert.strictEqual((yield* subscription.stats).processed, 1)
+      })
+    )
+
+    test(
+      "a handler that goes on too long after that is interrupted, and its message comes again",
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* inScope((end) => ({
+          drainTimeout: 100,
+          group: "g",
+          handler: () => Effect.andThen(end(({ drain }) => drain), Effect.never)
+        }))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(Queue.take(seen))
+        yield* soon(subscription.ended)
+        const again = yield* listen(Text, { group: "g" })
+        assert.strictEqual((yield* soon(Queue.take(again.seen))).attempt, 1)
+      })
+    )
+  })
+
+  describe("Rotif.layer: its end", () => {
+    test(
+      "ends the subscriptions that are left, and waits for their handlers",
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const services = yield* Layer.buildWithScope(backend.layer({ drainTimeout: "1 minute" }), scope)
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* Effect.provide(
+          listen(Text, { handler: () => Deferred.await(gate) }),
+          services
+        )
+        yield* Effect.provide(Publisher.publish(Text, "x"), services)
+        yield* soon(Queue.take(seen))
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        yield* later
+        assert.isUndefined(closing.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(closing))
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+      })
+    )
+
+    test(
+      "asked for inside of a handler: the message of the handler is acknowledged before the connections close",
+      Effect.gen(function*() {
+        const own = yield* Deferred.make<ManagedRuntime.ManagedRuntime<Rotif.Services, unknown>>()
+        const disposed = yield* Deferred.make<void>()
+        const runtime = ManagedRuntime.make(
+          backend.layer({ drainTimeout: "1 minute" }).pipe(
+            Layer.provideMerge(Layer.effectContext(Effect.context<never>()))
+          )
+        )
+        yield* Deferred.succeed(own, runtime)
+        const services = yield* runtime.contextEffect
+        const { subscription } = yield* Effect.provide(
+          listen(Text, {
+            handler: () =>
+              Effect.gen(function*() {
+                const runtime = yield* Deferred.await(own)
+                yield* Effect.promise(() => runtime.dispose())
+                yield* Deferred.succeed(disposed, undefined)
+              })
+          }),
+          services
+        )
+        yield* Effect.provide(Publisher.publish(Text, "x"), services)
+        yield* soon(Deferred.await(disposed))
+        yield* soon(subscription.ended)
+        const { failed, lostLeases, processed } = yield* subscription.stats
+        assert.deepStrictEqual({ failed, lostLeases, processed }, { failed: 0, lostLeases: 0, processed: 1 })
+      })
+    )
+  })
+
+  describe("DeadLetters.subscribe: its end", () => {
+    const bury = Effect.gen(function*() {
+      const { subscription } = yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail("no") })
+      yield* Publisher.publish(Text, "x")
+      yield* until(backend, Effect.map(DeadLetters.count(), (count) => count === 1))
+      yield* soon(subscription.drain)
+    })
+
+    test(
+      "waits for the handler that runs",
+      Effect.gen(function*() {
+        yield* bury
+        const gate = yield* Deferred.make<void>()
+        const begun = yield* Deferred.make<void>()
+        const scope = yield* Scope.make()
+        yield* DeadLetters.subscribe({
+          handler: (letter) =>
+            Effect.andThen(Deferred.succeed(begun, undefined), Effect.andThen(Deferred.await(gate), letter.ack))
+        }).pipe(Scope.provide(scope))
+        yield* soon(Deferred.await(begun))
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        yield* later
+        assert.isUndefined(closing.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(closing))
+        assert.strictEqual(yield* DeadLetters.count(), 0)
+      })
+    )
+
+    test(
+      "asked for inside of its handler: the letter is concluded",
+      Effect.gen(function*() {
+        yield* bury
+        const scope = yield* Scope.make()
+        const done = yield* Deferred.make<void>()
+        yield* DeadLetters.subscribe({
+          handler: (letter) =>
+            Effect.gen(function*() {
+              yield* Scope.close(scope, Exit.void)
+              yield* letter.ack
+              yield* Deferred.succeed(done, undefined)
+            })
+        }).pipe(Scope.provide(scope))
+        yield* soon(Deferred.await(done))
+        assert.strictEqual(yield* DeadLetters.count(), 0)
+      })
+    )
+  })
+
+  describe("Broadcast.listen: its end", () => {
+    test(
+      "asked for inside of its handler: the handler goes on, and nothing more is heard",
+      Effect.gen(function*() {
+        const own = yield* Deferred.make<Broadcast.Listener>()
+        const heard = yield* Queue.unbounded<string>()
+        const listener = yield* Broadcast.listen(Text, {
+          handler: ({ payload }) =>
+            Effect.gen(function*() {
+              const { stop } = yield* Deferred.await(own)
+              yield* stop
+              yield* Queue.offer(heard, payload)
+            })
+        })
+        yield* Deferred.succeed(own, listener)
+        yield* Broadcast.publish(Text, "a")
+        assert.strictEqual(yield* soon(Queue.take(heard)), "a")
+        yield* soon(listener.stop)
+        assert.strictEqual((yield* listener.stats).handled, 1)
+        yield* Broadcast.publish(Text, "b")
+        yield* later
+        assert.strictEqual(yield* Queue.size(heard), 0)
+      })
+    )
+  })
+}
