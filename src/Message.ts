@@ -12,6 +12,7 @@ import { ackSettlement, again, type Final, type Held, type Settled } from "./int
 import { momentOf } from "./internal/due.ts"
 import { reasonText } from "./internal/failure.ts"
 import * as Given from "./internal/given.ts"
+import { Inspect } from "./internal/inspected.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
@@ -202,6 +203,10 @@ class Live implements Envelope {
   }
   get renew() {
     return Effect.flatMap(this.#consumer.renew(this.#held), (settled) => this.#outcome(settled))
+  }
+  [Inspect]() {
+    const { attempt, channel, deliveryCount, group, headers, id, params, payload, publishedAt } = this
+    return { id, channel, group, payload, params, headers, publishedAt, attempt, deliveryCount }
   }
   toJSON() {
     return { id: this.id, channel: this.channel, group: this.group, attempt: this.attempt, payload: this.payload }

@@ -318,12 +318,20 @@ export class Publisher extends Context.Service<Publisher, {
     RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
     Channel.EncodingServices<C> | Middleware.PublishServices<C>
   >
-  /** Checks and encodes a message as `publish` does, and sends nothing. */
+  /**
+   * Takes a message through the middleware, checks and encodes it as `publish` does, and sends nothing: whoever asks stores it, at `dueAtMillis`
+   * (default: now) at the earliest. Middleware sees that as a receipt `Scheduled`. One that lets no message through leaves `messages` empty.
+   */
   readonly prepare: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options?: AnyOptions
-  ) => Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>>
+    options?: AnyOptions,
+    dueAtMillis?: number
+  ) => Effect.Effect<
+    { readonly messages: ReadonlyArray<NewMessage>; readonly receipt: Receipt },
+    RequestError | Middleware.PublishErrors<C>,
+    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  >
 }>()("rotif/Publisher") {}
 
 /** How long a window may be, unless the publisher says otherwise: a week. */
@@ -575,7 +583,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   >
 
   return Publisher.of({
-    prepare: (channel, payload, options) => request(channel, payload, options),
+    prepare: <C extends Channel.Any>(
+      channel: C,
+      payload: Channel.PayloadOf<C>,
+      options?: AnyOptions,
+      dueAtMillis?: number
+    ): Chained<C, Effect.Success<ReturnType<typeof chain.prepare>>, RequestError> =>
+      Effect.suspend(() => chain.prepare(channel, payload, options, dueAtMillis ?? clock.currentTimeMillisUnsafe())),
     publish: <C extends Channel.Any>(
       channel: C,
       payload: Channel.PayloadOf<C>,

@@ -15,6 +15,7 @@ import { dueOf, momentOf } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
+import type * as Middleware from "./Middleware.ts"
 import * as Publisher from "./Publisher.ts"
 import type { Place } from "./ScheduledStore.ts"
 import { order } from "./ScheduledStore.ts"
@@ -158,8 +159,8 @@ export class Scheduler extends Context.Service<Scheduler, {
     options?: LooseOptions
   ) => Effect.Effect<
     { readonly next: DateTime.Utc },
-    InvalidSchedule | Publisher.RequestError | BrokerError,
-    Channel.EncodingServices<C>
+    InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
+    Channel.EncodingServices<C> | Middleware.PublishServices<C>
   >
   readonly removeRecurring: (key: string) => Effect.Effect<boolean, BrokerError>
   readonly listRecurring: Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
@@ -290,11 +291,6 @@ export const make = Effect.gen(function*() {
     recurring: Effect.fnUntraced(function*(key, recurs, channel, payload, options) {
       yield* option(Given.name("key", key, 400))
       const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
-      const message = yield* publisher.prepare(channel, payload, {
-        headers: options?.headers,
-        params: options?.params,
-        expiresIn: options?.expiresIn
-      })
       const [shard = 0] = broker.shardsOf({ _tag: "Channels", names: [channel.name] })
       const now = yield* broker.recurring.nowMillis(shard)
       const first = yield* Effect.fromResult(
@@ -303,6 +299,18 @@ export const make = Effect.gen(function*() {
           Result.mapError((problem) => invalid("recurs", `it has no next tick: ${problem}`))
         )
       )
+      // Its ticks carry the headers that the middleware gives it now.
+      const { messages: [message] } = yield* publisher.prepare(channel, payload, {
+        headers: options?.headers,
+        params: options?.params,
+        expiresIn: options?.expiresIn
+      }, first)
+      if (message === undefined) {
+        return yield* new Publisher.PublishRefused({
+          channel: channel.name,
+          error: new Error("a middleware let no message through, and a recurring message needs one")
+        })
+      }
       const next = yield* broker.recurring.upsert({
         key,
         channel: channel.name,
@@ -410,7 +418,8 @@ export const count = (channel?: Channel.Any): Effect.Effect<number, BrokerError,
  *
  * **Details**: it is stored, and every process that has the layer publishes its ticks; each tick is published exactly once, however
  * many they are, with the id `key@time`. Defining it again with the same recurrence (each process may do so at its start) keeps the
- * next tick; with another one the next tick is worked out anew from now.
+ * next tick; with another one the next tick is worked out anew from now. The definition goes through the middleware of publishes, which sees a receipt
+ * `Scheduled` for the next tick; every tick carries the headers that it has then, such as those of a trace.
  *
  * **Errors**: `InvalidSchedule` for a key, cron expression, zone or interval that cannot be used; as `Publisher.publish` for the
  * message; `BrokerError`. Calling again is safe.
@@ -438,8 +447,8 @@ export const recurring = <C extends Channel.Any>(
   ...options: OptionsArgument<C>
 ): Effect.Effect<
   { readonly next: DateTime.Utc },
-  InvalidSchedule | Publisher.RequestError | BrokerError,
-  Scheduler | Channel.EncodingServices<C>
+  InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
+  Scheduler | Channel.EncodingServices<C> | Middleware.PublishServices<C>
 > => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, options[0]))
 
 /**

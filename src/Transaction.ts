@@ -14,6 +14,7 @@ import { Broker, CommitRefused as Refused } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import * as Given from "./internal/given.ts"
 import { calm, shown } from "./internal/shown.ts"
+import type * as Middleware from "./Middleware.ts"
 import { type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
 
 /**
@@ -109,7 +110,8 @@ export const makeUnsafe = (channel: string): Transaction["Service"] => {
  *
  * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. One for another
  * shard (with `shards` above 1) is stored in the same step, and brought to its channel within moments, exactly once. An
- * `id` that was published before within its window adds nothing. `durability` has no meaning here: a failover that loses the message loses
+ * `id` that was published before within its window adds nothing. It goes through the middleware of publishes, which sees a receipt `Scheduled`: it
+ * is stored when the transaction is applied. `durability` has no meaning here: a failover that loses the message loses
  * the acknowledgement, too, and the handled message comes again.
  *
  * **Errors**: as those of `Publisher.publish` before anything is sent; `TransactionTooLarge`.
@@ -142,15 +144,15 @@ export const publish = <C extends Channel.Any>(
   ...options: OptionsArgument<C>
 ): Effect.Effect<
   string,
-  RequestError | TransactionTooLarge,
-  Transaction | Publisher | Channel.EncodingServices<C>
+  RequestError | TransactionTooLarge | Middleware.PublishErrors<C>,
+  Transaction | Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
 > =>
   Effect.gen(function*() {
     const transaction = yield* Transaction
     const publisher = yield* Publisher
-    const message = yield* publisher.prepare(channel, payload, options[0])
-    yield* transaction.addMessage(message)
-    return message.id
+    const { messages, receipt } = yield* publisher.prepare(channel, payload, options[0])
+    yield* Effect.forEach(messages, transaction.addMessage, { discard: true })
+    return receipt.id
   })
 
 const write = Effect.fnUntraced(function*(operation: Write, problem?: string) {

@@ -12,6 +12,7 @@ import * as Activity from "./internal/activity.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
 import * as Connecting from "./internal/promise/connecting.ts"
+import { Bounded } from "./internal/bounded.ts"
 import type { HealthStatus } from "./internal/promise/health.ts"
 import * as Health from "./internal/promise/health.ts"
 import type { Middleware } from "./internal/promise/hooks.ts"
@@ -86,7 +87,7 @@ export interface SubscriptionStats {
   readonly failures: number
   /** Handed to this process and not settled yet. */
   readonly pending: number
-  /** When the last message was settled, in milliseconds since 1970. */
+  /** When the last message was handled and acknowledged, in milliseconds since 1970. */
   readonly lastMessageAt: number | undefined
 }
 
@@ -157,7 +158,7 @@ export class NotificationManager {
   readonly #client: Redis.IoredisClient | undefined
   readonly #layer: Layer.Layer<Rotif.Services, unknown>
   readonly #scope = Scope.makeUnsafe("parallel")
-  readonly #channels = new Map<string, Channel.Channel<string, Schema.Unknown>>()
+  readonly #channels = new Bounded<string, Channel.Channel<string, Schema.Unknown>>(mostChannels)
   readonly #middleware: Array<Middleware> = []
   readonly #subscriptions = new Set<Subscription>()
   #runtime: ManagedRuntime.ManagedRuntime<Rotif.Services, unknown> | undefined
@@ -247,7 +248,6 @@ export class NotificationManager {
         ? undefined
         : { maxLength: maxStreamLength, minId: minStreamId }
       channel = Channel.make(name, { ...Options.anything, limits })
-      if (this.#channels.size >= mostChannels) this.#channels.clear()
       this.#channels.set(name, channel)
     }
     return channel
@@ -445,14 +445,14 @@ export class NotificationManager {
         return Effect.runSync(core.isPaused)
       },
       stats: () => {
-        const { dead, duplicates, held, lastSettledAtMillis, processed, retried } = Effect.runSync(core.stats)
+        const { dead, duplicates, held, lastMessageAtMillis, processed, retried } = Effect.runSync(core.stats)
         return {
           messages: processed,
           duplicates,
           retries: retried,
           failures: dead,
           pending: held,
-          lastMessageAt: lastSettledAtMillis
+          lastMessageAt: lastMessageAtMillis
         }
       },
       pause: () => Effect.runPromise(core.pause),

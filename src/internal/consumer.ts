@@ -326,10 +326,7 @@ export const make = Effect.fnUntraced(function*<R>(
    */
   const accept = (lane: Lane, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
     const beginning = beginnings.get(lane)
-    if (deliveries.length > 0) {
-      counts.lastMessageAtMillis = clock.currentTimeMillisUnsafe()
-      lane.occupied.openUnsafe()
-    }
+    if (deliveries.length > 0) lane.occupied.openUnsafe()
     const leasedUntil = (askedAt > lane.awakeAt ? askedAt : lane.awakeAt) + leaseNanos
     for (const delivery of deliveries) {
       const held = new Held(delivery, lane, leasedUntil)

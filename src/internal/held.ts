@@ -156,7 +156,7 @@ export interface Counts {
   lostLeases: number
   /** Deliveries whose message had been removed by a limit before it was handled. */
   vanished: number
-  /** When the last message was handed out to this consumer, by this process's clock; `undefined` before the first. */
+  /** When the last delivery was acknowledged that was handled, by this process's clock; `undefined` before the first. */
   lastMessageAtMillis: number | undefined
   /** When the last delivery was settled, by this process's clock; `undefined` before the first. */
   lastSettledAtMillis: number | undefined

@@ -9,6 +9,7 @@ import * as Retry from "../Retry.ts"
 import type { Ending } from "./ending.ts"
 import * as Given from "./given.ts"
 import { paceMillis } from "./held.ts"
+import { showAs, withoutCode } from "./inspected.ts"
 import type { Query } from "./letterQuery.ts"
 import * as Reader from "./letterReader.ts"
 import { pretty } from "./failure.ts"
@@ -35,23 +36,27 @@ const againIn = (millis: number, offerCount: number): Reader.Outcome => ({
 /** A release takes the offer back, so that no count of offers could pace it. */
 const released: Reader.Outcome = { outcome: "release", millis: Given.safeDelayMillis }
 
-const offeredOf = (store: LetterStore, desk: Reader.Desk, name: string): Offered => ({
-  ...fromLetter(desk.shard, desk.offer.letter),
-  offerCount: desk.offer.offerCount,
-  ack: desk.conclude({ outcome: "remove" }),
-  keep: desk.conclude({ outcome: "keep" }),
-  nack: (options) =>
-    Effect.flatMap(
-      givenDelay(options, `of dead letter ${desk.offer.letter.letterId} by "${name}"`),
-      (millis) => desk.conclude(againIn(millis, desk.offer.offerCount))
+const code = new Set(["ack", "keep", "nack", "requeue", "settled"])
+const visible = <L extends Offered>(letter: L): L => showAs(letter, () => withoutCode(letter, code))
+
+const offeredOf = (store: LetterStore, desk: Reader.Desk, name: string): Offered =>
+  visible({
+    ...fromLetter(desk.shard, desk.offer.letter),
+    offerCount: desk.offer.offerCount,
+    ack: desk.conclude({ outcome: "remove" }),
+    keep: desk.conclude({ outcome: "keep" }),
+    nack: (options) =>
+      Effect.flatMap(
+        givenDelay(options, `of dead letter ${desk.offer.letter.letterId} by "${name}"`),
+        (millis) => desk.conclude(againIn(millis, desk.offer.offerCount))
+      ),
+    // A message that always dies and is always sent back is paced, too; the letter is leased meanwhile.
+    requeue: Effect.sleep(paceMillis(desk.offer.letter.history.length + 1)).pipe(
+      Effect.andThen(store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }])),
+      Effect.flatMap((moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0))
     ),
-  // A message that always dies and is always sent back is paced, too; the letter is leased meanwhile.
-  requeue: Effect.sleep(paceMillis(desk.offer.letter.history.length + 1)).pipe(
-    Effect.andThen(store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }])),
-    Effect.flatMap((moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0))
-  ),
-  settled: desk.settled
-})
+    settled: desk.settled
+  })
 
 /** Runs the subscription in the current scope. */
 export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, R | Scope.Scope> => {
@@ -106,7 +111,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
         ? Given.effect(`the handler of "${name}"`, () => handler(offered))
         : Effect.flatMap(
           Effect.result(decode(letter.payload)),
-          (payload) => Given.effect(`the handler of "${name}"`, () => handler({ ...offered, payload }))
+          (payload) => Given.effect(`the handler of "${name}"`, () => handler(visible({ ...offered, payload })))
         )
       // What the handler has opened is closed before its letter is concluded.
       return Effect.matchCauseEffect(Effect.scoped(handled), {

@@ -6,7 +6,7 @@
  * has come before is sent first: nobody waits for a message that waits for him, and the order stays. Middleware that only looks on (see
  * `Chain.Around`) is entered and left without fibers.
  */
-import { Cause, Context, Effect, Exit, Fiber } from "effect"
+import { Cause, Context, DateTime, Effect, Exit, Fiber } from "effect"
 import type { Appended, NewMessage } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
 import type { AnyPublish, Program, PublishNext, PublishRequest } from "../Middleware.ts"
@@ -34,13 +34,28 @@ class Slot {
   resume: ((outcome: Effect.Effect<Receipt, StoreError>) => void) | undefined
 }
 
+/** What comes to the end of its chain is not sent: somebody else will store it, at this time at the earliest. */
+class Prepared {
+  readonly messages: Array<NewMessage> = []
+  readonly dueAtMillis: number
+  constructor(dueAtMillis: number) {
+    this.dueAtMillis = dueAtMillis
+  }
+}
+
 export const make = (program: Program, ports: Ports) => {
   const settle = (outcome: Receipt | StoreError): Effect.Effect<Receipt, StoreError> =>
     outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
 
   const last = (request: PublishRequest): Effect.Effect<Receipt, Failure> =>
     Effect.flatMap(ports.encode(request), (message): Effect.Effect<Receipt, Failure> => {
-      const slot = request[Chain.Notes] as Slot | undefined
+      const slot = request[Chain.Notes] as Slot | Prepared | undefined
+      if (slot instanceof Prepared) {
+        slot.messages.push(message)
+        const { channel, id } = message
+        const dueAt = DateTime.makeUnsafe(slot.dueAtMillis)
+        return Effect.succeed({ _tag: "Scheduled", id, channel, position: undefined, dueAt })
+      }
       if (slot === undefined || slot.message !== undefined) {
         return Effect.flatMap(ports.append([message]), ([appended]) => settle(ports.outcomeOf(message, appended!)))
       }
@@ -81,7 +96,12 @@ export const make = (program: Program, ports: Ports) => {
       (error) => border.isForeign(error) ? ports.refuse(request.channel, error) : error
     )) as Effect.Effect<Receipt, Failure>
 
-  const requestOf = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined, slot?: Slot) => ({
+  const requestOf = (
+    channel: Channel.Any,
+    payload: unknown,
+    options: AnyOptions | undefined,
+    slot?: Slot | Prepared
+  ) => ({
     channel,
     payload,
     options: options ?? {},
@@ -93,6 +113,21 @@ export const make = (program: Program, ports: Ports) => {
     Effect.suspend(() => {
       const published = run(requestOf(channel, payload, options))
       return isEmpty ? published : Effect.updateContext(published, complete)
+    })
+
+  /** The messages that come to the end of the chain, and the receipt of the first one or of a middleware that let none through. */
+  const prepare = (
+    channel: Channel.Any,
+    payload: unknown,
+    options: AnyOptions | undefined,
+    dueAtMillis: number
+  ): Effect.Effect<{ readonly messages: ReadonlyArray<NewMessage>; readonly receipt: Receipt }, RequestError> =>
+    Effect.suspend(() => {
+      const prepared = new Prepared(dueAtMillis)
+      // Nothing is sent, so nothing fails to be stored.
+      const chained = run(requestOf(channel, payload, options, prepared)) as Effect.Effect<Receipt, RequestError>
+      const all = Effect.map(chained, (receipt) => ({ messages: prepared.messages, receipt }))
+      return isEmpty ? all : Effect.updateContext(all, complete)
     })
 
   const outside = Chain.entersOf(program.publish)
@@ -220,5 +255,5 @@ export const make = (program: Program, ports: Ports) => {
       : publishAround(enters, channel, payloads, optionsFor)
   }
 
-  return { isEmpty, publish, publishAll }
+  return { isEmpty, publish, prepare, publishAll }
 }

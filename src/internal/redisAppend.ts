@@ -7,6 +7,7 @@ import type { Appended, Limits, NewMessage } from "../Broker.ts"
 import { BrokerError } from "../Broker.ts"
 import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
+import { Bounded } from "./bounded.ts"
 import * as Entry from "./entry.ts"
 import { answer, type Evidence, inLog, keptMillis, nextCall } from "./evidence.ts"
 import * as RedisDurability from "./redisDurability.ts"
@@ -54,6 +55,9 @@ interface Known {
   position: string
 }
 
+/** So many channels, and publishes that could not be decided, are remembered. A channel that is forgotten costs its next publish one script. */
+const mostKnown = 10_000
+
 export interface Setup extends RedisScheduled.Setup {
   /** Stores scheduled messages of one channel; see `redisScheduled`. */
   readonly schedule: ReturnType<typeof RedisScheduled.make>["store"]
@@ -72,13 +76,15 @@ export const make = (
 ) => {
   const keysOf = (shard: number) => shards[shard]!
 
-  const known = new Map<string, Known>()
+  const known = new Bounded<string, Known>(mostKnown)
   const find = RedisSearch.make()
   /**
    * Publishes that could not be decided: what will tell when the same id is published again, and on which connection they were lost.
    * The oldest are forgotten.
    */
-  const undecided = new Map<string, { readonly evidence: Evidence; readonly lostOn: Connection | undefined }>()
+  const undecided = new Bounded<string, { readonly evidence: Evidence; readonly lostOn: Connection | undefined }>(
+    mostKnown
+  )
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
 
   const introduce = Effect.fnUntraced(function*(message: Pick<NewMessage, "channel" | "limits">) {
@@ -309,7 +315,6 @@ export const make = (
 
   /** The repetition of this message is to ask for it. */
   const remember = (message: NewMessage, evidence: Evidence, lostOn?: Connection): void => {
-    if (undecided.size >= 10_000) undecided.delete(undecided.keys().next().value!)
     undecided.set(undecidedKey(message), { evidence, lostOn })
   }
 

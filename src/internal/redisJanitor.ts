@@ -174,6 +174,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     const owner = turn instanceof RedisError ? null : turn
     if ((current ?? "0") !== version) {
       subjects = yield* load()
+      for (const stream of refusing) if (!subjects.has(stream)) refusing.delete(stream)
       version = current ?? "0"
       unvisited = new Set(subjects.keys())
     }

@@ -4,6 +4,7 @@
  */
 import type { Delivery } from "../Broker.ts"
 import * as Entry from "./entry.ts"
+import { Inspect, publicPart } from "./inspected.ts"
 
 export type RawEntries = ReadonlyArray<readonly [position: string, fields: ReadonlyArray<string> | null]>
 export type RawPending = ReadonlyArray<readonly [position: string, consumer: string, idle: number, count: number]>
@@ -66,6 +67,10 @@ export class Lease implements Delivery {
     this.history = entry.history
     this.count = count
     this.heldUntil = heldUntil
+  }
+
+  [Inspect]() {
+    return publicPart(this)
   }
 }
 

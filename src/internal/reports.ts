@@ -11,6 +11,7 @@ import { Cause, Clock, Effect, Exit, Fiber, Metric, References } from "effect"
 import type { Delivery } from "../Broker.ts"
 import { Attribute, MetricName, system } from "../Telemetry.ts"
 import * as Given from "./given.ts"
+import { Bounded } from "./bounded.ts"
 import { failureOf, pretty } from "./failure.ts"
 import type { Because, Final } from "./held.ts"
 
@@ -101,12 +102,11 @@ const mostRemembered = 1_000
 
 /** How often something happened, by name; what was heard of longest ago is forgotten first. */
 class Rounds {
-  private readonly counts = new Map<string, number>()
+  private readonly counts = new Bounded<string, number>(mostRemembered)
 
   next(name: string): number {
     const round = (this.counts.get(name) ?? 0) + 1
     this.counts.delete(name)
-    if (this.counts.size >= mostRemembered) this.counts.delete(this.counts.keys().next().value!)
     this.counts.set(name, round)
     return round
   }

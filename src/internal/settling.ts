@@ -29,7 +29,7 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
       lose(held)
     } else if (outcome === "done") {
       counts.processed++
-      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      counts.lastMessageAtMillis = counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
       drop(held, "done")
     } else if (held.isOver) {
       // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
@@ -83,7 +83,10 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
         }
         if (settlement._tag === "Ack") {
           if (settlement.isDuplicate === true) counts.duplicates++
-          else counts.processed++
+          else {
+            counts.processed++
+            counts.lastMessageAtMillis = counts.lastSettledAtMillis
+          }
         } else if (settlement._tag === "Bury") counts.dead++
         else if (settlement._tag === "Requeue" && settlement.isRetry) counts.retried++
         if (settlement._tag !== "Ack") reporter.settled(held.delivery, settlement)

@@ -35,15 +35,27 @@ const errorType = (cause: Cause.Cause<unknown>): string => {
   return tag === "Error" && error instanceof Error ? error.name : tag
 }
 
+/**
+ * So many channels (with their groups), and kinds of errors of each, have metrics of their own; all others are one. What is registered as a
+ * metric stays for ever, and names may be any number.
+ */
+const mostOwn = 1_000
+const mostErrors = 100
+const other = "(other)"
+
 /** One value for each key, made when it is asked for first: attaching attributes at every update would cost more than the update. */
-const cached = <A>(make: (...keys: ReadonlyArray<string>) => A) => {
+const cached = <A>(most: number, make: (...keys: ReadonlyArray<string>) => A) => {
   const values = new Map<string, A>()
-  return (...keys: ReadonlyArray<string>): A => {
+  const get = (keys: ReadonlyArray<string>): A => {
     const key = keys.length === 1 ? keys[0]! : keys.join("\n")
-    let value = values.get(key)
-    if (value === undefined) values.set(key, value = make(...keys))
-    return value
+    const value = values.get(key)
+    if (value !== undefined) return value
+    if (values.size >= most && keys[0] !== other) return get([other, ...keys.slice(1).map(() => other)])
+    const made = make(...keys)
+    values.set(key, made)
+    return made
   }
+  return (...keys: ReadonlyArray<string>): A => get(keys)
 }
 
 /** What is counted and timed of one operation, where it succeeds and for each error. */
@@ -57,7 +69,7 @@ const outcomes = (
     return { count: Metric.withAttributes(counter, all), took: Metric.withAttributes(duration, all) }
   }
   const success = of({})
-  const failure = cached((type) => of({ [Attribute.ErrorType]: type! }))
+  const failure = cached(mostErrors, (type) => of({ [Attribute.ErrorType]: type! }))
   return (exit: Exit.Exit<unknown, unknown>, took: number, context: Context.Context<never>) => {
     const metrics = Exit.isSuccess(exit) ? success : failure(errorType(exit.cause))
     metrics.count.updateUnsafe(1, context)
@@ -98,8 +110,8 @@ export const metrics = (options?: MetricsOptions): Publish & Process => {
     [Attribute.OperationName]: Operation[operation].name,
     [Attribute.OperationType]: Operation[operation].type
   })
-  const publishing = cached((channel) => outcomes(sent, operationDuration, attributesOf("publish", channel!)))
-  const processing = cached((channel, group) => {
+  const publishing = cached(mostOwn, (channel) => outcomes(sent, operationDuration, attributesOf("publish", channel!)))
+  const processing = cached(mostOwn, (channel, group) => {
     const attributes = { ...attributesOf("process", channel!), [Attribute.Group]: group! }
     return {
       finish: outcomes(consumed, processDuration, attributes),

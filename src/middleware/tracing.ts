@@ -1,3 +1,4 @@
+import { Bounded } from "../internal/bounded.ts"
 import type { Fiber } from "effect"
 import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
 import { Around, type Entered, sides } from "../internal/chain.ts"
@@ -29,6 +30,9 @@ const noteError = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
   if (!Cause.hasInterruptsOnly(cause)) span.attribute(Attribute.ErrorType, tagOf(Cause.squash(cause)))
 }
 
+/** So many channels are remembered with their attributes. */
+const mostChannels = 1_000
+
 interface Known {
   readonly name: string
   readonly attributes: Readonly<Record<string, string>>
@@ -37,7 +41,7 @@ interface Known {
 /** What the spans of an operation on a channel have in common, made once. */
 const knownOf = (operation: keyof typeof Operation) => {
   const { name, type } = Operation[operation]
-  const known = new Map<string, Known>()
+  const known = new Bounded<string, Known>(mostChannels)
   return (channel: string): Known => {
     let found = known.get(channel)
     if (found === undefined) {

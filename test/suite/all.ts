@@ -15,6 +15,7 @@ import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
 import { middlewareSuite } from "./middleware.ts"
 import { orderSuite } from "./order.ts"
+import { preparedSuite } from "./prepared.ts"
 import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
 import { reportsSuite } from "./reports.ts"
@@ -51,6 +52,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   deadLetterOffersSuite,
   middlewareSuite,
   shippedMiddlewareSuite,
+  preparedSuite,
   statsSuite,
   healthSuite,
   reportsSuite,

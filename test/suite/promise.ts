@@ -1,4 +1,5 @@
 /** The Promise API beyond the page: what its documentation promises, on every backend. */
+import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import type { PublishOptions, RotifConfig, RotifMessage, SubscribeOptions, Subscription } from "rotif/promise"
 import { ManagerStopped, NotificationManager, Reject, UnrecoverableError } from "rotif/promise"
@@ -789,6 +790,36 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(got, [
           { attempt: 1, channel: "jobs", group: "workers", kind: "DeadLetter", reason: "exhausted", tag: "TypeError" }
         ])
+      })
+
+      it("console.log shows a message and a dead letter, and nothing of how they work", async () => {
+        const manager = managed({ ...config(), maxRetries: 0 })
+        const texts: Array<string> = []
+        await manager.subscribe("a", async (message) => {
+          texts.push(inspect(message))
+          throw new Error("no")
+        }, { group: "g" })
+        await manager.subscribeToDLQ(async (letter) => void texts.push(inspect(letter)))
+        const id = await manager.publish("a", { order: 7 }, { headers: { h: "1" } })
+        await until(() => texts.length === 2)
+        for (const text of texts) {
+          assert.match(text, new RegExp(`id: '${id}'`))
+          assert.include(text, "order: 7")
+          assert.notMatch(text, /Function|effect/)
+        }
+      })
+
+      it("lastMessageAt is of messages that were handled", async () => {
+        const manager = managed({ ...config(), maxRetries: 0 })
+        const subscription = await manager.subscribe("a", async ({ payload }) => {
+          if (payload === "bad") throw new Error("no")
+        })
+        await manager.publish("a", "bad")
+        await until(() => subscription.stats().failures === 1)
+        assert.isUndefined(subscription.stats().lastMessageAt)
+        await manager.publish("a", "good")
+        await until(() => subscription.stats().messages === 1)
+        assert.closeTo(subscription.stats().lastMessageAt!, Date.now(), 60_000)
       })
 
       it("stopAll of a manager that did nothing", async () => {

@@ -423,6 +423,22 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
     )
   })
 
+  describe("Middleware.metrics of any number of channels", () => {
+    testProgram(
+      "has a metric for each of the first 1,000, and one for all others",
+      Middleware.layer(Middleware.metrics()),
+      Effect.gen(function*() {
+        for (let i = 0; i < 1_005; i++) {
+          yield* Publisher.publish(Channel.make(`c${i}`, { payload: Schema.String }), "x")
+        }
+        const sent = (yield* Metric.snapshot).filter(({ id }) => id === Telemetry.MetricName.Sent)
+        assert.strictEqual(sent.length, 1_001)
+        const others = sent.find(({ attributes }) => attributes?.[Telemetry.Attribute.Destination] === "(other)")
+        assert.deepInclude(others?.state, { count: 5 })
+      }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+    )
+  })
+
   describe("Middleware.tracing", () => {
     const Notice = Channel.make("users.:userId.notices", { payload: Schema.String })
 

@@ -6,6 +6,7 @@ import { MutableList } from "effect"
 import type { Delivery } from "../../Broker.ts"
 import type { PastFailure } from "../../LetterStore.ts"
 import type { Totals } from "../../StatsStore.ts"
+import { Inspect, publicPart } from "../inspected.ts"
 import type { Log, Stored } from "./log.ts"
 import { Marks } from "./marks.ts"
 import type { Position } from "./position.ts"
@@ -86,6 +87,10 @@ export class Lease implements Delivery {
     this.#owner = owner
     this.#takeovers = takeovers
     this.#sinceMillis = nowMillis
+  }
+
+  [Inspect]() {
+    return publicPart(this)
   }
 
   get reading(): Reading {

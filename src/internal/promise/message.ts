@@ -7,6 +7,7 @@ import type { Offered } from "../../DeadLetter.ts"
 import type * as Message from "../../Message.ts"
 import * as Retry from "../../Retry.ts"
 import { shown } from "../shown.ts"
+import { showAs, withoutCode } from "../inspected.ts"
 import type { Payload } from "./options.ts"
 
 /**
@@ -69,6 +70,9 @@ type Any = Message.Message<Channel.Source>
 /** What a handler asked for by `retry`, once it has ended. */
 const wishes = new WeakMap<RotifMessage, RetryRequested | Retry.RetryAfter>()
 
+const functions = new Set(["ack", "retry", "reject"])
+const visible = (message: RotifMessage): RotifMessage => showAs(message, () => withoutCode(message, functions))
+
 /** One object for each message, also where the policy and the hooks see it. */
 const made = new WeakMap<object, RotifMessage>()
 
@@ -115,7 +119,7 @@ const makeMessage = (message: Any): RotifMessage => {
       }),
     reject: (reason = "rejected by the handler") => first(() => Effect.runPromise(message.term(reason)))
   }
-  return mine
+  return visible(mine)
 }
 
 /** Runs a handler; what it asked for by `retry` is the outcome, however it ended. */
@@ -136,16 +140,17 @@ export const handle = (
 export const payloadOf = (raw: string): Payload =>
   Effect.runSync(Effect.orElseSucceed(Effect.try((): unknown => JSON.parse(raw)), () => raw))
 
-export const fromLetter = (letter: Offered): RotifMessage => ({
-  id: letter.id,
-  channel: letter.channel,
-  payload: payloadOf(letter.raw),
-  timestamp: DateTime.toEpochMillis(letter.publishedAt),
-  attempt: letter.attempt,
-  headers: letter.headers,
-  group: letter.group,
-  error: letter.failure.message,
-  ack: () => Effect.runPromise(letter.ack),
-  retry: (delayMs) => Effect.runPromise(letter.nack({ delay: delayMs ?? 0 })),
-  reject: () => Effect.runPromise(letter.keep)
-})
+export const fromLetter = (letter: Offered): RotifMessage =>
+  visible({
+    id: letter.id,
+    channel: letter.channel,
+    payload: payloadOf(letter.raw),
+    timestamp: DateTime.toEpochMillis(letter.publishedAt),
+    attempt: letter.attempt,
+    headers: letter.headers,
+    group: letter.group,
+    error: letter.failure.message,
+    ack: () => Effect.runPromise(letter.ack),
+    retry: (delayMs) => Effect.runPromise(letter.nack({ delay: delayMs ?? 0 })),
+    reject: () => Effect.runPromise(letter.keep)
+  })
