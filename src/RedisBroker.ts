@@ -85,7 +85,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
   const { graceMillis, prefix, shards } = yield* checkOptions(options)
 
-  const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard))
+  const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard, redis.database))
   const connections = allKeys.map((keys) => redis.connection(keys.meta))
   const keysOf = (shard: number): Keys.Keys => allKeys[shard]!
   const connectionOf = (shard: number): Connection => connections[shard]!

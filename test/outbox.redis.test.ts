@@ -14,6 +14,11 @@ const channelIn = (shard: number) => {
   return Channel.make(`c${n}`, { payload: Schema.String })
 }
 const [Here, There] = [channelIn(0), channelIn(1)]
+/** In the shard of `There`. */
+const Full = Channel.make(
+  Array.from({ length: 20 }, (_, n) => `d${n}`).find((name) => Keys.shardOf(name, 2) === 1)!,
+  { payload: Schema.String }
+)
 /** Two hours from now, and long ago. */
 const [ahead, early] = [`${Date.now() + 7_200_000}-0`, "5-0"]
 
@@ -53,6 +58,40 @@ const entry = (id: string, name: string): ReadonlyArray<string> => [
 ]
 
 describe("the outbox", () => {
+  for (
+    const [what, spoil] of [
+      ["has no position left", ["xadd", "18446744073709551615-18446744073709551615", "p", "x"]],
+      ["is no stream", ["set", "mine"]]
+    ] as const
+  ) {
+    test(`a channel whose log ${what} holds up no other, and gets what waits when it is mended`, ({ here, send, there }) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const { seen } = yield* listen(There)
+        const [command, ...rest] = spoil
+        yield* send(command, there.log(Full.name), ...rest)
+        const to = (
+          channel: string,
+          id: string
+        ) => ["m", JSON.stringify({ id, channel }), "p", JSON.stringify(id), "n", id]
+        for (let n = 0; n < 300; n++) yield* send("xadd", here.outbox, "*", ...to(Full.name, `full-${n}`))
+        for (const id of ["a", "b"]) yield* send("xadd", here.outbox, "*", ...to(There.name, id))
+        assert.strictEqual(yield* broker.relay(0, 500), 2)
+        const messages = yield* Queue.takeN(seen, 2)
+        assert.deepStrictEqual(messages.map(({ payload }) => payload), ["a", "b"])
+        assert.strictEqual(yield* send("xlen", here.outbox), 300)
+        yield* send("del", there.log(Full.name))
+        while ((yield* send("xlen", here.outbox)) !== 0) yield* broker.relay(0, 500)
+        const ids = (yield* send("xrange", there.log(Full.name), "-", "+")) as ReadonlyArray<
+          readonly [string, ReadonlyArray<string>]
+        >
+        assert.deepStrictEqual(
+          ids.map(([, fields]) => fields[1]),
+          Array.from({ length: 300 }, (_, n) => `full-${n}`)
+        )
+      }))
+  }
+
   test("brings a message to a shard that has seen positions of a clock that was ahead", ({ here, send, there }) =>
     Effect.gen(function*() {
       yield* send("hset", there.relayed, "0", ahead)

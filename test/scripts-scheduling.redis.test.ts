@@ -5,6 +5,7 @@ import { Redis } from "rotif"
 import { inject } from "vitest"
 import * as Keys from "../src/internal/keys.ts"
 import { cancel } from "../src/internal/scripts/cancel.ts"
+import { drop } from "../src/internal/scripts/drop.ts"
 import { forget } from "../src/internal/scripts/forget.ts"
 import { promote } from "../src/internal/scripts/promote.ts"
 import { recur } from "../src/internal/scripts/recur.ts"
@@ -185,7 +186,82 @@ describe("schedule", () => {
   )
 })
 
+describe("promote and drop", () => {
+  test(
+    "leave nothing of a group that is removed while its retries are due, whichever comes first",
+    Effect.gen(function*() {
+      for (const first of ["promote", "drop"]) {
+        const { everything, keys, run, send } = yield* namespace
+        yield* send("xgroup", "CREATE", keys.log("c"), "g", "0", "MKSTREAM")
+        yield* send("xgroup", "CREATE", keys.retry("g", "c"), "g", "0", "MKSTREAM")
+        yield* send("sadd", keys.retries("g"), "c")
+        yield* send("zadd", keys.waiting, 1, "g\nc\n1-1")
+        yield* send("hset", keys.bodies("g", "c"), "1-1", "{}\nB")
+        const remove = run(
+          drop,
+          [
+            keys.log("c"),
+            keys.retry("g", "c"),
+            keys.retries("g"),
+            keys.floors("g"),
+            keys.meta,
+            keys.counts,
+            keys.bodies("g", "c")
+          ],
+          ["g", "c"]
+        )
+        const move = run(
+          promote,
+          [keys.waiting, keys.bodies("g", "c"), keys.retry("g", "c"), keys.retries("g")],
+          [10, 1000, "g\nc\n"]
+        )
+        if (first === "promote") yield* move
+        assert.strictEqual(yield* remove, 1)
+        // Nothing moved, nothing broken, nothing put off.
+        if (first === "drop") assert.deepStrictEqual(yield* move, [0, 0, 0, [], -1])
+        const { meta, ...rest } = yield* everything
+        assert.isDefined(meta)
+        assert.deepStrictEqual(rest, { "log:c": [] })
+      }
+    })
+  )
+
+  test(
+    "let go of the leases of a large group in steps",
+    Effect.gen(function*() {
+      const { keys, run, send } = yield* namespace
+      const log = keys.log("c")
+      yield* send("xgroup", "CREATE", log, "g", "0", "MKSTREAM")
+      for (let i = 0; i < 2_500; i++) yield* send("xadd", log, "*", "p", "x")
+      yield* send("xreadgroup", "GROUP", "g", "me", "COUNT", 2_500, "STREAMS", log, ">")
+      const names = [log, keys.retry("g", "c"), keys.retries("g"), keys.floors("g"), keys.meta, keys.counts]
+      const step = run(drop, [...names, keys.bodies("g", "c")], ["g", "c"])
+      assert.deepStrictEqual([yield* step, yield* step, yield* step], [0, 0, 1])
+      assert.deepStrictEqual(yield* send("xinfo", "GROUPS", log), [])
+    })
+  )
+})
+
 describe("promote", () => {
+  test(
+    "ends after about 1 MiB, and says that more is due",
+    Effect.gen(function*() {
+      const { keys, logged, run, send } = yield* namespace
+      yield* logged("c")
+      for (const id of ["a", "b", "c", "d"]) {
+        yield* send("zadd", keys.waiting, 1, `\nc\n${id}`)
+        yield* send("hset", keys.bodies("", "c"), id, `\n${"x".repeat(600_000)}`)
+      }
+      const step = run(
+        promote,
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.log("c")],
+        [10, 1000, "\nc\n"]
+      )
+      assert.deepStrictEqual(yield* step, [2, 0, 0, [], 0])
+      assert.deepStrictEqual(yield* step, [2, 0, 0, [], -1])
+    })
+  )
+
   test(
     "moves what is due to where it waits for, in order, and nothing else",
     Effect.gen(function*() {

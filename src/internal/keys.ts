@@ -78,8 +78,12 @@ export interface Keys {
   readonly own: (name: string) => string
 }
 
-export const make = (prefix: string, shard: number): Keys => {
+/**
+ * Keys belong to a database of the server, Pub/Sub channels to all of it: where it is not the first database, their names have its number.
+ */
+export const make = (prefix: string, shard: number, database = 0): Keys => {
   const tag = `{${prefix}:${shard}}`
+  const topic = database === 0 ? tag : `${tag}:db${database}`
   return {
     shard,
     meta: `${tag}:meta`,
@@ -92,17 +96,17 @@ export const make = (prefix: string, shard: number): Keys => {
     counts: `${tag}:counts`,
     undertaker: `${tag}:undertaker`,
     janitor: `${tag}:janitor`,
-    events: `${tag}:events`,
-    cast: (channel) => `${tag}:cast:${escape(channel)}`,
-    casts: `${tag}:casts`,
+    events: `${topic}:events`,
+    cast: (channel) => `${topic}:cast:${escape(channel)}`,
+    casts: `${topic}:casts`,
     castGlob: (pattern) => {
       const segments = pattern.split(".")
       const isWild = (segment: string) => segment === "*" || segment === "**"
       const ends = [segments.slice(0, segments.findIndex(isWild)), segments.slice(segments.findLastIndex(isWild) + 1)]
       const [start, end] = ends.map((some) => some.map(escape))
       return segments.some(isWild)
-        ? `${tag}:cast:${start!.map((text) => `${text}.`).join("")}*${end!.map((text) => `.${text}`).join("")}`
-        : `${tag}:cast:${escape(pattern)}`
+        ? `${topic}:cast:${start!.map((text) => `${text}.`).join("")}*${end!.map((text) => `.${text}`).join("")}`
+        : `${topic}:cast:${escape(pattern)}`
     },
     log: (channel) => `${tag}:log:${escape(channel)}`,
     retry: (group, channel) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
