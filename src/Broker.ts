@@ -216,8 +216,10 @@ export interface Delivery {
   readonly attempt: number
   /** How often the message was handed out to this group, from 1. */
   readonly deliveryCount: number
-  /** How many hand-outs ended with an expired lease. */
+  /** How many consumers were lost after the handler had begun. It is known from the second hand-out on: the first one notes nothing. */
   readonly crashes: number
+  /** It was taken over from a lost consumer, and its handler has not ended since: `tryAgain` before that begins. */
+  readonly isSuspect: boolean
   /** How long it may still be handled, by the backend's clock at the hand-out; 0 or less: it has expired. */
   readonly expiresInMillis: number | undefined
   /** Set when the stored entry could not be read as a message; `payload` then holds what was found, as JSON. */
@@ -405,7 +407,14 @@ export interface Member {
   readonly begin: (items: ReadonlyArray<Keyed>) => Effect.Effect<ReadonlyArray<Begun>, BrokerError>
   /** Applies each commit wholly or not at all: its messages, its writes, its acknowledgement, its key. */
   readonly commit: (commits: ReadonlyArray<Commit>) => Effect.Effect<ReadonlyArray<Committed>, BrokerError>
-  /** Takes over at most `count` deliveries of this group whose lease has expired; each counts as a crash. */
+  /**
+   * Notes that the handlers of these suspects begin, and starts their leases anew: when this member is lost before they are settled, that
+   * counts as a crash of each. A settlement takes the note with it.
+   */
+  readonly tryAgain: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Takes back what `tryAgain` has noted: should this member be lost, it was none of these. */
+  readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
+  /** Takes over at most `count` deliveries of this group whose lease has expired. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
   /** Completes when another member holds something that this one would have to take over one day. */
   readonly awaitLease: Effect.Effect<void>

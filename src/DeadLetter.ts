@@ -38,6 +38,7 @@ export interface DeadLetter {
   /** The last attempt, from 1. */
   readonly attempt: number
   readonly deliveryCount: number
+  /** How many consumers were lost after they had begun its handler. */
   readonly crashes: number
   /** Set when another program wrote it and it cannot be read as a dead letter; `raw` then holds what was found. It can only be removed. */
   readonly malformed: string | undefined

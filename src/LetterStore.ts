@@ -40,6 +40,7 @@ export interface Letter {
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number
+  /** How many consumers were lost after they had begun its handler. */
   readonly crashes: number
   /** The failures it had before it was requeued, oldest first; at most the last 10. */
   readonly history: ReadonlyArray<PastFailure>

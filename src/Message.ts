@@ -51,7 +51,7 @@ export interface Envelope {
   readonly attempt: number
   /** How often it was handed out to this group, from 1. */
   readonly deliveryCount: number
-  /** How often a consumer lost its lease on it. */
+  /** How many consumers were lost after they had begun its handler; it is known from the second hand-out on. */
   readonly crashes: number
   /** Done: never again for this group. In a transactional subscription the success of the handler does it, and this dies. */
   readonly ack: Effect.Effect<void, LeaseLost>

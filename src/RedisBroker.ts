@@ -268,7 +268,8 @@ const open = Effect.fnUntraced(function*(options?: Options) {
             keys.floors(group),
             keys.meta,
             keys.counts,
-            keys.bodies(group, channel)
+            keys.bodies(group, channel),
+            keys.trials(group, channel)
           ],
           [group, channel],
           { idempotent: true }

@@ -38,7 +38,7 @@ export interface Totals {
   readonly retried: number
   /** Dead letters ever, for whatever reason. */
   readonly dead: number
-  /** Hand-outs that ended with an expired lease; counted when the message is settled. */
+  /** Hand-outs that ended with an expired lease, whether or not a handler had begun; counted when the message is settled. */
   readonly crashed: number
 }
 

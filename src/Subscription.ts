@@ -132,7 +132,10 @@ export interface StreamOptions {
   readonly blockInterval?: Duration.Input | undefined
   /** How long the end of the subscription waits for running handlers before it interrupts them. Default 30 seconds. */
   readonly drainTimeout?: Duration.Input | undefined
-  /** After this many lost consumers a message becomes a dead letter with reason `crashed`. Default 3. */
+  /**
+   * After this many lost consumers that had begun its handler, a message becomes a dead letter with reason `crashed`. The first hand-out does
+   * not count, because nothing is noted of it. Default 3; less than 2 is 2, because nothing is given up before it was tried alone.
+   */
   readonly maxCrashes?: number | undefined
   /**
    * What becomes of a message that is not handed to the handler because its time to live (`expiresIn` of the publish) has ended: a dead

@@ -29,6 +29,8 @@ export type Operation =
   | "claim"
   | "renew"
   | "begin"
+  | "tryAgain"
+  | "acquit"
   | "ack"
   | "requeue"
   | "bury"
@@ -215,6 +217,8 @@ const decorateMember = (take: Take, member: Member): Member => {
     bury: (items) => through(take, "bury", member.bury(items)),
     renew: (deliveries) => through(take, "renew", member.renew(deliveries)),
     begin: (items) => through(take, "begin", member.begin(items)),
+    tryAgain: (deliveries) => through(take, "tryAgain", member.tryAgain(deliveries)),
+    acquit: (deliveries) => through(take, "acquit", member.acquit(deliveries)),
     commit: (commits) => through(take, "commit", member.commit(commits))
   }
 }

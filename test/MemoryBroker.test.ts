@@ -48,7 +48,7 @@ describe("Rotif.layerMemory: time", () => {
       assert.strictEqual(yield* Queue.size(seen), 0)
       yield* TestClock.adjust(1)
       const message = yield* Queue.take(seen)
-      assert.deepInclude(message, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 1 })
+      assert.deepInclude(message, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 0 })
     }).pipe(Effect.provide(Rotif.layerMemory)))
 
   it.effect("retries exactly after the delay", () =>

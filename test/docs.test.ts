@@ -91,6 +91,7 @@ describe("facts in the documentation", () => {
       seen,
       shard: _,
       told,
+      trials,
       ...fixed
     } = Keys.make(
       "rotif",
@@ -111,6 +112,7 @@ describe("facts in the documentation", () => {
       offered("N"),
       marks("G"),
       oldMarks("G"),
+      trials("G", "C"),
       own("K"),
       arrived(0).replace(/0$/, "S")
     ]

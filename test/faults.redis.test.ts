@@ -432,7 +432,7 @@ describe("consumer", () => {
         yield* soon(first)
         const messages = yield* soon(Queue.takeN(seen, 2))
         assert.sameMembers(messages.map(({ payload }) => payload), ["texts", "others"])
-        for (const { attempt, crashes } of messages) assert.deepStrictEqual([attempt, crashes], [1, 1])
+        for (const { attempt, deliveryCount } of messages) assert.deepStrictEqual([attempt, deliveryCount], [1, 2])
         yield* soon(subscription.drain)
         assert.deepStrictEqual(yield* leftover(Both), nothingLeft)
       })

@@ -47,7 +47,7 @@ const everything = Effect.gen(function*() {
     handler: Effect.fnUntraced(function*(message) {
       seen.set(message.payload, message.attempt)
       yield* message.renew
-      if (message.payload === "claimed") assert.strictEqual(message.crashes, 1)
+      if (message.payload === "claimed") assert.strictEqual(message.deliveryCount, 2)
       if (message.payload === "released" && message.deliveryCount === 1) return yield* message.release
       if (message.payload === "retried" && message.attempt < 2) return yield* Effect.fail("again" as const)
       if (message.payload === "slow") yield* Effect.sleep("300 millis")

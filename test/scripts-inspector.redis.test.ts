@@ -320,6 +320,32 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }))
   ],
+  judgeTrials: [
+    {
+      does: "forgets what is noted of nothing that is handed out",
+      seed: [
+        ["xgroup", "create", "$log", "g", "0", "mkstream"],
+        ["xadd", "$log", "1-0", "p", "x"],
+        ["xreadgroup", "group", "g", "c", "streams", "$log", ">"],
+        ["hset", "$trials", "l1-0", "1 2", "r1-0", "1 2", "l2-0", "1 2", "strange", ""]
+      ],
+      keys: ["trials", "log", "retry"],
+      args: ["g"],
+      mended: { trials: { "l1-0": "1 2" } }
+    },
+    {
+      does: "leaves what is handed out",
+      seed: [
+        ["xgroup", "create", "$retry", "g", "0", "mkstream"],
+        ["xadd", "$retry", "1-0", "p", "x"],
+        ["xreadgroup", "group", "g", "c", "streams", "$retry", ">"],
+        ["hset", "$trials", "r1-0", "1 2"]
+      ],
+      keys: ["trials", "log", "retry"],
+      args: ["g"],
+      reply: 0
+    }
+  ],
   judgeCount: [
     {
       does: "writes the right count",

@@ -176,6 +176,21 @@ const cases: ReadonlyArray<Case> = [
     again: { reply: [2] }
   },
   {
+    does: "finish: forgets the trials of what it acknowledges, and of nothing else",
+    script: finish,
+    seed: [...mine, ["hset", "trials", "l1-1", "1 2", "l2-1", "1 2", "r1-1", "1 2"]],
+    keys: ["log", "marks", "old", "counts", "trials"],
+    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
+    reply: [1, 0],
+    after: {
+      counts: { "a\ng\nc": "1" },
+      log: log(0),
+      marks: doneMarks,
+      trials: { "l2-1": "1 2", "r1-1": "1 2" }
+    },
+    again: { reply: [2, 0] }
+  },
+  {
     does: "finish: finds its mark in the time before",
     script: finish,
     seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
@@ -203,7 +218,7 @@ const cases: ReadonlyArray<Case> = [
     does: "settle: frees the mark of what goes back",
     script: settle,
     seed: mine,
-    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "marks", "old"],
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"],
     args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
     reply: [],
     after: {
@@ -218,7 +233,7 @@ const cases: ReadonlyArray<Case> = [
     does: "settle: leaves the mark of another alone",
     script: settle,
     seed: [...held, marked(`${far} t2`)],
-    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "marks", "old"],
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"],
     args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
     reply: [],
     after: {
@@ -375,6 +390,21 @@ const cases: ReadonlyArray<Case> = [
       marks: doneMarks,
       to: { entries: ["p 0", "i x h {} p 1", "i y p 2", "i z p 4"], pending: 0 },
       seen: ["new call x", "expires"]
+    },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "commit: forgets the trials of its delivery",
+    script: commit,
+    seed: [...mine, ["hset", "trials", "l1-1", "1 2", "l2-1", "1 2"]],
+    keys: [...commitKeys, "trials"],
+    args: [...fence, "tried", 5, 1, "l1-1"],
+    reply: ["done"],
+    after: {
+      counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
+      log: log(0),
+      marks: doneMarks,
+      trials: { "l2-1": "1 2" }
     },
     again: { reply: ["already"] }
   },

@@ -28,7 +28,7 @@ interface Case {
   readonly args: ReadonlyArray<Arg>
 }
 
-const settleKeys = ["source", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts"]
+const settleKeys = ["source", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials"]
 const handedOut: Case["seed"] = [
   ["xgroup", "create", "$source", "g", "0", "mkstream"],
   ["xadd", "$source", "1-0", "p", "x"],

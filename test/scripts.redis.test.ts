@@ -122,7 +122,7 @@ const old = [veryOld, 0, -1, 0, ""] as const
 const searched = (from: string) => [from, from, 0, ...old] as const
 
 const lastPosition = "18446744073709551615-18446744073709551615"
-const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts"]
+const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials"]
 const settleArgs = ["g", "c", "ch", "events"]
 const trimArgs = (
   options: {
@@ -165,7 +165,6 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       args: [
         "g",
         "ch",
-        3,
         1,
         1,
         2,
@@ -174,17 +173,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         "w",
         0,
         0,
-        0,
         1,
         "1-0",
         "m",
         0,
         0,
-        0,
         1,
         "1-0",
         "ch",
-        5,
         5,
         0,
         2,
@@ -193,7 +189,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       reply: [2, "WRONGTYPE Operation against a key holding the wrong kind of value", 0, 1],
       after: {
-        counts: { "a\ng\nch": "3", "c\ng\nch": "3", "u\ng\nch": "1", "z\ng\nch": "2" },
+        counts: { "a\ng\nch": "3", "u\ng\nch": "1", "z\ng\nch": "2" },
         log: { entries: logged(1, 2, 3), groups: { g: { at: "3-0", consumers: 1, pending: [] } } },
         wrong: ["x", "stays"]
       },
@@ -203,7 +199,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "changes nothing when what it counts in is no hash",
       seed: [...handedOut("c"), ["set", "$counts", "x"]],
       keys: ["counts", "log"],
-      args: ["g", "ch", 0, 0, 0, 1, "1-0"],
+      args: ["g", "ch", 0, 0, 1, "1-0"],
       reply: "WRONGTYPE counts is a string, expected a hash",
       after: {
         counts: ["x", "stays"],
@@ -221,6 +217,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ["hset", "$floors", "ch", "1-0", "other", "1-0"],
       ["hset", "$meta", "v", 3],
       ["hset", "$bodies", "2-0", "x"],
+      ["hset", "$trials", "l1-0", "1 2"],
       [
         "hset",
         "$counts",
@@ -238,7 +235,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         1
       ]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials"],
     args: ["g", "ch"],
     reply: 1,
     after: {
@@ -660,17 +657,99 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   }],
   recover: [{
     does: "gives again what is its own, as often as it likes",
-    seed: [...handedOut("c", "other", "c"), ["xdel", "$log", "3-0"]],
-    keys: ["log"],
-    args: ["g", "c", "1-0", "2-0", "3-0", "4-0"],
-    reply: [["1-0", ["i", "m1", "p", "x"], 1]],
+    seed: [
+      ...handedOut("c", "other", "c", "c"),
+      ["xdel", "$log", "3-0"],
+      ["hset", "$trials", "l1-0", "1 1", "l2-0", "1 1", "r4-0", "1 1"]
+    ],
+    keys: ["log", "trials"],
+    args: ["g", "c", "l", "1-0", "2-0", "3-0", "4-0", "5-0"],
+    reply: [["1-0", ["i", "m1", "p", "x"], 1, "1 1"], ["4-0", ["i", "m4", "p", "x"], 1, ""]],
     after: {
+      trials: { "l1-0": "1 1", "l2-0": "1 1", "r4-0": "1 1" },
       log: {
-        entries: logged(1, 2),
-        groups: { g: { at: "3-0", consumers: 2, pending: [["1-0", "c", 1, "fresh"], ["2-0", "other", 1, "old"]] } }
+        entries: logged(1, 2, 4),
+        groups: {
+          g: {
+            at: "4-0",
+            consumers: 2,
+            pending: [["1-0", "c", 1, "fresh"], ["2-0", "other", 1, "old"], ["4-0", "c", 1, "fresh"]]
+          }
+        }
       }
     }
   }],
+  tryAgain: [
+    {
+      does: "notes what it holds and starts the lease anew; refuses what is another hand-out, another's or gone",
+      seed: [
+        ...handedOut("c", "other", "c", "c", "c"),
+        ["xdel", "$log", "4-0"],
+        // Begun once and lost; begun twice, of which one was taken back.
+        ["hset", "$trials", "l1-0", "1 0", "l5-0", "nonsense", "r1-0", "3 1"]
+      ],
+      keys: ["log", "trials"],
+      args: ["g", "c", "l", "1-0", 1, "2-0", 1, "3-0", 2, "4-0", 1, "5-0", 1, "6-0", 1],
+      reply: ["2-0", "3-0", "4-0", "6-0"],
+      after: {
+        trials: { "l1-0": "2 1", "l5-0": "1 1", "r1-0": "3 1" },
+        log: {
+          entries: logged(1, 2, 3, 5),
+          groups: {
+            g: {
+              at: "5-0",
+              consumers: 2,
+              pending: [
+                ["1-0", "c", 1, "fresh"],
+                ["2-0", "other", 1, "old"],
+                ["3-0", "c", 1, "old"],
+                ["5-0", "c", 1, "fresh"]
+              ]
+            }
+          }
+        }
+      }
+    },
+    {
+      does: "changes nothing when a key holds something else",
+      seed: [...handedOut("c"), ["set", "$trials", "x"]],
+      keys: ["log", "trials"],
+      args: ["g", "c", "l", "1-0", 1],
+      reply: "WRONGTYPE trials is a string, expected a hash",
+      after: {
+        trials: ["x", "stays"],
+        log: { entries: logged(1), groups: { g: { at: "1-0", consumers: 1, pending: [["1-0", "c", 1, "old"]] } } }
+      }
+    }
+  ],
+  acquit: [
+    {
+      does: "takes back what this hand-out has begun, and not what others had",
+      seed: [["hset", "$trials", "l1-0", "2 3", "l2-0", "2 3"]],
+      keys: ["trials"],
+      args: ["l1-0", 3],
+      reply: 1,
+      after: { trials: { "l1-0": "1 0", "l2-0": "2 3" } },
+      again: { reply: 0 }
+    },
+    {
+      does: "leaves nothing where nothing is left",
+      seed: [["hset", "$trials", "l1-0", "1 3"]],
+      keys: ["trials"],
+      args: ["l1-0", 3],
+      reply: 1,
+      after: {},
+      again: { reply: 0 }
+    },
+    {
+      does: "does nothing for another hand-out",
+      seed: [["hset", "$trials", "l1-0", "1 3"]],
+      keys: ["trials"],
+      args: ["l1-0", 2],
+      reply: 0,
+      after: { trials: { "l1-0": "1 3" } }
+    }
+  ],
   register: [{
     does: "registers what is new and raises the version once",
     seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", ""]],
@@ -743,6 +822,27 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       },
       again: { reply: ["1-0", "2-0", "3-0", "4-0", "5-0", "6-0"] }
     },
+    ...(["log", "retry"] as const).map((source): Case => ({
+      does: `forgets the trials of what it settles of the ${source}, and of nothing else`,
+      seed: [
+        ...handedOut("c", "other").map((command) => command.map((arg) => arg === "$log" ? `$${source}` : arg)),
+        ["hset", "$trials", "l1-0", "1 1", "l2-0", "1 1", "r1-0", "1 1", "r2-0", "1 1"]
+      ],
+      keys: [source, ...settleKeys.slice(1)],
+      args: [...settleArgs, "1-0", 1, "ack", "", "", "", "", "", "2-0", 1, "ack", "", "", "", "", ""],
+      reply: ["2-0"],
+      after: {
+        counts: { "a\ng\nch": "1", ...(source === "retry" ? { "z\ng\nch": "1" } : {}) },
+        [source]: {
+          entries: logged(1, 2),
+          groups: { g: { at: "2-0", consumers: 2, pending: [["2-0", "other", 1, "old"]] } }
+        },
+        trials: source === "log"
+          ? { "l2-0": "1 1", "r1-0": "1 1", "r2-0": "1 1" }
+          : { "l1-0": "1 1", "l2-0": "1 1", "r2-0": "1 1" }
+      },
+      again: { reply: ["1-0", "2-0"] }
+    })),
     {
       does: "changes nothing when a key holds something else",
       seed: [...handedOut("c"), ["set", "$dead", "mine"]],

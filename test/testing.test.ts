@@ -190,6 +190,42 @@ for (const [backend, layer] of backends) {
     }
   })
 
+  describe(`${backend.name}: Testing.failing, for what a lost consumer had`, () => {
+    for (const when of ["before", "after"] as const) {
+      test(
+        `tryAgain fails ${when} it was done, and everything is handled`,
+        Effect.gen(function*() {
+          yield* Publisher.publishAll(Text, ["a", "b", "c"])
+          const broker = yield* Broker.Broker
+          const selector = Channel.selector(Text)
+          const member = yield* broker.join({
+            shard: broker.shardsOf(selector)[0]!,
+            group: "g",
+            consumer: "lost",
+            selector,
+            start: { _tag: "Earliest" },
+            leaseMillis: 300
+          })
+          let read = 0
+          while (read < 3) read += (yield* soon(member.read(3, 1_000))).length
+          const failed = yield* Testing.failing({ operation: "tryAgain", when })
+          const handled = yield* Queue.unbounded<readonly [string, number]>()
+          const subscription = yield* Subscription.make(Text, {
+            group: "g",
+            lease: 300,
+            concurrency: 2,
+            handler: ({ crashes, payload }) => Queue.offer(handled, [payload, crashes])
+          })
+          yield* soon(failed)
+          const all = yield* soon(Queue.takeN(handled, 3))
+          assert.sameDeepMembers([...all], [["a", 0], ["b", 0], ["c", 0]])
+          yield* soon(subscription.drain)
+          assert.deepInclude(yield* subscription.stats, { processed: 3, lostLeases: 0 })
+        })
+      )
+    }
+  })
+
   describe(`${backend.name}: a consumer that was cut off for longer than its lease`, () => {
     const lease = 500
     const cutOff = Testing.failing({ operation: "renew", when: "before", times: Infinity })

@@ -116,7 +116,7 @@ describe("a subscription over many channels", () => {
       while (taken.length < 60) taken.push(...yield* soon(lost.read(60, 1_000)))
       yield* subscription.resume
       const messages = yield* soon(Queue.takeN(seen, 60))
-      for (const { attempt, crashes } of messages) assert.deepStrictEqual([attempt, crashes], [1, 1])
+      for (const { attempt, deliveryCount } of messages) assert.deepStrictEqual([attempt, deliveryCount], [1, 2])
       yield* soon(subscription.drain)
       assert.deepInclude(yield* subscription.stats, { crashed: 60, processed: 120 })
       assert.deepStrictEqual(yield* leftover(All), nothingLeft)

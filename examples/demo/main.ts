@@ -67,11 +67,12 @@ const program = Effect.gen(function*() {
   /** Keeps the books of a group around its work. */
   const booked = Effect.fnUntraced(function*<E>(
     group: Account.Group,
-    message: { readonly id: string; readonly attempt: number; readonly crashes: number },
+    message: { readonly id: string; readonly attempt: number; readonly deliveryCount: number },
     work: Effect.Effect<void, E>
   ) {
     if (message.attempt > 1) group.retried.add(message.id)
-    if (message.crashes > 0) {
+    // Handed out more often than it failed: its first consumer was lost.
+    if (message.deliveryCount > message.attempt) {
       group.recovered.add(message.id)
       if (group.recovered.size === Crash.held) yield* say(`${group.name} has taken over all ${Crash.held} lost orders`)
     }

@@ -31,6 +31,7 @@ import * as Settling from "./settling.ts"
 import { letGoOn } from "./pause.ts"
 import { slowest, supervise } from "./supervise.ts"
 import { type Processing, Timing } from "./timing.ts"
+import * as Trials from "./trials.ts"
 
 export interface Options<R> {
   readonly broker: Broker["Service"]
@@ -86,6 +87,9 @@ export interface Consumer {
   /** Stops taking work, finishes what runs, gives the rest back, leaves the group. It is one end for all who ask for it. */
   readonly ending: Ending.Ending
 }
+
+/** The first crash that is counted may be that of another one beside it: nothing is given up before it was tried alone. */
+const fewestCrashes = 2
 
 /** So many handlers are timed, then one in so many. */
 const alwaysTimed = 1_000
@@ -164,6 +168,7 @@ export const make = Effect.fnUntraced(function*<R>(
     held.outcome = outcome
     held.lane.held.delete(held)
     held.lane.capacity.openUnsafe()
+    if (held.delivery.isSuspect) trials.left(held)
     const waiters = held.waiters
     held.waiters = undefined
     if (waiters !== undefined) { for (const waiter of waiters) waiter(outcome) }
@@ -218,6 +223,7 @@ export const make = Effect.fnUntraced(function*<R>(
       else enqueue(held, exit.value)
     }
     if (closing) end.moved()
+    trials.wake()
     pump()
   }
 
@@ -262,7 +268,7 @@ export const make = Effect.fnUntraced(function*<R>(
     startingAt = clock.monotonicTimeNanosUnsafe()
     const overdue: Array<Held> = []
     let stopped: Set<Lane> | undefined
-    while (running < concurrency && head < queue.length && !paused && !closing) {
+    while (running + trials.places() < concurrency && head < queue.length && !paused && !closing) {
       const held = queue[head++]!
       if (held.phase !== "waiting") continue
       // This process was frozen, or cut off: another one may be at it. The renewal tells; what came after it waits as well.
@@ -286,8 +292,26 @@ export const make = Effect.fnUntraced(function*<R>(
     pumping = false
   }
 
+  const trials = yield* Trials.make({
+    clock,
+    leaseNanos,
+    room: () => paused || closing ? 0 : concurrency - running,
+    start: (held) => {
+      startingAt = clock.monotonicTimeNanosUnsafe()
+      start(held)
+    },
+    giveBack: (held) => enqueue(held, release(held.delivery)),
+    lose
+  }).pipe(Scope.provide(own))
+
+  /** Puts it where it waits for its handler. */
+  const line = (held: Held) => {
+    if (held.delivery.isSuspect) trials.add(held)
+    else queue.push(held)
+  }
+
   const ready = (held: Held) => {
-    queue.push(held)
+    line(held)
     if (closing || paused) giveBackWaiting()
     else pump()
   }
@@ -313,7 +337,7 @@ export const make = Effect.fnUntraced(function*<R>(
     for (const beginning of beginnings.values()) {
       for (const held of beginning.clear()) if (held.phase === "waiting") enqueue(held, release(held.delivery))
     }
-    for (const held of queue.slice(head)) {
+    for (const held of [...trials.clear(), ...queue.slice(head)]) {
       if (held.phase === "waiting") enqueue(held, release(held.delivery))
     }
     queue = []
@@ -333,14 +357,14 @@ export const make = Effect.fnUntraced(function*<R>(
       lane.held.add(held)
       if (delivery.malformed !== undefined) {
         enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
-      } else if (delivery.crashes > options.maxCrashes) {
+      } else if (delivery.crashes >= Math.max(fewestCrashes, options.maxCrashes)) {
         const message =
-          `${delivery.crashes} consumers lost their lease on it (a crash, or a handler that blocks); at most ${options.maxCrashes} may`
+          `${delivery.crashes} consumers were lost while its handler was running (a crash, or a handler that blocks the event loop)`
         enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
       } else {
         if (delivery.expiresInMillis !== undefined) held.expiresAtMillis = monotonic() + delivery.expiresInMillis
         if (beginning !== undefined) beginning.add(held)
-        else queue.push(held)
+        else line(held)
       }
     }
     if (closing || paused) giveBackWaiting()
@@ -516,6 +540,7 @@ export const make = Effect.fnUntraced(function*<R>(
     resume: Effect.suspend(() => {
       paused = false
       resumed.openUnsafe()
+      trials.wake()
       pump()
       return begun
     }),
@@ -548,6 +573,7 @@ export const make = Effect.fnUntraced(function*<R>(
     Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)
   )
+  yield* Effect.forkIn(supervise(`beginning again for ${label}`, trials.next), own)
   background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), own)

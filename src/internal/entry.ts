@@ -27,6 +27,8 @@ export interface Meta {
   /** Hand-outs so far. */
   readonly deliveries: number
   readonly crashes: number
+  /** It was taken over from a lost consumer, and its handler has not ended since. */
+  readonly isSuspect?: boolean | undefined
   /** The position of the message in the log of its channel; with the channel it is unique, which the id need not be. */
   readonly origin: string
   /** When it expires, by the server's clock. */
@@ -127,6 +129,7 @@ export const encodeMeta = (meta: Meta): string =>
     n: meta.attempt,
     d: meta.deliveries,
     c: meta.crashes,
+    s: meta.isSuspect === true ? 1 : undefined,
     o: meta.origin,
     e: meta.expiresAtMillis,
     ch: meta.channel,
@@ -305,6 +308,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       attempt: Math.min(mostAttempts, Math.max(1, count(known["n"], 1))),
       deliveries: count(known["d"], 0),
       crashes: count(known["c"], 0),
+      isSuspect: known["s"] === 1 ? true : undefined,
       origin: typeof known["o"] === "string" ? known["o"] : position,
       expiresAtMillis: typeof known["e"] === "number" ? known["e"] : undefined,
       channel: typeof known["ch"] === "string" ? known["ch"] : undefined,
@@ -385,6 +389,7 @@ export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): 
     attempt: 1,
     deliveries: entry.deliveries,
     crashes: 0,
+    isSuspect: failure.reason === "crashed" ? true : undefined,
     origin: entry.origin,
     history: pastOf(entry.history, failure, millisOf(letterId), entry.attempt)
   })

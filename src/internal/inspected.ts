@@ -19,6 +19,7 @@ export const publicPart = (delivery: Delivery): Delivery => {
     expiresInMillis,
     headers,
     id,
+    isSuspect,
     malformed,
     origin,
     params,
@@ -35,6 +36,7 @@ export const publicPart = (delivery: Delivery): Delivery => {
     attempt,
     deliveryCount,
     crashes,
+    isSuspect,
     expiresInMillis,
     malformed,
     origin

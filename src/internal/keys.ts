@@ -14,6 +14,7 @@
  * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
+ * | `trials:G:C`   | hash        | deliveries of C to G that were taken over from lost consumers and begun again |
  * | `ticks`        | sorted set  | key of each recurring message, by the time of its next tick              |
  * | `recurring`    | hash        | the definitions of recurring messages                                    |
  * | `dead`         | stream      | dead letters                                                             |
@@ -66,6 +67,8 @@ export interface Keys {
   readonly members: (group: string) => string
   /** The messages of a channel that wait for a group, or (group "") for their first delivery. */
   readonly bodies: (group: string, channel: string) => string
+  /** What was taken over from lost consumers of the group on the channel, and begun again. */
+  readonly trials: (group: string, channel: string) => string
   readonly seen: (channel: string, key: string) => string
   readonly told: (call: string) => string
   readonly offers: (name: string) => string
@@ -114,6 +117,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     floors: (group) => `${tag}:floors:${escape(group)}`,
     members: (group) => `${tag}:members:${escape(group)}`,
     bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
+    trials: (group, channel) => `${tag}:trials:${escape(group)}:${escape(channel)}`,
     seen: (channel, key) => `${tag}:seen:${escape(channel)}:${escape(key)}`,
     told: (call) => `${tag}:told:${call}`,
     offers: (name) => `${tag}:offers:${escape(name)}`,
@@ -148,6 +152,7 @@ const kinds = {
   floors: { type: "hash", parts: 1 },
   members: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
+  trials: { type: "hash", parts: 2 },
   seen: { type: "string", parts: 2 },
   told: { type: "string", parts: 1 },
   offers: { type: "zset", parts: 1 },

@@ -1,5 +1,5 @@
 /**
- * The plain way to acknowledge, for deliveries that are surely held: XACK, and the count of the group with it, so that the two are
+ * The plain way to acknowledge, for deliveries that are surely held and were not taken over from a lost consumer: XACK, and the count of the group with it, so that the two are
  * done together or not at all. What it asks for and gets no answer to is settled by the fenced script afterwards, which counts only what it
  * acknowledges.
  */
@@ -27,14 +27,10 @@ export const make = ({ connection, group, keys, monotonic, onSettled }: {
   /** Something was settled in this stream. */
   readonly onSettled: (stream: string) => void
 }) => {
-  const countable = (leases: ReadonlyArray<Lease>) => {
-    let crashes = 0
+  const duplicatesOf = (leases: ReadonlyArray<Lease>) => {
     let duplicates = 0
-    for (const lease of leases) {
-      crashes += lease.count - 1
-      if (lease.isDuplicate) duplicates++
-    }
-    return { crashes, duplicates }
+    for (const lease of leases) if (lease.isDuplicate) duplicates++
+    return duplicates
   }
 
   /** Judged as late as can be: it may have waited for a connection, or the process may have been frozen. */
@@ -54,8 +50,7 @@ export const make = ({ connection, group, keys, monotonic, onSettled }: {
   const ackByScript = Effect.fnUntraced(function*(batch: Batch): Effect.fn.Return<void, RedisError> {
     const args: Array<string | number> = [group]
     for (const [source, leases] of batch) {
-      const { crashes, duplicates } = countable(leases)
-      args.push(source.channel, crashes, duplicates, source.isRetry ? 1 : 0, leases.length)
+      args.push(source.channel, duplicatesOf(leases), source.isRetry ? 1 : 0, leases.length)
       for (const lease of leases) args.push(lease.position)
     }
     const replies = (yield* connection.evaluate(
@@ -87,14 +82,13 @@ export const make = ({ connection, group, keys, monotonic, onSettled }: {
     const acks: Array<number> = []
     for (const [source, leases] of batch) {
       const account = `${group}\n${source.channel}`
-      const { crashes, duplicates } = countable(leases)
+      const duplicates = duplicatesOf(leases)
       acks.push(commands.length - 1)
       commands.push(
         ["xack", source.key, group, ...leases.map((lease) => lease.position)],
         ["hincrby", keys.counts, `a\n${account}`, leases.length]
       )
       if (source.isRetry) commands.push(["hincrby", keys.counts, `z\n${account}`, leases.length])
-      if (crashes > 0) commands.push(["hincrby", keys.counts, `c\n${account}`, crashes])
       if (duplicates > 0) commands.push(["hincrby", keys.counts, `u\n${account}`, duplicates])
     }
     commands.push(["exec"])

@@ -4,9 +4,10 @@
  */
 import { Effect } from "effect"
 import type { Claimed, Membership } from "../Broker.ts"
-import type { Command, Connection, RedisError } from "../Redis.ts"
+import type { Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
-import { type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
+import { fieldOf, kindOf, type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
 import { beat } from "./scripts/beat.ts"
 import { recover as recoverScript } from "./scripts/recover.ts"
 
@@ -78,17 +79,45 @@ export const make = (setup: {
         if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
         const missing = positions.filter((position) => !source.held.has(position))
         if (missing.length === 0) continue
-        const entries = (yield* connection.evaluate(recoverScript, [source.key], [group, consumer, ...missing], {
-          idempotent: true
-        })) as ReadonlyArray<readonly [string, ReadonlyArray<string>, number]>
+        const entries = (yield* connection.evaluate(
+          recoverScript,
+          [source.key, keys.trials(group, source.channel)],
+          [group, consumer, kindOf(source), ...missing],
+          { idempotent: true }
+        )) as ReadonlyArray<readonly [string, ReadonlyArray<string>, number, string]>
         const counts = new Map(entries.map(([position, , count]) => [position, count]))
+        const tried = new Map(entries.map(([position, , , tried]) => [position, tried]))
         out.push(
-          ...take(source, entries.map(([position, fields]) => [position, fields] as const), counts, from, leaseMillis)
+          ...take(
+            source,
+            entries.map(([position, fields]) => [position, fields] as const),
+            counts,
+            from,
+            leaseMillis,
+            [],
+            tried
+          )
         )
       }
       pages = next
     }
     return out
+  })
+
+  /** What is known of the trials of these. Of a key that another program has written nothing is. */
+  const triedOf = Effect.fnUntraced(function*(source: Source, entries: RawEntries) {
+    const positions = entries.map(([position]) => position)
+    if (positions.length === 0) return new Map<string, string>()
+    const [values] = yield* connection.pipeline([
+      ["hmget", keys.trials(group, source.channel), ...positions.map((position) => fieldOf(source, position))]
+    ])
+    if (values instanceof RedisError && !values.message.startsWith("WRONGTYPE ")) return yield* values
+    return new Map(
+      (values instanceof RedisError ? [] : values as ReadonlyArray<string | null>).map((value, i) => [
+        positions[i]!,
+        value ?? ""
+      ])
+    )
   })
 
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
@@ -144,7 +173,7 @@ export const make = (setup: {
         ["xclaim", source.key, group, consumer, leaseMillis, ...expired],
         { idempotent: false }
       )) as RawEntries
-      const taken = take(source, entries, counts, from, leaseMillis)
+      const taken = take(source, entries, counts, from, leaseMillis, [], yield* triedOf(source, entries))
       deliveries.push(...taken)
       if (taken.length < expired.length) {
         const left = (yield* connection.send(
@@ -157,7 +186,13 @@ export const make = (setup: {
         const found = yield* connection.pipeline(
           missing.map((position): Command => ["xrange", source.key, position, position])
         )
-        for (const reply of found) if (Array.isArray(reply) && reply.length === 0) vanished++
+        const lost = missing.filter((_, i) => Array.isArray(found[i]) && found[i].length === 0)
+        vanished += lost.length
+        if (lost.length > 0) {
+          yield* connection.pipeline([
+            ["hdel", keys.trials(group, source.channel), ...lost.map((position) => fieldOf(source, position))]
+          ])
+        }
       }
     }
     if (isMany && isWhole) {

@@ -10,7 +10,7 @@ import { type Connection, RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import { nextCall } from "./evidence.ts"
 import { type Keys, waitingMember } from "./keys.ts"
-import { Lease } from "./redisLease.ts"
+import { fieldOf, Lease } from "./redisLease.ts"
 import type { RedisMarks } from "./redisMarks.ts"
 import { noPositionLeft, notAnInteger, wrongType } from "./refusal.ts"
 import { commit as commitScript } from "./scripts/commit.ts"
@@ -89,6 +89,9 @@ const builder = (fenceKeys: readonly [string, string, string, string], fence: Fe
         ])
       }
     },
+    /** Nothing is to be known any more of what the delivery was suspected of. */
+    tried: (shard: Keys, group: string, lease: Lease) =>
+      add("tried", shard.trials(group, lease.channel), [fieldOf(lease.source, lease.position)]),
     outbox: (shard: Keys, message: NewMessage) => add("outbox", shard.outbox, Entry.outboxFields(message, nextCall())),
     write: (write: Write) => {
       switch (write._tag) {
@@ -176,6 +179,7 @@ const commitOne = Effect.fnUntraced(function*(
         ],
         shard.events
       )
+      if (lease.isSuspect) script.tried(shard, group, lease)
       for (const message of messages) {
         if (channels.shardOf(message.channel) !== shard.shard) script.outbox(shard, message)
         else script.publish(shard, yield* channels.target(message), message)

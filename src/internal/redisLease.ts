@@ -26,6 +26,7 @@ export class Lease implements Delivery {
   readonly attempt: number
   readonly deliveryCount: number
   readonly crashes: number
+  readonly isSuspect: boolean
   readonly malformed: string | undefined
   readonly expiresAtMillis: number | undefined
   /** Set at the hand-out, by the server's clock. */
@@ -48,7 +49,7 @@ export class Lease implements Delivery {
   mark = ""
   token = ""
 
-  constructor(source: Source, position: string, entry: Entry.Entry, count: number, heldUntil: number) {
+  constructor(source: Source, position: string, entry: Entry.Entry, count: number, heldUntil: number, tried: string) {
     this.id = entry.id
     this.channel = source.channel
     this.payload = entry.payload
@@ -57,7 +58,8 @@ export class Lease implements Delivery {
     this.publishedAtMillis = entry.publishedAtMillis
     this.attempt = entry.attempt
     this.deliveryCount = entry.deliveries + count
-    this.crashes = entry.crashes + count - 1
+    this.crashes = entry.crashes + crashesOf(tried, count)
+    this.isSuspect = entry.isSuspect === true || count > 1 || this.crashes > 0
     this.malformed = entry.malformed
     this.expiresAtMillis = entry.expiresAtMillis
     this.expiresInMillis = undefined
@@ -74,6 +76,18 @@ export class Lease implements Delivery {
   }
 }
 
+/** What a source is called in the trials of its group and channel. */
+export const kindOf = ({ isRetry }: Source): "l" | "r" => isRetry ? "r" : "l"
+
+/** The field of a delivery there. */
+export const fieldOf = (source: Source, position: string): string => `${kindOf(source)}${position}`
+
+/** How many consumers were lost after the handler had begun, as told by its trials: what its present owner has begun is no crash. */
+const crashesOf = (tried: string, count: number): number => {
+  const [, times = "0", at = "0"] = /^(\d{1,9}) (\d{1,15})$/.exec(tried) ?? []
+  return Math.max(0, Number(times) - (Number(at) >= count ? 1 : 0))
+}
+
 export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   id: lease.id,
   headers: lease.headers,
@@ -82,6 +96,8 @@ export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   attempt,
   deliveries: lease.deliveryCount,
   crashes: lease.crashes,
+  // One whose handler has come to an end is none any more.
+  isSuspect: lease.isSuspect && attempt === lease.attempt ? true : undefined,
   origin: lease.origin,
   history: lease.history,
   expiresAtMillis: lease.expiresAtMillis
@@ -126,7 +142,8 @@ export const take = (
   counts: ReadonlyMap<string, number> | undefined,
   from: number,
   leaseMillis: number,
-  out: Array<Lease> = []
+  out: Array<Lease> = [],
+  tried?: ReadonlyMap<string, string>
 ): Array<Lease> => {
   for (const [position, fields] of entries) {
     // Trimmed between the hand-out and now: nothing is left to deliver.
@@ -136,7 +153,8 @@ export const take = (
       position,
       Entry.decode(position, fields),
       counts?.get(position) ?? 1,
-      from + leaseMillis * surelyHeld
+      from + leaseMillis * surelyHeld,
+      tried?.get(position) ?? ""
     )
     source.held.set(position, lease)
     out.push(lease)

@@ -96,7 +96,13 @@ export const make = ({ connection, fail, keys, membership }: {
       for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         finishScript,
-        [source.key, marks, oldMarks, keys.counts],
+        [
+          source.key,
+          marks,
+          oldMarks,
+          keys.counts,
+          ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, source.channel)] : [])
+        ],
         [
           group,
           source.channel,

@@ -15,6 +15,7 @@ import { type Channels, commit } from "./redisCommit.ts"
 import { chunked, type Lease, type RawEntries, type Source, take } from "./redisLease.ts"
 import * as RedisMarks from "./redisMarks.ts"
 import * as RedisSettlement from "./redisSettlement.ts"
+import * as RedisTrials from "./redisTrials.ts"
 import { attach } from "./scripts/attach.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
 import { judgeRetries } from "./scripts/judgeRetries.ts"
@@ -524,6 +525,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     read,
     wake,
     ...RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail }),
+    ...RedisTrials.make({ membership, keys, connection, monotonic, fail }),
     begin: marks.begin,
     commit: (commits) =>
       Effect.mapError(commit({ channels: setup.channels, keys, group, marks, onSettled }, commits), fail("commit")),

@@ -64,6 +64,7 @@ export const make = (setup: {
           keys.retries(group),
           keys.meta,
           keys.counts,
+          keys.trials(group, source.channel),
           ...(chunk.some((lease) => lease.mark !== "") ? [marks.marks, marks.oldMarks] : [])
         ],
         [
@@ -139,7 +140,8 @@ export const make = (setup: {
         refused.push(...(yield* marks.finish(source, held.filter((lease) => lease.mark !== ""))))
         onSettled(source.key)
       }
-      const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain)
+      // What is noted of a suspect goes in the same step, which a plain XACK is not.
+      const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain && !lease.isSuspect)
       for (const chunk of chunked(sure, RedisAck.positionsPerAck)) plain.push([source, chunk])
       if (sure.length < leases.length) {
         const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))

@@ -37,6 +37,12 @@ export interface Role {
     readonly failEvery?: number
     /** Says when it begins a message, and acknowledges it itself: a refusal is said too. */
     readonly settles?: boolean
+    /** The handler of this message kills its process. Default: none does. */
+    readonly diesOf?: string
+    /** Default: that of a subscription. */
+    readonly prefetch?: number
+    /** Default: as good as none. */
+    readonly maxCrashes?: number
   }
   /** Defines a recurring message, handled as `tick-0` by all groups. */
   readonly ticks?: { readonly everyMillis: number }
@@ -142,6 +148,7 @@ const handling = (consumer: NonNullable<Job["consumer"]>) => {
   })
   const handle = Effect.fnUntraced(function*(message: Message.Message<typeof Everything>) {
     if (consumer.settles === true || consumer.tellsBegun === true) say({ event: "begun", ...describe(message) })
+    if (message.payload === consumer.diesOf) process.kill(process.pid, "SIGKILL")
     yield* Effect.sleep(consumer.handlerMillis ?? 5)
     const number = Number(message.payload.slice(message.payload.lastIndexOf("-") + 1))
     if (failEvery !== undefined && number % failEvery === 0 && message.attempt === 1) return yield* new FirstAttempt()
@@ -158,7 +165,8 @@ const handling = (consumer: NonNullable<Job["consumer"]>) => {
     concurrency: consumer.concurrency ?? 10,
     lease: consumer.lease ?? 1_000,
     retryDelay: 100,
-    maxCrashes: 100_000
+    prefetch: consumer.prefetch,
+    maxCrashes: consumer.maxCrashes ?? 100_000
   } as const
   const source = consumer.pattern === true ? Everything : Work
   return transactional

@@ -1,6 +1,7 @@
 /** Every feature suite: what is promised on each backend. */
 import { describe } from "@effect/vitest"
 import { acceptedSuite } from "./accepted.ts"
+import { crashesSuite } from "./crashes.ts"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
 import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
@@ -38,6 +39,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   lifecycleSuite,
   endsSuite,
   leasesSuite,
+  crashesSuite,
   schedulingSuite,
   recurringSuite,
   exactlyOnceSuite,

@@ -45,7 +45,7 @@ export const brokerSuite = (backend: Backend): void => {
 
   describe("Broker.join: leases", () => {
     test(
-      "gives an expired hand-out to the member that claims it, counts a crash, and refuses its first owner",
+      "gives an expired hand-out to the member that claims it, as a suspect, and refuses its first owner",
       Effect.gen(function*() {
         const first = yield* join("first")
         const second = yield* join("second")
@@ -56,8 +56,8 @@ export const brokerSuite = (backend: Backend): void => {
         assert.isAtMost(early.nextInMillis!, leaseMillis)
         yield* backend.advance(leaseMillis + 50)
         const { deliveries: [theirs] } = yield* second.claim(10)
-        assert.deepInclude(mine, { payload: "x", attempt: 1, deliveryCount: 1, crashes: 0 })
-        assert.deepInclude(theirs, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 1 })
+        assert.deepInclude(mine, { payload: "x", attempt: 1, deliveryCount: 1, crashes: 0, isSuspect: false })
+        assert.deepInclude(theirs, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 0, isSuspect: true })
 
         assert.deepStrictEqual(yield* first.renew([mine!]), [mine!])
         assert.deepStrictEqual(yield* first.requeue([{ delivery: mine!, delayMillis: 0, attempt: 2 }]), [mine!])

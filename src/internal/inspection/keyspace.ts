@@ -7,6 +7,7 @@ import type { Found } from "../keys.ts"
 import { judgeExpiry } from "../scripts/judgeExpiry.ts"
 import { judgeRecord } from "../scripts/judgeRecord.ts"
 import { judgeRetries } from "../scripts/judgeRetries.ts"
+import { judgeTrials } from "../scripts/judgeTrials.ts"
 import type { Ground } from "./ground.ts"
 import { brokenChannel, type Registry, unregistered } from "./registry.ts"
 
@@ -69,7 +70,7 @@ export const keys = (
         })
         continue
       }
-      const hasChannel = kind === "log" || kind === "retry" || kind === "bodies" || kind === "seen"
+      const hasChannel = kind === "log" || kind === "retry" || kind === "bodies" || kind === "trials" || kind === "seen"
       const channel = kind === "log" || kind === "seen" ? first : last
       if (hasChannel && shardOf(channel) !== shard) {
         suspects.push({
@@ -115,6 +116,20 @@ export const keys = (
           judgeRetries,
           [key, keys.retries(first), keys.meta],
           [first, last, keys.events]
+        ))
+      } else if (kind === "trials") {
+        suspects.push(suspect(
+          {
+            kind: "OrphanRecord",
+            key,
+            group: first,
+            channel: last,
+            message: "it tells of deliveries that are handed out to nobody",
+            repair: "forgets them"
+          },
+          judgeTrials,
+          [key, keys.log(last), keys.retry(first, last)],
+          [first]
         ))
       } else if (kind === "floors" && !registry.groups.has(first)) {
         suspects.push(unregistered(ground, key, first, undefined, isThere(key)))

@@ -22,6 +22,8 @@ export interface Redelivery {
   readonly attempt: number
   readonly deliveryCount: number
   readonly crashes: number
+  /** It was taken over from a lost consumer, and its handler has not ended since. */
+  readonly isSuspect?: boolean | undefined
   /** Of a message that was requeued from the dead letters. */
   readonly history: ReadonlyArray<PastFailure>
   /** When it became ready again. */
@@ -45,6 +47,7 @@ export class Lease implements Delivery {
   readonly attempt: number
   readonly deliveryCount: number
   readonly crashes: number
+  readonly isSuspect: boolean
   readonly malformed = undefined
   readonly history: ReadonlyArray<PastFailure>
   readonly expiresInMillis: number | undefined
@@ -60,9 +63,11 @@ export class Lease implements Delivery {
   mark: string | undefined
   /** Its key was done before. */
   isDuplicate = false
+  /** Its owner has begun it as a suspect. */
+  isTried = false
 
   constructor(
-    { attempt, crashes, deliveryCount, history, reading, readyAtMillis, stored }: Redelivery,
+    { attempt, crashes, deliveryCount, history, isSuspect, reading, readyAtMillis, stored }: Redelivery,
     number: number | undefined,
     owner: object,
     nowMillis: number,
@@ -78,6 +83,7 @@ export class Lease implements Delivery {
     this.attempt = attempt
     this.deliveryCount = deliveryCount + 1
     this.crashes = crashes
+    this.isSuspect = isSuspect === true || crashes > 0
     this.history = history
     this.expiresInMillis = stored.expiresAtMillis === undefined ? undefined : stored.expiresAtMillis - nowMillis
     this.#reading = reading
@@ -136,7 +142,9 @@ export class Lease implements Delivery {
   /** The message once more. */
   again(attempt: number): Redelivery {
     const { crashes, deliveryCount, history } = this
-    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes, history }
+    // One whose handler has come to an end is no suspect any more.
+    const isSuspect = this.isSuspect && attempt === this.attempt
+    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history }
   }
 
   /** Whether a limit has removed the message from the log. */
@@ -254,7 +262,12 @@ export class Reading {
     this.leases.delete(lease)
     this.hold(
       new Lease(
-        { ...lease.again(lease.attempt), crashes: lease.crashes + 1, readyAtMillis: lease.readyAtMillis },
+        {
+          ...lease.again(lease.attempt),
+          crashes: lease.crashes + (lease.isTried ? 1 : 0),
+          isSuspect: true,
+          readyAtMillis: lease.readyAtMillis
+        },
         lease.number,
         owner,
         nowMillis,

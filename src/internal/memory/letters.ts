@@ -19,6 +19,7 @@ export interface Requeued {
   readonly channel: string
   readonly stored: Stored
   readonly deliveryCount: number
+  readonly isSuspect: boolean
   readonly history: ReadonlyArray<PastFailure>
 }
 
@@ -115,6 +116,7 @@ export class Letters {
         channel,
         stored: payload === undefined ? dead.stored : { ...dead.stored, payload },
         deliveryCount,
+        isSuspect: failure.reason === "crashed",
         history: pastOf(history, failure, diedAtMillis, attempt)
       })
     }

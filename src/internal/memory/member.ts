@@ -216,6 +216,20 @@ export const make = (
           return false
         })
       }),
+    tryAgain: (deliveries) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
+          lease.renew(nowMillis)
+          lease.isTried = true
+          return false
+        })
+      }),
+    acquit: (deliveries) =>
+      Effect.sync(() => {
+        for (const lease of deliveries) if (lease instanceof Lease && lease.isHeldBy(owner)) lease.isTried = false
+      }),
     claim: (count) =>
       store.run(() => {
         heal()

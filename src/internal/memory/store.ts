@@ -392,12 +392,16 @@ export class Store {
 
 const homeKey = (group: string, channel: string) => `${group}\n${channel}`
 
-const redeliveryOf = ({ deliveryCount, history, stored }: Requeued, reading: Reading): Redelivery => ({
+const redeliveryOf = (
+  { deliveryCount, history, isSuspect, stored }: Requeued,
+  reading: Reading
+): Redelivery => ({
   reading,
   stored,
   attempt: 1,
   deliveryCount,
   crashes: 0,
+  isSuspect,
   history
 })
 

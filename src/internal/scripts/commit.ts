@@ -21,7 +21,7 @@ import { addingTo } from "./parts/streams.ts"
  * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, number of trim arguments, trim arguments,
  * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
  * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body, name of the call; one whose time has come is added to the log.
- * `outbox`: fields. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
+ * `outbox`: fields. `tried`: the field of the delivery in its trials, to be forgotten. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
  * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}, {"behind"}; {"unknown", log} when a log has to be created first;
  * {"type", key, found, expected}; {"number", key}; {"full", key} when a stream has no position left. Nothing was written but for "done".
@@ -77,7 +77,7 @@ while at <= #args do
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
   at = at + 3 + size
 end
-local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', hset = 'hash', incrby = 'string'}
+local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
 local types, numbers, entries = {}, {}, {}
 local now = clock()
 for _, operation in ipairs(operations) do
@@ -155,6 +155,8 @@ for _, operation in ipairs(operations) do
       if window > 0 then redis.call('SET', seen, '@ ' .. operation[12] .. ' ' .. id, 'PX', due - now + window) end
       if not earliest or due < earliest then earliest = due end
     end
+  elseif name == 'tried' then
+    redis.call('HDEL', key, operation[3])
   elseif name == 'outbox' then
     relay = true
     add(redis.call, key, unpack(operation, 3))

@@ -5,7 +5,7 @@ import { versioning } from "./parts/versioning.ts"
 /**
  * Removes a group from a channel, with its deliveries, what waits for a retry, and its totals. Its dead letters stay.
  *
- * KEYS: log, retry stream, retries and floors of the group, meta, counts, bodies of the group and channel. ARGV: group, channel. Reply: 1 when
+ * KEYS: log, retry stream, retries and floors of the group, meta, counts, bodies and trials of the group and channel. ARGV: group, channel. Reply: 1 when
  * it is removed, 0 when some of what it holds was let go, and there is more.
  *
  * A call lets go of 1,000 leases at most: to destroy a group frees what all of its leases take, while everybody waits. With the bodies goes what
@@ -14,7 +14,7 @@ import { versioning } from "./parts/versioning.ts"
 export const drop: Script = {
   name: "drop",
   lua: `
-local log, retry, retries, floors, meta, counts, bodies = unpack(KEYS)
+local log, retry, retries, floors, meta, counts, bodies, trials = unpack(KEYS)
 local group, channel = ARGV[1], ARGV[2]
 ${checking}
 ${versioning}
@@ -29,7 +29,7 @@ if #found == 1000 then
   return 0
 end
 if isStream then redis.call('XGROUP', 'DESTROY', log, group) end
-redis.call('UNLINK', retry, bodies)
+redis.call('UNLINK', retry, bodies, trials)
 redis.call('SREM', retries, channel)
 redis.call('HDEL', floors, channel)
 for _, kind in ipairs({'a', 'u', 'f', 'r', 'b', 'c', 'x', 's', 'z'}) do

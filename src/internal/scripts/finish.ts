@@ -7,8 +7,9 @@ import { marking } from "./parts/marking.ts"
  * Acknowledges deliveries of one stream and remembers their keys as done, each only while its mark has this token. The mark is the
  * fence: whoever handles another delivery with this key, or the same after its lease expired, has another token.
  *
- * KEYS: the stream, marks, old marks, counts. ARGV: group, channel, 1 when it is a retry stream (else 0), ms the keys are
- * remembered, then for each delivery: position, mark, token, how often it was taken over from a lost consumer.
+ * KEYS: the stream, marks, old marks, counts; where some were taken over from lost consumers: trials of the group and channel.
+ * ARGV: group, channel, 1 when it is a retry stream (else 0), ms the keys are remembered, then for each delivery: position, mark,
+ * token, how often it was taken over from a lost consumer.
  * Reply: for each delivery 1 (done), 0 (the mark is another's, or gone) or 2 (the key was done before).
  *
  * XACK is the first write: it passes when memory is full, and lets the rest pass.
@@ -21,7 +22,7 @@ local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV
 ${checking}
 ${counting}
 ${marking}
-local problem = wrongType(counts, 'hash')
+local problem = wrongType(counts, 'hash') or KEYS[5] and wrongType(KEYS[5], 'hash')
 if problem then return problem end
 local names, wanted, crashed = {}, 0, 0
 for i = 6, #ARGV, 4 do
@@ -50,6 +51,9 @@ for i = 1, wanted do
 end
 if size > 0 then
   local acked = redis.call(unpack(ack))
+  if KEYS[5] then
+    for i = 4, size + 3 do redis.call('HDEL', KEYS[5], (ARGV[3] == '1' and 'r' or 'l') .. ack[i]) end
+  end
   redis.call(unpack(done))
   count('a', account, acked)
   count('z', account, acked * tonumber(ARGV[3]))

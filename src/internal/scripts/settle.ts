@@ -8,8 +8,8 @@ import { versioning } from "./parts/versioning.ts"
 /**
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
- * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts; where deliveries have marks: marks, old
- * marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count, action, value,
+ * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group and channel;
+ * where deliveries have marks: marks, old marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count, action, value,
  * description, payload, mark, token (both "" where it has none). The actions: `ack` (`value` "u": a duplicate); `ready` (again at
  * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
  * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
@@ -20,7 +20,7 @@ import { versioning } from "./parts/versioning.ts"
 export const settle: Script = {
   name: "settle",
   lua: `
-local stream, retry, waiting, bodies, dead, retries, meta, counts = unpack(KEYS)
+local stream, retry, waiting, bodies, dead, retries, meta, counts, trials = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
 ${addingTo}
@@ -28,7 +28,7 @@ ${announcing}
 ${checkingRoom}
 ${counting}
 ${versioning}
-local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash'}
+local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash', 'hash'}
 for i = 1, #KEYS do
   local problem = wrongType(KEYS[i], expected[i])
   if problem then return problem end
@@ -47,6 +47,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local first = firstDue(waiting)
 local refused, earliest, back, died = {}, nil, false, false
+local tried = redis.call('EXISTS', trials) == 1 and (stream == retry and 'r' or 'l')
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
@@ -55,6 +56,7 @@ for i = 5, #ARGV, 8 do
     refused[#refused + 1] = position
   else
     redis.call('XACK', stream, group, position)
+    if tried then redis.call('HDEL', trials, tried .. position) end
     settled = settled + 1
     crashed = crashed + math.max(0, lease[4] - 1)
     if action == 'ack' then
@@ -96,7 +98,7 @@ for i = 5, #ARGV, 8 do
     end
   end
   local mark, token = ARGV[i + 6], ARGV[i + 7]
-  for j = 9, mark ~= '' and 10 or 0 do
+  for j = 10, mark ~= '' and 11 or 0 do
     local value = redis.call('HGET', KEYS[j], mark)
     if value and string.sub(value, 15) == token then redis.call('HDEL', KEYS[j], mark) end
   end
