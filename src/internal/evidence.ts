@@ -19,9 +19,10 @@ export type Evidence =
     /** Behind this position the message is, if it was stored. */
     readonly since: string
     readonly sentAt: number
-    /** How far it was looked for, and whether something may have gone unseen. */
+    /** How far it was looked for. */
     readonly from: string
-    readonly isGap: boolean
+    /** Whether that first position was gone when it was looked for; `undefined`: not known yet. */
+    readonly isGone: boolean | undefined
   }
   | {
     readonly _tag: "Answer"
@@ -35,7 +36,7 @@ export const inLog = (since: string, sentAt = performance.now()): Extract<Eviden
   _tag: "Log",
   since,
   from: since,
-  isGap: false,
+  isGone: undefined,
   sentAt
 })
 

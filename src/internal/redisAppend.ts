@@ -265,7 +265,7 @@ export const make = (
         return stored(entry, position)
       }
       const askedAt = performance.now()
-      const [outcome, value, isGap] = (yield* connection.evaluate(
+      const [outcome, value] = (yield* connection.evaluate(
         appendScript,
         [entry.log, window === undefined ? entry.log : keys.seen(message.channel, window.key), entry.log],
         [
@@ -275,7 +275,7 @@ export const make = (
           0,
           reached.from,
           since,
-          reached.isGap ? 1 : 0,
+          reached.isGone === false ? 0 : 1,
           Math.ceil(askedAt - sentAt) + slackMillis,
           graceMillis,
           limits?.maxLength ?? -1,
@@ -286,12 +286,12 @@ export const make = (
           ...Entry.logFields(message)
         ],
         { idempotent: true, isCurrent: () => performance.now() - askedAt < freshMillis }
-      )) as readonly [string, string, number?]
+      )) as readonly [string, string]
       if (outcome === "found" || outcome === "duplicate") way.onFound?.(message)
       if (outcome === "duplicate") return RedisScheduled.duplicateOf(value)
       if (outcome === "added" || outcome === "found") return stored(entry, value)
       if (outcome === "more") {
-        note({ from: value, isGap: isGap === 1 })
+        note({ ...reached, from: value })
       } else if (outcome === "gone") {
         return lasting("it may have been stored, and removed since")
       } else {

@@ -7,18 +7,16 @@
 import { Effect, Semaphore } from "effect"
 import type { Connection, RedisError } from "../Redis.ts"
 import { isAfter } from "./entry.ts"
+import type { Evidence } from "./evidence.ts"
 import { search } from "./scripts/search.ts"
 
 /** How far a message was looked for. */
-export interface Reached {
-  readonly from: string
-  /** Something may have been removed behind its first position before it was looked at. */
-  readonly isGap: boolean
-}
+export type Reached = Pick<Extract<Evidence, { readonly _tag: "Log" }>, "since" | "from" | "isGone">
 
-interface Missed extends Reached {
+interface Missed {
+  readonly since: string
   from: string
-  isGap: boolean
+  isGone: boolean | undefined
   position: string | undefined
 }
 
@@ -43,43 +41,44 @@ export const make = () => {
     while (mine.position === undefined) {
       const { from } = mine
       const others = [...missed].filter(([other]) => other !== id).slice(0, idsPerSearch)
-      const [at, isWhole, isEnd, ...found] = (yield* connection.evaluate(
+      const [at, isEnd, isGone, ...found] = (yield* connection.evaluate(
         search,
         [log],
-        [from, id, ...others.map(([other]) => other)],
+        [from, mine.isGone === undefined ? mine.since : "", id, ...others.map(([other]) => other)],
         { idempotent: true }
       )) as readonly [string, number, number, ...ReadonlyArray<string>]
       for (let i = 0; i < found.length; i += 2) {
         const one = found[i] === id ? mine : missed.get(found[i]!)
         if (one !== undefined) one.position ??= found[i + 1]!
       }
-      for (const one of [mine, ...others.map(([, other]) => other)]) {
-        // What lies before the step's first position was not looked at for this one.
-        if (one !== mine && isAfter(from, one.from)) continue
-        if (isWhole === 0) one.isGap = true
-        if (one === mine || isAfter(at, one.from)) one.from = at
+      for (const [, other] of others) {
+        if (mine.isGone === undefined && other.since === mine.since) other.isGone ??= isGone === 1
+        // What lies before the step's first position was not looked at for the others.
+        if (!isAfter(from, other.from) && isAfter(at, other.from)) other.from = at
       }
+      mine.isGone ??= isGone === 1
+      mine.from = at
       if (isEnd === 1) return
     }
   })
 
-  /** The position of the message, or how far the log was looked through: to its end, as it was then. `missed` tells so meanwhile. */
+  /** The position of the message; `undefined`: it is not in the log up to where `onReached` tells, which was the end. */
   return Effect.fnUntraced(function*(
     log: string,
     connection: Connection,
     id: string,
-    { from, isGap }: Reached,
+    { from, isGone, since }: Reached,
     onReached: (reached: Reached) => void
   ): Effect.fn.Return<string | undefined, RedisError> {
     let seeker = seekers.get(log)
     if (seeker === undefined) seekers.set(log, seeker = { turn: Semaphore.makeUnsafe(1), missed: new Map() })
     const { missed, turn } = seeker
-    const mine: Missed = { from, isGap, position: undefined }
+    const mine: Missed = { since, from, isGone, position: undefined }
     missed.set(id, mine)
     yield* Effect.ensuring(
       turn.withPermit(run(seeker, log, connection, id, mine)),
       Effect.sync(() => {
-        onReached({ from: mine.from, isGap: mine.isGap })
+        onReached({ since, from: mine.from, isGone: mine.isGone })
         if (missed.get(id) === mine) missed.delete(id)
         if (missed.size === 0) seekers.delete(log)
       })

@@ -1,11 +1,9 @@
 /**
- * A Lua function for the scripts that search a log for messages whose publish got no answer. It reads one entry at a time, because an entry
- * is loaded whole: a call looks at 500 entries at most, and ends after 512 KiB of them, so it copies less than 512 KiB and two messages.
+ * Lua functions for the scripts that search a log for messages whose publish got no answer. They read one entry at a time, because an entry is
+ * loaded whole: a call looks at 500 entries at most, and ends after 512 KiB of them. So it copies less than 512 KiB and one message.
  *
- * `look(log, from, wanted)` looks for the ids in `wanted` (id → true) behind the position `from`. It gives the positions of those it found, the
- * position it came to, whether all that was stored behind `from` is still there, and whether this was the end. The entry at `from` proves
- * it: entries go from the head of a log only. Where older entries are there and this one is not, a failover has taken it back, and what
- * came later may have a lower position: the whole log is looked at.
+ * `look(log, from, wanted, bytes)` looks for the ids in `wanted` (id → true) behind the position `from`; `bytes` is what was read before. It gives
+ * the positions of those it found, the position it came to, and whether this was the end.
  */
 export const looking = `
 local function isBefore(a, b)
@@ -14,27 +12,24 @@ local function isBefore(a, b)
   aTime, bTime = tonumber(aTime), tonumber(bTime)
   return aTime < bTime or (aTime == bTime and tonumber(aSequence) < tonumber(bSequence))
 end
-local function look(log, from, wanted)
-  local function after(position) return redis.call('XRANGE', log, position, '+', 'COUNT', 1)[1] end
-  local found, at, looked, bytes = {}, from, 0, 0
-  local entry = after(from)
-  local isWhole = entry and entry[1] == from
-  if isWhole then
-    entry = after('(' .. from)
-  else
-    local first = after('-')
-    if first and isBefore(first[1], from) then entry = first end
-  end
-  while entry do
-    at, looked = entry[1], looked + 1
+local function next(log, position) return redis.call('XRANGE', log, position, '+', 'COUNT', 1)[1] end
+local function size(entry)
+  local bytes = 0
+  for i = 2, #entry[2], 2 do bytes = bytes + #entry[2][i] end
+  return bytes
+end
+local function look(log, from, wanted, bytes)
+  local found, at, looked = {}, from, 0
+  while looked < 500 and bytes <= 524288 do
+    local entry = next(log, '(' .. at)
+    if not entry then return found, at, true end
+    at, looked, bytes = entry[1], looked + 1, bytes + size(entry)
     local fields = entry[2]
     for i = 1, #fields, 2 do
-      bytes = bytes + #fields[i + 1]
-      if fields[i] == 'i' and wanted[fields[i + 1]] and not found[fields[i + 1]] then found[fields[i + 1]] = at end
+      local id = fields[i] == 'i' and fields[i + 1]
+      if id and wanted[id] and not found[id] then found[id] = at end
     end
-    if looked == 500 or bytes > 524288 then return found, at, isWhole, false end
-    entry = after('(' .. at)
   end
-  return found, at, isWhole, true
+  return found, at, false
 end
 `
