@@ -20,6 +20,7 @@ import { makeDurable, type Need, type Reached } from "./internal/redis/durable.t
 import { exchange, makeConnection } from "./internal/redis/exchange.ts"
 import { type Mode, parse as parseInfo, problemOf, textOfHello } from "./internal/redis/info.ts"
 import type { Address, Settings, Socket, Subscribe } from "./internal/redis/link.ts"
+import { isTooLong, Longest } from "./internal/redis/longest.ts"
 import type { Command, Script } from "./internal/redis/protocol.ts"
 import { classify, errorOf, messageOf, RedisError } from "./internal/redis/protocol.ts"
 import { makeReader } from "./internal/redis/reader.ts"
@@ -458,7 +459,7 @@ const destroy = (client: Client): void => {
   client.stream?.destroy()
 }
 
-const socketOf = (client: Client, target: string, id: number, runId: string): Socket => {
+const socketOf = (client: Client, target: string, id: number, runId: string, longest: Longest): Socket => {
   let hasWritten = false
   let pending = 0
   // Commands go to the socket as one text: many small writes, corked or not, cost more than the commands themselves.
@@ -506,7 +507,11 @@ const socketOf = (client: Client, target: string, id: number, runId: string): So
         if (isAsking) send("asking", []).catch(() => {})
         send(name, command.slice(1)).then(
           (reply) => settle(index, reply),
-          (error) => settle(index, errorOf(name, error))
+          (error) => {
+            const failure = errorOf(name, error)
+            if (isTooLong(failure)) longest.refused(command)
+            settle(index, failure)
+          }
         )
       }
       // What comes first in this turn of the event loop goes at once; all else waits for its end and goes in one write.
@@ -545,7 +550,12 @@ const problemAt = (message: string, isTls: boolean): string =>
  * What the lost predecessor wrote may still wait in the buffers of the server. It is killed there before anything else
  * is sent, so that nothing of it can be executed later than what is sent here.
  */
-const opener = (origin: Origin, options: Options, connectMillis: number): Settings["open"] => {
+const opener = (
+  origin: Origin,
+  options: Options,
+  connectMillis: number,
+  longest: Longest
+): Settings["open"] => {
   const raw = rawOptionsOf(origin, connectMillis)
   const clientName = options.connectionName ?? "rotif"
   // The connectTimeout of ioredis ends with the TCP connection: a frozen server would never answer.
@@ -592,7 +602,7 @@ const opener = (origin: Origin, options: Options, connectMillis: number): Settin
           if (classify(error) !== "Refused") throw error
         })
       }
-      return socketOf(client, target.name, Number(id), info.runId)
+      return socketOf(client, target.name, Number(id), info.runId, longest)
     } catch (error) {
       destroy(client)
       const first = failure ?? error
@@ -615,13 +625,21 @@ const opener = (origin: Origin, options: Options, connectMillis: number): Settin
 const isLoopback = (host: string) => host === "localhost" || host === "::1" || host.startsWith("127.")
 
 /** Warns of what would lose messages or show the password. */
-const inspect = Effect.fnUntraced(function*(origin: Origin, servers: Servers, startMillis: number) {
+const inspect = Effect.fnUntraced(function*(
+  origin: Origin,
+  servers: Servers,
+  startMillis: number,
+  longest: Longest
+) {
   const replies = yield* exchange(servers, 0, startMillis, {
-    commands: ["maxmemory-policy", "appendonly", "save"].map((name): Command => ["config", "get", name]),
+    commands: ["maxmemory-policy", "appendonly", "save", "proto-max-bulk-len"].map((
+      name
+    ): Command => ["config", "get", name]),
     idempotent: true
   })
   // Where CONFIG is not permitted nothing is known, and nothing said.
-  const [policy, appendOnly, save] = replies.map((reply) => Array.isArray(reply) ? String(reply[1]) : undefined)
+  const [policy, appendOnly, save, bulk] = replies.map((reply) => Array.isArray(reply) ? String(reply[1]) : undefined)
+  longest.set(Number(bulk))
   if (policy !== undefined && policy !== "noeviction") {
     yield* Effect.logWarning(`Redis may evict messages: maxmemory-policy is ${policy}, set it to noeviction`)
   }
@@ -660,11 +678,13 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     option(Given.span(name, options[name], { usual, least: 1 }))
   const connectMillis = yield* timeout("connectTimeout", 3_000)
   const startMillis = yield* timeout("startTimeout", 10_000)
-  const open = opener(origin, options, connectMillis)
+  const longest = new Longest()
+  const open = opener(origin, options, connectMillis, longest)
   let problem: string | undefined
   const settings: Settings = {
     connectMillis,
     commandMillis: yield* timeout("commandTimeout", 5_000),
+    longest,
     maxWaiting: yield* option(
       Given.count("maxWaiting", options.maxWaiting, { usual: 10_000, least: 0, most: Number.MAX_SAFE_INTEGER })
     ),
@@ -695,7 +715,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const unblocking = { isRefused: false }
   const connections = new Map<number, Connection>()
   yield* tellWait(
-    inspect(origin, servers, startMillis),
+    inspect(origin, servers, startMillis, longest),
     () =>
       `the start waits for Redis (${
         problem ?? `${mode === "cluster" ? origin.seeds.join(", ") : serverName} has not answered yet`

@@ -208,23 +208,38 @@ export const makeConnection = (
   slot: number,
   executed?: (socket: Socket) => void
 ) => ({
-  send: (command: Command, { idempotent }: { readonly idempotent: boolean }) =>
-    Effect.flatMap(
+  send: (command: Command, { idempotent }: { readonly idempotent: boolean }): Effect.Effect<unknown, RedisError> => {
+    const problem = settings.longest.problemOf(command[0], command)
+    return problem !== undefined ? Effect.fail(problem) : Effect.flatMap(
       exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent, executed }),
       firstReply
-    ),
+    )
+  },
   pipeline: (
     commands: ReadonlyArray<Command>,
     options?: { readonly isCurrent?: (() => boolean) | undefined }
-  ): Effect.Effect<ReadonlyArray<unknown>, RedisError> =>
-    commands.length === 0
+  ): Effect.Effect<ReadonlyArray<unknown>, RedisError> => {
+    const problems = new Map<number, RedisError>()
+    for (let i = 0; i < commands.length; i++) {
+      const problem = settings.longest.problemOf(commands[i]![0], commands[i]!)
+      if (problem !== undefined) problems.set(i, problem)
+    }
+    const sent = problems.size === 0 ? commands : commands.filter((_, i) => !problems.has(i))
+    const replies: Effect.Effect<Replies, RedisError> = sent.length === 0
       ? Effect.succeed([])
       : exchange(servers, slot, settings.commandMillis, {
-        commands,
+        commands: sent,
         idempotent: false,
         isCurrent: options?.isCurrent,
         executed
-      }),
+      })
+    if (problems.size === 0) return replies
+    // One that is too long concerns no other.
+    return Effect.map(replies, (some) => {
+      let next = 0
+      return commands.map((_, i) => problems.get(i) ?? some[next++])
+    })
+  },
   evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
@@ -233,7 +248,9 @@ export const makeConnection = (
       readonly idempotent: boolean
       readonly isCurrent?: (() => boolean) | undefined
     }
-  ) => {
+  ): Effect.Effect<unknown, RedisError> => {
+    const problem = settings.longest.problemOf(script.name, args)
+    if (problem !== undefined) return Effect.fail(problem)
     const rest = [keys.length, ...keys, ...args]
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],

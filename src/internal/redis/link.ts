@@ -1,6 +1,7 @@
 /**
  * A link: one socket at a time to one place, made anew when it is needed. Nothing is queued and nothing is repeated here.
  */
+import type { Longest } from "./longest.ts"
 import { type Command, errorOf, RedisError, refusal, unavailable } from "./protocol.ts"
 
 /**
@@ -60,6 +61,7 @@ export interface Settings {
   readonly commandMillis: number
   readonly connectMillis: number
   readonly maxWaiting: number
+  readonly longest: Longest
   /** Fails with `Refused` when trying again makes no sense, else with `Unavailable`. Ends the predecessor at the server. */
   readonly open: (target: Target, predecessor: Socket | undefined, signal: AbortSignal) => Promise<Socket>
 }
