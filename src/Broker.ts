@@ -513,9 +513,10 @@ export class Broker extends Context.Service<Broker, {
   readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError, Scope.Scope>
   /**
    * Makes at most `limit` waiting messages whose time has come ready, those that are due longest first. `nextInMillis` is 0 when
-   * more are due, `undefined` when none waits.
+   * more are due, `undefined` when none waits. With `only: "retries"` those that wait for their first delivery stay; `nextInMillis` is then
+   * when to look again.
    */
-  readonly promote: (shard: number, limit: number) => Effect.Effect<
+  readonly promote: (shard: number, limit: number, only?: "retries") => Effect.Effect<
     { readonly moved: number; readonly nextInMillis: number | undefined },
     BrokerError
   >

@@ -63,7 +63,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           store.run(() => Member.make(store, clock, membership, readingOf(membership.selector))),
           (member) => Effect.sync(member.close)
         ),
-      promote: (_, limit) => store.run(() => store.promote(limit, now())),
+      promote: (_, limit, only) => store.run(() => store.promote(limit, now(), only)),
       awaitEarlier: () => awaitWake(store.sleepers),
       scheduled: {
         cancel: (message) => store.run(() => store.scheduled.cancel(message)),

@@ -57,8 +57,8 @@ export type RedisServices = Services | Redis.Redis
  */
 export interface Options extends Publisher.Options, Subscription.Defaults, DeadLetters.Options {
   /**
-   * Whether this process makes waiting messages ready when they are due (scheduled ones and retries) and publishes recurring ones.
-   * Some process of the namespace has to: without any they wait. Default `true`.
+   * Whether this process promotes scheduled messages (makes them ready when they are due) and publishes recurring ones. Some process of the
+   * namespace has to: without any they wait. Retries do not depend on it: every process with a subscription promotes them. Default `true`.
    */
   readonly delayed?: boolean | undefined
   /**

@@ -8,6 +8,7 @@ import { hostname } from "node:os"
 import type { BrokerError, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Promoter from "./internal/agents/promoter.ts"
 import type { KeyOf } from "./internal/beginning.ts"
 import * as Chain from "./internal/chain.ts"
 import * as Consumer from "./internal/consumer.ts"
@@ -318,6 +319,8 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   readonly middleware: Middleware.Program
   /** How much each group has in the log. */
   readonly budgets: Reporting.Budgets
+  /** What promotes retries where nothing else of the program promotes; `undefined` where it does. */
+  readonly retries: Promoter.RetryPromoters | undefined
   /** Streams that ended with a failure, by group and pattern, until one is begun again: what became of them. */
   readonly failures: Map<string, Failed>
 }>()("rotif/Subscriptions") {}
@@ -374,7 +377,7 @@ export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
  * @since 0.1.0
  */
 export const layerRegistry = (
-  defaults: Defaults & Pick<StreamOptions, "slowHandler"> = {}
+  defaults: Defaults & Pick<StreamOptions, "slowHandler"> & { readonly delayed?: boolean | undefined } = {}
 ): Layer.Layer<Subscriptions> =>
   Layer.effect(
     Subscriptions,
@@ -388,6 +391,7 @@ export const layerRegistry = (
         watched: new WeakMap<Subscription, Watched>(),
         middleware: yield* Middleware.Program,
         budgets: new Map(),
+        retries: defaults.delayed === false ? new Map() : undefined,
         failures: new Map()
       }
     })
@@ -540,7 +544,7 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { budgets, defaults, endings, failures, middleware: program, running, watched } = yield* Subscriptions
+  const { budgets, defaults, endings, failures, middleware: program, retries, running, watched } = yield* Subscriptions
   if (!Channel.isSource(source)) {
     return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
   }
@@ -754,6 +758,9 @@ export const make = Effect.fnUntraced(function*<
     yield* Scope.close(guard, Exit.void)
   })
 
+  if (retries !== undefined) {
+    yield* Scope.provide(Promoter.keepRetries(broker, broker.shardsOf(selector), retries), guard)
+  }
   const reporter = yield* Scope.provide(Reporting.make(budgets, group, reports), guard)
   const consumer: Consumer.Consumer = yield* Consumer.make({
     broker,

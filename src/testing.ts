@@ -254,7 +254,7 @@ const decorate = (broker: Broker["Service"], take: Take): Broker["Service"] => {
     append,
     join: (membership) =>
       Effect.map(through(take, "join", broker.join(membership)), (member) => decorateMember(take, member)),
-    promote: (shard, limit) => through(take, "promote", broker.promote(shard, limit)),
+    promote: (...args) => through(take, "promote", broker.promote(...args)),
     relay: (shard, limit) => through(take, "relay", broker.relay(shard, limit)),
     trim: (shard) => through(take, "trim", broker.trim(shard)),
     removeGroup: (group, selector) => through(take, "removeGroup", broker.removeGroup(group, selector)),

@@ -186,9 +186,17 @@ describe("delayed delivery switched off", () => {
     await idle.publish("a", "now")
     await until(() => seen.length > 0)
     assert.deepStrictEqual(seen, ["now"])
+    // Retries do not depend on it.
+    await idle.subscribe("b", async ({ attempt }) => {
+      if (attempt < 3) throw new Error("no")
+      seen.push("retried")
+    }, { retryDelay: 5 })
+    await idle.publish("b", 1)
+    await until(() => seen.length === 2)
+    assert.deepStrictEqual(seen, ["now", "retried"])
     const busy = managed({ redis: redisUrl, prefix })
     await busy.waitUntilReady()
-    await until(() => seen.length === 2)
+    await until(() => seen.length === 3)
   })
 })
 

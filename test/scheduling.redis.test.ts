@@ -20,8 +20,10 @@ const make = Effect.gen(function*() {
   const proxy = yield* TcpProxy.make(server)
   const prefix = freshPrefix()
   const key = (name: string) => `{${prefix}:0}:${name}`
-  const layer = (options?: Omit<Rotif.RedisOptions, "url" | "client"> & { readonly proxied?: boolean }) =>
-    Layer.fresh(Rotif.layer({ url: options?.proxied === true ? proxy.url : server.url, prefix, ...options }))
+  const layer = (options?: Omit<Rotif.RedisOptions, "url" | "client"> & { readonly proxied?: boolean }) => {
+    const { proxied, ...rest } = options ?? {}
+    return Layer.fresh(Rotif.layer({ url: proxied === true ? proxy.url : server.url, prefix, ...rest }))
+  }
   const ids = Effect.map(
     server.command("xrange", key("log:texts"), "-", "+"),
     (entries) => (entries as ReadonlyArray<readonly [string, ReadonlyArray<string>]>).map(([, fields]) => fields[1]!)

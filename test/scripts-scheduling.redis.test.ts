@@ -297,7 +297,7 @@ describe("promote", () => {
                 : [keys.bodies("g", "c"), keys.retry("g", "c"), keys.retries("g")]
             )
           ],
-          [10, 1000, ...targets]
+          [10, 1000, "", ...targets]
         )
       // The caller does not know the targets yet; what is no message at all goes at once.
       assert.deepStrictEqual(yield* step(), [0, 1, 0, ["\nc\n", "g\nc\n"], 0])
@@ -340,7 +340,7 @@ describe("promote", () => {
           keys.waiting,
           ...["bad", "c"].flatMap((channel) => [keys.bodies("", channel), keys.log(channel), keys.log(channel)])
         ],
-        [10, 60_000, "\nbad\n", "\nc\n"]
+        [10, 60_000, "", "\nbad\n", "\nc\n"]
       )
       assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [1, 0, 1])
       const { waiting, ...rest } = yield* everything
@@ -353,6 +353,40 @@ describe("promote", () => {
   )
 
   test(
+    "moves retries alone where it is told so, and tells how many it has passed over",
+    Effect.gen(function*() {
+      const { everything, keys, logged, now, run, send } = yield* namespace
+      yield* logged("c")
+      const none: ReadonlyArray<string> = []
+      const dueAt = (yield* now) + 60_000
+      yield* send("zadd", keys.waiting, 1, "\nc\na", 2, "g\nc\n1-1", 3, "\nc\nb", 4, "g\nc\n1-2", dueAt, "\nc\nd")
+      yield* send("hset", keys.bodies("", "c"), "a", "\nA", "b", "\nB", "d", "\nD")
+      yield* send("hset", keys.bodies("g", "c"), "1-1", "{}\nX", "1-2", "{}\nY")
+      const step = (limit: number, offset: number) =>
+        Effect.map(
+          run(
+            promote,
+            [keys.waiting, keys.bodies("g", "c"), keys.retry("g", "c"), keys.retries("g")],
+            [limit, 1000, offset, "g\nc\n"]
+          ),
+          (reply) => reply as ReadonlyArray<unknown>
+        )
+      // The first page has one to pass over and one to move, the next begins behind the one that stays.
+      assert.deepStrictEqual(yield* step(2, 0), [1, 0, 0, none, 0, 1])
+      const last = yield* step(2, 1)
+      assert.deepStrictEqual([...last.slice(0, 4), last[5]], [1, 0, 0, none, 1])
+      assert.approximately(Number(last[4]), 60_000, 5_000)
+      const state = yield* everything
+      assert.deepStrictEqual(state["retry:g:c"], [["m", "{}", "p", "X"], ["m", "{}", "p", "Y"]])
+      assert.deepStrictEqual(state["bodies::c"], { a: "\nA", b: "\nB", d: "\nD" })
+      assert.deepStrictEqual(state["waiting"], { "\nc\na": "1", "\nc\nb": "3", "\nc\nd": String(dueAt) })
+      assert.isUndefined(state["bodies:g:c"])
+      assert.deepStrictEqual((yield* step(10, 0)).slice(0, 4), [0, 0, 0, none])
+      assert.deepStrictEqual(yield* everything, state)
+    })
+  )
+
+  test(
     "moves no more than it may",
     Effect.gen(function*() {
       const { keys, logged, run, send } = yield* namespace
@@ -361,7 +395,7 @@ describe("promote", () => {
         yield* send("zadd", keys.waiting, i, `\nc\n${i}`)
         yield* send("hset", keys.bodies("", "c"), i, "\nA")
       }
-      const step = run(promote, [keys.waiting, keys.bodies("", "c"), keys.log("c")], [5, 1000, "\nc\n"])
+      const step = run(promote, [keys.waiting, keys.bodies("", "c"), keys.log("c")], [5, 1000, "", "\nc\n"])
       assert.deepStrictEqual(yield* step, [5, 0, 0, [], 0])
       assert.deepStrictEqual(yield* step, [2, 0, 0, [], -1])
     })

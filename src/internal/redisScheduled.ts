@@ -24,6 +24,13 @@ const putOffMillis = 60_000
 /** How many members one look at the sorted set passes over. */
 const lookPage = 1_000
 
+/**
+ * Where scheduled messages are due that nobody promotes, a retry that begins to wait may not be told: it is looked for after so long, and
+ * one millisecond more for so many that are passed over each time.
+ */
+const lookMillis = 250
+const passedPerMilli = 100
+
 /** Targets of promotion that are named without being asked for. */
 const rememberedTargets = 64
 
@@ -116,16 +123,19 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
 
   const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
 
-  const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number) {
+  const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number, only?: "retries") {
     const keys = shards[shard]!
     const known = targets[shard]!
+    let passed = 0
+    let total = 0
     while (true) {
-      const [moved, broken, aside, unknown, wait] = (yield* connectionOf(shard).evaluate(
+      const [moved, broken, aside, unknown, wait, more = 0] = (yield* connectionOf(shard).evaluate(
         promote,
         [keys.waiting, ...[...known.values()].flat()],
-        [limit, putOffMillis, ...known.keys()],
+        [limit, putOffMillis, only === undefined ? "" : passed, ...known.keys()],
         { idempotent: true }
-      )) as readonly [number, number, number, ReadonlyArray<string>, number]
+      )) as readonly [number, number, number, ReadonlyArray<string>, number, number?]
+      total += moved
       if (broken > 0) {
         yield* Effect.logError(
           `rotif: ${broken} waiting messages in ${keys.waiting} had no readable body and were removed`
@@ -148,7 +158,15 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
         )
       }
       const done = moved + broken + aside
-      if (done > 0 || unknown.length === 0) return { moved, nextInMillis: wait < 0 ? undefined : wait }
+      if (done === 0 && unknown.length > 0) continue
+      passed += more
+      // What is behind those that stay is looked at, too: they are due longer, and there may be many.
+      if (only !== undefined && wait === 0 && more > 0) continue
+      const next = wait < 0 ? undefined : wait
+      return {
+        moved: total,
+        nextInMillis: passed === 0 ? next : Math.min(next ?? Infinity, lookMillis + passed / passedPerMilli)
+      }
     }
   })
 
@@ -264,6 +282,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
   return {
     service,
     store,
-    promote: (shard: number, limit: number) => Effect.mapError(promoteShard(shard, limit), fail("promote"))
+    promote: (shard: number, limit: number, only?: "retries") =>
+      Effect.mapError(promoteShard(shard, limit, only), fail("promote"))
   }
 }

@@ -164,6 +164,30 @@ export const schedulingSuite = (backend: Backend): void => {
     )
 
     test(
+      "delayed: false does not stop retries, also while scheduled messages are due that nobody promotes",
+      Effect.gen(function*() {
+        const { seen, subscription } = yield* listen(Text, {
+          retry: () => 30,
+          handler: ({ attempt, payload }) => attempt < 3 && payload !== "x" ? Effect.fail(new Error("no")) : Effect.void
+        })
+        yield* Publisher.publish(Text, "x", { delay: 1 })
+        yield* Publisher.publish(Text, "before")
+        const first = yield* soon(Queue.takeN(seen, 3))
+        // By now the scheduled one is due for longer.
+        yield* advance("1500 millis")
+        yield* Publisher.publish(Text, "after")
+        const second = yield* soon(Queue.takeN(seen, 3))
+        assert.deepStrictEqual(
+          [...first, ...second].map(({ attempt, payload }) => [payload, attempt]),
+          ["before", "after"].flatMap((payload) => [1, 2, 3].map((attempt) => [payload, attempt]))
+        )
+        assert.strictEqual(yield* Scheduler.count(Text), 1)
+        yield* soon(subscription.drain)
+      }),
+      { delayed: false }
+    )
+
+    test(
       "survives the layer that scheduled it",
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "x", { delay: 100 }).pipe(Effect.provide(Rotif.layerBroker({ delayed: false })))

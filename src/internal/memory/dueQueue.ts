@@ -44,12 +44,15 @@ export class DueQueue<A> {
     return entry
   }
 
-  /** Takes the earliest out if its time has come. */
-  takeDue(nowMillis: number): Due<A> | undefined {
-    const first = this.heap[0]
-    if (first === undefined || first.dueAtMillis > nowMillis) return undefined
-    this.removeEntry(first)
-    return first
+  /** The earliest for which `holds` is true; it looks at all there are, unless that is the earliest of all. */
+  firstOf(holds: (value: A) => boolean): Due<A> | undefined {
+    const [first] = this.heap
+    if (first === undefined || holds(first.value)) return first
+    let best: Entry<A> | undefined
+    for (const entry of this.heap) {
+      if (holds(entry.value) && (best === undefined || isBefore(entry, best))) best = entry
+    }
+    return best
   }
 
   /** Takes all out for which `holds` is true; how many there were. */

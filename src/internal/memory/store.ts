@@ -281,8 +281,9 @@ export class Store {
   // Time -------------------------------------------------------------------------------------------------------------
 
   private wait<A extends Redelivery | Later>(value: A, dueAtMillis: number): Due<A> {
-    const first = this.waiting.first
+    const first = "reading" in value ? this.waiting.firstOf((other) => "reading" in other) : this.waiting.first
     const due = this.waiting.add(dueAtMillis, value) as Due<A>
+    // Of retries alone, too: a process may have nothing else to move.
     if (first === undefined || dueAtMillis < first.dueAtMillis) this.wake(this.sleepers)
     return due
   }
@@ -295,22 +296,25 @@ export class Store {
 
   promote(
     limit: number,
-    nowMillis: number
+    nowMillis: number,
+    only?: "retries"
   ): { readonly moved: number; readonly nextInMillis: number | undefined } {
     let moved = 0
+    const next = () => only === undefined ? this.waiting.first : this.waiting.firstOf((value) => "reading" in value)
     while (moved < limit) {
-      const due = this.waiting.takeDue(nowMillis)
-      if (due === undefined) break
+      const due = next()
+      if (due === undefined || due.dueAtMillis > nowMillis) break
+      this.waiting.remove(due)
       if ("reading" in due.value) {
         due.value.reading.due--
         due.value.reading.giveBack(due.value, nowMillis)
       } else this.scheduled.promoted(due.value, nowMillis)
       moved++
     }
-    const next = this.waiting.first
+    const first = next()
     return {
       moved,
-      nextInMillis: next === undefined ? undefined : Math.max(0, Math.ceil(next.dueAtMillis - nowMillis))
+      nextInMillis: first === undefined ? undefined : Math.max(0, Math.ceil(first.dueAtMillis - nowMillis))
     }
   }
 

@@ -9,10 +9,11 @@ import { utf8 } from "./parts/utf8.ts"
  * gone.
  *
  * KEYS: waiting, then for each target: bodies, stream, retries of the group (a log: the log again). ARGV: how many at most, ms by which a
- * message is put off whose bodies or stream have a wrong type, or whose stream takes nothing more, then for each target: its members
- * without an id (group and channel, each with a line feed).
+ * message is put off whose bodies or stream have a wrong type, or whose stream takes nothing more, an offset ("": everything is moved; else
+ * only retries, and so many that are due are not looked at), then for each target: its members without an id (group and channel, each with a
+ * line feed).
  * Reply: {moved, removed without a readable body, put off, targets that were not named, ms until the next is due (0: some are due
- * already; -1: nothing waits)}.
+ * already; -1: nothing waits), for retries how many that are due were passed over}.
  *
  * The first write passes when memory is full and lets the rest pass: what waits is only moved, and once it is handled it is freed. Types and
  * room are checked first; still the XADD of each message comes before it is removed, in the same script whatever becomes of the others. After
@@ -26,8 +27,9 @@ export const promote: Script = {
 local waiting = KEYS[1]
 local limit, off = ARGV[1], tonumber(ARGV[2])
 local targets, keys, longest = {}, KEYS, 1048576
-for i = 3, #ARGV do
-  local at = 3 * i - 7
+local offset, passed = tonumber(ARGV[3]), 0
+for i = 4, #ARGV do
+  local at = 3 * i - 10
   targets[ARGV[i]] = {
     bodies = keys[at], stream = keys[at + 1], retries = keys[at + 2], isLog = string.byte(ARGV[i]) == 10, taken = {}
   }
@@ -39,7 +41,7 @@ ${utf8}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', waiting, '')
-local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', offset or 0, limit)
 local moved, broken, aside, bytes = 0, 0, 0, 0
 local unknown, isUnknown, gone, failure = {}, {}, {}, nil
 local prefix, target = nil, nil
@@ -59,13 +61,19 @@ local function addTo(target, id, body, late)
 end
 for i = 1, #due, 2 do
   local member = due[i]
-  if not prefix or string.sub(member, 1, #prefix) ~= prefix then
+  -- One that waits for its first delivery begins with the line feed behind no group.
+  local isPassed = offset and string.byte(member) == 10
+  if isPassed then
+    passed = passed + 1
+  elseif not prefix or string.sub(member, 1, #prefix) ~= prefix then
     local a = string.find(member, '\\n', 1, true)
     local b = a and string.find(member, '\\n', a + 1, true)
     prefix = b and string.sub(member, 1, b)
     target = prefix and targets[prefix]
   end
-  if not prefix or not target and not isText(prefix) then
+  if isPassed then
+    -- It stays.
+  elseif not prefix or not target and not isText(prefix) then
     prefix = nil
     gone[#gone + 1] = member
     broken = broken + 1
@@ -107,9 +115,16 @@ for _, target in pairs(targets) do
   if #target.taken > 0 then redis.call('HDEL', target.bodies, unpack(target.taken)) end
 end
 if failure and #gone + aside == 0 then return failure end
-local first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+local first
+if offset then
+  local rest = redis.call('ZCOUNT', waiting, '-inf', now) - offset - passed
+  first = rest > 0 and now or tonumber(redis.call('ZRANGEBYSCORE', waiting, '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+else
+  first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+end
 local wait = -1
 if first then wait = first <= now and 0 or math.min(math.ceil(first - now), 2000000000) end
+if offset then return {moved, broken, aside, unknown, wait, passed} end
 return {moved, broken, aside, unknown, wait}
 `
 }
