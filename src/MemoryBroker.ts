@@ -88,7 +88,10 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         read: (key) => Effect.sync(() => store.own.read(key))
       },
       ping: Effect.void,
-      stats: { read: (selector) => Effect.sync(() => store.stats(matcherOf(selector), now())) },
+      stats: {
+        read: (selector) => Effect.sync(() => store.stats(matcherOf(selector), now())),
+        lead: () => Effect.succeed(true)
+      },
       awaitTrim: () => Effect.never,
       trim: () => Effect.sync(() => store.trim(now())),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),

@@ -18,6 +18,7 @@ import { type Channels, relay } from "./internal/redisCommit.ts"
 import * as RedisJanitor from "./internal/redisJanitor.ts"
 import * as RedisBroadcast from "./internal/redisBroadcast.ts"
 import * as RedisInspection from "./internal/redisInspection.ts"
+import { makeName } from "./internal/redisLead.ts"
 import * as RedisLetters from "./internal/redisLetters.ts"
 import * as RedisMember from "./internal/redisMember.ts"
 import * as RedisRecurring from "./internal/redisRecurring.ts"
@@ -300,7 +301,8 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   // Looking ----------------------------------------------------------------------------------------------------------
 
-  const stats = RedisStats.make({ shards: allKeys, connectionOf, fail })
+  const me = makeName()
+  const stats = RedisStats.make({ shards: allKeys, connectionOf, fail, me })
 
   const infoOf = Effect.fnUntraced(function*(selector: Selector): Effect.fn.Return<BrokerInfo, RedisError> {
     const channels = yield* stats.look(selector, false)
@@ -362,7 +364,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
     letters: RedisLetters.make({
-      me: Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url"),
+      me,
       keysOf,
       connectionOf,
       fail,

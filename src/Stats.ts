@@ -7,6 +7,7 @@ import { Context, DateTime, Duration, Effect, Layer, Schedule, Stream } from "ef
 import type { BrokerError, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Surveyor from "./internal/agents/surveyor.ts"
 import * as Given from "./internal/given.ts"
 import type { ChannelStats, GroupStats } from "./StatsStore.ts"
 import * as Subscription from "./Subscription.ts"
@@ -197,6 +198,28 @@ export const stream = (options?: {
       Schedule.spaced(millis)
     ).pipe(Stream.filter((found) => found !== undefined))
   }))
+
+/**
+ * Metrics of every group: lag, pending, ready, due, dead letters, and the age of the oldest message that is not settled; see
+ * `Telemetry.MetricName`. They are read each `interval` (default 15 seconds, at least 100 ms).
+ *
+ * **Details**: any number of processes of a namespace may have this layer; one of them reports for all, and another one within twice the interval
+ * and 5 seconds when that is gone. The others, and groups that are gone, stand at 0: the sum over processes is right. It dies of options that cannot be
+ * used; while the backend does not answer that is logged, and the values stay.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMetrics = (options?: {
+  readonly interval?: Duration.Input | undefined
+}): Layer.Layer<never, never, Broker> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    yield* Given.orDie(Given.known("the options", options, metricsNames))
+    const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 15_000, least: 100 }))
+    yield* Effect.forkScoped(Surveyor.run(yield* Broker, millis))
+  }))
+
+const metricsNames: ReadonlySet<string> = new Set(["interval"])
 
 const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
 

@@ -110,6 +110,8 @@ export interface StatsStore {
    * consumers, whatever number of messages there are.
    */
   readonly read: (selector: Selector) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
+  /** Takes or keeps the turn to report metrics of groups, for so long; whether this program has it. One of a namespace has. */
+  readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
 }
 
 /** What an adapter knows of a group; the rest follows. */

@@ -68,6 +68,14 @@ export const MetricName = {
   ProcessDuration: "messaging.process.duration",
   /** Gauge: handlers running now. */
   Active: "rotif.process.active",
+  /** Gauges of a group over all channels, of `Stats.layerMetrics`: not handed out yet; handed out and not settled; ready again. */
+  GroupLag: "rotif.group.lag",
+  GroupPending: "rotif.group.pending",
+  GroupReady: "rotif.group.ready",
+  /** Gauges likewise: waiting for the time of their retry; dead letters; the age in seconds of the oldest that is not settled. */
+  GroupDue: "rotif.group.due",
+  GroupDeadLetters: "rotif.group.dead_letters",
+  GroupOldestAge: "rotif.group.oldest_age",
   /** Counter: handlers that have run for longer than `slowHandler`. Counted without middleware. */
   SlowHandlers: "rotif.process.slow",
   /** Histogram, seconds: from the first publish (the backend's clock) to the start of the handler (this process's clock). */

@@ -26,6 +26,7 @@
  * | `offers:N`     | sorted set  | dead letters offered to subscription N, by the end of their lease        |
  * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
  * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
+ * | `surveyor`     | string, TTL | who reports metrics of groups for now (shard 0 only)                     |
  * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
  * | `told:T`       | string, TTL | what the call T was told, for when its answer was lost                   |
  * | `marks:G`      | hash        | channel and key → until when it is done by group G; or until when who is at it |
@@ -54,6 +55,7 @@ export interface Keys {
   readonly dead: string
   readonly counts: string
   readonly undertaker: string
+  readonly surveyor: string
   readonly janitor: string
   readonly events: string
   readonly cast: (channel: string) => string
@@ -98,6 +100,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     dead: `${tag}:dead`,
     counts: `${tag}:counts`,
     undertaker: `${tag}:undertaker`,
+    surveyor: `${tag}:surveyor`,
     janitor: `${tag}:janitor`,
     events: `${topic}:events`,
     cast: (channel) => `${topic}:cast:${escape(channel)}`,
@@ -142,6 +145,7 @@ const kinds = {
   dead: { type: "stream", parts: 0 },
   counts: { type: "hash", parts: 0 },
   undertaker: { type: "string", parts: 0 },
+  surveyor: { type: "string", parts: 0 },
   janitor: { type: "string", parts: 0 },
   outbox: { type: "stream", parts: 0 },
   relayed: { type: "hash", parts: 0 },

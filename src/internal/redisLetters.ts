@@ -6,6 +6,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
+import { lead } from "./redisLead.ts"
 import { portioned } from "./redisLease.ts"
 import { concludeLetters } from "./scripts/concludeLetters.ts"
 import { offerLetters } from "./scripts/offerLetters.ts"
@@ -227,27 +228,7 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
         Effect.mapError(fail("letters.size"))
       ),
     awaitLetter,
-    lead: Effect.fnUntraced(function*(leaseMillis) {
-      const key = keysOf(0).undertaker
-      const millis = Math.ceil(leaseMillis)
-      const connection = connectionOf(0)
-      const take = (isNew: boolean) =>
-        connection.send(["set", key, me, "PX", millis, ...(isNew ? ["NX"] : []), "GET"], { idempotent: true }).pipe(
-          // Another program's: without it nobody would lead.
-          Effect.catchIf(
-            ({ message }) => message.startsWith("WRONGTYPE "),
-            () => Effect.as(connection.send(["del", key], { idempotent: true }), null)
-          ),
-          // Without memory nobody can take the lead, and who deletes is needed most: whoever finds nobody leads.
-          Effect.catchIf(
-            ({ reason }) => reason === "OutOfMemory",
-            () => connection.send(["get", key], { idempotent: true })
-          )
-        )
-      const owner = yield* take(true)
-      if (owner !== null && owner !== me) return false
-      yield* take(false)
-      return true
-    }, Effect.mapError(fail("letters.lead")))
+    lead: (leaseMillis) =>
+      Effect.mapError(lead(connectionOf(0), keysOf(0).undertaker, me, leaseMillis), fail("letters.lead"))
   }
 }

@@ -6,6 +6,7 @@ import { RedisError } from "../Redis.ts"
 import { balance, type ChannelStats, type StatsStore } from "../StatsStore.ts"
 import { type Keys, registrationsOf } from "./keys.ts"
 import { matcherOf, reading } from "./pattern.ts"
+import { lead } from "./redisLead.ts"
 import { stats as statsScript } from "./scripts/stats.ts"
 
 /** Channels looked at in one pipeline, and scripts under way at a time. */
@@ -19,6 +20,8 @@ export interface Setup {
   readonly shards: ReadonlyArray<Keys>
   readonly connectionOf: (shard: number) => Connection
   readonly fail: (operation: string) => (error: RedisError) => BrokerError
+  /** This program among those that take turns. */
+  readonly me: string
 }
 
 type RawConsumer = readonly [name: string, pending: number, idle: number]
@@ -33,7 +36,7 @@ type Raw = readonly [
 
 const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
 
-export const make = ({ connectionOf, fail, shards }: Setup) => {
+export const make = ({ connectionOf, fail, me, shards }: Setup) => {
   const lookAt = Effect.fnUntraced(function*(
     keys: Keys,
     channel: string,
@@ -148,7 +151,9 @@ export const make = ({ connectionOf, fail, shards }: Setup) => {
   }
 
   const store: StatsStore = {
-    read: (selector) => Effect.mapError(look(selector, true), fail("stats"))
+    read: (selector) => Effect.mapError(look(selector, true), fail("stats")),
+    lead: (leaseMillis) =>
+      Effect.mapError(lead(connectionOf(0), shards[0]!.surveyor, me, leaseMillis), fail("stats.lead"))
   }
 
   /** At named channels of one shard. */

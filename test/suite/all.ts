@@ -9,6 +9,7 @@ import { deadLettersSuite } from "./deadLetters.ts"
 import { deduplicationSuite } from "./deduplication.ts"
 import { endsSuite } from "./ends.ts"
 import { exactlyOnceSuite } from "./exactlyOnce.ts"
+import { groupMetricsSuite } from "./groupMetrics.ts"
 import type { Backend } from "./kit.ts"
 import { healthSuite } from "./health.ts"
 import { inspectorSuite } from "./inspector.ts"
@@ -57,6 +58,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   preparedSuite,
   statsSuite,
   healthSuite,
+  groupMetricsSuite,
   reportsSuite,
   inspectorSuite
 ]

@@ -29,7 +29,8 @@ export const keys = (
     const { ask, keys, suspect } = ground
     const { shard } = keys
     const isTimed = ({ kind }: Found) =>
-      kind === "seen" || kind === "told" || kind === "janitor" || kind === "undertaker"
+      kind === "seen" || kind === "told" || kind === "janitor" || kind === "undertaker" ||
+      kind === "surveyor"
     const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
       ["type", key],
       isTimed(found)
