@@ -28,7 +28,8 @@ import * as Retry from "./Retry.ts"
 import * as Transaction from "./Transaction.ts"
 
 /**
- * Where a new group begins on channels that exist already: with the oldest message kept, with the next one published, after a
+ * Where a new group begins on channels that exist already: with the oldest message that another group has not settled (without other
+ * groups, with the oldest there is; never with what all have settled and only waits to be removed), with the next one published, after a
  * position (as in a receipt), or with the first one published at or after a time.
  *
  * @category models

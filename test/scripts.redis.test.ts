@@ -555,6 +555,42 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       again: { reply: [[], []] }
     },
     {
+      does:
+        "begins where all other groups have acknowledged everything, with none before one that has not come to the channel yet",
+      seed: [
+        ...[1, 2, 3, 4].map((n): Array<Arg> => ["xadd", "$log", `${n}-0`, "p", "x"]),
+        ["xgroup", "create", "$log", "h", "0"],
+        ["xgroup", "create", "$log", "i", "3-0"],
+        ["xreadgroup", "group", "h", "c", "count", 3, "streams", "$log", ">"],
+        ["xack", "$log", "h", "1-0", "3-0"],
+        ["xadd", "$other", "7-0", "p", "x"],
+        ["xgroup", "create", "$other", "h", "7-0"]
+      ],
+      keys: ["floors", "counts", "log", "r", "b", "other", "r", "b"],
+      args: ["g", "settled", "ch\nh\ni", "other\nh\nk"],
+      reply: [[1, 2], []],
+      after: {
+        counts: { "s\ng\nch": "1", "s\ng\nother": "0" },
+        floors: { ch: "1-18446744073709551615" },
+        log: {
+          entries: [1, 2, 3, 4].map((n) => [`${n}-0`, "p", "x"]),
+          groups: {
+            g: { at: "1-18446744073709551615", consumers: 0, pending: [] },
+            h: { at: "3-0", consumers: 1, pending: [["2-0", "c", 1, "fresh"]] },
+            i: { at: "3-0", consumers: 0, pending: [] }
+          }
+        },
+        other: {
+          entries: [["7-0", "p", "x"]],
+          groups: {
+            g: { at: "0-0", consumers: 0, pending: [] },
+            h: { at: "7-0", consumers: 0, pending: [] }
+          }
+        }
+      },
+      again: { reply: [[], []] }
+    },
+    {
       does: "begins an account anew: what was there before, less what the group has of an earlier life",
       seed: [
         ...[1, 2, 3, 4, 5].map((n): Array<Arg> => ["xadd", "$log", `${n}-0`, "p", "x"]),

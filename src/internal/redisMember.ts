@@ -8,7 +8,8 @@ import { Cause, Clock, Effect, Exit, Semaphore } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import { type Keys, registrationField } from "./keys.ts"
+import { type Keys, registrationField, registrationsOf } from "./keys.ts"
+import * as Pattern from "./pattern.ts"
 import { shortBlockMillis } from "./redis/permissions.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
@@ -126,7 +127,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const evaluate = (...args: Parameters<Connection["evaluate"]>) => connection.evaluate(...args)
 
-  /** Creates the group where it is missing: the streams where it was, and the keys that are no streams. */
+  /** Creates the group where it is missing: the streams where it was, and the keys that are no streams. `channels`: see the script. */
   const attachTo = (channels: ReadonlyArray<string>, streams: ReadonlyArray<string>, position: string) =>
     Effect.map(
       Effect.forEach(chunked(streams.map((key, i) => [key, channels[i]!] as const), streamsPerCall), (chunk) =>
@@ -136,11 +137,13 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
             [
               keys.floors(group),
               keys.counts,
-              ...chunk.flatMap(([key, channel]) =>
-                channel.startsWith("\n")
-                  ? [key, key, key]
-                  : [key, keys.retry(group, channel), keys.bodies(group, channel)]
-              )
+              ...chunk.flatMap(([key, text]) => {
+                if (text.startsWith("\n")) {
+                  return [key, key, key]
+                }
+                const [channel = ""] = text.split("\n")
+                return [key, keys.retry(group, channel), keys.bodies(group, channel)]
+              })
             ],
             [
               group,
@@ -163,7 +166,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const start = membership.start
     switch (start._tag) {
       case "Earliest":
-        return "0"
+        return "settled"
       case "Latest":
         return "$"
       case "Position":
@@ -172,6 +175,20 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         return start.atMillis <= 0 ? "0" : `${Math.ceil(start.atMillis) - 1}-18446744073709551615`
     }
   }
+
+  /** Creates the group where its start option counts. */
+  const attachAtStart = Effect.fnUntraced(function*(channels: ReadonlyArray<string>) {
+    const registered = registrationsOf(yield* connection.send(["hkeys", keys.groups], { idempotent: true }))
+    const others = registered.filter((one) => one.group !== group).map((one) => ({
+      group: one.group,
+      reads: Pattern.reading(one.pattern)
+    }))
+    return yield* attachTo(
+      channels.map((name) => [name, ...others.filter(({ reads }) => reads(name)).map(({ group }) => group)].join("\n")),
+      channels.map(keys.log),
+      startPosition()
+    )
+  })
 
   /**
    * Brings the list of streams up to date and creates the group where it is missing. `heal`: also where it was there before.
@@ -292,7 +309,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     const missingRetries = retryStreams.filter((key) => !isKnown(key))
     const marked = missingRetries.map((key) => `\n${waiting[retryStreams.indexOf(key)]!}`)
     const attached = [
-      starting.length > 0 ? yield* attachTo(starting, starting.map(keys.log), startPosition()) : none,
+      starting.length > 0 ? yield* attachAtStart(starting) : none,
       following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : none,
       missingRetries.length > 0 ? yield* attachTo(marked, missingRetries, "0") : none
     ]

@@ -1,8 +1,8 @@
 /** What a subscription receives: templates, unions, patterns, groups, and where a group begins. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Queue, Schema } from "effect"
-import { Broker, Channel, Publisher, Scheduler, Subscription } from "rotif"
-import { type Backend, leftover, listen, nothingLeft, promises } from "./kit.ts"
+import { Broker, Channel, Publisher, Scheduler, Stats, Subscription } from "rotif"
+import { type Backend, leftover, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Placed = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
 const Paid = Channel.make("orders.paid", { payload: Schema.Struct({ cents: Schema.Int }) })
@@ -250,6 +250,68 @@ export const sourcesSuite = (backend: Backend): void => {
         const { position } = yield* Publisher.publish(Text, "c")
         const time = Number(position!.split("-")[0])
         assert.deepStrictEqual(yield* begin({ time }), ["c", "new"])
+      })
+    )
+
+    const acked = (group: string, count: number) =>
+      until(
+        backend,
+        Effect.map(Stats.channels(), (all) =>
+          all.flatMap(({ groups }) => groups).filter((one) => one.group === group)
+            .reduce((sum, { totals }) => sum + totals.acked, 0) === count)
+      )
+
+    test(
+      "begins with what another group has not settled, never with what only waits to be removed",
+      Effect.gen(function*() {
+        const { subscription } = yield* listen(Text, { group: "first" })
+        yield* Publisher.publishAll(Text, ["a", "b"])
+        yield* acked("first", 2)
+        yield* subscription.pause
+        yield* Publisher.publishAll(Text, ["c", "d"])
+        assert.deepStrictEqual(yield* begin("earliest"), ["c", "d", "new"])
+        const [stats] = yield* Stats.channels(Text)
+        const late = stats!.groups.find(({ group }) => group === "late")
+        assert.deepInclude(late, { skipped: 2, lost: 0 })
+      })
+    )
+
+    test(
+      "begins with the oldest that a group is at, whatever it has acknowledged behind it",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        yield* listen(Text, {
+          group: "first",
+          concurrency: 4,
+          handler: ({ payload }) => payload === "b" ? Deferred.await(gate) : Effect.void
+        })
+        yield* Publisher.publishAll(Text, ["a", "b", "c"])
+        yield* acked("first", 2)
+        assert.deepStrictEqual(yield* begin("earliest"), ["b", "c", "new"])
+        yield* Deferred.succeed(gate, undefined)
+      })
+    )
+
+    test(
+      "begins with what is kept for a group of which nobody runs",
+      Effect.gen(function*() {
+        yield* Effect.scoped(listen(Channel.pattern("*", { payload: Schema.String }), { group: "away" }))
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* listen(Text, { group: "first" })
+          yield* Publisher.publishAll(Text, ["a", "b"])
+          yield* acked("first", 2)
+        }))
+        assert.deepStrictEqual(yield* begin("earliest"), ["a", "b", "new"])
+      })
+    )
+
+    test(
+      "begins with the next message where all is settled",
+      Effect.gen(function*() {
+        yield* listen(Text, { group: "first" })
+        yield* Publisher.publishAll(Text, ["a", "b"])
+        yield* acked("first", 2)
+        assert.deepStrictEqual(yield* begin("earliest"), ["new"])
       })
     )
 

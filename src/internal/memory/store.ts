@@ -182,7 +182,7 @@ export class Store {
     const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(reading)
     for (const pattern of patterns) group.registered.set(pattern, reading(pattern))
     for (const channel of this.channels.values()) {
-      if (added.some((matches) => matches(channel.name))) this.attach(group, channel, beginOf(start, channel.log))
+      if (added.some((matches) => matches(channel.name))) this.attach(group, channel, beginOf(start, channel))
     }
     for (const channel of names) this.channel(channel)
     return group
@@ -409,10 +409,21 @@ const redeliveryOf = (
   history
 })
 
-const beginOf = (start: Start, log: Log): Position => {
+/** Up to where all groups of a channel have acknowledged everything: what is left of that only waits to be removed. */
+const settledBy = ({ log, readings }: Channel): Position => {
+  let needed = Infinity
+  for (const { needs } of readings.values()) needed = Math.min(needed, needs)
+  if (needed === Infinity) return beginning
+  if (needed >= log.end) return log.last
+  const { millis, sequence } = log.at(Math.max(needed, log.first)).position
+  return sequence > 0 ? { millis, sequence: sequence - 1 } : { millis: millis - 1, sequence: Infinity }
+}
+
+const beginOf = (start: Start, channel: Channel): Position => {
+  const { log } = channel
   switch (start._tag) {
     case "Earliest":
-      return beginning
+      return settledBy(channel)
     case "Latest":
       return log.last
     case "Position":

@@ -1,14 +1,16 @@
 import type { Script } from "../../Redis.ts"
 import { checking } from "./parts/checks.ts"
+import { positions } from "./parts/positions.ts"
 import { makingStreams } from "./parts/streams.ts"
 
 /**
  * Creates a group on streams where it is missing: at its stored floor if it has one there, else at the given position, which
- * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning.
+ * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning. The position
+ * `settled` is up to where all other groups of the channel have acknowledged everything: what is left of that only waits for the janitor.
  *
  * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
- * stream: itself). ARGV: group, position, then the channel of each stream (with a line feed in front: its retry stream, which is
- * always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
+ * stream: itself). ARGV: group, position, then for each stream its channel and the other groups that are registered for it, with a line
+ * feed before each of these (with one before the channel: its retry stream, which is always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
  * streams: nothing was done there.
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
@@ -25,10 +27,17 @@ ${checking}
 ${makingStreams}
 local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash')
 if problem then return problem end
-local function parse(position)
-  local dash = string.find(position, '-', 1, true)
-  if not dash then return tonumber(position), 0 end
-  return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
+${positions}
+local function settled(stream, others)
+  local lowest, groups = nil, {}
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local floor = floorOf(stream, info)
+    groups[info[2]] = true
+    if not lowest or lower(floor, lowest) then lowest = floor end
+  end
+  -- One that has not come to the channel yet has acknowledged nothing.
+  for other in string.gmatch(others, '[^\\n]+') do if not groups[other] then return '0' end end
+  return (not lowest or lowest == '0-0') and '0' or lowest
 end
 local function before(stream, position, last, added, length)
   if position == last then return added end
@@ -64,7 +73,7 @@ for i = 3, #KEYS, 3 do
   elseif not exists then
     local info = redis.call('XINFO', 'STREAM', stream)
     local length, last, added = info[2], info[8], info[12]
-    local channel = ARGV[2 + i / 3]
+    local channel, others = string.match(ARGV[2 + i / 3], '^(\\n?[^\\n]*)(.*)$')
     local isRetry = string.byte(channel) == 10
     local position = '0'
     if not isRetry then
@@ -72,7 +81,7 @@ for i = 3, #KEYS, 3 do
       -- Written by another program.
       if floor and not string.find(floor, '^%d+%-?%d*$') then floor = nil end
       position = floor or start
-      if position == '$' then position = last end
+      if position == '$' then position = last elseif position == 'settled' then position = settled(stream, others) end
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
     local skipped = before(stream, position, last, added, length)

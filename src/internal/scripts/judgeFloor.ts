@@ -1,4 +1,5 @@
 import type { Script } from "../../Redis.ts"
+import { positions } from "./parts/positions.ts"
 
 /**
  * How the floor of a group is broken: `beyond` when it is above what the group has acknowledged, `lost` when the log has no such group.
@@ -14,26 +15,11 @@ local log, floors = KEYS[1], KEYS[2]
 local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local floor = redis.call('HGET', floors, channel)
 if not floor or redis.call('TYPE', log).ok ~= 'stream' then return 0 end
-local function parse(position)
-  local dash = string.find(position, '-', 1, true)
-  if not dash then return tonumber(position) or 0, 0 end
-  return tonumber(string.sub(position, 1, dash - 1)) or 0, tonumber(string.sub(position, dash + 1)) or 0
-end
-local function lower(a, b)
-  local aTime, aSequence = parse(a)
-  local bTime, bSequence = parse(b)
-  return aTime < bTime or (aTime == bTime and aSequence < bSequence)
-end
-local function text(number) return string.format('%.0f', number) end
+${positions}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', log)) do
   if info[2] == group then
     if kind == 'lost' then return 0 end
-    local right = info[8]
-    if info[6] > 0 then
-      local time, sequence = parse(redis.call('XPENDING', log, group)[2])
-      right = sequence > 0 and text(time) .. '-' .. text(sequence - 1) or text(time - 1) .. '-18446744073709551615'
-      if time == 0 then right = '0-0' end
-    end
+    local right = floorOf(log, info)
     if not lower(right, floor) then return 0 end
     if step == 'mend' then redis.call('HSET', floors, channel, right) end
     return 1
