@@ -469,14 +469,14 @@ const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"
       ],
       keys: ["bodies", "waiting"],
       args: [0, 10, "\nch\n"],
-      reply: ["0", 4, ["b", "d"], ["c", "d"]]
+      reply: ["0", 4, ["b", "d"], ["c", "d"], 14]
     },
     {
       does: "tells those of a group",
       seed: [["hset", "$bodies", "1-0", "{}\nx", "2-0", "x"], ["zadd", "$waiting", 1, member]],
       keys: ["bodies", "waiting"],
       args: [0, 10, "g\nch\n"],
-      reply: ["0", 2, ["2-0"], ["2-0"]]
+      reply: ["0", 2, ["2-0"], ["2-0"], 5]
     }
   ]
 }

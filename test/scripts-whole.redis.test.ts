@@ -39,7 +39,7 @@ const held = (count: number, stream = "log"): ReadonlyArray<Command> => [
 const log = ["xadd", "$log", "1-0", "i", "a", "p", "x"]
 const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "m", "{}", "p", "x"]
 const marks: Command = ["hset", "$marks", "", `${past} ${far}`, "ch\nm", `${far} t`]
-const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "marks", "old"]
+const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"]
 
 const judges: Readonly<Record<string, Case>> = {
   judgeBody: {
@@ -104,6 +104,11 @@ const judges: Readonly<Record<string, Case>> = {
     keys: ["waiting", "bodies"],
     args: ["mend", "\nch\na", "a"]
   },
+  judgeTrials: {
+    seed: [...held(1), ["hset", "$trials", "l9-0", "1 1"]],
+    keys: ["trials", "log", "retry"],
+    args: ["mend", "g"]
+  },
   judgeTwice: {
     seed: [...held(1), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["waiting", "bodies", "log"],
@@ -116,9 +121,10 @@ const cases: Readonly<Record<string, Case>> = {
   ack: {
     seed: held(2),
     keys: ["counts", "log"],
-    args: ["g", "ch", 0, 0, 0, 2, "1-0", "2-0"],
+    args: ["g", "ch", 0, 0, 2, "1-0", "2-0"],
     whenFull: "done"
   },
+  acquit: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
   append: {
     seed: [log],
     keys: ["log", "seen", "told"],
@@ -180,13 +186,13 @@ const cases: Readonly<Record<string, Case>> = {
       ["hset", "$counts", "a\ng\nch", 1],
       ["hset", "$bodies", "1-0", "x"]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials"],
     args: ["g", "ch"],
     whenFull: "done"
   },
   finish: {
     seed: [...held(1), marks],
-    keys: ["log", "marks", "old", "counts"],
+    keys: ["log", "marks", "old", "counts", "trials"],
     args: ["g", "ch", 0, day, "1-0", "ch\nm", "t", 0],
     whenFull: "done"
   },
@@ -223,7 +229,7 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { log: 1, retry: 1 },
     whenFull: "done"
   },
-  recover: { seed: held(1), keys: ["log"], args: ["g", "c", "1-0"], whenFull: "done" },
+  recover: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0"], whenFull: "done" },
   recur: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
   register: {
     seed: [["hset", "$meta", "v", 1]],
@@ -302,6 +308,7 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "refused"
   },
   ticks: { seed: [["zadd", "$ticks", 5, "k"]], keys: ["ticks", "recurring"], args: [10], whenFull: "done" },
+  tryAgain: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
   touch: { keys: ["meta", "log"], args: [] },
   trim: {
     seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "old"]],

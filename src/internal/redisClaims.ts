@@ -9,6 +9,7 @@ import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
 import { fieldOf, kindOf, type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
 import { beat } from "./scripts/beat.ts"
+import { charactersIn, Steps } from "./steps.ts"
 import { recover as recoverScript } from "./scripts/recover.ts"
 
 /** How many pending entries of a stream are looked at in one go: for an expired lease, and for a lost answer. */
@@ -42,6 +43,7 @@ export const make = (setup: {
 }): RedisClaims => {
   const { connection, keys, monotonic, onNoGroup, sources } = setup
   const { consumer, group, leaseMillis } = setup.membership
+  const recovering = new Steps(recoveryPage)
   let everythingDue = true
   let looked = 0
 
@@ -79,12 +81,19 @@ export const make = (setup: {
         if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
         const missing = positions.filter((position) => !source.held.has(position))
         if (missing.length === 0) continue
-        const entries = (yield* connection.evaluate(
-          recoverScript,
-          [source.key, keys.trials(group, source.channel)],
-          [group, consumer, kindOf(source), ...missing],
-          { idempotent: true }
-        )) as ReadonlyArray<readonly [string, ReadonlyArray<string>, number, string]>
+        const entries: Array<readonly [string, ReadonlyArray<string>, number, string]> = []
+        for (let at = 0; at < missing.length;) {
+          const step = missing.slice(at, at + recovering.size)
+          const some = (yield* connection.evaluate(
+            recoverScript,
+            [source.key, keys.trials(group, source.channel)],
+            [group, consumer, kindOf(source), ...step],
+            { idempotent: true }
+          )) as typeof entries
+          recovering.took(some.length, charactersIn(some))
+          entries.push(...some)
+          at += step.length
+        }
         const counts = new Map(entries.map(([position, , count]) => [position, count]))
         const tried = new Map(entries.map(([position, , , tried]) => [position, tried]))
         out.push(

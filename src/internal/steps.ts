@@ -6,7 +6,7 @@ const charactersPerStep = 2 ** 20
 
 export class Steps {
   /** How many items the next step takes. */
-  size = 16
+  size = 4
   private readonly most: number
 
   constructor(most: number) {

@@ -6,6 +6,7 @@ import type { Command } from "../../Redis.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries } from "../redisLease.ts"
+import { charactersIn, Steps } from "../steps.ts"
 import { judgeCount } from "../scripts/judgeCount.ts"
 import { judgeLetter } from "../scripts/judgeLetter.ts"
 import { judgeOffer } from "../scripts/judgeOffer.ts"
@@ -62,13 +63,16 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
       )
     }
   })
+  const steps = new Steps(lettersPerStep)
   return Stream.unwrap(Effect.map(extentOf(ground), (before) =>
     Stream.concat(
       paged(
         "-",
         Effect.fnUntraced(function*(from) {
-          const [reply] = yield* ask([["xrange", keys.dead, from, "+", "COUNT", lettersPerStep]])
+          const count = steps.size
+          const [reply] = yield* ask([["xrange", keys.dead, from, "+", "COUNT", count]])
           const entries = (reply ?? []) as RawEntries
+          steps.took(entries.length, charactersIn(entries))
           const known = entries.flatMap(([id, fields]) => {
             const key = (fields ?? [])[(fields ?? []).findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
             if (key !== undefined && (fields ?? []).includes("k")) {
@@ -108,7 +112,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
           const last = entries.at(-1)?.[0]
           return [
             { looked: { letters: entries.length }, suspects },
-            last === undefined || entries.length < lettersPerStep ? undefined : `(${last}`
+            last === undefined || entries.length < count ? undefined : `(${last}`
           ] as const
         })
       ),

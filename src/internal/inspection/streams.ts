@@ -5,6 +5,7 @@ import type { Command } from "../../Redis.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries, RawPending } from "../redisLease.ts"
+import { charactersIn, Steps } from "../steps.ts"
 import { judgeLease } from "../scripts/judgeLease.ts"
 import { judgeReady } from "../scripts/judgeReady.ts"
 import { judgeSettled } from "../scripts/judgeSettled.ts"
@@ -79,22 +80,24 @@ export const ready = (
 ) => {
   const { ask, keys, suspect } = ground
   type State = { readonly unread: boolean; readonly from: string }
+  const steps = new Steps(entriesPerStep)
   return paged<State>(
     { unread: false, from: "-" },
     Effect.fnUntraced(function*({ from, unread }) {
       let entries: RawEntries
       let last: string | undefined
       if (unread) {
-        const [reply] = yield* ask([["xrange", key, from, "+", "COUNT", entriesPerStep]])
+        const [reply] = yield* ask([["xrange", key, from, "+", "COUNT", steps.size]])
         entries = (reply ?? []) as RawEntries
         last = entries.at(-1)?.[0]
       } else {
-        const [reply] = yield* ask([["xpending", key, group, from, "+", entriesPerStep]])
+        const [reply] = yield* ask([["xpending", key, group, from, "+", steps.size]])
         const leases = (reply ?? []) as RawPending
         last = leases.at(-1)?.[0]
         const found = yield* ask(leases.map(([position]): Command => ["xrange", key, position, position]))
         entries = found.flatMap((some) => (some ?? []) as RawEntries)
       }
+      steps.took(entries.length, charactersIn(entries))
       const isLast = last === undefined
       const messages = entries.flatMap(([position, fields]) => {
         const { malformed, origin } = Entry.decode(position, fields ?? [])

@@ -5,6 +5,7 @@ import type { Suspect } from "../../InspectionStore.ts"
 import type { Command } from "../../Redis.ts"
 import { isAfter } from "../entry.ts"
 import { registrationsOf, waitingMember, waitingParts } from "../keys.ts"
+import { Steps } from "../steps.ts"
 import { judgeBody } from "../scripts/judgeBody.ts"
 import { judgeTime } from "../scripts/judgeTime.ts"
 import { judgeTwice } from "../scripts/judgeTwice.ts"
@@ -117,20 +118,23 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
   const { ask, keys, run, suspect } = ground
   const key = keys.bodies(group, channel)
   const about = { key, group: group === "" ? undefined : group, channel }
+  const steps = new Steps(bodiesPerStep)
   return paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
       const reply = yield* run(strayBodies, [key, keys.waiting], [
         cursor,
-        bodiesPerStep,
+        steps.size,
         waitingMember(group, channel, "")
       ])
-      const [next, count, stray, unreadable] = (reply ?? ["0", 0, [], []]) as readonly [
+      const [next, count, stray, unreadable, bytes] = (reply ?? ["0", 0, [], [], 0]) as readonly [
         string,
         number,
         ReadonlyArray<string>,
-        ReadonlyArray<string>
+        ReadonlyArray<string>,
+        number
       ]
+      steps.took(count, bytes)
       const [registered] = group === "" || stray.length === 0 ? [[]] : yield* ask([["hkeys", keys.groups]])
       const isKnown = group === ""
         || registrationsOf(registered).some((one) => one.group === group)
