@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope } from "effect"
+import { createHash } from "node:crypto"
 import { Cluster, Redis } from "ioredis"
 import { existsSync } from "node:fs"
 import { connect } from "node:net"
@@ -169,6 +170,25 @@ describe("TcpProxy", () => {
       yield* dropped
       assert.strictEqual((yield* Effect.promise(() => all))[1]!.status, "rejected")
       assert.deepStrictEqual(yield* server.command("mget", "a", "b", "c"), ["1", "1", null])
+    }))
+
+  it.effect("dropReplyOnce: a NOSCRIPT passes, and the answer of the script is lost", () =>
+    Effect.gen(function*() {
+      const server = yield* RedisServer.make()
+      const proxy = yield* TcpProxy.make(server)
+      const redis = yield* client(proxy.port)
+      const lua = "return redis.call('INCR', KEYS[1])"
+      const hash = createHash("sha1").update(lua).digest("hex")
+      const dropped = yield* proxy.dropReplyOnce((request) => request.includes("counter"))
+      const message = yield* Effect.promise(() =>
+        redis.evalsha(hash, 1, "counter").catch((error: Error) => error.message)
+      )
+      assert.include(message, "NOSCRIPT")
+      assert.strictEqual(proxy.connections(), 1)
+      yield* server.command("script", "load", lua)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.tryPromise(() => redis.evalsha(hash, 1, "counter")))))
+      yield* dropped
+      assert.strictEqual(yield* server.command("get", "counter"), "1")
     }))
 
   it.effect("dropReplyOnce: waits for the answer of a command that blocks", () =>
