@@ -139,6 +139,8 @@ export interface StreamOptions {
   readonly concurrency?: number | undefined
   /** How long a letter belongs to this process without a renewal, which is done three times in this time. Default 30 seconds, at least 100 ms. */
   readonly lease?: Duration.Input | undefined
+  /** A handler that runs for longer is told once, in the log and in the metric `rotif.process.slow`. Default 5 minutes. */
+  readonly slowHandler?: Duration.Input | undefined
   /** How often is looked for letters without being told. Only a safety net. Default 30 seconds. */
   readonly checkInterval?: Duration.Input | undefined
   /** How long the end of the subscription waits for handlers that run before it interrupts them. Default: that of the layer, 30 seconds. */
@@ -235,6 +237,7 @@ const subscribeNames: ReadonlySet<string> = new Set<keyof SubscribeOptions<never
   "group",
   "startFrom",
   "concurrency",
+  "slowHandler",
   "lease",
   "checkInterval",
   "drainTimeout",
@@ -448,6 +451,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         concurrency: yield* option(
           Given.count("concurrency", options.concurrency, { usual: 1, least: 1, most: 1_000 })
         ),
+        slowMillis: yield* option(Given.span("slowHandler", options.slowHandler, { usual: 300_000, least: 1 })),
         leaseMillis: yield* option(Given.span("lease", options.lease, { usual: 30_000, least: 100 })),
         checkMillis: yield* option(Given.span("checkInterval", options.checkInterval, { usual: 30_000, least: 10 })),
         drainMillis: yield* option(

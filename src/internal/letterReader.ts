@@ -9,6 +9,7 @@ import type { BrokerError } from "../Broker.ts"
 import { OfferLost } from "../DeadLetter.ts"
 import type { Conclusion, LetterStore, Offer } from "../LetterStore.ts"
 import type { Ending } from "./ending.ts"
+import { tellSlowLetter } from "./reports.ts"
 import { supervise } from "./supervise.ts"
 import * as Workers from "./workers.ts"
 
@@ -34,6 +35,8 @@ export interface Options<R> {
   readonly start: "earliest" | "latest"
   readonly concurrency: number
   readonly leaseMillis: number
+  /** A handler that runs for longer is told once. */
+  readonly slowMillis: number
   /** How often a worker looks without being told to. */
   readonly checkMillis: number
   /** How long the end waits for handlers before it interrupts them. */
@@ -98,7 +101,16 @@ export const run = Effect.fnUntraced(function*<R>(
     Effect.suspend(() => {
       const { letter, token } = desk.offer
       const renewal: Conclusion = { letterId: letter.letterId, token, outcome: "renew", millis: leaseMillis }
+      let millis = 0
+      let isSlow = false
+      const tellSlow = Effect.suspend(() => {
+        millis += leaseMillis / 3
+        if (isSlow || millis <= options.slowMillis) return Effect.void
+        isSlow = true
+        return tellSlowLetter(name, letter, millis)
+      })
       return Effect.sleep(leaseMillis / 3).pipe(
+        Effect.andThen(tellSlow),
         Effect.andThen(Effect.suspend(() =>
           desk.isSettled() ?
             Effect.succeed([]) :

@@ -132,6 +132,21 @@ const slow = Metric.counter(MetricName.SlowHandlers, {
   incremental: true
 })
 
+/** The handler of a dead letter runs for too long. */
+export const tellSlowLetter = (
+  name: string,
+  { channel, group, letterId }: { readonly channel: string; readonly group: string; readonly letterId: string },
+  millis: number
+): Effect.Effect<void> =>
+  Effect.andThen(
+    Metric.update(Metric.withAttributes(slow, { [Attribute.System]: system, [Attribute.Group]: group }), 1),
+    Effect.logWarning(
+      `rotif: "${name}" has been handling dead letter ${letterId} of group "${group}" on "${channel}" for ${
+        Math.round(millis)
+      } ms now; it may hang`
+    )
+  )
+
 const words = (report: Pick<Report, "kind" | "round" | "reason">, detail: string): string => {
   const times = report.round === 1 ? "" : ` ${report.round} times`
   switch (report.kind) {

@@ -202,6 +202,27 @@ export const reportsSuite = (backend: Backend): void => {
       }))
   })
 
+  describe("DeadLetters.subscribe reports", () => {
+    test("a handler that runs for too long is told once", (log) =>
+      Effect.gen(function*() {
+        const begun = yield* Deferred.make<void>()
+        const gate = yield* Deferred.make<void>()
+        yield* listen(Text, { group: "g", maxRetries: 0, handler: () => Effect.fail("no") })
+        yield* DeadLetters.subscribe({
+          name: "desk",
+          lease: 300,
+          slowHandler: 250,
+          handler: () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(gate))
+        })
+        yield* Publisher.publish(Text, "a")
+        yield* backend.soon(Deferred.await(begun))
+        yield* some(log, "Warn", "\"desk\"", "dead letter", "may hang")
+        yield* backend.advance(400)
+        assert.strictEqual(log.find("Warn", "may hang").length, 1)
+        yield* Deferred.succeed(gate, undefined)
+      }))
+  })
+
   describe("Subscription.stream", () => {
     test("a stream whose consumer failed leaves a line and an unhealthy report, until one begins again", (log) =>
       Effect.gen(function*() {
