@@ -29,7 +29,6 @@ local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local from, since, isGone, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local longest, oldest, least, trims = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
 local args = ARGV
-${looking}
 if redis.call('EXISTS', log) == 0 then return {'unknown'} end
 local opened = window > 0 and redis.call('GET', seen)
 if opened then
@@ -41,22 +40,24 @@ if before then return {'found', before} end
 local function open(position)
   if window > 0 then redis.call('SET', seen, position .. ' ' .. call .. ' ' .. id, 'PX', window) end
 end
-local function isWhole()
-  local time = redis.call('TIME')
-  local born = string.format('%.0f-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - sent))
-  local first = next(log, '-')
-  if first and (isBefore(first[1], born) or not isGone and not isBefore(since, first[1])) then return true end
-  if longest >= 0 and redis.call('XLEN', log) >= longest then return false end
-  if oldest > 0 and sent >= oldest then return false end
-  if least ~= '' and isBefore(born, string.find(least, '-', 1, true) and least or least .. '-0') then return false end
-  if sent < grace then return true end
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', log)) do
-    if isBefore(since, group[8]) then return false end
-  end
-  -- A log that a failover has taken back behind that position says nothing by its groups.
-  return not isBefore(first and first[1] or redis.call('XINFO', 'STREAM', log)[8], since)
-end
+-- Most calls search for nothing: they do not pay for the functions either.
 if from ~= '' then
+${looking}
+  local function isWhole()
+    local time = redis.call('TIME')
+    local born = string.format('%.0f-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - sent))
+    local first = next(log, '-')
+    if first and (isBefore(first[1], born) or not isGone and not isBefore(since, first[1])) then return true end
+    if longest >= 0 and redis.call('XLEN', log) >= longest then return false end
+    if oldest > 0 and sent >= oldest then return false end
+    if least ~= '' and isBefore(born, string.find(least, '-', 1, true) and least or least .. '-0') then return false end
+    if sent < grace then return true end
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+      if isBefore(since, group[8]) then return false end
+    end
+    -- A log that a failover has taken back behind that position says nothing by its groups.
+    return not isBefore(first and first[1] or redis.call('XINFO', 'STREAM', log)[8], since)
+  end
   local found, at, isEnd = look(log, from, {[id] = true}, 0)
   if found[id] then
     if not opened then open(found[id]) end
