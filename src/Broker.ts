@@ -60,7 +60,8 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
 
 /**
  * Limits on what a channel keeps, beside the default rule (a message is removed when every group has acknowledged it).
- * A message removed by a limit is lost for the groups that had not handled it.
+ * A message removed by a limit is lost for the groups that had not handled it. Where publishers define different ones, nothing is removed
+ * that one of them would keep.
  *
  * @category models
  * @since 0.1.0
@@ -89,7 +90,7 @@ export interface NewMessage {
   readonly payload: string
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly params?: Readonly<Record<string, string>> | undefined
-  /** The limits of the channel, if it has any. */
+  /** The limits that the publisher defines for the channel; `{}`: it defines that there are none; `undefined`: it knows nothing of them. */
   readonly limits?: Limits | undefined
   /** When given, a second message of this channel with the same key within so many milliseconds is a duplicate and is not stored. */
   readonly window?: Window | undefined

@@ -52,10 +52,13 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         ),
       shardsOf: () => [0],
       append: (messages) =>
-        store.tell(() => {
-          const nowMillis = now()
-          return messages.map((message) => store.append(message, nowMillis))
-        }),
+        Effect.tap(
+          store.tell(() => {
+            const nowMillis = now()
+            return messages.map((message) => store.append(message, nowMillis))
+          }),
+          () => store.notices.length === 0 ? Effect.void : Effect.logWarning(store.notices.splice(0).join("\n"))
+        ),
       // Whatever could take a message away takes everything with it: there is nothing to wait for.
       checkDurability: () => Effect.void,
       join: (membership) =>

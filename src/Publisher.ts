@@ -13,6 +13,7 @@ import { isDone } from "./internal/done.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
 import { durabilityOf } from "./internal/durability.ts"
 import { identify } from "./internal/identity.ts"
+import { none as noLimits } from "./internal/limits.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
 import * as PublishChain from "./internal/publishChain.ts"
@@ -454,7 +455,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       payload: text,
       headers: options?.headers,
       params: params.success,
-      limits: Channel.limits(channel),
+      limits: Channel.limits(channel) ?? noLimits,
       window: identity.window,
       due,
       replace: identity.replace,

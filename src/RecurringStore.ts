@@ -22,7 +22,7 @@ export interface Definition {
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
   readonly expiresInMillis: number | undefined
-  /** The limits of the channel, if it has any; `list` does not tell them. */
+  /** The limits of the channel, as in `NewMessage`; `list` does not tell them. */
   readonly limits?: Limits | undefined
 }
 

@@ -188,7 +188,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   const setup: RedisScheduled.Setup = { shards: allKeys, shardOf, connectionOf, fail }
   const scheduled = RedisScheduled.make(setup)
-  const { append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make({
+  const { announce, append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make({
     ...setup,
     schedule: scheduled.store,
     graceMillis,
@@ -203,6 +203,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     keysOf,
     connectionOf,
     target,
+    announce,
     forget
   }
 

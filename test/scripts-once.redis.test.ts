@@ -259,26 +259,20 @@ const cases: ReadonlyArray<Case> = [
       ...fence,
       "publish",
       5,
-      10,
+      7,
       60_000,
       6,
       "t x",
-      2,
-      "MAXLEN",
-      10,
       "i",
       "x",
       "p",
       "2",
       "publish",
       5,
-      10,
+      7,
       60_000,
       6,
       "t x",
-      2,
-      "MAXLEN",
-      10,
       "i",
       "x",
       "p",
@@ -347,11 +341,10 @@ const cases: ReadonlyArray<Case> = [
       "call",
       "publish",
       5,
-      8,
+      7,
       0,
       0,
       "y",
-      0,
       "i",
       "y",
       "p",
@@ -431,7 +424,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [...mine, ["set", "counter", "41"]],
     keys: [...commitKeys, "counter", "to"],
-    args: [...fence, "incrby", 5, 1, 1, "publish", 6, 6, 0, 0, "x", 0, "p", "2"],
+    args: [...fence, "incrby", 5, 1, 1, "publish", 6, 5, 0, 0, "x", "p", "2"],
     reply: ["unknown", "$to"],
     after: { ...untouched, counter: ["41", "stays"] }
   },
@@ -467,7 +460,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [["hset", "relayed", "3", "5-7"], ["zadd", "arrived", 7, "m"], ["xadd", "to", "1-1", "p", "0"]],
     keys: [...relayKeys, "to"],
-    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["done"],
     after: { arrived: { m: "7", n: "8" }, relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }
@@ -477,7 +470,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [["hset", "relayed", "3", "5-17"], ["xadd", "to", "1-1", "p", "0"]],
     keys: [...relayKeys, "to"],
-    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["behind"],
     after: { relayed: { 3: "5-17" }, to: { entries: ["p 0"], pending: 0 } }
   },
@@ -486,7 +479,7 @@ const cases: ReadonlyArray<Case> = [
     script: commit,
     seed: [["hset", "relayed", "3", "5-17"], ["xadd", "to", "1-1", "p", "0"]],
     keys: [...relayKeys, "to"],
-    args: ["relay", "3", "5-10", "n", 1, "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "n", 1, "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["done"],
     after: { arrived: { n: "1" }, relayed: { 3: "5-17" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }
@@ -499,7 +492,7 @@ const cases: ReadonlyArray<Case> = [
       ["xadd", "to", "1-1", "p", "0"]
     ],
     keys: [...relayKeys, "to"],
-    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 6, 0, 0, "x", 0, "p", "1"],
+    args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["done"],
     after: {
       arrived: Object.fromEntries([
@@ -518,8 +511,8 @@ const cases: ReadonlyArray<Case> = [
     keys: [...commitKeys, "to"],
     args: [
       fence,
-      ["publish", 5, 6, 0, 0, "x", 0, "p", "1"],
-      ["publish", 5, 6, 0, 0, "y", 0, "p", "2"]
+      ["publish", 5, 5, 0, 0, "x", "p", "1"],
+      ["publish", 5, 5, 0, 0, "y", "p", "2"]
     ].flat(),
     reply: ["full", "$to"],
     after: { ...untouched, to: { entries: ["p 0"], pending: 0 } }

@@ -128,7 +128,7 @@ const cases: Readonly<Record<string, Case>> = {
   append: {
     seed: [log],
     keys: ["log", "seen", "told"],
-    args: ["b", "call", 60_000, 60_000, "", "", 0, 0, 0, -1, 0, "", 0, "i", "b", "p", "y"],
+    args: ["b", "call", 60_000, 60_000, "", "", 0, 0, 0, -1, 0, "", "i", "b", "p", "y"],
     adds: { log: 1 },
     whenFull: "refused"
   },
@@ -149,14 +149,14 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["\nch\na", "a", "ia", 60_000],
     whenFull: "done"
   },
-  channel: { keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
+  channel: { keys: ["meta", "channels", "log", "definitions"], args: ["ch", "1 - -", "events", 1000] },
   commit: {
     seed: [...held(1), marks, ["xadd", "$to", "1-0", "p", "x"], ["set", "$number", 1]],
     keys: ["log", "marks", "old", "counts", "to", "seen", "outbox", "number", "hash", "waiting", "bodies"],
     args: [
       ["ack", "g", "1-0", "ch\nm", "t", "ch", 0, 0, day, "events"],
-      ["publish", 5, 8, 60_000, 6, "x", 0, "i", "x", "p", "2"],
-      ["publish", 5, 8, 0, 0, "y", 0, "i", "y", "p", "2"],
+      ["publish", 5, 7, 60_000, 6, "x", "i", "x", "p", "2"],
+      ["publish", 5, 7, 0, 0, "y", "i", "y", "p", "2"],
       ["outbox", 7, 4, "m", "{}", "p", "4"],
       ["incrby", 8, 1, 1],
       ["hset", 9, 2, "a", "b"],
@@ -206,6 +206,12 @@ const cases: Readonly<Record<string, Case>> = {
     seed: [["xgroup", "create", "$log", "g", "0", "mkstream"], ["xgroup", "createconsumer", "$log", "g", "c"]],
     keys: ["log"],
     args: ["g", "c"],
+    whenFull: "done"
+  },
+  limit: {
+    seed: [["hset", "$channels", "ch", "{\"maxLength\":1}"], log],
+    keys: ["channels", "log"],
+    args: ["ch", 10],
     whenFull: "done"
   },
   offerLetters: {

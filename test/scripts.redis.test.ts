@@ -29,6 +29,7 @@ afterAll(() => client.disconnect())
 
 const start = Date.now()
 const far = start + 1_000_000
+const past = start - 1_000_000
 
 /** Makes what depends on the time comparable. */
 const plain = (value: unknown): unknown => {
@@ -46,6 +47,7 @@ const plain = (value: unknown): unknown => {
     (position) => Number(position.slice(0, 13)) >= start - 1_000 ? "new" : position
   )
     .replace(/^1\d{15}$/, "time")
+    .replace(/^\d{13}(?= )/gm, (time) => Number(time) === far ? "far" : Number(time) >= start - 1_000 ? "now" : time)
 }
 
 const due = (score: number) =>
@@ -304,7 +306,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "tells that a channel has no log",
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...unsearched, 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...unsearched, "i", "b", "p", "y"],
       reply: ["unknown"],
       after: {}
     },
@@ -312,7 +314,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "opens a window with its message, and finds it when it is repeated",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
       keys: ["log", "seen", "log"],
-      args: ["b", "call", 60_000, 0, ...unsearched, 0, "i", "b", "p", "y"],
+      args: ["b", "call", 60_000, 0, ...unsearched, "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
@@ -324,7 +326,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "keeps what the call was told beside a window",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
       keys: ["log", "seen", "told"],
-      args: ["b", "call", 60_000, 70_000, ...unsearched, 0, "i", "b", "p", "y"],
+      args: ["b", "call", 60_000, 70_000, ...unsearched, "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
@@ -341,7 +343,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["set", "$seen", "9-0 other c", "px", 60_000]
       ],
       keys: ["log", "seen", "told"],
-      args: ["b", "call", 60_000, 70_000, ...unsearched, 0, "i", "b", "p", "y"],
+      args: ["b", "call", 60_000, 70_000, ...unsearched, "i", "b", "p", "y"],
       reply: ["found", "5-0"],
       after: {
         log: { entries: [["9-0", "i", "c", "p", "z"]] },
@@ -353,7 +355,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "tells a duplicate of another call",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"], ["set", "$seen", "1-0 other a", "px", 60_000]],
       keys: ["log", "seen", "log"],
-      args: ["a", "call", 60_000, 0, ...unsearched, 0, "i", "a", "p", "x"],
+      args: ["a", "call", 60_000, 0, ...unsearched, "i", "a", "p", "x"],
       reply: ["duplicate", "1-0 other a"],
       after: { log: { entries: [["1-0", "i", "a", "p", "x"]] }, seen: ["1-0 other a", "expires"] }
     },
@@ -361,7 +363,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "finds a message after a position, and opens its window",
       seed: [["xadd", "$log", "1-0", "i", "b", "p", "x"], ["xadd", "$log", "2-0", "h", "{}", "i", "b", "p", "y"]],
       keys: ["log", "seen", "log"],
-      args: ["b", "call", 60_000, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "call", 60_000, 0, ...searched("1-0"), "i", "b", "p", "y"],
       reply: ["found", "2-0"],
       after: {
         log: { entries: [["1-0", "i", "b", "p", "x"], ["2-0", "h", "{}", "i", "b", "p", "y"]] },
@@ -372,7 +374,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds what is not there, where all is there behind the position",
       seed: seeded(1, 2),
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...searched("1-0"), "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: { log: { entries: [...logged(1, 2), ["new", "i", "b", "p", "y"]] } },
       again: { reply: ["found", "new"] }
@@ -381,7 +383,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "says that it may be gone: the position is, it is old, and a group has been handed more",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "4-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...searched("1-0"), "i", "b", "p", "y"],
       reply: ["gone"],
       after: { log: { entries: logged(5), groups: { g: { at: "4-0", consumers: 0, pending: [] } } } }
     },
@@ -389,7 +391,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "says that it may be gone: the position was gone, though the first entry is not behind it",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "8-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, "5-0", "7-0", 1, ...old, 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, "5-0", "7-0", 1, ...old, "i", "b", "p", "y"],
       reply: ["gone"],
       after: { log: { entries: logged(5), groups: { g: { at: "8-0", consumers: 0, pending: [] } } } }
     },
@@ -397,7 +399,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds it where no group has been handed anything behind the position",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "1-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...searched("1-0"), "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: {
@@ -411,7 +413,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds it where it is too young to be removed for being acknowledged",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "5-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 200, -1, 0, "", 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 200, -1, 0, "", "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: {
@@ -425,7 +427,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds it where the log begins before it was sent",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "5-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 0, 1, 50, "", 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 0, 1, 50, "", "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: {
@@ -443,7 +445,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: `says that a limit of ${what} may have removed it`,
       seed: seeded(5),
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, "1-0", "1-0", 0, veryOld, veryOld + 1, ...limits, 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, veryOld, veryOld + 1, ...limits, "i", "b", "p", "y"],
       reply: ["gone"],
       after: { log: { entries: logged(5) } }
     })),
@@ -451,7 +453,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "says that it may be gone from a log that was taken back and is empty",
       seed: [...seeded(1), ["xdel", "$log", "1-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...searched("7-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...searched("7-0"), "i", "b", "p", "y"],
       reply: ["gone"],
       after: { log: { entries: [] } }
     },
@@ -459,7 +461,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds it to an empty log whose last message was the one before",
       seed: [...seeded(1), ["xdel", "$log", "1-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...searched("1-0"), 0, "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, ...searched("1-0"), "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: { log: { entries: [["new", "i", "b", "p", "y"]] } },
       again: { reply: ["found", "new"] }
@@ -468,17 +470,9 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "looks at no more than about 512 KiB",
       seed: seeded(1, 2, 3).map((command) => [...command.slice(0, -1), "x".repeat(300_000)]),
       keys: ["log", "log", "log"],
-      args: ["m3", "", 0, 0, ...searched("0-0"), 0, "i", "m3", "p", "y"],
+      args: ["m3", "", 0, 0, ...searched("0-0"), "i", "m3", "p", "y"],
       reply: ["more", "2-0"],
       after: { log: { entries: logged(1, 2, 3).map((entry) => [...entry.slice(0, -1), "x".repeat(300_000)]) } }
-    },
-    {
-      does: "trims as it adds",
-      seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
-      keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, ...unsearched, 2, "MAXLEN", 1, "i", "b", "p", "y"],
-      reply: ["added", "new"],
-      after: { log: { entries: [["new", "i", "b", "p", "y"]] } }
     }
   ],
   search: [
@@ -672,21 +666,92 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates log and entry, and begins the version with the time",
       keys: ["meta", "channels", "log"],
-      args: ["ch", "", "events"],
-      reply: "0-0",
+      args: ["ch", "", "events", 1000],
+      reply: ["0-0", "", 0],
       after: { channels: { ch: "" }, log: { entries: [] }, meta: { v: "time" } }
     },
-    {
-      does: "takes new limits, and leaves them when none are given",
-      seed: [["hset", "$meta", "v", 7], ["hset", "$channels", "ch", ""], ["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["meta", "channels", "log"],
-      args: ["ch", "{\"maxLength\":1}", "events"],
-      reply: "5-0",
+    ...([
+      ["the only definition there is", [], "5 - -", "{\"maxLength\":5}", 1],
+      ["one without limits, where there were some", [`${past} 5 - -`], "- - -", "", 1],
+      [
+        "the more generous of two",
+        [`${far} 5 2-0 7`],
+        "6 3-1 6",
+        "{\"maxLength\":6,\"minId\":\"2-0\",\"maxAgeMillis\":7}",
+        2
+      ],
+      ["none where one has none", [`${far} 5 - -`, `${far} - - -`], "6 - -", "", 3],
+      ["none where two have nothing in common", [`${far} 5 - -`], "- 3-1 -", "", 2],
+      [
+        "what is left when another was not heard of",
+        [`${far} 5 2 -`, `${past} - - -`],
+        "4 1-5 -",
+        "{\"maxLength\":5,\"minId\":\"1-5\"}",
+        2
+      ],
+      ["what it can read", ["no", `${far} 9`, `${far} 5 - -`], "4 - -", "{\"maxLength\":5}", 2]
+    ] as const).map(([what, before, definition, limits, count]): Case => ({
+      does: `decides on the limits: ${what}`,
+      seed: [
+        ["hset", "$meta", "v", 7],
+        ["hset", "$channels", "ch", "{\"maxLength\":1}"],
+        ["hset", "$definitions", "ch", before.join("\n")],
+        ["xadd", "$log", "5-0", "i", "a", "p", "x"]
+      ],
+      keys: ["meta", "channels", "log", "definitions"],
+      args: ["ch", definition, "events", 1000],
+      reply: ["5-0", limits, count],
       after: {
-        channels: { ch: "{\"maxLength\":1}" },
+        channels: { ch: limits },
+        definitions: {
+          ch: [
+            `now ${definition}`,
+            ...before.filter((line) => /^\d+ \S+ \S+ \S+$/.test(line) && !line.startsWith(String(past))).map((line) =>
+              line.replace(String(far), "far")
+            )
+          ].join("\n")
+        },
         log: { entries: [["5-0", "i", "a", "p", "x"]] },
         meta: { v: "8" }
       }
+    })),
+    {
+      does: "leaves them to those who know them",
+      seed: [["hset", "$meta", "v", 7], ["hset", "$channels", "ch", "{\"maxLength\":1}"], [
+        "xadd",
+        "$log",
+        "5-0",
+        "i",
+        "a",
+        "p",
+        "x"
+      ]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "", "events", 1000],
+      reply: ["5-0", "{\"maxLength\":1}", 0],
+      after: {
+        channels: { ch: "{\"maxLength\":1}" },
+        log: { entries: [["5-0", "i", "a", "p", "x"]] },
+        meta: { v: "7" }
+      }
+    }
+  ],
+  limit: [
+    {
+      does: "removes what is beyond the limits that count now",
+      seed: [["hset", "$channels", "ch", "{\"maxLength\":1,\"minId\":\"2-0\"}"], ...seeded(1, 2)],
+      keys: ["channels", "log"],
+      args: ["ch", 1000],
+      reply: 0,
+      after: { channels: { ch: "{\"maxLength\":1,\"minId\":\"2-0\"}" }, log: { entries: logged(1, 2) } }
+    },
+    {
+      does: "removes nothing by what it cannot read",
+      seed: [["hset", "$channels", "ch", "{\"maxLength\":\"0\""], ...seeded(1, 2)],
+      keys: ["channels", "log"],
+      args: ["ch", 1000],
+      reply: 0,
+      after: { channels: { ch: "{\"maxLength\":\"0\"" }, log: { entries: logged(1, 2) } }
     }
   ],
   leave: [{

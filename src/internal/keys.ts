@@ -6,6 +6,7 @@
  * | -------------- | ----------- | ------------------------------------------------------------------------ |
  * | `meta`         | hash        | `shards`; `v`: goes up when a channel, a group or a retry stream appears |
  * | `channels`     | hash        | name of each channel → its limits as JSON                                |
+ * | `definitions`  | hash        | name of each channel → the limits that programs define, and when each was last heard of |
  * | `groups`       | hash        | group and selector → empty                                               |
  * | `log:C`        | stream      | the messages of channel C                                                |
  * | `retry:G:C`    | stream      | messages of C that are ready again for group G only                      |
@@ -48,6 +49,7 @@ export interface Keys {
   readonly shard: number
   readonly meta: string
   readonly channels: string
+  readonly definitions: string
   readonly groups: string
   readonly waiting: string
   readonly ticks: string
@@ -93,6 +95,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     shard,
     meta: `${tag}:meta`,
     channels: `${tag}:channels`,
+    definitions: `${tag}:definitions`,
     groups: `${tag}:groups`,
     waiting: `${tag}:waiting`,
     ticks: `${tag}:ticks`,
@@ -138,6 +141,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
 const kinds = {
   meta: { type: "hash", parts: 0 },
   channels: { type: "hash", parts: 0 },
+  definitions: { type: "hash", parts: 0 },
   groups: { type: "hash", parts: 0 },
   waiting: { type: "zset", parts: 0 },
   ticks: { type: "zset", parts: 0 },

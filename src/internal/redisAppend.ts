@@ -9,6 +9,7 @@ import type { Command, Connection, DurableConnection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { Bounded } from "./bounded.ts"
 import * as Entry from "./entry.ts"
+import * as Definitions from "./limits.ts"
 import { answer, type Evidence, inLog, keptMillis, nextCall } from "./evidence.ts"
 import * as RedisDurability from "./redisDurability.ts"
 import { chunked } from "./redisLease.ts"
@@ -17,6 +18,7 @@ import * as RedisSearch from "./redisSearch.ts"
 import type { Way } from "./redisScheduled.ts"
 import { append as appendScript } from "./scripts/append.ts"
 import { channel as channelScript } from "./scripts/channel.ts"
+import { limit as limitScript } from "./scripts/limit.ts"
 
 /** Messages in one pipeline, and their bytes. */
 const messagesPerWrite = 500
@@ -37,20 +39,25 @@ const slackMillis = 2_000
 /** For so long what was said of the age of a message may wait for being sent. */
 const freshMillis = 1_000
 
-const trimArguments = (limits: Limits | undefined): ReadonlyArray<string | number> =>
-  limits?.maxLength !== undefined
-    ? ["MAXLEN", "~", limits.maxLength]
-    : limits?.minId !== undefined
-    ? ["MINID", "~", limits.minId]
-    : []
+/** For so long a definition of limits counts after its program was heard of, and so often a program says that it lives. */
+const definedMillis = 600_000
+const sayMillis = 150_000
+
+/** After so many messages of its own a program has a log with limits looked at; and so many entries go in one look. */
+const messagesPerLook = 100
+const entriesPerLook = 1_000
 
 /** A channel this process has published to. */
 interface Known {
   readonly log: string
-  readonly limits: string
-  /** The definition they were taken from last. */
-  definition: Limits | undefined
-  readonly trims: ReadonlyArray<string | number>
+  /** What the definitions of this program allow together; `undefined`: it has none. */
+  readonly mine: Limits | undefined
+  /** What was taken into it. */
+  readonly seen: WeakSet<Limits>
+  /** When the others were told of it, on this process's monotonic clock. */
+  readonly saidAt: number
+  /** Messages since the log was looked at. */
+  added: number
   /** The last position confirmed to this process: a lost publish can only be after it. */
   position: string
 }
@@ -87,14 +94,27 @@ export const make = (
   )
   const undecidedKey = (message: NewMessage) => `${message.channel}\n${message.id}`
 
-  const introduce = Effect.fnUntraced(function*(message: Pick<NewMessage, "channel" | "limits">) {
-    const keys = keysOf(shardOf(message.channel))
-    const limits = message.limits === undefined ? "" : JSON.stringify(message.limits)
-    const log = keys.log(message.channel)
-    const position = yield* connectionOf(keys.shard).evaluate(
+  /** The channels of which it was told that definitions differ. */
+  const differing = new Set<string>()
+
+  /** With `isOthers` the definition is another program's: it is recorded once, and this one does not speak for it. */
+  const introduce = Effect.fnUntraced(function*(
+    { channel, limits: given }: Pick<NewMessage, "channel" | "limits">,
+    isOthers = false
+  ) {
+    const keys = keysOf(shardOf(channel))
+    const before = known.get(channel)
+    const own = isOthers ? undefined : given
+    const mine = own === undefined || before?.mine === undefined
+      ? own ?? before?.mine
+      : Definitions.generous(before.mine, own)
+    const definition = mine ?? given
+    const log = keys.log(channel)
+    const saidAt = performance.now()
+    const [position, limits, count] = (yield* connectionOf(keys.shard).evaluate(
       channelScript,
-      [keys.meta, keys.channels, log],
-      [message.channel, limits, keys.events],
+      [keys.meta, keys.channels, log, ...(definition === undefined ? [] : [keys.definitions])],
+      [channel, definition === undefined ? "" : Definitions.record(definition), keys.events, definedMillis],
       { idempotent: true }
     ).pipe(
       // Whatever became of the channel: nothing of the message was sent.
@@ -103,26 +123,29 @@ export const make = (
           ? new RedisError({ reason: "Unavailable", command: error.command, message: error.message })
           : error
       )
-    )
-    const entry: Known = {
-      log,
-      limits,
-      definition: message.limits,
-      trims: trimArguments(message.limits),
-      position: position as string
+    )) as readonly [string, string, number]
+    const seen = before?.seen ?? new WeakSet<Limits>()
+    if (own !== undefined) seen.add(own)
+    const entry: Known = { log, mine, seen, saidAt, added: before?.added ?? 0, position }
+    known.set(channel, entry)
+    // In this program alone they are one record.
+    const isDifferent = count > 1 ||
+      (own !== undefined && before?.mine !== undefined && Definitions.record(own) !== Definitions.record(before.mine))
+    if (isDifferent && definition !== undefined && !differing.has(channel)) {
+      differing.add(channel)
+      yield* Effect.logWarning(Definitions.difference(channel, own ?? definition, limits))
     }
-    known.set(message.channel, entry)
-    // Age passes by itself: somebody has to come and look.
-    if (message.limits?.maxAgeMillis !== undefined) touch(keys.shard, log)
+    // Somebody has to come and look: age passes by itself, and limits may have become narrower.
+    if (limits !== "") touch(keys.shard, log)
     return entry
   })
 
-  /** What is known of the channel of a message, unless its limits have changed. */
-  const lookUp = (message: NewMessage): Known | undefined => {
-    const entry = known.get(message.channel)
-    if (entry === undefined || message.limits === undefined || message.limits === entry.definition) return entry
-    if (JSON.stringify(message.limits) !== entry.limits) return undefined
-    entry.definition = message.limits
+  /** What is known of the channel of a message, unless its definition was not told yet. */
+  const lookUp = ({ channel, limits }: NewMessage): Known | undefined => {
+    const entry = known.get(channel)
+    if (entry === undefined || limits === undefined || entry.seen.has(limits)) return entry
+    if (entry.mine === undefined || Definitions.record(limits) !== Definitions.record(entry.mine)) return undefined
+    entry.seen.add(limits)
     return entry
   }
 
@@ -131,17 +154,33 @@ export const make = (
     return entry !== undefined ? Effect.succeed(entry) : introduce(message)
   }
 
+  /**
+   * A message was stored. Not its publish trims the log, for it knows the limits of its own program only: now and then the log is looked
+   * at, by what the registry says then, and nobody waits for it. What is left the janitor removes.
+   */
+  const count = (channel: string, entry: Known): void => {
+    if (entry.mine?.maxLength === undefined && entry.mine?.minId === undefined) return
+    if (++entry.added < messagesPerLook) return
+    entry.added = 0
+    const keys = keysOf(shardOf(channel))
+    Effect.runFork(Effect.ignore(
+      connectionOf(keys.shard).evaluate(limitScript, [keys.channels, entry.log], [channel, entriesPerLook], {
+        idempotent: true
+      })
+    ))
+  }
+
   const addCommand = (entry: Known, message: NewMessage): Command => [
     "xadd",
     entry.log,
     "NOMKSTREAM",
-    ...entry.trims,
     "*",
     ...Entry.logFields(message)
   ]
 
-  const stored = (entry: Known, position: string): Appended => {
+  const stored = (entry: Known, { channel }: NewMessage, position: string): Appended => {
     entry.position = position
+    count(channel, entry)
     return { _tag: "Stored", position }
   }
 
@@ -203,8 +242,6 @@ export const make = (
           -1,
           0,
           "",
-          entry.trims.length,
-          ...entry.trims,
           ...Entry.logFields(message)
         ],
         { idempotent: true }
@@ -213,7 +250,7 @@ export const make = (
         way.onFound?.(message)
         return RedisScheduled.duplicateOf(position)
       }
-      if (outcome !== "unknown") return stored(entry, position)
+      if (outcome !== "unknown") return stored(entry, message, position)
       yield* gone(message.channel)
       entry = yield* introduce(message)
     }
@@ -262,7 +299,7 @@ export const make = (
             { idempotent: true }
           )
         }
-        return stored(entry, position)
+        return stored(entry, message, position)
       }
       const askedAt = performance.now()
       const [outcome, value] = (yield* connection.evaluate(
@@ -281,15 +318,13 @@ export const make = (
           limits?.maxLength ?? -1,
           limits?.maxAgeMillis ?? 0,
           limits?.minId ?? "",
-          entry.trims.length,
-          ...entry.trims,
           ...Entry.logFields(message)
         ],
         { idempotent: true, isCurrent: () => performance.now() - askedAt < freshMillis }
       )) as readonly [string, string]
       if (outcome === "found" || outcome === "duplicate") way.onFound?.(message)
       if (outcome === "duplicate") return RedisScheduled.duplicateOf(value)
-      if (outcome === "added" || outcome === "found") return stored(entry, value)
+      if (outcome === "added" || outcome === "found") return stored(entry, message, value)
       if (outcome === "more") {
         note({ ...reached, from: value })
       } else if (outcome === "gone") {
@@ -391,7 +426,7 @@ export const make = (
         onSuccess: (position) =>
           position === null
             ? Effect.andThen(gone(message.channel), appendOne(message, way))
-            : Effect.succeed(stored(entry, position as string)),
+            : Effect.succeed(stored(entry, message, position as string)),
         onFailure: (error) =>
           error.reason === "ConnectionLost" ? decide(message, evidence, way) : Effect.succeed(failed(error))
       }
@@ -420,7 +455,7 @@ export const make = (
       const entry = entries[i]!
       if (typeof reply === "string") {
         reached.set(entry, reply)
-        out.push(stored(entry, reply))
+        out.push(stored(entry, message, reply))
       } else if (reply instanceof RedisError && reply.reason === "ConnectionLost") {
         // In order, each searched for after the one before it: what a lost write did is a prefix of it.
         const evidence = inLog(reached.get(entry)!, sentAt)
@@ -567,21 +602,34 @@ export const make = (
     return outcomes
   })
 
-  /** Makes the channels of a shard known again whose entry in the registry is gone, or has lost the limits they have here. */
+  /**
+   * Makes the channels of a shard known again whose entry in the registry is gone, or has lost the limits they have here; and says of what
+   * this program defines that it still does.
+   */
   const reassure = Effect.fnUntraced(function*(shard: number) {
     const keys = keysOf(shard)
     const mine = [...known].filter(([channel]) => shardOf(channel) === shard)
     for (const chunk of chunked(mine, channelsPerLook)) {
-      const found = (yield* connectionOf(shard).send(
-        ["hmget", keys.channels, ...chunk.map(([channel]) => channel)],
-        { idempotent: true }
-      )) as ReadonlyArray<string | null>
-      for (const [i, [channel, entry]] of chunk.entries()) {
-        if (found[i] !== null && (found[i] !== "" || entry.limits === "")) continue
-        yield* Effect.logWarning(
-          `rotif: the entry of channel "${channel}" in the registry, or its limits there, were gone from Redis and are made again`
-        )
-        yield* introduce({ channel, limits: entry.definition })
+      const names = chunk.map(([channel]) => channel)
+      const replies = yield* connectionOf(shard).pipeline([
+        ["hmget", keys.channels, ...names],
+        ["hmget", keys.definitions, ...names]
+      ])
+      for (const reply of replies) if (reply instanceof RedisError) return yield* reply
+      const [found, defined] = replies as ReadonlyArray<ReadonlyArray<string | null>>
+      for (const [i, [channel, { mine, saidAt }]] of chunk.entries()) {
+        const lines = defined![i]?.split("\n") ?? []
+        const isRecorded = mine === undefined || lines.some((line) => line.endsWith(` ${Definitions.record(mine)}`))
+        const isGone = found![i] === null ||
+          (found![i] === "" && lines.length === 1 && mine !== undefined && Definitions.encode(mine) !== "")
+        if (isGone) {
+          yield* Effect.logWarning(
+            `rotif: the entry of channel "${channel}" in the registry, or its limits there, were gone from Redis and are made again`
+          )
+        } else if (isRecorded && (mine === undefined || performance.now() - saidAt < sayMillis)) {
+          continue
+        }
+        yield* introduce({ channel })
       }
     }
   })
@@ -621,11 +669,17 @@ export const make = (
     append: append.append,
     checkDurability: append.check,
     reassure,
-    /** What is known of the channel of a message; it is made known where it is not. */
-    target: knownFor,
+    /** What is known of the channel of a message; it is made known where it is not. One that is relayed is another program's. */
+    target: (message: NewMessage, isRelayed: boolean): Effect.Effect<{ readonly log: string }, RedisError> => {
+      const entry = isRelayed ? known.get(message.channel) : lookUp(message)
+      if (!isRelayed && entry !== undefined) count(message.channel, entry)
+      return entry !== undefined ? Effect.succeed(entry) : introduce(message, isRelayed)
+    },
+    /** The channel of a message that will be relayed: that this program defines it, is told without waiting for it. */
+    announce: (message: NewMessage): void => {
+      if (lookUp(message) === undefined) Effect.runFork(Effect.ignore(introduce(message)))
+    },
     forget: (channel: string) => void known.delete(channel),
-    /** Makes a channel known. It is not remembered here: a publish knows its limits, and brings them along. */
-    introduce: (channel: Pick<NewMessage, "channel" | "limits">) =>
-      Effect.tap(introduce(channel), () => Effect.sync(() => known.delete(channel.channel)))
+    introduce
   }
 }

@@ -19,7 +19,6 @@ import { charactersIn, Steps } from "./steps.ts"
 /** Where a message goes, as far as this process knows. */
 export interface Target {
   readonly log: string
-  readonly trims: ReadonlyArray<string | number>
 }
 
 /** What the broker knows of channels. */
@@ -28,7 +27,9 @@ export interface Channels {
   readonly keysOf: (shard: number) => Keys
   readonly connectionOf: (shard: number) => Connection
   /** Creates the channel where this process has not seen it. */
-  readonly target: (message: NewMessage) => Effect.Effect<Target, RedisError>
+  readonly target: (message: NewMessage, isRelayed: boolean) => Effect.Effect<Target, RedisError>
+  /** Tells what this program knows of a channel whose messages others bring there. */
+  readonly announce: (message: NewMessage) => void
   readonly forget: (channel: string) => void
 }
 
@@ -71,8 +72,6 @@ const builder = (fenceKeys: readonly [string, string, string, string], fence: Fe
         add("publish", target.log, [
           ...seen,
           `${call} ${id}`,
-          target.trims.length,
-          ...target.trims,
           ...Entry.logFields(message)
         ])
       } else {
@@ -181,8 +180,10 @@ const commitOne = Effect.fnUntraced(function*(
       )
       if (lease.isSuspect) script.tried(shard, group, lease)
       for (const message of messages) {
-        if (channels.shardOf(message.channel) !== shard.shard) script.outbox(shard, message)
-        else script.publish(shard, yield* channels.target(message), message)
+        if (channels.shardOf(message.channel) !== shard.shard) {
+          channels.announce(message)
+          script.outbox(shard, message)
+        } else script.publish(shard, yield* channels.target(message, false), message)
       }
       for (const write of writes) script.write(write)
       return script
@@ -309,7 +310,7 @@ const deliver = Effect.fnUntraced(function*(
           ["relay", String(shard), position, name, isThere ? "1" : "", "", 0, 0, 0],
           there.events
         )
-        script.publish(there, yield* channels.target(message), message)
+        script.publish(there, yield* channels.target(message, true), message)
         return script
       }),
       true

@@ -15,6 +15,7 @@ import { healthSuite } from "./health.ts"
 import { inspectorSuite } from "./inspector.ts"
 import { leasesSuite } from "./leases.ts"
 import { lifecycleSuite } from "./lifecycle.ts"
+import { limitsSuite } from "./limits.ts"
 import { middlewareSuite } from "./middleware.ts"
 import { orderSuite } from "./order.ts"
 import { preparedSuite } from "./prepared.ts"
@@ -41,6 +42,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   endsSuite,
   leasesSuite,
   crashesSuite,
+  limitsSuite,
   schedulingSuite,
   recurringSuite,
   exactlyOnceSuite,

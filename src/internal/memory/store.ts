@@ -3,6 +3,7 @@
  * them, so a fiber that is interrupted leaves nothing half done.
  */
 import { Effect } from "effect"
+import * as Definitions from "../limits.ts"
 import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../../Broker.ts"
 import { balance, type ChannelStats } from "../../StatsStore.ts"
 import { reading } from "../pattern.ts"
@@ -26,6 +27,10 @@ interface Channel {
   readonly name: string
   readonly log: Log
   limits: Limits
+  /** Whether anybody knows its limits, and which definitions were taken into them. */
+  isDefined: boolean
+  readonly defined: WeakSet<Limits>
+  isTold: boolean
   /** The groups that read it, by their names. */
   readonly readings: Map<string, Reading>
 }
@@ -47,6 +52,8 @@ export class Store {
   /** Messages requeued to a group that does not read their channel at present. */
   private readonly homeless = new Map<string, Array<Requeued & { readonly atMillis: number }>>()
   readonly own = new OwnKeys()
+  /** What is to be told, of definitions that differ. */
+  readonly notices: Array<string> = []
   /** Told when something has begun to wait for an earlier time than all else. */
   readonly sleepers = new Set<() => void>()
   /** Told of the next operation, whatever it is. */
@@ -88,7 +95,7 @@ export class Store {
   append(message: NewMessage, nowMillis: number): Appended {
     const { due, id, limits, window } = message
     const channel = this.channel(message.channel)
-    if (limits !== undefined) channel.limits = limits
+    if (limits !== undefined) this.define(channel, limits)
     const dueAtMillis = due === undefined ? nowMillis : dueAt(due, nowMillis)
     const waits = due !== undefined && this.scheduled.has(message)
     if (waits && message.replace !== true) return { _tag: "Duplicate", position: undefined, id }
@@ -101,6 +108,18 @@ export class Store {
     const position = this.publish(channel.name, message, nowMillis, nowMillis)
     if (window !== undefined) this.windows.open(channel.name, window.key, { position, id }, nowMillis + window.millis)
     return { _tag: "Stored", position }
+  }
+
+  /** All definitions are this program's, and live as long as it does. */
+  private define(channel: Channel, limits: Limits): void {
+    if (channel.defined.has(limits)) return
+    channel.defined.add(limits)
+    const before = channel.isDefined ? channel.limits : limits
+    channel.limits = Definitions.generous(before, limits)
+    channel.isDefined = true
+    if (channel.isTold || Definitions.record(before) === Definitions.record(limits)) return
+    channel.isTold = true
+    this.notices.push(Definitions.difference(channel.name, limits, Definitions.encode(channel.limits)))
   }
 
   /** Adds a message to the log of its channel; its time to live is counted from `sinceMillis`. */
@@ -153,7 +172,15 @@ export class Store {
   private channel(name: string): Channel {
     const known = this.channels.get(name)
     if (known !== undefined) return known
-    const channel: Channel = { name, log: new Log(), limits: {}, readings: new Map() }
+    const channel: Channel = {
+      name,
+      log: new Log(),
+      limits: {},
+      isDefined: false,
+      defined: new WeakSet(),
+      isTold: false,
+      readings: new Map()
+    }
     this.channels.set(name, channel)
     for (const group of this.groups.values()) if (group.reads(name)) this.attach(group, channel, beginning)
     return channel

@@ -8,7 +8,7 @@ import { looking } from "./parts/looking.ts"
  * ARGV: id, name of this call, window in ms (0: none), ms for which it is kept what the call was told, then for a search: position from which
  * the log has not been looked at ("": no search), position behind which the message is if it was stored, 1 when that was gone (else 0), ms since
  * it was sent, ms for which what is acknowledged stays in the log, and the channel's maximal length
- * (-1: none), maximal age in ms (0: none) and minimal position ("": none); then the number of trim arguments, trim arguments, fields.
+ * (-1: none), maximal age in ms (0: none) and minimal position ("": none); then the fields.
  *
  * Reply: {"added" | "found", position}; {"duplicate", what the window key holds}; {"more", position} when the search has to go on from there; {"gone"} when the message may have been stored and removed since; {"unknown"} when the channel has
  * no log. The window key holds the position, the name of the call that opened it and the id, with spaces between: a repetition of that
@@ -27,7 +27,7 @@ export const append: Script = {
 local log, seen, told = KEYS[1], KEYS[2], KEYS[3]
 local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local from, since, isGone, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
-local longest, oldest, least, trims = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12], tonumber(ARGV[13])
+local longest, oldest, least = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local args = ARGV
 if redis.call('EXISTS', log) == 0 then return {'unknown'} end
 local opened = window > 0 and redis.call('GET', seen)
@@ -67,11 +67,7 @@ ${looking}
   if not opened and not isWhole() then return {'gone'} end
 end
 if opened then return {'duplicate', opened} end
-local command = {'XADD', log, 'NOMKSTREAM'}
-for i = 14, 13 + trims do command[#command + 1] = args[i] end
-command[#command + 1] = '*'
-for i = 14 + trims, #args do command[#command + 1] = args[i] end
-local position = redis.call(unpack(command))
+local position = redis.call('XADD', log, 'NOMKSTREAM', '*', unpack(args, 13))
 open(position)
 if told ~= log then redis.call('SET', told, position, 'PX', kept) end
 return {'added', position}

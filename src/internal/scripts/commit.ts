@@ -18,8 +18,7 @@ import { addingTo } from "./parts/streams.ts"
  * outbox any more: {"behind"} asks the caller to look.
  *
  * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
- * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, number of trim arguments, trim arguments,
- * fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
+ * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
  * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body, name of the call; one whose time has come is added to the log.
  * `outbox`: fields. `tried`: the field of the delivery in its trials, to be forgotten. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
@@ -90,7 +89,10 @@ for _, operation in ipairs(operations) do
   local expected = needs[name]
   if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
   if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
-  if name == 'publish' or name == 'outbox' then entries[key] = (entries[key] or 0) + 1 end
+  local at = name == 'schedule' and operation[9]
+  if name == 'publish' or name == 'outbox' or at and (tonumber(at) or 0) <= (string.sub(at, 1, 1) == '+' and 0 or now) then
+    entries[key] = (entries[key] or 0) + 1
+  end
   if name == 'schedule' then
     for i, other in ipairs({'zset', 'hash'}) do
       local index = tonumber(operation[5 + i])
@@ -130,13 +132,9 @@ local relay, earliest, first = false, nil, nil
 for _, operation in ipairs(operations) do
   local name, key = operation[1], operation[2]
   if name == 'publish' then
-    local window, seen, trims = tonumber(operation[3]), keys[tonumber(operation[4])], tonumber(operation[6])
+    local window, seen = tonumber(operation[3]), keys[tonumber(operation[4])]
     if window == 0 or redis.call('EXISTS', seen) == 0 then
-      local command = {'XADD', key}
-      for i = 7, 6 + trims do command[#command + 1] = operation[i] end
-      command[#command + 1] = '*'
-      for i = 7 + trims, #operation do command[#command + 1] = operation[i] end
-      local added = redis.call(unpack(command))
+      local added = redis.call('XADD', key, '*', unpack(operation, 6))
       if window > 0 then redis.call('SET', seen, added .. ' ' .. operation[5], 'PX', window) end
     end
   elseif name == 'schedule' then
