@@ -386,14 +386,21 @@ export interface Membership {
  */
 export interface Member {
   /**
-   * Waits until there are messages, at most `blockMillis`, and leases them to this member: about `count` (at least one per
-   * channel that has any). Empty after the wait or a `wake`. Redeliveries come before new messages. After a lost
-   * connection it also returns what had been handed out to this member in a reply that never arrived.
-   * One call at a time.
+   * Waits until there are messages, at most `blockMillis`, and leases them to this member: at most `count`, of all channels together.
+   * Empty after the wait or a `wake`. Redeliveries come before new messages, and no channel keeps another one waiting for ever. After
+   * a lost connection it also returns what had been handed out to this member in a reply that never arrived.
+   * One call of `read` or `awaitReady` at a time.
    */
   readonly read: (count: number, blockMillis: number) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  /** Makes a waiting `read` return now, with what it has. */
+  /**
+   * Waits until there may be messages to read, at most `blockMillis`, and takes none: whoever has no room to keep for a waiting `read` asks
+   * for some when this says that it is worth it. False after the wait or a `wake`.
+   */
+  readonly awaitReady: (blockMillis: number) => Effect.Effect<boolean, BrokerError>
+  /** Makes a waiting `read` or `awaitReady` return now, with what it has. */
   readonly wake: Effect.Effect<void>
+  /** Which of these channels another member of the group reads, too, that was heard of lately. */
+  readonly shared: (channels: ReadonlySet<string>) => Effect.Effect<ReadonlySet<string>, BrokerError>
   readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Acknowledges what is not to be handled: unlike `ack` it frees a key, which is not done. */
   readonly drop: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
@@ -415,8 +422,10 @@ export interface Member {
   readonly tryAgain: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Takes back what `tryAgain` has noted: should this member be lost, it was none of these. */
   readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
-  /** Takes over at most `count` deliveries of this group whose lease has expired. */
+  /** Takes over at most `count` deliveries of this group whose lease has expired; with 0 it only looks. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
+  /** Completes when another member has joined the group since `shared` was asked last; never where this has to be looked for (`Broker.isPolled`). */
+  readonly awaitJoin: Effect.Effect<void>
   /** Completes when another member holds something that this one would have to take over one day. */
   readonly awaitLease: Effect.Effect<void>
 }

@@ -250,12 +250,14 @@ export const layer = (
           }
           const longest = vitals.longestHandlerMillis
           if (longest !== undefined && longest > vitals.slowMillis) {
+            // While other handlers of it end, it works.
+            const isStuck = vitals.isFull && (vitals.sinceSettledMillis ?? Infinity) > vitals.slowMillis
             reasons.push({
               kind: "StuckHandler",
-              status: vitals.isFull ? "unhealthy" : "degraded",
+              status: isStuck ? "unhealthy" : "degraded",
               subject,
               message: `a handler has been running for ${spoken(longest)}${
-                vitals.isFull ? ", and no more messages are taken" : ""
+                isStuck ? ", and no more messages are begun" : ""
               }`
             })
           }

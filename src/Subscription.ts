@@ -10,6 +10,7 @@ import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
 import type { KeyOf } from "./internal/beginning.ts"
+import { prefetchOf } from "./internal/capacity.ts"
 import * as Chain from "./internal/chain.ts"
 import * as Consumer from "./internal/consumer.ts"
 import { ackSettlement, type Counts, type Final, type Held, holdSettlement, type Settlement } from "./internal/held.ts"
@@ -565,7 +566,9 @@ export const make = Effect.fnUntraced(function*<
   )
   const name = uniqueName(label)
   const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, Limits.concurrency)
-  const prefetch = yield* countOption("prefetch", options.prefetch, { usual: concurrency, least: 0 })
+  const prefetch = options.prefetch === undefined
+    ? undefined
+    : yield* countOption("prefetch", options.prefetch, { usual: 0, least: 0 })
   const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, Limits.maxCrashes)
   const limit = options.maxRetries ?? defaults.maxRetries
   const maxRetries = yield* countOption("maxRetries", limit, Limits.maxRetries)
@@ -767,7 +770,7 @@ export const make = Effect.fnUntraced(function*<
     broker,
     membership: { group, consumer: name, selector, start, leaseMillis, doneMillis },
     concurrency,
-    prefetch,
+    prefetch: prefetchOf(prefetch, concurrency, ackMode === "manual"),
     blockMillis,
     drainMillis,
     maxCrashes,

@@ -188,21 +188,23 @@ const through = <A, E, R>(
 
 const decorateMember = (take: Take, member: Member): Member => {
   /** Handed out in answers that were lost. */
-  let lost: Array<Delivery> = []
+  const lost: Array<Delivery> = []
   return {
     read: (count, blockMillis) =>
       Effect.suspend(() => {
         if (lost.length === 0) {
           return through(take, "read", member.read(count, blockMillis), (deliveries) => {
-            lost = [...deliveries]
+            lost.push(...deliveries)
           })
         }
-        const found = lost
-        lost = []
-        return Effect.succeed(found)
+        return Effect.succeed(lost.splice(0, count))
       }),
+    awaitReady: (blockMillis) =>
+      Effect.suspend(() => lost.length > 0 ? Effect.succeed(true) : member.awaitReady(blockMillis)),
     wake: member.wake,
     awaitLease: member.awaitLease,
+    shared: member.shared,
+    awaitJoin: member.awaitJoin,
     claim: (count) =>
       Effect.tapError(
         through(take, "claim", member.claim(count), ({ deliveries }) => {

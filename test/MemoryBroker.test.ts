@@ -252,15 +252,29 @@ describe("MemoryBroker: reads", () => {
       assert.deepStrictEqual(served, ["a", "b", "c", "a", "b", "c"])
     }).pipe(Effect.provide(MemoryBroker.layer())))
 
-  it.effect("take at least one of every channel, and of new messages beside endless redeliveries", () =>
+  it.effect("take no more than asked, of every channel in its turn, and of new messages beside endless redeliveries", () =>
     Effect.gen(function*() {
       const member = yield* join("first", { selector: { _tag: "Pattern", pattern: "texts.*" } })
       for (const channel of ["texts.a", "texts.b"]) yield* append(["1", "2", "3"], { channel })
       const some = yield* member.read(2, 0)
       assert.deepStrictEqual(some.map(({ channel, payload }) => channel + payload), ["texts.a1", "texts.b1"])
       yield* member.requeue(some.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
+      const again = (deliveries: ReadonlyArray<Broker.Delivery>) =>
+        member.requeue(deliveries.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
       const more = yield* member.read(2, 0)
-      assert.deepStrictEqual(payloads(more), ["1", "1", "2", "2"])
+      assert.deepStrictEqual(payloads(more), ["1", "2"])
+      yield* again(more)
+      const seen: Array<string> = []
+      for (let i = 0; i < 8; i++) {
+        const one = yield* member.read(1, 0)
+        assert.lengthOf(one, 1)
+        seen.push(one[0]!.channel + one[0]!.payload)
+        yield* again(one)
+      }
+      const unread = ["texts.a2", "texts.a3", "texts.b2", "texts.b3"]
+        .filter((name) => !more.some(({ channel, payload }) => channel + payload === name))
+      assert.lengthOf(unread, 3)
+      assert.includeMembers(seen, unread)
     }).pipe(Effect.provide(MemoryBroker.layer())))
 
   it.effect("begin in future where the group was told to", () =>

@@ -228,7 +228,11 @@ for (const [backend, layer] of backends) {
 
   describe(`${backend.name}: a consumer that was cut off for longer than its lease`, () => {
     const lease = 500
-    const cutOff = Testing.failing({ operation: "renew", when: "before", times: Infinity })
+    // Nor can it give back what waits in it.
+    const cutOff = Effect.forEach(
+      ["renew", "requeue"] as const,
+      (operation) => Testing.failing({ operation, when: "before", times: Infinity })
+    )
 
     /** A consumer that handles the first of three until it is over. */
     const holdingThree = Effect.gen(function*() {

@@ -10,6 +10,7 @@ import type { Broker, BrokerError, Commit, CommitRefused, Delivery, Membership }
 import * as Activity from "./activity.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
+import { Capacity, type Prefetch } from "./capacity.ts"
 import * as ConsumerEnd from "./consumerEnd.ts"
 import type * as Ending from "./ending.ts"
 import { pretty } from "./failure.ts"
@@ -37,7 +38,7 @@ export interface Options<R> {
   readonly broker: Broker["Service"]
   readonly membership: Omit<Membership, "shard">
   readonly concurrency: number
-  readonly prefetch: number
+  readonly prefetch: Prefetch
   readonly blockMillis: number
   readonly drainMillis: number
   readonly maxCrashes: number
@@ -60,8 +61,10 @@ export interface Options<R> {
 export interface Vitals {
   /** Its readers, one for each shard; one that waits for room, or is paused, rests. */
   readonly readers: ReadonlyArray<Pulse>
-  /** It has taken as many messages as it may, in every shard. */
+  /** Every place for a handler is taken, or as many messages are held as may be: nothing begins before something has ended. */
   readonly isFull: boolean
+  /** How long nothing was settled; `undefined` before the first settlement. */
+  readonly sinceSettledMillis: number | undefined
   /** How long the handler that has run longest is running. */
   readonly longestHandlerMillis: number | undefined
   /** From when on that is too long. */
@@ -91,6 +94,10 @@ export interface Consumer {
 /** The first crash that is counted may be that of another one beside it: nothing is given up before it was tried alone. */
 const fewestCrashes = 2
 
+/** What has waited here for so long, and could be had by another consumer, is given back. */
+const patienceNanos = 250_000_000n
+const patienceMillis = 250
+
 /** So many handlers are timed, then one in so many. */
 const alwaysTimed = 1_000
 const timedOneIn = 8
@@ -105,9 +112,7 @@ export const make = Effect.fnUntraced(function*<R>(
   // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
   const own = yield* Scope.make()
   const shards = broker.shardsOf(membership.selector)
-  const laneCapacity = Math.max(1, Math.ceil((concurrency + options.prefetch) / shards.length))
-  // A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start.
-  const threshold = Math.max(1, Math.min(laneCapacity, Math.ceil(options.prefetch / 2 / shards.length)))
+  const capacity = new Capacity(concurrency, options.prefetch, () => running + queue.length - head)
 
   const blockMillis = broker.isPolled ? options.blockMillis : Infinity
   /** What there is for it has begun, where that takes no time. */
@@ -142,6 +147,10 @@ export const make = Effect.fnUntraced(function*<R>(
   const resumed = Latch.makeUnsafe(true)
   /** Handlers that run, but for those that end at once. */
   const live = new Set<Held>()
+  /** Open when a handler has ended since nothing more was fetched in advance. */
+  const someEnded = Latch.makeUnsafe(false)
+  /** Open when something waits for a handler. */
+  const someWait = Latch.makeUnsafe(false)
 
   const lanes = yield* Effect.forEach(
     shards,
@@ -149,7 +158,6 @@ export const make = Effect.fnUntraced(function*<R>(
       Effect.map(broker.join({ ...membership, shard }), (member): Lane => ({
         member,
         held: new Set(),
-        capacity: Latch.makeUnsafe(true),
         settlements: Latch.makeUnsafe(false),
         pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic, broker.isPolled),
         isRenewalDue: false,
@@ -167,7 +175,7 @@ export const make = Effect.fnUntraced(function*<R>(
     held.phase = "gone"
     held.outcome = outcome
     held.lane.held.delete(held)
-    held.lane.capacity.openUnsafe()
+    capacity.drop()
     if (held.delivery.isSuspect) trials.left(held)
     const waiters = held.waiters
     held.waiters = undefined
@@ -193,7 +201,10 @@ export const make = Effect.fnUntraced(function*<R>(
   const timed = (held: Held) => {
     const { startedAt } = held
     held.startedAt = undefined
-    if (startedAt !== undefined && held.isTimed) timing.record(Number(clock.monotonicTimeNanosUnsafe() - startedAt))
+    if (startedAt === undefined || !held.isTimed) return
+    const nanos = Number(clock.monotonicTimeNanosUnsafe() - startedAt)
+    timing.record(nanos)
+    capacity.measured(nanos / 1e6)
   }
 
   /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
@@ -206,6 +217,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
+    if (capacity.ended()) someEnded.openUnsafe()
     held.isOver = true
     if (held.fiber !== undefined) {
       held.fiber = undefined
@@ -263,7 +275,8 @@ export const make = Effect.fnUntraced(function*<R>(
     Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(options.handle(held, consumer))
 
   const pump = () => {
-    if (pumping || head >= queue.length || running >= concurrency) return
+    if (pumping || head >= queue.length) return
+    if (running >= concurrency) return void someWait.openUnsafe()
     pumping = true
     startingAt = clock.monotonicTimeNanosUnsafe()
     const overdue: Array<Held> = []
@@ -285,9 +298,12 @@ export const make = Effect.fnUntraced(function*<R>(
     if (head === queue.length) {
       queue = []
       head = 0
-    } else if (head > 1024) {
-      queue = queue.slice(head)
-      head = 0
+    } else {
+      someWait.openUnsafe()
+      if (head > 1024) {
+        queue = queue.slice(head)
+        head = 0
+      }
     }
     pumping = false
   }
@@ -344,6 +360,43 @@ export const make = Effect.fnUntraced(function*<R>(
     head = 0
   }
 
+  /** The only reader keeps all room while it waits. Of several none may keep what another one needs: these wait first, and then take. */
+  const isAlone = lanes.length === 1
+
+  const wakeReaders = Effect.suspend(() =>
+    Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
+  )
+
+  /**
+   * What has waited here too long is given back if another member could have it; with nobody else it keeps its place. Nothing more is
+   * fetched in advance until a handler has ended, so that it does not come back only to wait again.
+   */
+  const watchWaiting = Effect.gen(function*() {
+    yield* someWait.await
+    while (head < queue.length && queue[head]!.phase !== "waiting") head++
+    const oldest = queue[head]
+    if (oldest === undefined) return someWait.closeUnsafe()
+    const nanos = clock.monotonicTimeNanosUnsafe() - oldest.heldSince
+    if (nanos < patienceNanos) return yield* Effect.sleep(Number(patienceNanos - nanos) / 1e6)
+    if (running < concurrency) return yield* Effect.sleep(patienceMillis)
+    capacity.stalled(Number(nanos) / 1e6)
+    someEnded.closeUnsafe()
+    // A reader that waits with room for more would have again what is given back.
+    yield* capacity.awaitReleased(isAlone ? wakeReaders : Effect.void)
+    for (const lane of lanes) {
+      const waiting = queue.slice(head).filter((held) => held.lane === lane && held.phase === "waiting")
+      if (waiting.length === 0) continue
+      const shared = yield* lane.member.shared(new Set(waiting.map(({ delivery }) => delivery.channel)))
+      for (const held of waiting) {
+        if (held.phase === "waiting" && shared.has(held.delivery.channel)) enqueue(held, release(held.delivery))
+      }
+    }
+    // Somebody may come.
+    yield* broker.isPolled
+      ? Effect.sleep(patienceMillis)
+      : Effect.raceFirst(someEnded.await, Effect.raceAllFirst(lanes.map(({ member }) => member.awaitJoin)))
+  })
+
   /**
    * Takes what was asked for at `askedAt`. An answer may have lain in the socket while this process was frozen: its leases count from when
    * it would have been read at the latest.
@@ -352,8 +405,10 @@ export const make = Effect.fnUntraced(function*<R>(
     const beginning = beginnings.get(lane)
     if (deliveries.length > 0) lane.occupied.openUnsafe()
     const leasedUntil = (askedAt > lane.awakeAt ? askedAt : lane.awakeAt) + leaseNanos
+    const heldSince = clock.monotonicTimeNanosUnsafe()
+    capacity.hold(deliveries.length)
     for (const delivery of deliveries) {
-      const held = new Held(delivery, lane, leasedUntil)
+      const held = new Held(delivery, lane, leasedUntil, heldSince)
       lane.held.add(held)
       if (delivery.malformed !== undefined) {
         enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
@@ -371,63 +426,75 @@ export const make = Effect.fnUntraced(function*<R>(
     else pump()
   }
 
-  const free = (lane: Lane) => laneCapacity - lane.held.size
+  // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
+  const taking = <A>(
+    reserve: () => number,
+    take: (count: number, askedAt: bigint) => Effect.Effect<A, BrokerError>
+  ): Effect.Effect<A, BrokerError> =>
+    Effect.uninterruptible(Effect.suspend(() => {
+      const count = reserve()
+      return Effect.ensuring(
+        take(count, clock.monotonicTimeNanosUnsafe()),
+        Effect.sync(() => capacity.release(count))
+      )
+    }))
 
-  const awaitFree = (lane: Lane, wanted: number) =>
-    Effect.whileLoop({
-      while: () => free(lane) < wanted && !closing,
-      body: () => {
-        lane.capacity.closeUnsafe()
-        return lane.capacity.await
-      },
-      step: () => {}
-    })
+  const readNow = (lane: Lane, millis: number) =>
+    taking(() => capacity.reserve(), (count, askedAt) =>
+      count === 0
+        ? Effect.void
+        : Effect.map(
+          lane.member.read(count, millis),
+          (deliveries) => accept(lane, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
+        ))
 
   const readOnce = (lane: Lane) =>
-    Effect.suspend(() => paused || closing || free(lane) < threshold ? restAndRead(lane) : readNow(lane))
+    Effect.suspend(() =>
+      isAlone && !paused && !closing && capacity.hasRoom ? readNow(lane, blockMillis) : restAndRead(lane)
+    )
 
   const restAndRead = Effect.fnUntraced(function*(lane: Lane) {
-    if (paused || free(lane) < threshold) {
+    if (!isAlone && !paused && !closing) {
+      const isReady = yield* Effect.uninterruptible(lane.member.awaitReady(blockMillis))
+      if (!isReady) return
+    }
+    if (paused || !capacity.hasRoom) {
       lane.pulse.rest()
       yield* resumed.await
-      yield* awaitFree(lane, threshold)
+      yield* capacity.awaitRoom
       lane.pulse.begin()
     }
     if (closing) return yield* Effect.never
     if (paused) return
-    yield* readNow(lane)
+    yield* readNow(lane, isAlone ? blockMillis : 0)
   })
 
-  // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
-  const readNow = (lane: Lane) => {
-    const askedAt = clock.monotonicTimeNanosUnsafe()
-    return Effect.uninterruptible(
-      Effect.map(
-        lane.member.read(free(lane), blockMillis),
-        (deliveries) => accept(lane, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
-      )
+  const claimNow = Effect.fnUntraced(function*(lane: Lane) {
+    const found = yield* taking(
+      () => capacity.reserveForClaim(),
+      (count, askedAt) =>
+        Effect.map(lane.member.claim(count), ({ deliveries, nextInMillis, vanished }) => {
+          counts.crashed += deliveries.length
+          accept(lane, askedAt, deliveries)
+          return { nextInMillis, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
+        })
     )
-  }
+    if (found.vanished > 0) {
+      counts.vanished += found.vanished
+      yield* Effect.logWarning(
+        `rotif: group "${membership.group}" lost ${found.vanished} messages: a limit of their channel removed them before they were handled`
+      )
+    }
+    return found
+  })
 
   const claimOnce = Effect.fnUntraced(function*(lane: Lane) {
     yield* resumed.await
-    yield* awaitFree(lane, 1)
     if (closing) return yield* Effect.never
-    const askedAt = clock.monotonicTimeNanosUnsafe()
-    const { nextInMillis, vanished } = yield* Effect.uninterruptible(
-      Effect.tap(lane.member.claim(free(lane)), ({ deliveries }) =>
-        Effect.sync(() => {
-          counts.crashed += deliveries.length
-          accept(lane, askedAt, deliveries)
-        }))
-    )
-    if (vanished > 0) {
-      counts.vanished += vanished
-      yield* Effect.logWarning(
-        `rotif: group "${membership.group}" lost ${vanished} messages: a limit of their channel removed them before they were handled`
-      )
-    }
-    return nextInMillis
+    const found = yield* claimNow(lane)
+    if (!found.isMore) return found.nextInMillis
+    // It comes before what is new: who waits for that with all the room gives it back.
+    return (yield* capacity.claimFirst(isAlone ? wakeReaders : Effect.void, claimNow(lane))).nextInMillis
   })
 
   const tellSlow = (lane: Lane) => {
@@ -490,7 +557,10 @@ export const make = Effect.fnUntraced(function*<R>(
       }
       return {
         readers: lanes.map((lane) => lane.pulse),
-        isFull: !paused && lanes.every((lane) => free(lane) < threshold),
+        isFull: !paused && (running >= concurrency || capacity.isFull),
+        sinceSettledMillis: counts.lastSettledAtMillis === undefined
+          ? undefined
+          : clock.currentTimeMillisUnsafe() - counts.lastSettledAtMillis,
         longestHandlerMillis: earliest === undefined
           ? undefined
           : Number(clock.monotonicTimeNanosUnsafe() - earliest) / 1e6,
@@ -498,7 +568,7 @@ export const make = Effect.fnUntraced(function*<R>(
       }
     },
     inFlight: () => running,
-    held: () => lanes.reduce((sum, lane) => sum + lane.held.size, 0),
+    held: () => capacity.held,
     isPaused: () => paused,
     settle: (held, settlement) =>
       Effect.callback<Settled>((resume) => {
@@ -535,7 +605,7 @@ export const make = Effect.fnUntraced(function*<R>(
       paused = true
       resumed.closeUnsafe()
       giveBackWaiting()
-      return Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
+      return wakeReaders
     }),
     resume: Effect.suspend(() => {
       paused = false
@@ -570,10 +640,11 @@ export const make = Effect.fnUntraced(function*<R>(
   let background: ReadonlyArray<ConsumerEnd.Background> = []
   // What expired while nobody was there comes before what is new.
   yield* Effect.onError(
-    Effect.forEach(lanes, (lane) => claimOnce(lane), { concurrency: 8, discard: true }),
+    Effect.forEach(lanes, claimNow, { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)
   )
   yield* Effect.forkIn(supervise(`beginning again for ${label}`, trials.next), own)
+  yield* Effect.forkIn(supervise(`looking after what waits for ${label}`, watchWaiting), own)
   background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), own)

@@ -31,7 +31,7 @@ export const expiredSettlement: Final = { _tag: "Drop" }
 export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
 export const holdSettlement: Settlement = { _tag: "Hold" }
 
-/** Given back by the consumer itself, which ends or pauses: at once. */
+/** Given back by the consumer itself, which ends, pauses or has no place: at once. */
 export const release = (
   delivery: Delivery,
   because?: Because
@@ -84,6 +84,8 @@ export class Held extends Activity {
   expiresAtMillis = Infinity
   /** Until when nobody else can have it, in nanoseconds of the monotonic clock. */
   leasedUntil: bigint
+  /** When it came, in nanoseconds of the monotonic clock. */
+  readonly heldSince: bigint
   /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
   startedAt: bigint | undefined
   isTimed = false
@@ -99,18 +101,18 @@ export class Held extends Activity {
   /** Ends with the attempt. Nothing is in it until somebody puts something there. */
   readonly scope: Scope.Closeable = Scope.makeUnsafe()
 
-  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint) {
+  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint, heldSince: bigint) {
     super()
     this.delivery = delivery
     this.lane = lane
     this.leasedUntil = leasedUntil
+    this.heldSince = heldSince
   }
 }
 
 export interface Lane {
   readonly member: Member
   readonly held: Set<Held>
-  readonly capacity: Latch.Latch
   readonly settlements: Latch.Latch
   readonly pulse: Pulse
   isRenewalDue: boolean

@@ -8,7 +8,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
 import { fieldOf, kindOf, type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
-import { beat } from "./scripts/beat.ts"
+import { type Presence, silentLeases } from "./redisPresence.ts"
 import { charactersIn, Steps } from "./steps.ts"
 import { recover as recoverScript } from "./scripts/recover.ts"
 
@@ -23,14 +23,14 @@ export const fewStreams = 16
 const streamsPerLook = 2
 
 export interface RedisClaims {
-  /** Tells the other members that this one lives; who has been silent for a lease. */
-  readonly sayAlive: Effect.Effect<ReadonlyArray<string>, RedisError>
   readonly claim: (count: number) => Effect.Effect<Claimed & { readonly deliveries: ReadonlyArray<Lease> }, RedisError>
   /**
-   * Takes what was handed out to this member in answers that never arrived: pending for it, and not held. Nothing may be being
-   * read meanwhile.
+   * Takes at most so many of those that were handed out to this member in answers that never arrived: pending for it, and not held.
+   * Nothing may be being read meanwhile.
    */
-  readonly recover: Effect.Effect<ReadonlyArray<Lease>, RedisError>
+  readonly recover: (
+    count: number
+  ) => Effect.Effect<{ readonly leases: ReadonlyArray<Lease>; readonly isMore: boolean }, RedisError>
 }
 
 export const make = (setup: {
@@ -39,18 +39,14 @@ export const make = (setup: {
   readonly connection: Connection
   readonly monotonic: () => number
   readonly sources: ReadonlyMap<string, Source>
+  readonly presence: Presence
   readonly onNoGroup: () => void
 }): RedisClaims => {
-  const { connection, keys, monotonic, onNoGroup, sources } = setup
+  const { connection, keys, monotonic, onNoGroup, presence, sources } = setup
   const { consumer, group, leaseMillis } = setup.membership
   const recovering = new Steps(recoveryPage)
   let everythingDue = true
   let looked = 0
-
-  const sayAlive = Effect.map(
-    connection.evaluate(beat, [keys.members(group)], [consumer, leaseMillis], { idempotent: true }),
-    (reply) => reply as ReadonlyArray<string>
-  )
 
   /** When a step fails, what the steps before it took is reported to nobody: it must not pass for held. */
   const orForget = <A>(take: (taken: Array<Lease>) => Effect.Effect<A, RedisError>) =>
@@ -62,7 +58,7 @@ export const make = (setup: {
         }))
     })
 
-  const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>) {
+  const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>, count: number) {
     let pages = [...sources.values()].map((source) => ({ source, from: "-" }))
     while (pages.length > 0) {
       const from = monotonic()
@@ -79,8 +75,11 @@ export const make = (setup: {
         }
         const positions = (pending as RawPending).map(([position]) => position)
         if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
-        const missing = positions.filter((position) => !source.held.has(position))
-        if (missing.length === 0) continue
+        const lost = positions.filter((position) => !source.held.has(position))
+        if (lost.length === 0) continue
+        if (out.length >= count) return { leases: out, isMore: true }
+        const missing = lost.slice(0, count - out.length)
+        if (missing.length < lost.length) next.push({ source, from: missing.at(-1)! })
         const entries: Array<readonly [string, ReadonlyArray<string>, number, string]> = []
         for (let at = 0; at < missing.length;) {
           const step = missing.slice(at, at + recovering.size)
@@ -110,7 +109,7 @@ export const make = (setup: {
       }
       pages = next
     }
-    return out
+    return { leases: out, isMore: false }
   })
 
   /** What is known of the trials of these. Of a key that another program has written nothing is. */
@@ -132,7 +131,7 @@ export const make = (setup: {
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
     // A lease expires when its member is lost, and then it is silent. Of many streams only some are looked at until one is.
     const isMany = sources.size > fewStreams
-    const silent = isMany ? yield* sayAlive : []
+    const silent = yield* presence.sayAlive(isMany ? leaseMillis : silentLeases * leaseMillis)
     const isWhole = !isMany || everythingDue || silent.length > 0
     const all = [...sources.values()]
     const list = isWhole ? all : Array.from({ length: streamsPerLook }, () => all[looked++ % all.length]!)
@@ -204,17 +203,15 @@ export const make = (setup: {
         }
       }
     }
-    if (isMany && isWhole) {
+    if (isWhole) {
       everythingDue = !isComplete
-      const gone = isComplete ? silent.filter((name) => !owners.has(name)) : []
-      if (gone.length > 0) yield* connection.send(["zrem", keys.members(group), ...gone], { idempotent: true })
+      if (isComplete) yield* presence.forget(silent.filter((name) => !owners.has(name)))
     }
     return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
   })
 
   return {
-    sayAlive,
     claim: (count) => orForget((taken) => claimInto(taken, count)),
-    recover: orForget(recoverInto)
+    recover: (count) => orForget((taken) => recoverInto(taken, count))
   }
 }

@@ -13,8 +13,10 @@ import * as Pattern from "./pattern.ts"
 import { shortBlockMillis } from "./redis/permissions.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
-import { chunked, type Lease, type RawEntries, type Source, take } from "./redisLease.ts"
+import { chunked, type Lease, type Source, take } from "./redisLease.ts"
 import * as RedisMarks from "./redisMarks.ts"
+import * as RedisPresence from "./redisPresence.ts"
+import * as RedisReady from "./redisReady.ts"
 import * as RedisSettlement from "./redisSettlement.ts"
 import * as RedisTrials from "./redisTrials.ts"
 import { attach } from "./scripts/attach.ts"
@@ -46,9 +48,6 @@ const isStreamGone = ({ message, reason }: RedisError) => reason === "NoGroup" |
 
 /** What is no stream is looked at again after this time. */
 const leftOutMillis = 2_000
-
-/** So many messages are taken from a busy stream among many before it is the turn of the next. */
-const busyBatch = 8
 
 export interface Setup {
   readonly membership: Membership
@@ -96,11 +95,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   // What one of them has been given and not yet recorded must not look lost to the other.
   const taking = yield* Semaphore.make(1)
   let onlyRetries = true
-  let active = 1
-  // Streams that gave all that was asked of them: they have more, most likely.
-  const busy = new Set<string>()
   let nextWideAt = 0
-  let isHeard = false
   /** What is in the place of streams and is none, and when it is looked at again. */
   let leftOut: ReadonlySet<string> = new Set()
   let lookAgainAt = Infinity
@@ -110,12 +105,15 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   let reading = false
 
   const marks = RedisMarks.make({ membership, keys, connection, fail })
+  const presence = RedisPresence.make({ membership, keys, connection, patterns })
+  const streams = RedisReady.make({ group, connection, reader, graceMillis: readGraceMillis, monotonic })
   const claims = RedisClaims.make({
     membership,
     keys,
     connection,
     monotonic,
     sources,
+    presence,
     onNoGroup: () => {
       stale = true
     }
@@ -333,22 +331,19 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     for (const [key, source] of sources) {
       if (!current.has(key) && source.held.size === 0) sources.delete(key)
     }
-    for (const key of busy) if (!current.has(key)) busy.delete(key)
+    if (heal || made.length > 0) streams.reset()
+    else streams.keep(current)
     retryKeys = retryStreams.filter((key) => !leftOut.has(key))
     allKeys = [...current]
-    // Before the first read: whoever falls silent later has been heard of.
-    if (allKeys.length > RedisClaims.fewStreams && !isHeard) {
-      isHeard = true
-      yield* claims.sayAlive
-    }
     version = seen
     registeredChannels = channels.length
     registeredRetries = listedRetries.length
     if (gone.length > 0) yield* sayGone(gone, made.length > 0 && gone.includes(itsRegistration))
   })
 
+  /** Reads so many messages of each of these streams, at most. */
   const readStreams = (
-    streams: ReadonlyArray<string>,
+    wanted: ReadonlyArray<string>,
     each: number,
     blockMillis: number
   ): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
@@ -362,84 +357,102 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         each,
         ...(blockMillis > 0 ? ["BLOCK", Math.ceil(blockMillis)] : []),
         "STREAMS",
-        ...streams,
-        ...streams.map(() => ">")
+        ...wanted,
+        ...wanted.map(() => ">")
       ]
       const from = monotonic()
       return Effect.map(reader.send(command, blockMillis + readGraceMillis), (reply) => {
-        // Those with more go to the end of the line.
-        for (const key of busy.size === 0 ? [] : streams) busy.delete(key)
-        return reply === null ? [] : taken(reply as ReadonlyArray<readonly [string, RawEntries]>, each, from)
+        const found = (reply ?? []) as RedisReady.RawStreams
+        // One alone is always asked.
+        if (allKeys.length > 1 || blockMillis === 0) streams.took(wanted, each, found)
+        const out: Array<Lease> = []
+        for (const [key, entries] of found) {
+          const source = sources.get(key)
+          if (source !== undefined) take(source, entries, undefined, from, leaseMillis, out)
+        }
+        return out
       })
     })
 
-  /** What a read of so many from each stream has given. */
-  const taken = (reply: ReadonlyArray<readonly [string, RawEntries]>, each: number, from: number) => {
-    active = Math.max(1, reply.length)
-    const out: Array<Lease> = []
-    for (const [key, entries] of reply) {
-      if (entries.length >= each) busy.add(key)
-      const source = sources.get(key)
-      if (source !== undefined) take(source, entries, undefined, from, leaseMillis, out)
-    }
-    return out
-  }
+  /** Streams that are read at the same time share the room. */
+  const readAll = (wanted: ReadonlyArray<string>, room: number, blockMillis: number) =>
+    readStreams(wanted, Math.floor(room / wanted.length), blockMillis)
 
-  const share = (count: number, among: number) => Math.max(1, Math.ceil(count / among))
+  const isWideDue = () => monotonic() >= nextWideAt
+
+  /** Looks at all streams, or waits for one of them. */
+  const wide = <A>(effect: Effect.Effect<A, RedisError>) =>
+    Effect.ensuring(
+      effect,
+      Effect.sync(() => {
+        nextWideAt = monotonic() + readCostMillis(allKeys.length) / readShare
+      })
+    )
+
+  /** Waits until many streams may be looked at again. */
+  const paced = Effect.suspend(() =>
+    allKeys.length <= RedisClaims.fewStreams || isWideDue() ? Effect.void : idle(nextWideAt - monotonic())
+  )
+
+  const readReady = (room: number) =>
+    Effect.suspend(() => {
+      const { each, streams: wanted } = streams.next(room)
+      return wanted.length === 0 ? Effect.succeed([]) : readStreams(wanted, each, 0)
+    })
 
   /**
-   * Every stream that a blocking read names costs Redis something each time the read is woken. So many streams are read at
-   * intervals, and those that are known to have more in between.
+   * Every stream that a blocking read names costs Redis something each time the read is woken. Many streams are looked at at intervals, and
+   * those that are known to have more in between. More streams than there is room are not read before it is known which of them have something.
    */
-  const readMany = Effect.fnUntraced(function*(count: number, blockMillis: number) {
-    const isWideDue = () => monotonic() >= nextWideAt
-    const readWide = (streams: ReadonlyArray<string>, millis: number) =>
-      Effect.ensuring(
-        // Two: a stream that gives one has no more.
-        readStreams(streams, Math.max(2, share(count, streams.length)), millis),
-        Effect.sync(() => {
-          nextWideAt = monotonic() + readCostMillis(streams.length) / readShare
-        })
-      )
-    if (busy.size > 0) {
+  const readMany = Effect.fnUntraced(function*(room: number, blockMillis: number) {
+    const isRoomy = allKeys.length <= room
+    if (streams.isReady()) {
       if (isWideDue()) {
-        const quiet = allKeys.filter((key) => !busy.has(key))
-        const out = quiet.length === 0 ? [] : yield* readWide(quiet, 0)
-        if (out.length > 0) return out
+        if (isRoomy) {
+          const out = yield* wide(readAll(allKeys, room, 0))
+          if (out.length > 0) return out
+        } else yield* wide(streams.look(allKeys, 0))
       }
-      // Several from each of a few: the acknowledgements of a stream go in one command.
-      const streams = [...busy].slice(0, share(count, busyBatch))
-      const out = yield* readStreams(streams, share(count, streams.length), 0)
+      const out = yield* readReady(room)
       if (out.length > 0) return out
     }
-    if (!isWideDue()) yield* idle(nextWideAt - monotonic())
-    return waking || busy.size > 0 ? [] : yield* readWide(allKeys, blockMillis)
+    if (blockMillis <= 0) return []
+    yield* paced
+    if (waking || streams.isReady()) return []
+    if (isRoomy) return yield* wide(readAll(allKeys, room, blockMillis))
+    yield* wide(streams.look(allKeys, blockMillis))
+    return yield* readReady(room)
   })
 
-  /** All there is to do but in the beginning, after a failure, and for those who read many streams. */
-  const isSettled = () =>
-    !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length > 0 &&
-    allKeys.length <= RedisClaims.fewStreams
+  /** All there is to do but in the beginning, after a failure, and for those who read several streams. */
+  const isSettled = () => !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length === 1
 
-  const readOnce = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
-    isSettled() ? readStreams(allKeys, share(count, active), blockMillis) : readAnew(count, blockMillis)
+  const readOnce = (room: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+    isSettled() ? readStreams(allKeys, room, blockMillis) : readAnew(room, blockMillis)
 
-  const readAnew = Effect.fnUntraced(function*(count: number, blockMillis: number) {
+  const syncIfDue = Effect.suspend(() => monotonic() >= lookAgainAt ? sync(true) : stale ? sync(false) : Effect.void)
+
+  const readAnew = Effect.fnUntraced(function*(room: number, blockMillis: number) {
     if (lost) {
       // A new socket first: it ends the old one at the server, so that nothing more is handed out to it.
       yield* reader.send(["ping"], readGraceMillis)
       lost = false
-      const out = yield* Effect.onError(taking.withPermit(claims.recover), () =>
-        Effect.sync(() => {
-          lost = true
-        }))
-      if (out.length > 0) return out
+      const { isMore, leases } = yield* Effect.onError(
+        taking.withPermit(claims.recover(room)),
+        () =>
+          Effect.sync(() => {
+            lost = true
+          })
+      )
+      lost = lost || isMore
+      if (leases.length > 0) return leases
     }
-    if (monotonic() >= lookAgainAt) yield* sync(true)
-    else if (stale) yield* sync(false)
+    yield* syncIfDue
     if (onlyRetries) {
-      // What another member gave back when it left comes before what it had not read yet.
-      const out = retryKeys.length === 0 ? [] : yield* readStreams(retryKeys, share(count, retryKeys.length), 0)
+      // What another member gave back when it left comes before what it had not read yet. Where there are more than there is room, they are
+      // the first in the line.
+      const isRoomy = retryKeys.length > 0 && retryKeys.length <= room
+      const out = isRoomy ? yield* readAll(retryKeys, room, 0) : []
       if (out.length > 0) return out
       onlyRetries = false
     }
@@ -449,8 +462,23 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       yield* idle(blockMillis)
       return []
     }
-    if (allKeys.length > RedisClaims.fewStreams) return yield* readMany(count, blockMillis)
-    return yield* readStreams(allKeys, share(count, active), blockMillis)
+    return allKeys.length === 1 ? yield* readStreams(allKeys, room, blockMillis) : yield* readMany(room, blockMillis)
+  })
+
+  /** Waits without taking anything. */
+  const readyOnce = Effect.fnUntraced(function*(blockMillis: number) {
+    // To take what was lost, and what others have left behind, needs room.
+    if (lost || onlyRetries) return true
+    yield* syncIfDue
+    if (streams.isReady()) return true
+    if (waking) return false
+    if (allKeys.length === 0) {
+      yield* idle(blockMillis)
+      return false
+    }
+    yield* paced
+    if (!waking) yield* wide(streams.look(allKeys, blockMillis))
+    return streams.isReady()
   })
 
   let endIdle: (() => void) | undefined
@@ -483,37 +511,48 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       )
       : Effect.succeed(leases)
 
-  const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>, BrokerError> =>
+  /** Repeats `once` until it has something, its caller wakes it, or the time is over. */
+  const during = <A>(
+    blockMillis: number,
+    once: (millis: number) => Effect.Effect<A, RedisError>,
+    isSomething: (value: A) => boolean
+  ): Effect.Effect<A, RedisError> =>
     Effect.suspend(() => {
       waking = false
       called = false
       reading = true
       const generation = reader.generation()
       const untilMillis = monotonic() + blockMillis
-      const readFor = (millis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
+      const readFor = (millis: number): Effect.Effect<A, RedisError> =>
         // Nobody may wake a read that is blocked: it comes back soon by itself.
-        Effect.flatMap(readOnce(count, reader.mayUnblock() ? millis : Math.min(millis, shortBlockMillis)), (leases) => {
+        Effect.flatMap(once(reader.mayUnblock() ? millis : Math.min(millis, shortBlockMillis)), (value) => {
           const left = untilMillis - monotonic()
-          if (leases.length > 0 || called || left <= 0) return Effect.succeed(leases)
+          if (isSomething(value) || called || left <= 0) return Effect.succeed(value)
           // It only had to look at its streams again: the rest of its time is not over.
           waking = false
           return readFor(left)
         })
-      const all = Effect.flatMap(readFor(blockMillis), dated)
-      return Effect.mapError(
-        Effect.onExit(all, (exit) => {
-          reading = false
-          if (Exit.isSuccess(exit)) return Effect.void
-          const error = Cause.findErrorOption(exit.cause)
-          if (error._tag === "Some" && isStreamGone(error.value)) return sync(true)
-          // An interrupted read leaves an answer behind that nobody takes; the next one recovers it.
-          lost = lost || error._tag === "None" || error.value.reason === "ConnectionLost"
-            || reader.generation() !== generation
-          return Effect.void
-        }),
-        fail("read")
-      )
+      return Effect.onExit(readFor(blockMillis), (exit) => {
+        reading = false
+        if (Exit.isSuccess(exit)) return Effect.void
+        const error = Cause.findErrorOption(exit.cause)
+        if (error._tag === "Some" && isStreamGone(error.value)) return sync(true)
+        // An interrupted read leaves an answer behind that nobody takes; the next one recovers it.
+        lost = lost || error._tag === "None" || error.value.reason === "ConnectionLost"
+          || reader.generation() !== generation
+        return Effect.void
+      })
     })
+
+  const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>, BrokerError> =>
+    Effect.mapError(
+      during(
+        blockMillis,
+        (millis) => Effect.flatMap(readOnce(count, millis), dated),
+        (leases) => leases.length > 0
+      ),
+      fail("read")
+    )
 
   const nudge = Effect.suspend(() => {
     if (!reading) return Effect.void
@@ -536,11 +575,14 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     return nudge
   })
 
-  yield* Effect.mapError(sync(false), fail("join"))
+  // Before the first read: whoever falls silent later has been heard of.
+  yield* Effect.mapError(Effect.andThen(sync(false), presence.sayAlive(leaseMillis)), fail("join"))
 
   return {
     read,
+    awaitReady: (blockMillis) => Effect.mapError(during(blockMillis, readyOnce, (isReady) => isReady), fail("read")),
     wake,
+    shared: (names) => Effect.mapError(presence.shared(names), fail("shared")),
     ...RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail }),
     ...RedisTrials.make({ membership, keys, connection, monotonic, fail }),
     begin: marks.begin,
@@ -561,6 +603,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       ),
     // A claim always says when to look again.
     awaitLease: Effect.never,
+    awaitJoin: Effect.never,
     notify: (channel, forGroup) => {
       if ((forGroup !== undefined && forGroup !== group) || !matches(channel)) return
       stale = true
@@ -576,9 +619,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         left += (yield* evaluate(leave, chunk, [group, consumer], { idempotent: true })) as number
       }
       // One that leaves something behind falls silent, and is looked for.
-      if (allKeys.length > RedisClaims.fewStreams && left === allKeys.length) {
-        yield* connection.send(["zrem", keys.members(group), consumer], { idempotent: true })
-      }
+      if (left === allKeys.length) yield* presence.leave
     }).pipe(
       Effect.tapError((error) => Effect.logDebug(`rotif: the consumer ${consumer} was not removed: ${error.message}`)),
       Effect.ignore

@@ -4,6 +4,7 @@ import { acceptedSuite } from "./accepted.ts"
 import { crashesSuite } from "./crashes.ts"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
+import { capacitySuite } from "./capacity.ts"
 import { deadLetterOffersSuite } from "./deadLetterOffers.ts"
 import { deadLettersSuite } from "./deadLetters.ts"
 import { deduplicationSuite } from "./deduplication.ts"
@@ -38,6 +39,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   orderSuite,
   sourcesSuite,
   settlementSuite,
+  capacitySuite,
   lifecycleSuite,
   endsSuite,
   leasesSuite,

@@ -58,8 +58,11 @@ const mortal = Effect.gen(function*() {
       Effect.suspend(() =>
         isDead() ? Effect.as(Effect.sleep(millis === undefined ? leaseMillis : millis), []) : own.read(count, millis)
       ),
+    awaitReady: (millis) => unless(own.awaitReady(millis), () => true),
     wake: own.wake,
     awaitLease: own.awaitLease,
+    awaitJoin: own.awaitJoin,
+    shared: (channels) => unless(own.shared(channels), () => new Set<string>()),
     claim: (count) => unless(own.claim(count), () => ({ deliveries: [], nextInMillis: leaseMillis, vanished: 0 })),
     renew: (deliveries) => unless(own.renew(deliveries), () => []),
     begin: (items) => unless(own.begin(items), () => items.map(() => "mine" as const)),

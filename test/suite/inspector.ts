@@ -16,6 +16,8 @@ const everything = (backend: Backend) =>
     const { soon } = backend
     const plain = yield* listen(AnyText, {
       group: "plain",
+      // It is to leave something to others.
+      prefetch: 1,
       maxRetries: 2,
       retry: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 2 })),
       handler: Effect.fnUntraced(function*(message) {

@@ -161,25 +161,48 @@ export const leasesSuite = (backend: Backend): void => {
     )
 
     test(
-      "renewal keeps a slow handler's message and those that wait behind it, however often the lease passes",
+      "renewal keeps a slow handler's message, however often the lease passes",
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
         const lease = 1_000
         const first = yield* listen(Text, {
           group: "g",
           lease,
+          concurrency: 3,
+          handler: () => Deferred.await(gate)
+        })
+        yield* Publisher.publishAll(Text, ["a", "b", "c"])
+        yield* soon(Queue.takeN(first.seen, 3))
+        const second = yield* listen(Text, { group: "g", lease })
+        yield* backend.advance(2.5 * lease)
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(first.subscription.drain)
+        assert.deepInclude(yield* first.subscription.stats, { processed: 3, lostLeases: 0 })
+        assert.deepInclude(yield* second.subscription.stats, { processed: 0, crashed: 0 })
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+    )
+
+    test(
+      "renewal keeps what waits behind a slow handler, where nobody else could have it",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const lease = 1_000
+        const { seen, subscription } = yield* listen(Text, {
+          group: "g",
+          lease,
           prefetch: 2,
           handler: () => Deferred.await(gate)
         })
         yield* Publisher.publishAll(Text, ["a", "b", "c"])
-        yield* soon(Queue.take(first.seen))
-        const second = yield* listen(Text, { group: "g", lease })
+        yield* soon(Queue.take(seen))
         yield* backend.advance(2.5 * lease)
+        assert.strictEqual((yield* subscription.stats).held, 3)
         yield* Deferred.succeed(gate, undefined)
-        yield* soon(Queue.takeN(first.seen, 2))
-        yield* soon(first.subscription.drain)
-        assert.deepInclude(yield* first.subscription.stats, { processed: 3, lostLeases: 0 })
-        assert.deepInclude(yield* second.subscription.stats, { processed: 0, crashed: 0 })
+        const rest = yield* soon(Queue.takeN(seen, 2))
+        assert.deepStrictEqual(rest.map(({ deliveryCount, payload }) => [payload, deliveryCount]), [["b", 1], ["c", 1]])
+        yield* soon(subscription.drain)
+        assert.deepInclude(yield* subscription.stats, { processed: 3, lostLeases: 0, crashed: 0 })
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
       })
     )

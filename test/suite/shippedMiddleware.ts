@@ -286,6 +286,8 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
         const failed = yield* Queue.unbounded<string>()
         const { seen, subscription } = yield* listen(Text, {
           retryDelay: 0,
+          // Two of them are the ones that fail, not one of them twice.
+          prefetch: 1,
           middleware: [Middleware.circuitBreaker({ probeInterval: "20 millis" })],
           handler: ({ payload }) =>
             Effect.gen(function*() {

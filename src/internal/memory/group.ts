@@ -314,6 +314,10 @@ export class Group {
   /** In the order they began to wait: the first one to wait is the first one served. */
   readonly waiters = new Set<Waiter>()
   readonly members = new Set<Owner>()
+  /** How many members have ever joined it. */
+  joins = 0
+  /** Who waits for another member. */
+  readonly joining = new Set<() => void>()
   readonly guards = new Set<Guard>()
   /** The keys of its channels that are done, or being handled. */
   readonly marks = new Marks(mostMarks)

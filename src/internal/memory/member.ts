@@ -25,8 +25,12 @@ export const make = (
   const now = () => clock.currentTimeMillisUnsafe()
   const group: Group = store.register(name, patterns, names, membership.start)
   group.members.add(owner)
+  group.joins++
+  let joins = group.joins
+  for (const resume of group.joining) resume()
   let removals = group.removals
   let onlyReady = true
+  let turn = -1
   let reading = false
   let waking = false
   let waiting: Latch.Latch | undefined
@@ -38,11 +42,29 @@ export const make = (
     store.register(name, patterns, names, { _tag: "Earliest" })
   }
 
-  const share = (count: number, among: number) => Math.max(1, Math.ceil(count / among))
+  /** Takes at most `count` from all of these together, each in its turn. */
+  const spread = (
+    readings: ReadonlyArray<Reading>,
+    count: number,
+    of: (reading: Reading) => number,
+    takeOf: (reading: Reading, count: number) => void
+  ) => {
+    let left = Math.min(count, readings.reduce((sum, one) => sum + of(one), 0))
+    while (left > 0) {
+      const each = Math.max(1, Math.floor(left / readings.length))
+      for (let i = 0; i < readings.length && left > 0; i++) {
+        const one = readings[(turn + i) % readings.length]!
+        const some = Math.min(each, of(one), left)
+        takeOf(one, some)
+        left -= some
+      }
+    }
+  }
 
   const take = (count: number): ReadonlyArray<Lease> => {
     heal()
     owner.heardAtMillis = now()
+    turn++
     const out: Array<Lease> = []
     const ready: Array<Reading> = []
     const unread: Array<Reading> = []
@@ -54,16 +76,28 @@ export const make = (
       group.tidy(one)
     }
     const nowMillis = now()
-    for (const one of ready) one.takeReady(share(count, ready.length), owner, nowMillis, out)
+    // Endless redeliveries must not keep new messages away: one place is left to these, and where there is only one, every second time.
+    const isLast = unread.length > 0 && !onlyReady && (count > 1 || turn % 2 === 1)
+    spread(ready, isLast ? count - 1 : count, (one) => one.readyCount, (one, some) => {
+      one.takeReady(some, owner, nowMillis, out)
+    })
     if (onlyReady) {
       // What another member gave back when it left comes before what it had not read yet.
       if (out.length > 0) return out
       onlyReady = false
     }
-    // One of each channel even now: endless redeliveries must not keep new messages away.
-    const left = share(count - out.length, unread.length)
-    for (const one of unread) one.takeUnread(left, owner, nowMillis, out)
+    spread(unread, count - out.length, (one) => one.unreadCount, (one, some) => {
+      one.takeUnread(some, owner, nowMillis, out)
+    })
     return out
+  }
+
+  const hasAny = () => {
+    heal()
+    for (const one of group.active) {
+      if (reads(one.channel) && (one.readyCount > 0 || one.unreadCount > 0)) return true
+    }
+    return false
   }
 
   const wait = (millis: number) => {
@@ -78,17 +112,18 @@ export const make = (
     )
   }
 
-  const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>> =>
+  /** Repeats `once` until it has something, or the time is over. */
+  const during = <A>(blockMillis: number, once: () => A, isSomething: (value: A) => boolean): Effect.Effect<A> =>
     Effect.suspend(() => {
       reading = true
       waking = false
       const endMillis = now() + blockMillis
-      const attempt: Effect.Effect<ReadonlyArray<Delivery>> = Effect.flatMap(
-        store.run(() => take(count)),
-        (deliveries) => {
+      const attempt: Effect.Effect<A> = Effect.flatMap(
+        store.run(once),
+        (value) => {
           const leftMillis = endMillis - now()
-          return deliveries.length > 0 || waking || leftMillis <= 0
-            ? Effect.succeed(deliveries)
+          return isSomething(value) || waking || leftMillis <= 0
+            ? Effect.succeed(value)
             : Effect.andThen(wait(leftMillis), attempt)
         }
       )
@@ -146,7 +181,14 @@ export const make = (
   }
 
   return {
-    read,
+    read: (count, blockMillis) => during(blockMillis, () => take(count), (deliveries) => deliveries.length > 0),
+    awaitReady: (blockMillis) => during(blockMillis, hasAny, (isReady) => isReady),
+    shared: (channels) =>
+      Effect.sync(() => {
+        joins = group.joins
+        const others = [...group.members].filter((other) => other !== owner)
+        return new Set([...channels].filter((channel) => others.some((other) => other.reads(channel))))
+      }),
     wake: Effect.sync(() => {
       if (!reading) return
       waking = true
@@ -262,6 +304,12 @@ export const make = (
           vanished
         }
       }),
+    awaitJoin: Effect.callback((resume) => {
+      const joined = () => resume(Effect.void)
+      if (group.joins > joins) return joined()
+      group.joining.add(joined)
+      return Effect.sync(() => group.joining.delete(joined))
+    }),
     awaitLease: Effect.callback((resume) => {
       if (holdsForeign()) return resume(Effect.void)
       const guard: Guard = { owner, wake: () => resume(Effect.void) }

@@ -6,7 +6,7 @@ import { Effect } from "effect"
 
 /** What every subscription and publish may come to; what only some operations need is refused when they are called. */
 export const needed: ReadonlyArray<string> = (
-  "xadd xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream " +
+  "xadd xread xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream " +
   "xgroup|create xgroup|delconsumer xgroup|destroy xsetid zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx " +
   "hgetall hkeys hlen hexists hdel hincrby sadd smembers get set exists pexpire type publish subscribe"
 ).split(" ")
