@@ -58,7 +58,8 @@ export type Status = "healthy" | "degraded" | "unhealthy"
  * - `Unreachable`: the backend does not answer. - `Slow`: it takes long to. - `Unreadable`: it answers, but does not tell its counts.
  * - `StaleReader`: a subscription has read nothing for too long, although it could. - `StaleDuty`: the promoter, the ticker, the janitor or
  *   the relayer of this program has not done its duty.
- * - `Hung`: a loop has not come round. - `StuckHandler`: a handler runs for too long; unhealthy when its subscription can take no more.
+ * - `Hung`: a loop has not come round. - `StuckHandler`: a handler runs for too long; unhealthy when all places of its
+ *   subscription are taken and nothing was settled for as long.
  * - `EndedStream`: the consumer of a `Subscription.stream` failed, and none has begun again.
  * - `Lag`, `Pending`, `Age`, `DeadLetters`: a group is beyond its threshold.
  *

@@ -120,8 +120,10 @@ export interface StreamOptions {
   /** How many handlers run at a time. 1 (the default) keeps the order of each channel, but for redeliveries. */
   readonly concurrency?: number | undefined
   /**
-   * How many messages wait in this process beside those being handled; they are leased to it. Default: as many as
-   * `concurrency`. 0 suits handlers that take minutes.
+   * At most so many messages wait in this process beside those being handled; they are leased to it. At most `concurrency + prefetch` are held,
+   * over all channels and shards. Default: about as many as the handlers finish in 50 ms, by the time they took, from 0 to 100 or `concurrency`,
+   * whichever is more; with `ackMode: "manual"` as many as `concurrency`. What has waited for 250 ms while all handlers are busy is given back if
+   * another consumer of the group reads its channel; that costs no attempt.
    */
   readonly prefetch?: number | undefined
   /** Where a new group begins. Default `"earliest"`. It has no effect on a group that exists. */

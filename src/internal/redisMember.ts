@@ -405,11 +405,12 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
    * those that are known to have more in between. More streams than there is room are not read before it is known which of them have something.
    */
   const readMany = Effect.fnUntraced(function*(room: number, blockMillis: number) {
-    const isRoomy = allKeys.length <= room
     if (streams.isReady()) {
       if (isWideDue()) {
-        if (isRoomy) {
-          const out = yield* wide(readAll(allKeys, room, 0))
+        // Several from each of a few: the acknowledgements of a stream go in one command.
+        const others = allKeys.length <= RedisClaims.fewStreams ? allKeys : streams.quiet(allKeys)
+        if (others.length <= room) {
+          const out = others.length === 0 ? [] : yield* wide(readAll(others, room, 0))
           if (out.length > 0) return out
         } else yield* wide(streams.look(allKeys, 0))
       }
@@ -419,7 +420,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     if (blockMillis <= 0) return []
     yield* paced
     if (waking || streams.isReady()) return []
-    if (isRoomy) return yield* wide(readAll(allKeys, room, blockMillis))
+    if (allKeys.length <= room) return yield* wide(readAll(allKeys, room, blockMillis))
     yield* wide(streams.look(allKeys, blockMillis))
     return yield* readReady(room)
   })

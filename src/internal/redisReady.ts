@@ -66,6 +66,9 @@ export const make = ({ connection, graceMillis, group, monotonic, reader }: {
     /** Whether anything may be had at once. */
     isReady: () => ready.size > 0,
 
+    /** Those of these streams that are not known to have anything. */
+    quiet: (all: ReadonlyArray<string>): ReadonlyArray<string> => all.filter((key) => !ready.has(key)),
+
     /** Which streams to read next, and how many messages of each, to get at most `room`. */
     next: (room: number): { readonly streams: ReadonlyArray<string>; readonly each: number } => {
       const streams: Array<string> = []
