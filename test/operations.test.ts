@@ -44,6 +44,8 @@ const everything = Effect.gen(function*() {
   const subscription = yield* Subscription.make(AnyText, {
     group: "g",
     lease: "200 millis",
+    // What waits behind the slow one would be given back, and be more to trim.
+    prefetch: 0,
     handler: Effect.fnUntraced(function*(message) {
       seen.set(message.payload, message.attempt)
       yield* message.renew
