@@ -106,7 +106,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const marks = RedisMarks.make({ membership, keys, connection, fail })
   const presence = RedisPresence.make({ membership, keys, connection, patterns })
-  const streams = RedisReady.make({ group, connection, reader, graceMillis: readGraceMillis, monotonic })
+  const streams = RedisReady.make({ group, leaseMillis, connection, reader, graceMillis: readGraceMillis, monotonic })
   const claims = RedisClaims.make({
     membership,
     keys,

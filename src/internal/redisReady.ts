@@ -16,8 +16,8 @@ const streamsPerCall = 100
 /** So many messages are taken from a busy stream among many before it is the turn of the next. */
 const busyBatch = 8
 
-/** So many streams in which nothing has come are read once after each wait, whatever their positions are. */
-const recheckedStreams = 16
+/** So many streams in which nothing has come are read once in a lease, whatever their positions are. */
+const recheckedStreams = 100
 
 export type RawStreams = ReadonlyArray<readonly [key: string, entries: RawEntries]>
 
@@ -31,8 +31,9 @@ const placeOf = (reply: unknown, group: string): ReadonlyMap<unknown, unknown> |
   return undefined
 }
 
-export const make = ({ connection, graceMillis, group, monotonic, reader }: {
+export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, reader }: {
   readonly group: string
+  readonly leaseMillis: number
   readonly connection: Connection
   readonly reader: BlockingConnection
   readonly graceMillis: number
@@ -45,6 +46,7 @@ export const make = ({ connection, graceMillis, group, monotonic, reader }: {
   /** Those of which a look has said that there is something. */
   const told = new Set<string>()
   let rechecked = 0
+  let recheckAt = monotonic() + leaseMillis
 
   const locate = Effect.fnUntraced(function*(keys: ReadonlyArray<string>) {
     for (const chunk of chunked(keys, streamsPerCall)) {
@@ -106,7 +108,6 @@ export const make = ({ connection, graceMillis, group, monotonic, reader }: {
       const quiet = all.filter((key) => !ready.has(key))
       if (quiet.length === 0) return
       const millis = ready.size > 0 ? 0 : Math.ceil(blockMillis)
-      const from = monotonic()
       const reply = (yield* reader.send([
         "xread",
         "COUNT",
@@ -120,7 +121,8 @@ export const make = ({ connection, graceMillis, group, monotonic, reader }: {
         ready.set(key, 1)
         told.add(key)
       }
-      if (reply === null && millis > 0 && monotonic() - from >= millis) {
+      if (reply === null && monotonic() >= recheckAt) {
+        recheckAt = monotonic() + leaseMillis
         for (let i = 0; i < Math.min(recheckedStreams, quiet.length); i++) {
           ready.set(quiet[rechecked++ % quiet.length]!, 1)
         }
