@@ -17,7 +17,7 @@ const streamsPerCall = 100
 const busyBatch = 8
 
 /** So many streams in which nothing has come are read once in a lease, whatever their positions are. */
-const recheckedStreams = 100
+const recheckedStreams = 16
 
 export type RawStreams = ReadonlyArray<readonly [key: string, entries: RawEntries]>
 

@@ -56,7 +56,8 @@ const mortal = Effect.gen(function*() {
   const member = (own: Broker.Member): Broker.Member => ({
     read: (count, millis) =>
       Effect.suspend(() =>
-        isDead() ? Effect.as(Effect.sleep(millis === undefined ? leaseMillis : millis), []) : own.read(count, millis)
+        // Nothing wakes it any more.
+        isDead() ? Effect.as(Effect.sleep(Math.min(millis, leaseMillis)), []) : own.read(count, millis)
       ),
     awaitReady: (millis) => unless(own.awaitReady(millis), () => true),
     wake: own.wake,
