@@ -13,7 +13,7 @@ import { checking } from "./parts/checks.ts"
  * An expected group that is not on the stream yet has acknowledged nothing. Nothing younger than the grace is removed for being
  * acknowledged: a publish whose answer was lost is searched for in the tail.
  *
- * A call ends after 20,000 entries or about 4 MiB. How much a step may remove follows from the size of the oldest entry: XTRIM is told entries and
+ * A call ends after 5,000 entries or about 1 MiB. How much a step may remove follows from the size of the oldest entry: XTRIM is told entries and
  * removes whole nodes, which hold 100 entries or 4 KiB (stream-node-max-entries, stream-node-max-bytes), so that of large ones each has its own.
  */
 export const trim: Script = {
@@ -101,7 +101,7 @@ local function trimBy(strategy, isBeyond)
       if strategy == 'MINID' then removed = removed + redis.call('XTRIM', stream, 'MINID', cut) end
       return
     end
-    more = removed >= 20000 or bytes >= 4194304
+    more = removed >= 5000 or bytes >= 1048576
   end
 end
 trimBy('MINID', function(position) return lower(position, cut) end)
