@@ -231,7 +231,7 @@ const cases: Readonly<Record<string, Case>> = {
       log
     ],
     keys: ["waiting", "scheduled", "log", "log", "bodies", "retry", "retries"],
-    args: [10, 60_000, "\nch\n", "g\nch\n"],
+    args: [10, 60_000, "", "\nch\n", "g\nch\n"],
     adds: { log: 1, retry: 1 },
     whenFull: "done"
   },
@@ -387,7 +387,10 @@ describe("scripts do all or nothing", () => {
   for (const [name, one] of Object.entries(cases)) {
     describe(name, () => {
       it("does its work where nothing is in its way", async () => {
-        assert.isUndefined(await (await place(await scriptOf(name), one)).run())
+        const here = await place(await scriptOf(name), one)
+        assert.isUndefined(await here.run())
+        for (const key of Object.keys(one.adds ?? {})) assert.isAbove(await client.xlen(here.prefix + key), 0)
+        if (name === "promote") assert.strictEqual(await client.zcard(`${here.prefix}waiting`), 0)
       })
 
       it("with memory full", async () => {
