@@ -497,7 +497,7 @@ export const checkParams = (
 ): Result.Result<Readonly<Record<string, string>>, InvalidParams> => {
   const fail = (message: string) =>
     Result.fail(new InvalidParams({ channel: channel.name, message: `"${channel.name}": ${message}` }))
-  if (params !== undefined && (typeof params !== "object" || params === null)) return fail("params must be a record")
+  if (params !== undefined && Result.isFailure(Given.record("params", params))) return fail("params must be a record")
   const given = new Map<string, unknown>(Object.entries(params ?? {}))
   const out: Record<string, string> = {}
   for (const name of channel.paramNames) {

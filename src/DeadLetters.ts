@@ -439,7 +439,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
       }
       yield* option(Given.record("the options", yield* option(Given.known("the options", options, subscribeNames))))
-      const name = yield* option(Given.name("name", options.name ?? "dead-letters"))
+      const name = yield* option(Given.name("name", Given.first(options.name, "dead-letters")))
       yield* option(Given.required("handler", options.handler))
       yield* option(Retry.policyProblem("retry", options.retry))
       const ending = yield* Subscription.run({

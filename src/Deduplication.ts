@@ -110,7 +110,12 @@ const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
     ({ message }) => new InvalidKey({ key: typeof key === "string" ? key : shown(key), message })
   ))
 
-const spanOf = (key: string, name: string, input: Duration.Input, least: number): Effect.Effect<number, InvalidKey> =>
+const spanOf = (
+  key: string,
+  name: string,
+  input: Duration.Input | undefined,
+  least: number
+): Effect.Effect<number, InvalidKey> =>
   Effect.fromResult(Given.span(name, input ?? Number.NaN, { usual: 0, least, most: 315_576_000_000 })).pipe(
     Effect.mapBoth({ onFailure: ({ message }) => new InvalidKey({ key, message }), onSuccess: Math.ceil })
   )
@@ -173,7 +178,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
   yield* given(key, Given.known("the options", options, onceNames))
   if (!Effect.isEffect(effect)) yield* given(key, Given.refuse("what is to be done", "an Effect", effect))
-  const leaseMillis = yield* spanOf(key, "lease", options?.lease ?? "30 seconds", 30)
+  const leaseMillis = yield* spanOf(key, "lease", Given.first(options?.lease, 30_000), 30)
   const clock = yield* Clock.Clock
   const token = { text: `${process}${(tokens++).toString(36)}` }
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)

@@ -13,6 +13,7 @@ import type * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
 import { dueOf, momentOf } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
+import { shown } from "./internal/shown.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
 import type * as Middleware from "./Middleware.ts"
@@ -201,7 +202,9 @@ const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, Invalid
   if (DateTime.isTimeZone(zone)) return Result.succeed(DateTime.zoneToString(zone))
   return typeof zone === "string" && DateTime.zoneFromString(zone)._tag === "Some"
     ? Result.succeed(zone)
-    : Result.fail(invalid("timeZone", `"${String(zone)}" is not a time zone: expected a name such as "Europe/Berlin"`))
+    : Result.fail(
+      invalid("timeZone", `timeZone: "${shown(zone)}" is not a time zone: expected a name such as "Europe/Berlin"`)
+    )
 }
 
 const refused = <A>(found: Result.Result<A, Given.Problem>): Result.Result<A, InvalidSchedule> =>
@@ -223,8 +226,8 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
     if (typeof recurs === "object" && !Cron.isCron(recurs)) {
       return yield* refused(Given.refuse("recurs", recursWanted, recurs))
     }
-    const given = options?.timeZone ??
-      (typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value)
+    const usual = typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value
+    const given = options?.timeZone === undefined ? usual : options.timeZone
     const zone = yield* zoneOf(given)
     if (typeof recurs !== "string") return Recur.fromCron(recurs, zone, catchUp)
     const cron = yield* Result.mapError(

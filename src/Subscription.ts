@@ -567,28 +567,44 @@ export const make = Effect.fnUntraced(function*<
     () => defaults.consumerName === undefined ? `${hostname()}:${process.pid}` : defaults.consumerName()
   )
   const name = uniqueName(label)
-  const concurrency = yield* countOption("concurrency", options.concurrency ?? defaults.concurrency, Limits.concurrency)
+  const concurrency = yield* countOption(
+    "concurrency",
+    Given.first(options.concurrency, defaults.concurrency),
+    Limits.concurrency
+  )
   const prefetch = options.prefetch === undefined
     ? undefined
     : yield* countOption("prefetch", options.prefetch, { usual: 0, least: 0 })
-  const maxCrashes = yield* countOption("maxCrashes", options.maxCrashes ?? defaults.maxCrashes, Limits.maxCrashes)
-  const limit = options.maxRetries ?? defaults.maxRetries
+  const maxCrashes = yield* countOption(
+    "maxCrashes",
+    Given.first(options.maxCrashes, defaults.maxCrashes),
+    Limits.maxCrashes
+  )
+  const limit = Given.first(options.maxRetries, defaults.maxRetries)
   const maxRetries = yield* countOption("maxRetries", limit, Limits.maxRetries)
-  const leaseMillis = yield* spanOption("lease", options.lease ?? defaults.lease, Limits.lease)
+  const leaseMillis = yield* spanOption("lease", Given.first(options.lease, defaults.lease), Limits.lease)
   const blockMillis = yield* spanOption(
     "blockInterval",
-    options.blockInterval ?? defaults.blockInterval,
+    Given.first(options.blockInterval, defaults.blockInterval),
     Limits.blockInterval
   )
   const drainMillis = yield* spanOption(
     "drainTimeout",
-    options.drainTimeout ?? defaults.drainTimeout,
+    Given.first(options.drainTimeout, defaults.drainTimeout),
     Limits.drainTimeout
   )
-  const retryMillis = yield* spanOption("retryDelay", options.retryDelay ?? defaults.retryDelay, Limits.retryDelay)
+  const retryMillis = yield* spanOption(
+    "retryDelay",
+    Given.first(options.retryDelay, defaults.retryDelay),
+    Limits.retryDelay
+  )
   const timeoutMillis = yield* spanOption("timeout", options.timeout, { usual: 0, least: 1 })
-  const slowMillis = yield* spanOption("slowHandler", options.slowHandler ?? defaults.slowHandler, Limits.slowHandler)
-  const reports = options.reports ?? defaults.reports ?? "Warn"
+  const slowMillis = yield* spanOption(
+    "slowHandler",
+    Given.first(options.slowHandler, defaults.slowHandler),
+    Limits.slowHandler
+  )
+  const reports = Given.first(options.reports, defaults.reports) ?? "Warn"
   const reportsProblem = Reporting.sinkProblem(reports)
   if (reportsProblem !== undefined) return yield* invalid("reports", reportsProblem)
   const start = yield* startOption(options.startFrom)

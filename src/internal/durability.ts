@@ -11,6 +11,8 @@ export interface Options {
   readonly timeout?: Duration.Input | undefined
 }
 
+const names: ReadonlySet<string> = new Set<keyof Options>(["replicas", "fsync", "timeout"])
+
 const usualDurabilityMillis = 1_000
 /** Nobody has more replicas, and Redis would wait for the missing ones each time. */
 const mostReplicas = 100
@@ -18,12 +20,10 @@ const mostReplicas = 100
 /** What is asked of the broker, or what is wrong with it. */
 export const durabilityOf = (options: Options): Result.Result<Durability, Given.Problem> =>
   Result.gen(function*() {
-    if (typeof options !== "object" || options === null) {
-      return yield* Result.fail({
-        option: "durability",
-        message: "durability must be an object such as { replicas: 1 }"
-      })
+    if (Result.isFailure(Given.record("durability", options))) {
+      return yield* Given.refuse("durability", "an object such as { replicas: 1 }", options)
     }
+    yield* Given.known("durability", options, names, "durability.")
     const { fsync = false, replicas, timeout } = options
     if (typeof fsync !== "boolean") {
       return yield* Given.refuse("durability.fsync", "true or false", fsync)

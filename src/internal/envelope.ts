@@ -37,7 +37,7 @@ export const headersProblem = (headers: Strings | undefined): string | undefined
   }
   for (const [name, value] of entries) {
     if (typeof value !== "string") {
-      const header = `the header ${JSON.stringify(name.slice(0, 80))}`
+      const header = `headers: the header ${JSON.stringify(name.slice(0, 80))}`
       return Given.refuse(header, "a string", value).failure.message
     }
   }

@@ -19,11 +19,23 @@ const told = (tell: () => unknown, length: number): string | undefined => {
 
 const untold = "an error that cannot be shown"
 
-const tagOf = (error: unknown): string | undefined =>
-  typeof error === "object" && error !== null
-    ? told(() => (error as { readonly _tag?: unknown })._tag, longestTag) ??
-      told(() => error instanceof Error ? error.name : undefined, longestTag)
-    : undefined
+type Fields = { readonly [name: string]: unknown }
+
+/** Whatever is thrown may name itself: by a tag, by the name of its class, or as errors of Node and of services do, by a code. */
+const tagOf = (error: unknown): string | undefined => {
+  if (typeof error !== "object" || error === null) return undefined
+  const fields = error as Fields
+  return told(() => fields["_tag"], longestTag) ?? told(() => fields["name"], longestTag) ??
+    told(() => typeof fields["code"] === "number" ? String(fields["code"]) : fields["code"], longestTag)
+}
+
+/** An object that is no Error would be `[object Object]`: it is told by its message, else as JSON. */
+const messageOf = (error: unknown): string | undefined => {
+  if (typeof error !== "object" || error === null || error instanceof Error) {
+    return told(() => error instanceof Error ? error.message : String(error), longestMessage)
+  }
+  return told(() => (error as Fields)["message"], longestMessage) ?? told(() => JSON.stringify(error), longestMessage)
+}
 
 /** Why a handler gave up on a message. */
 export const reasonText = (reason: string): string => told(() => String(reason), longestMessage) ?? untold
@@ -36,7 +48,7 @@ export const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>
   return {
     reason,
     errorTag: tagOf(error),
-    message: told(() => error instanceof Error ? error.message : String(error), longestMessage) ?? untold,
+    message: messageOf(error) ?? untold,
     cause: pretty(cause),
     isDefect: Cause.hasDies(cause) ? true : undefined
   }

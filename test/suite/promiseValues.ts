@@ -171,6 +171,21 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
       assert.deepStrictEqual(manager.getSubscriptions(), [])
     })
 
+    it("what is thrown and no Error is readable in the dead letter", async () => {
+      const manager = managed({ ...config(), maxRetries: 0 })
+      const thrown: ReadonlyArray<readonly [value: unknown, error: string]> = [
+        [{ code: "E_CARD", message: "card declined" }, "card declined"],
+        [{ code: 42, status: "busy" }, "{\"code\":42,\"status\":\"busy\"}"],
+        ["only a text", "only a text"],
+        [undefined, "undefined"]
+      ]
+      await manager.subscribe("a", ({ payload }) => Promise.reject(thrown[payload]![0]))
+      for (const i of thrown.keys()) await manager.publish("a", i)
+      await until(async () => (await manager.getDLQMessages()).length === thrown.length)
+      const letters = (await manager.getDLQMessages()).toSorted((a, b) => a.payload - b.payload)
+      assert.deepStrictEqual(letters.map(({ error }) => error), thrown.map(([, error]) => error))
+    })
+
     it("a logger whose Promises are rejected, and hooks that throw, neither end the process nor lose a message", async () => {
       const manager = managed({
         ...config(),
