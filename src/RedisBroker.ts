@@ -261,22 +261,25 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       const matches = readingOf(selector)
       const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
       for (const channel of removed) {
-        const dropped = connection.evaluate(
-          drop,
-          [
-            keys.log(channel),
-            keys.retry(group, channel),
-            keys.retries(group),
-            keys.floors(group),
-            keys.meta,
-            keys.counts,
-            keys.bodies(group, channel),
-            keys.trials(group, channel)
-          ],
-          [group, channel],
-          { idempotent: true }
-        )
-        while ((yield* dropped) === 0);
+        const dropped = (isFirst: boolean) =>
+          connection.evaluate(
+            drop,
+            [
+              keys.log(channel),
+              keys.retry(group, channel),
+              keys.retries(group),
+              keys.floors(group),
+              keys.meta,
+              keys.counts,
+              keys.bodies(group, channel),
+              keys.trials(group, channel),
+              keys.settled
+            ],
+            [group, channel, isFirst ? 1 : 0],
+            { idempotent: true }
+          )
+        let outcome = yield* dropped(true)
+        while (outcome === 0) outcome = yield* dropped(false)
       }
       yield* connection.send(["del", keys.members(group)], { idempotent: true })
       const ended = new Set(removed)

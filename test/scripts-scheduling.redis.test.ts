@@ -206,14 +206,16 @@ describe("promote and drop", () => {
             keys.floors("g"),
             keys.meta,
             keys.counts,
-            keys.bodies("g", "c")
+            keys.bodies("g", "c"),
+            keys.trials("g", "c"),
+            keys.settled
           ],
-          ["g", "c"]
+          ["g", "c", 1]
         )
         const move = run(
           promote,
           [keys.waiting, keys.bodies("g", "c"), keys.retry("g", "c"), keys.retries("g")],
-          [10, 1000, "g\nc\n"]
+          [10, 1000, "", "g\nc\n"]
         )
         if (first === "promote") yield* move
         assert.strictEqual(yield* remove, 1)
@@ -221,7 +223,7 @@ describe("promote and drop", () => {
         if (first === "drop") assert.deepStrictEqual(yield* move, [0, 0, 0, [], -1])
         const { meta, ...rest } = yield* everything
         assert.isDefined(meta)
-        assert.deepStrictEqual(rest, { "log:c": [] })
+        assert.deepStrictEqual(rest, { "log:c": [], settled: { c: "0-0" } })
       }
     })
   )
@@ -235,8 +237,15 @@ describe("promote and drop", () => {
       for (let i = 0; i < 2_500; i++) yield* send("xadd", log, "*", "p", "x")
       yield* send("xreadgroup", "GROUP", "g", "me", "COUNT", 2_500, "STREAMS", log, ">")
       const names = [log, keys.retry("g", "c"), keys.retries("g"), keys.floors("g"), keys.meta, keys.counts]
-      const step = run(drop, [...names, keys.bodies("g", "c")], ["g", "c"])
-      assert.deepStrictEqual([yield* step, yield* step, yield* step], [0, 0, 1])
+      const step = (isFirst: number) =>
+        run(drop, [...names, keys.bodies("g", "c"), keys.trials("g", "c"), keys.settled], ["g", "c", isFirst])
+      const before = Number(
+        (yield* send("xpending", log, "g") as Effect.Effect<Array<string>, unknown>)[1]!.split("-")[1]
+      )
+      assert.deepStrictEqual([yield* step(1), yield* step(0), yield* step(0)], [0, 0, 1])
+      // How far it had come before anything was let go.
+      const settled = yield* send("hget", keys.settled, "c")
+      assert.match(String(settled), new RegExp(`-(${before - 1}|18446744073709551615)$`))
       assert.deepStrictEqual(yield* send("xinfo", "GROUPS", log), [])
     })
   )
@@ -255,7 +264,7 @@ describe("promote", () => {
       const step = run(
         promote,
         [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.log("c")],
-        [10, 1000, "\nc\n"]
+        [10, 1000, "", "\nc\n"]
       )
       assert.deepStrictEqual(yield* step, [2, 0, 0, [], 0])
       assert.deepStrictEqual(yield* step, [2, 0, 0, [], -1])

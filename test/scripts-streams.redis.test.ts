@@ -45,8 +45,18 @@ const settled = (
 
 const cases: ReadonlyArray<Case> = [
   { script: channel, makes: "log", keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
-  { script: attach, makes: "log", keys: ["floors", "counts", "log", "retry", "bodies"], args: ["g", "0", "ch"] },
-  { script: attach, makes: "retry", keys: ["floors", "counts", "retry", "retry", "retry"], args: ["g", "0", "\nch"] },
+  {
+    script: attach,
+    makes: "log",
+    keys: ["floors", "counts", "settled", "log", "retry", "bodies"],
+    args: ["g", "0", "ch"]
+  },
+  {
+    script: attach,
+    makes: "retry",
+    keys: ["floors", "counts", "settled", "retry", "retry", "retry"],
+    args: ["g", "0", "\nch"]
+  },
   { script: settle, makes: "retry", seed: handedOut, keys: settleKeys, args: settled("ready", "") },
   { script: settle, makes: "dead", seed: handedOut, keys: settleKeys, args: settled("dead", "g\nch\nterm") },
   {
@@ -68,14 +78,14 @@ const cases: ReadonlyArray<Case> = [
     makes: "log",
     seed: waits("\nch\nid"),
     keys: ["waiting", "bodies", "log", "log"],
-    args: [100, 1_000, "\nch\n"]
+    args: [100, 1_000, "", "\nch\n"]
   },
   {
     script: promote,
     makes: "retry",
     seed: waits("g\nch\nid"),
     keys: ["waiting", "bodies", "retry", "retries"],
-    args: [100, 1_000, "g\nch\n"]
+    args: [100, 1_000, "", "g\nch\n"]
   },
   {
     script: reschedule,

@@ -134,7 +134,7 @@ const cases: Readonly<Record<string, Case>> = {
   },
   attach: {
     seed: [log],
-    keys: ["floors", "counts", "log", "retry", "bodies", "other", "r", "b"],
+    keys: ["floors", "counts", "settled", "log", "retry", "bodies", "other", "r", "b"],
     args: ["g", "$", "ch", "other"]
   },
   beat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
@@ -186,8 +186,8 @@ const cases: Readonly<Record<string, Case>> = {
       ["hset", "$counts", "a\ng\nch", 1],
       ["hset", "$bodies", "1-0", "x"]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials"],
-    args: ["g", "ch"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled"],
+    args: ["g", "ch", 1],
     whenFull: "done"
   },
   finish: {

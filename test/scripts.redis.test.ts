@@ -237,8 +237,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         1
       ]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials"],
-    args: ["g", "ch"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled"],
+    args: ["g", "ch", 1],
     reply: 1,
     after: {
       counts: { "a\ng\nother": "1", "d\ng\nch\nterm": "1" },
@@ -536,7 +536,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
-      keys: ["floors", "counts", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
+      keys: ["floors", "counts", "settled", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
       args: ["g", "0", "ch", "other", "\nch"],
       reply: [[1, 2, 3], []],
       after: {
@@ -560,7 +560,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$other", "7-0", "p", "x"],
         ["xgroup", "create", "$other", "h", "7-0"]
       ],
-      keys: ["floors", "counts", "log", "r", "b", "other", "r", "b"],
+      keys: ["floors", "counts", "settled", "log", "r", "b", "other", "r", "b"],
       args: ["g", "settled", "ch\nh\ni", "other\nh\nk"],
       reply: [[1, 2], []],
       after: {
@@ -593,7 +593,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$retry", "9-0", "p", "x"],
         ["hset", "$bodies", "w", "x"]
       ],
-      keys: ["floors", "counts", "log", "retry", "bodies"],
+      keys: ["floors", "counts", "settled", "log", "retry", "bodies"],
       args: ["g", "3-0", "ch"],
       reply: [[1], []],
       after: {
@@ -615,7 +615,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xtrim", "$retry", "minid", "3-0"],
         ["hset", "$counts", "z\ng\nch", 3, "z\ng\nold", 21]
       ],
-      keys: ["floors", "counts", "retry", "retry", "retry", "gone", "gone", "gone"],
+      keys: ["floors", "counts", "settled", "retry", "retry", "retry", "gone", "gone", "gone"],
       args: ["g", "0", "\nch", "\nold"],
       reply: [[1, 2], []],
       after: {
@@ -628,7 +628,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "does not count where the position is still to come",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "log", "r", "b"],
+      keys: ["floors", "counts", "settled", "log", "r", "b"],
       args: ["g", "9-18446744073709551615", "ch"],
       reply: [[1], []],
       after: {
@@ -643,7 +643,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "log", "r", "b"],
+      keys: ["floors", "counts", "settled", "log", "r", "b"],
       args: ["g", "$", "ch"],
       reply: [[1], []],
       after: {

@@ -12,6 +12,7 @@
  * | `retry:G:C`    | stream      | messages of C that are ready again for group G only                      |
  * | `retries:G`    | set         | the channels for which `retry:G:*` exists                                |
  * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
+ * | `settled`      | hash        | channel without groups → the position up to which its last one had settled |
  * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
@@ -81,6 +82,7 @@ export interface Keys {
   readonly oldMarks: (group: string) => string
   readonly outbox: string
   readonly relayed: string
+  readonly settled: string
   readonly arrived: (shard: number) => string
   readonly own: (name: string) => string
 }
@@ -132,6 +134,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     oldMarks: (group) => `${tag}:oldmarks:${escape(group)}`,
     outbox: `${tag}:outbox`,
     relayed: `${tag}:relayed`,
+    settled: `${tag}:settled`,
     arrived: (shard) => `${tag}:arrived:${shard}`,
     own: (name) => `${tag}:own:${escape(name)}`
   }
@@ -153,6 +156,7 @@ const kinds = {
   janitor: { type: "string", parts: 0 },
   outbox: { type: "stream", parts: 0 },
   relayed: { type: "hash", parts: 0 },
+  settled: { type: "hash", parts: 0 },
   arrived: { type: "zset", parts: 1 },
   log: { type: "stream", parts: 1 },
   retry: { type: "stream", parts: 2 },

@@ -135,6 +135,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
             [
               keys.floors(group),
               keys.counts,
+              keys.settled,
               ...chunk.flatMap(([key, text]) => {
                 if (text.startsWith("\n")) {
                   return [key, key, key]

@@ -306,6 +306,20 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
+      "begins with what the last group had not settled when it was removed",
+      Effect.gen(function*() {
+        const { subscription } = yield* listen(Text, { group: "first" })
+        yield* Publisher.publishAll(Text, ["a", "b"])
+        yield* acked("first", 2)
+        yield* subscription.pause
+        yield* Publisher.publishAll(Text, ["c", "d"])
+        yield* subscription.unsubscribe({ removeGroup: true })
+        yield* Publisher.publish(Text, "e")
+        assert.deepStrictEqual(yield* begin("earliest"), ["c", "d", "e", "new"])
+      })
+    )
+
+    test(
       "begins with the next message where all is settled",
       Effect.gen(function*() {
         yield* listen(Text, { group: "first" })

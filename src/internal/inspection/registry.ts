@@ -240,6 +240,7 @@ export const places = (
             [
               keys.floors(group),
               keys.counts,
+              keys.settled,
               keys.log(channel),
               keys.retry(group, channel),
               keys.bodies(group, channel)

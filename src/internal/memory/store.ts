@@ -25,6 +25,8 @@ import { Windows } from "./windows.ts"
 
 interface Channel {
   readonly name: string
+  /** When its last group was removed, that had acknowledged everything before this number. */
+  settled: number
   readonly log: Log
   limits: Limits
   /** Whether anybody knows its limits, and which definitions were taken into them. */
@@ -174,6 +176,7 @@ export class Store {
     if (known !== undefined) return known
     const channel: Channel = {
       name,
+      settled: 0,
       log: new Log(),
       limits: {},
       isDefined: false,
@@ -223,9 +226,11 @@ export class Store {
     const ended = new Set<Reading>()
     for (const [channel, reading] of group.readings) {
       if (!gone.some((matches) => matches(channel)) || group.reads(channel)) continue
+      const left = this.channels.get(channel)!
+      if (left.readings.size === 1) left.settled = reading.needs
       ended.add(reading)
       group.leave(channel)
-      this.channels.get(channel)!.readings.delete(name)
+      left.readings.delete(name)
     }
     this.waiting.removeWhere((value) => "reading" in value && ended.has(value.reading))
     if (group.registered.size === 0) group.marks.clear()
@@ -437,10 +442,10 @@ const redeliveryOf = (
 })
 
 /** Up to where all groups of a channel have acknowledged everything: what is left of that only waits to be removed. */
-const settledBy = ({ log, readings }: Channel): Position => {
-  let needed = Infinity
+const settledBy = ({ log, readings, settled }: Channel): Position => {
+  let needed = readings.size === 0 ? settled : Infinity
   for (const { needs } of readings.values()) needed = Math.min(needed, needs)
-  if (needed === Infinity) return beginning
+  if (needed === 0) return beginning
   if (needed >= log.end) return log.last
   const { millis, sequence } = log.at(Math.max(needed, log.first)).position
   return sequence > 0 ? { millis, sequence: sequence - 1 } : { millis: millis - 1, sequence: Infinity }

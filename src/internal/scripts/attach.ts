@@ -8,7 +8,7 @@ import { makingStreams } from "./parts/streams.ts"
  * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning. The position
  * `settled` is up to where all other groups of the channel have acknowledged everything: what is left of that only waits for the janitor.
  *
- * KEYS: floors of the group, counts, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
+ * KEYS: floors of the group, counts, settled, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
  * stream: itself). ARGV: group, position, then for each stream its channel and the other groups that are registered for it, with a line
  * feed before each of these (with one before the channel: its retry stream, which is always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
  * streams: nothing was done there.
@@ -20,15 +20,15 @@ import { makingStreams } from "./parts/streams.ts"
 export const attach: Script = {
   name: "attach",
   lua: `
-local floors, counts = KEYS[1], KEYS[2]
+local floors, counts, settled = KEYS[1], KEYS[2], KEYS[3]
 local group, start = ARGV[1], ARGV[2]
 local created, wrong = {}, {}
 ${checking}
 ${makingStreams}
-local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash')
+local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash')
 if problem then return problem end
 ${positions}
-local function settled(stream, others)
+local function begins(stream, channel, others)
   local lowest, groups = nil, {}
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local floor = floorOf(stream, info)
@@ -37,7 +37,9 @@ local function settled(stream, others)
   end
   -- One that has not come to the channel yet has acknowledged nothing.
   for other in string.gmatch(others, '[^\\n]+') do if not groups[other] then return '0' end end
-  return (not lowest or lowest == '0-0') and '0' or lowest
+  -- The last group of the channel may have been removed.
+  if not lowest then lowest = redis.call('HGET', settled, channel) end
+  return (not lowest or lowest == '0-0' or not string.find(lowest, '^%d+%-%d+$')) and '0' or lowest
 end
 local function before(stream, position, last, added, length)
   if position == last then return added end
@@ -61,7 +63,7 @@ local function old(account, retry, bodies)
   if redis.call('EXISTS', retry) == 0 then return sum end
   return sum + redis.call('XINFO', 'STREAM', retry)[12] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
 end
-for i = 3, #KEYS, 3 do
+for i = 4, #KEYS, 3 do
   local stream = KEYS[i]
   if redis.call('EXISTS', stream) == 0 then makeStream(stream) end
   local isStream, exists = redis.call('TYPE', stream).ok == 'stream', false
@@ -69,11 +71,11 @@ for i = 3, #KEYS, 3 do
     if info[2] == group then exists = true end
   end
   if not isStream then
-    wrong[#wrong + 1] = i / 3
+    wrong[#wrong + 1] = (i - 1) / 3
   elseif not exists then
     local info = redis.call('XINFO', 'STREAM', stream)
     local length, last, added = info[2], info[8], info[12]
-    local channel, others = string.match(ARGV[2 + i / 3], '^(\\n?[^\\n]*)(.*)$')
+    local channel, others = string.match(ARGV[2 + (i - 1) / 3], '^(\\n?[^\\n]*)(.*)$')
     local isRetry = string.byte(channel) == 10
     local position = '0'
     if not isRetry then
@@ -81,7 +83,7 @@ for i = 3, #KEYS, 3 do
       -- Written by another program.
       if floor and not string.find(floor, '^%d+%-?%d*$') then floor = nil end
       position = floor or start
-      if position == '$' then position = last elseif position == 'settled' then position = settled(stream, others) end
+      if position == '$' then position = last elseif position == 'settled' then position = begins(stream, channel, others) end
       if not floor and position ~= '0' then redis.call('HSET', floors, channel, position) end
     end
     local skipped = before(stream, position, last, added, length)
@@ -96,7 +98,7 @@ for i = 3, #KEYS, 3 do
       local earlier = skipped and old(account, KEYS[i + 1], KEYS[i + 2])
       if earlier then redis.call('HSET', counts, 's\\n' .. account, skipped - earlier) end
     end
-    created[#created + 1] = i / 3
+    created[#created + 1] = (i - 1) / 3
   end
 end
 return {created, wrong}
