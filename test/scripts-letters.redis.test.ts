@@ -80,7 +80,8 @@ describe("settle: dead", () => {
       keys.dead,
       keys.retries("billing"),
       keys.meta,
-      keys.counts
+      keys.counts,
+      keys.trials("billing", "orders")
     ]
     const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description", "x", "", ""]
     assert.deepStrictEqual(await run(settle, names, args), [])
@@ -111,7 +112,8 @@ describe("settle: dead", () => {
       keys.dead,
       keys.retries("billing"),
       keys.meta,
-      keys.counts
+      keys.counts,
+      keys.trials("billing", "orders")
     ]
     const error = await run(settle, names, [
       "billing",
