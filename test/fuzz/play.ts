@@ -61,8 +61,11 @@ export const options = { maxRetries: 2, retryDelay: "2 millis" } as const
 const again = Schedule.spaced("2 millis")
 const retry = Retry.make({ Again: again, Fatal: Retry.term, LeaseLost: again })
 
-/** What is due in the same millisecond has no order: the messages of a call become due one after the other, as they were published. */
-const shortMillis = (place: number) => 20 + 5 * place
+/**
+ * What is due in the same millisecond has no order: the messages of a call become due one after the other, as they were published, and
+ * not before the call has ended on a machine that is busy.
+ */
+const shortMillis = (place: number) => 150 + 5 * place
 const longestShortMillis = shortMillis(10)
 /** Long enough that whoever reads has it in time, on a machine that is busy. */
 const expiresMillis = 1_500
