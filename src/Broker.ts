@@ -59,6 +59,27 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
 }
 
 /**
+ * A group was removed (`removeGroup`) while this consumer of it was alive. The consumer has ended and does not make the group again; what was
+ * in its hands is forgotten with the group. A new subscription makes a new group.
+ *
+ * **Details**: a group that Redis has lost (a flush, a failover) is another thing: that is made again where it was.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GroupRemoved extends Data.TaggedError("GroupRemoved")<{
+  readonly group: string
+  /** The channels or patterns the consumer reads. */
+  readonly patterns: ReadonlyArray<string>
+}> {
+  override get message() {
+    return `group "${this.group}" on ${
+      this.patterns.map((pattern) => `"${pattern}"`).join(", ")
+    } was removed by somebody: this consumer of it has ended; subscribe again to make a new group`
+  }
+}
+
+/**
  * Limits on what a channel keeps, beside the default rule (a message is removed when every group has acknowledged it).
  * A message removed by a limit is lost for the groups that had not handled it. Where publishers define different ones, nothing is removed
  * that one of them would keep.
@@ -391,12 +412,15 @@ export interface Member {
    * a lost connection it also returns what had been handed out to this member in a reply that never arrived.
    * One call of `read` or `awaitReady` at a time.
    */
-  readonly read: (count: number, blockMillis: number) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly read: (
+    count: number,
+    blockMillis: number
+  ) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError | GroupRemoved>
   /**
    * Waits until there may be messages to read, at most `blockMillis`, and takes none: whoever has no room to keep for a waiting `read` asks
    * for some when this says that it is worth it. False after the wait or a `wake`.
    */
-  readonly awaitReady: (blockMillis: number) => Effect.Effect<boolean, BrokerError>
+  readonly awaitReady: (blockMillis: number) => Effect.Effect<boolean, BrokerError | GroupRemoved>
   /** Makes a waiting `read` or `awaitReady` return now, with what it has. */
   readonly wake: Effect.Effect<void>
   /** Which of these channels another member of the group reads, too, that was heard of lately. */
@@ -423,9 +447,11 @@ export interface Member {
   /** Takes back what `tryAgain` has noted: should this member be lost, it was none of these. */
   readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
   /** Takes over at most `count` deliveries of this group whose lease has expired; with 0 it only looks. */
-  readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError>
+  readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError | GroupRemoved>
   /** Completes when another member has joined the group since `shared` was asked last; never where this has to be looked for (`Broker.isPolled`). */
   readonly awaitJoin: Effect.Effect<void>
+  /** Fails when the group is known to be removed: as soon as that is told, where backends tell it, or with the next `read` or `claim`. */
+  readonly awaitRemoval: Effect.Effect<never, GroupRemoved>
   /** Completes when another member holds something that this one would have to take over one day. */
   readonly awaitLease: Effect.Effect<void>
 }

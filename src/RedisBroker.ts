@@ -26,6 +26,7 @@ import * as RedisScheduled from "./internal/redisScheduled.ts"
 import * as RedisStats from "./internal/redisStats.ts"
 import { tellWait } from "./internal/redis/waiting.ts"
 import { drop } from "./internal/scripts/drop.ts"
+import { unregister } from "./internal/scripts/unregister.ts"
 import { permitted } from "./internal/scripts/permitted.ts"
 import type { Command, Connection } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
@@ -48,6 +49,9 @@ export interface Options {
    */
   readonly graceMillis?: number | undefined
 }
+
+/** A consumer that was away for longer than this does not know that its group was removed, and makes it again. */
+const removalMillis = 86_400_000
 
 /** What a mend moves in one step. */
 const mendBatch = 500
@@ -170,6 +174,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       if (kind === "tick") tickChange.wake(shard)
       if (kind === "letter") letterChange.wake(shard)
       if (kind === "outbox") outbox.wake(shard)
+      if (kind === "removed") { for (const member of members[shard]!) member.notifyRemoved(first) }
       if (kind === "channel") { for (const member of members[shard]!) member.notify(first, undefined) }
       if (kind === "retry" && second !== undefined) {
         for (const member of members[shard]!) member.notify(second, first)
@@ -248,8 +253,13 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     for (const shard of shardsOf(selector)) {
       const keys = keysOf(shard)
       const connection = connectionOf(shard)
-      const gone = patternsOf(selector).map((pattern) => Keys.registrationField(group, pattern))
-      yield* connection.send(["hdel", keys.groups, ...gone], { idempotent: true })
+      // First: its consumers are to know why the rest is gone.
+      yield* connection.evaluate(
+        unregister,
+        [keys.meta, keys.groups, keys.removed(group)],
+        [group, removalMillis, keys.events, ...patternsOf(selector)],
+        { idempotent: true }
+      )
       const [fields, channels] = (yield* connection.pipeline([
         ["hkeys", keys.groups],
         ["hkeys", keys.channels]

@@ -5,7 +5,7 @@
  */
 import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
 import { hostname } from "node:os"
-import type { BrokerError, Selector, Start } from "./Broker.ts"
+import type { BrokerError, GroupRemoved, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
@@ -297,8 +297,8 @@ export interface Subscription {
   readonly unsubscribe: (
     options?: { readonly removeGroup?: boolean | undefined }
   ) => Effect.Effect<void, BrokerError>
-  /** Completes when the subscription has ended. */
-  readonly ended: Effect.Effect<void>
+  /** Completes when the subscription has ended. Fails with `GroupRemoved` when it ended because somebody removed its group. */
+  readonly ended: Effect.Effect<void, GroupRemoved>
 }
 
 /** What a subscription reads, and how it is. */
@@ -829,7 +829,13 @@ export const make = Effect.fnUntraced(function*<
         isGroupUnwanted = true
         return Effect.andThen(consumer.ending.ask, Effect.suspend(() => removal ?? Effect.void))
       }),
-    ended: consumer.ending.over
+    ended: Effect.andThen(
+      consumer.ending.over,
+      Effect.suspend(() => {
+        const removed = consumer.removed()
+        return removed === undefined ? Effect.void : Effect.fail(removed)
+      })
+    )
   }
   watched.set(subscription, { selector, vitals: consumer.vitals })
   running.add(subscription)
@@ -878,18 +884,21 @@ export const stream = <S extends Channel.Source>(
   options?: StreamOptions & Pick<Options<S, never, never>, "exactlyOnce">
 ): Stream.Stream<
   Message.Message<S>,
-  InvalidSubscription | BrokerError,
+  InvalidSubscription | BrokerError | GroupRemoved,
   Channel.DecodingServices<S> | Broker | Subscriptions
 > =>
   Stream.unwrap(Effect.gen(function*() {
     // What is in the queue is held by the consumer, whose capacity bounds it.
-    const queue = yield* Queue.unbounded<Message.Message<S>, Cause.Done>()
+    const queue = yield* Queue.unbounded<Message.Message<S>, Cause.Done | GroupRemoved>()
     const subscription = yield* make(source, {
       ...options,
       ackMode: "manual",
       handler: (message: Message.Message<S>) => Queue.offer(queue, message)
     })
-    yield* Effect.forkScoped(Effect.andThen(subscription.ended, Queue.end(queue)))
+    yield* Effect.forkScoped(Effect.matchEffect(subscription.ended, {
+      onFailure: (removed) => Queue.fail(queue, removed),
+      onSuccess: () => Queue.end(queue)
+    }))
     const { failures } = yield* Subscriptions
     const { group, pattern } = subscription
     yield* Effect.addFinalizer((exit) =>

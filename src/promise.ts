@@ -6,6 +6,7 @@
  * @since 0.1.0
  */
 import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import type { GroupRemoved } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Activity from "./internal/activity.ts"
@@ -40,6 +41,7 @@ import * as Redis from "./Redis.ts"
 import * as Rotif from "./Rotif.ts"
 import * as Core from "./Subscription.ts"
 
+export { GroupRemoved } from "./Broker.ts"
 export { type HealthStatus } from "./internal/promise/health.ts"
 export { type Middleware } from "./internal/promise/hooks.ts"
 export { type DlqMessage, type DlqStats } from "./internal/promise/letters.ts"
@@ -111,6 +113,8 @@ export interface Subscription {
    * had not handled.
    */
   readonly unsubscribe: (options?: UnsubscribeOptions | boolean) => Promise<void>
+  /** Resolves when it has ended; with `GroupRemoved` when that was because somebody removed its group. It never rejects. */
+  readonly ended: Promise<GroupRemoved | undefined>
 }
 
 /**
@@ -437,6 +441,10 @@ export class NotificationManager {
 
   #keep(core: Core.Subscription): Subscription {
     const subscriptions = this.#subscriptions
+    const ended = Effect.matchEffect(core.ended, {
+      onFailure: Effect.succeed<GroupRemoved | undefined>,
+      onSuccess: () => Effect.succeed(undefined)
+    })
     const subscription: Subscription = {
       id: core.consumer,
       pattern: core.pattern,
@@ -461,10 +469,10 @@ export class NotificationManager {
         const options = typeof given === "boolean" ? { removeGroup: given } : given
         const problem = Checks.checkUnsubscribe(options)
         return problem === undefined ? Effect.runPromise(core.unsubscribe(options)) : Promise.reject(problem)
-      }
+      },
+      ended: Effect.runPromise(Effect.tap(ended, () => Effect.sync(() => subscriptions.delete(subscription))))
     }
     subscriptions.add(subscription)
-    Effect.runFork(Effect.andThen(core.ended, Effect.sync(() => subscriptions.delete(subscription))))
     return subscription
   }
 

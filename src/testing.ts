@@ -204,6 +204,7 @@ const decorateMember = (take: Take, member: Member): Member => {
     wake: member.wake,
     awaitLease: member.awaitLease,
     shared: member.shared,
+    awaitRemoval: member.awaitRemoval,
     awaitJoin: member.awaitJoin,
     claim: (count) =>
       Effect.tapError(

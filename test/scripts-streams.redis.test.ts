@@ -48,14 +48,14 @@ const cases: ReadonlyArray<Case> = [
   {
     script: attach,
     makes: "log",
-    keys: ["floors", "counts", "settled", "log", "retry", "bodies"],
-    args: ["g", "0", "ch"]
+    keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+    args: ["g", "0", "[]", "ch"]
   },
   {
     script: attach,
     makes: "retry",
-    keys: ["floors", "counts", "settled", "retry", "retry", "retry"],
-    args: ["g", "0", "\nch"]
+    keys: ["floors", "counts", "settled", "removed", "retry", "retry", "retry"],
+    args: ["g", "0", "[]", "\nch"]
   },
   { script: settle, makes: "retry", seed: handedOut, keys: settleKeys, args: settled("ready", "") },
   { script: settle, makes: "dead", seed: handedOut, keys: settleKeys, args: settled("dead", "g\nch\nterm") },

@@ -134,8 +134,8 @@ const cases: Readonly<Record<string, Case>> = {
   },
   attach: {
     seed: [log],
-    keys: ["floors", "counts", "settled", "log", "retry", "bodies", "other", "r", "b"],
-    args: ["g", "$", "ch", "other"]
+    keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies", "other", "r", "b"],
+    args: ["g", "$", "[]", "ch", "other"]
   },
   beat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
   begin: { seed: [marks], keys: ["marks", "old"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
@@ -239,8 +239,8 @@ const cases: Readonly<Record<string, Case>> = {
   recur: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
   register: {
     seed: [["hset", "$meta", "v", 1]],
-    keys: ["meta", "groups"],
-    args: ["g\na", "g\nb"],
+    keys: ["meta", "groups", "removed"],
+    args: ["[]", "g\na", "g\nb"],
     whenFull: "refused"
   },
   removeLetters: {
@@ -292,7 +292,7 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { retry: 1, dead: 2 },
     whenFull: "done"
   },
-  sources: { keys: ["meta", "channels", "groups", "retries"], args: ["", 0, 0, "g\nch"] },
+  sources: { keys: ["meta", "channels", "groups", "retries", "removed"], args: ["", 0, 0, "g\nch"] },
   stats: {
     seed: held(1),
     keys: ["log", "counts", "scheduled", "retry", "bodies"],
@@ -320,6 +320,12 @@ const cases: Readonly<Record<string, Case>> = {
     seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "old"]],
     keys: ["meta", "log", "floors"],
     args: ["0", 0, 0, "", -1, -1, "ch", "g"],
+    whenFull: "done"
+  },
+  unregister: {
+    seed: [["hset", "$meta", "v", 1], ["hset", "$groups", "g\na", ""]],
+    keys: ["meta", "groups", "removed"],
+    args: ["g", 60_000, "events", "a"],
     whenFull: "done"
   }
 }

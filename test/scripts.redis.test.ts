@@ -536,8 +536,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
-      keys: ["floors", "counts", "settled", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
-      args: ["g", "0", "ch", "other", "\nch"],
+      keys: ["floors", "counts", "settled", "removed", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
+      args: ["g", "0", "[]", "ch", "other", "\nch"],
       reply: [[1, 2, 3], []],
       after: {
         counts: { "s\ng\nch": "0", "s\ng\nother": "0" },
@@ -560,8 +560,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$other", "7-0", "p", "x"],
         ["xgroup", "create", "$other", "h", "7-0"]
       ],
-      keys: ["floors", "counts", "settled", "log", "r", "b", "other", "r", "b"],
-      args: ["g", "settled", "ch\nh\ni", "other\nh\nk"],
+      keys: ["floors", "counts", "settled", "removed", "log", "r", "b", "other", "r", "b"],
+      args: ["g", "settled", "[]", "ch\nh\ni", "other\nh\nk"],
       reply: [[1, 2], []],
       after: {
         counts: { "s\ng\nch": "1", "s\ng\nother": "0" },
@@ -593,8 +593,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$retry", "9-0", "p", "x"],
         ["hset", "$bodies", "w", "x"]
       ],
-      keys: ["floors", "counts", "settled", "log", "retry", "bodies"],
-      args: ["g", "3-0", "ch"],
+      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      args: ["g", "3-0", "[]", "ch"],
       reply: [[1], []],
       after: {
         bodies: { w: "x" },
@@ -615,8 +615,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xtrim", "$retry", "minid", "3-0"],
         ["hset", "$counts", "z\ng\nch", 3, "z\ng\nold", 21]
       ],
-      keys: ["floors", "counts", "settled", "retry", "retry", "retry", "gone", "gone", "gone"],
-      args: ["g", "0", "\nch", "\nold"],
+      keys: ["floors", "counts", "settled", "removed", "retry", "retry", "retry", "gone", "gone", "gone"],
+      args: ["g", "0", "[]", "\nch", "\nold"],
       reply: [[1, 2], []],
       after: {
         counts: { "z\ng\nch": "2" },
@@ -628,8 +628,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "does not count where the position is still to come",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "settled", "log", "r", "b"],
-      args: ["g", "9-18446744073709551615", "ch"],
+      keys: ["floors", "counts", "settled", "removed", "log", "r", "b"],
+      args: ["g", "9-18446744073709551615", "[]", "ch"],
       reply: [[1], []],
       after: {
         floors: { ch: "9-18446744073709551615" },
@@ -643,8 +643,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "settled", "log", "r", "b"],
-      args: ["g", "$", "ch"],
+      keys: ["floors", "counts", "settled", "removed", "log", "r", "b"],
+      args: ["g", "$", "[]", "ch"],
       reply: [[1], []],
       after: {
         counts: { "s\ng\nch": "1" },
@@ -652,6 +652,15 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         log: { entries: [["5-0", "i", "a", "p", "x"]], groups: { g: { at: "5-0", consumers: 0, pending: [] } } }
       },
       again: { reply: [[], []] }
+    },
+    {
+      does: "creates nothing when the group was removed since",
+      seed: [["xadd", "$log", "5-0", "p", "x"], ["hset", "$removed", "a.*", "7"]],
+      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      args: ["g", "0", JSON.stringify([["a.*", "6"]]), "ch"],
+      reply: null,
+      after: { log: { entries: [["5-0", "p", "x"]] }, removed: { "a.*": "7" } },
+      again: { reply: null }
     }
   ],
   beat: [{
@@ -867,10 +876,26 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   register: [{
     does: "registers what is new and raises the version once",
     seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", ""]],
-    keys: ["meta", "groups"],
-    args: ["g\na", "g\nb", "g\nc"],
+    keys: ["meta", "groups", "removed"],
+    args: ["[]", "g\na", "g\nb", "g\nc"],
     reply: 2,
     after: { groups: { "g\na": "", "g\nb": "", "g\nc": "" }, meta: { v: "4" } },
+    again: { reply: 0 }
+  }, {
+    does: "registers nothing when the group was removed since",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$removed", "a", "2", "b", "3"]],
+    keys: ["meta", "groups", "removed"],
+    args: [JSON.stringify([["a", "2"], ["b", "2"]]), "g\na", "g\nb"],
+    reply: -1,
+    after: { meta: { v: "3" }, removed: { a: "2", b: "3" } },
+    again: { reply: -1 }
+  }, {
+    does: "registers a group that knows of its removals, and one whose removals are forgotten",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$removed", "a", "2"]],
+    keys: ["meta", "groups", "removed"],
+    args: [JSON.stringify([["a", "2"], ["b", "1"]]), "g\na", "g\nb"],
+    reply: 2,
+    after: { groups: { "g\na": "", "g\nb": "" }, meta: { v: "4" }, removed: { a: "2" } },
     again: { reply: 0 }
   }],
   renew: [{
@@ -991,23 +1016,24 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "says only that nothing has changed",
       seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
-      keys: ["meta", "channels", "groups", "retries"],
+      keys: ["meta", "channels", "groups", "retries", "removed"],
       args: ["3", 1, 0, "g\na"],
       reply: ["3"],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     },
     {
-      does: "lists channels, retry streams, and what is registered",
+      does: "lists channels, retry streams, what is registered, and what was removed",
       seed: [
         ["hset", "$meta", "v", 3],
         ["hset", "$channels", "a", ""],
         ["hset", "$groups", "g\na", ""],
-        ["sadd", "$retries", "a"]
+        ["sadd", "$retries", "a"],
+        ["hset", "$removed", "b", "2"]
       ],
-      keys: ["meta", "channels", "groups", "retries"],
+      keys: ["meta", "channels", "groups", "retries", "removed"],
       args: ["2", 1, 1, "g\na", "g\nb"],
-      reply: ["3", ["a"], ["a"], [1, 0]],
-      after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, retries: ["a"] }
+      reply: ["3", ["a"], ["a"], [1, 0], ["", "2"]],
+      after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, removed: { b: "2" }, retries: ["a"] }
     },
     ...([
       ["a channel", [2, 0], []],
@@ -1016,12 +1042,21 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     ] as const).map(([what, counts, more]): Case => ({
       does: `lists everything when ${what} was removed behind the version`,
       seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
-      keys: ["meta", "channels", "groups", "retries"],
+      keys: ["meta", "channels", "groups", "retries", "removed"],
       args: ["3", ...counts, "g\na", ...more],
-      reply: ["3", ["a"], [], [1, ...more.map(() => 0)]],
+      reply: ["3", ["a"], [], [1, ...more.map(() => 0)], ["", ...more.map(() => "")]],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     }))
   ],
+  unregister: [{
+    does: "ends the registration, and notes with which version, for a time",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", "", "g\nb", "", "h\na", ""]],
+    keys: ["meta", "groups", "removed"],
+    args: ["g", 60_000, "events", "a", "c"],
+    reply: 1,
+    after: { groups: { "g\nb": "", "h\na": "" }, meta: { v: "4" }, removed: { a: "4" } },
+    again: { reply: 0 }
+  }],
   touch: [{
     does: "writes where messages are, also when the same was written before, and changes none of them",
     seed: [["xadd", "$log", "1-0", "p", "x"], ["hset", "$meta", "v", 3]],

@@ -6,7 +6,7 @@
  * message there is no Stream operator, no queue of Effect's and no fiber but the handler's own.
  */
 import { Cause, Context, Effect, Exit, Latch, Scope } from "effect"
-import type { Broker, BrokerError, Commit, CommitRefused, Delivery, Membership } from "../Broker.ts"
+import type { Broker, BrokerError, Commit, CommitRefused, Delivery, GroupRemoved, Membership } from "../Broker.ts"
 import * as Activity from "./activity.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
@@ -89,6 +89,8 @@ export interface Consumer {
   readonly resume: Effect.Effect<void>
   /** Stops taking work, finishes what runs, gives the rest back, leaves the group. It is one end for all who ask for it. */
   readonly ending: Ending.Ending
+  /** Why it ended by itself. */
+  readonly removed: () => GroupRemoved | undefined
 }
 
 /** The first crash that is counted may be that of another one beside it: nothing is given up before it was tried alone. */
@@ -427,10 +429,10 @@ export const make = Effect.fnUntraced(function*<R>(
   }
 
   // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
-  const taking = <A>(
+  const taking = <A, E>(
     reserve: () => number,
-    take: (count: number, askedAt: bigint) => Effect.Effect<A, BrokerError>
-  ): Effect.Effect<A, BrokerError> =>
+    take: (count: number, askedAt: bigint) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
     Effect.uninterruptible(Effect.suspend(() => {
       const count = reserve()
       return Effect.ensuring(
@@ -496,6 +498,23 @@ export const make = Effect.fnUntraced(function*<R>(
     // It comes before what is new: who waits for that with all the room gives it back.
     return (yield* capacity.claimFirst(isAlone ? wakeReaders : Effect.void, claimNow(lane))).nextInMillis
   })
+
+  let removed: GroupRemoved | undefined
+  /** Runs what tells when somebody has removed the group: what is held is forgotten with it, and the consumer ends. */
+  const whileGroup = <A>(body: Effect.Effect<A, BrokerError | GroupRemoved>): Effect.Effect<A | void, BrokerError> =>
+    Effect.catchTag(body, "GroupRemoved", (error) =>
+      Effect.suspend(() => {
+        if (removed !== undefined) return Effect.void
+        removed = error
+        for (const lane of lanes) {
+          for (const held of lane.held) {
+            drop(held, "lost")
+            held.fiber?.interruptUnsafe()
+          }
+        }
+        Activity.detach(end.ending.ask)
+        return Effect.logWarning(`rotif: ${error.message}`)
+      }))
 
   const tellSlow = (lane: Lane) => {
     const at = clock.monotonicTimeNanosUnsafe()
@@ -616,7 +635,8 @@ export const make = Effect.fnUntraced(function*<R>(
     }),
     get ending() {
       return end.ending
-    }
+    },
+    removed: () => removed
   }
 
   const label = `group "${membership.group}"`
@@ -640,19 +660,23 @@ export const make = Effect.fnUntraced(function*<R>(
   let background: ReadonlyArray<ConsumerEnd.Background> = []
   // What expired while nobody was there comes before what is new.
   yield* Effect.onError(
-    Effect.forEach(lanes, claimNow, { concurrency: 8, discard: true }),
+    Effect.forEach(lanes, (lane) => whileGroup(claimNow(lane)), { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)
   )
+  for (const { member } of lanes) yield* Effect.forkIn(whileGroup(member.awaitRemoval), own)
   yield* Effect.forkIn(supervise(`beginning again for ${label}`, trials.next), own)
   yield* Effect.forkIn(supervise(`looking after what waits for ${label}`, watchWaiting), own)
   background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
-      const reader = yield* Effect.forkIn(supervise(`reading for ${label}`, readOnce(lane), lane.pulse), own)
+      const reader = yield* Effect.forkIn(
+        supervise(`reading for ${label}`, whileGroup(readOnce(lane)), lane.pulse),
+        own
+      )
       const others = yield* Effect.forEach([
         supervise(
           `claiming for ${label}`,
           Effect.flatMap(
-            claimOnce(lane),
+            whileGroup(claimOnce(lane)),
             (millis) => millis === undefined ? lane.member.awaitLease : Effect.sleep(millis)
           )
         ),

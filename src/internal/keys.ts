@@ -13,6 +13,8 @@
  * | `retries:G`    | set         | the channels for which `retry:G:*` exists                                |
  * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
  * | `settled`      | hash        | channel without groups → the position up to which its last one had settled |
+ * | `removed:G`    | hash, TTL   | pattern or name → when group G was removed from it, as a version; for a  |
+ * |                |             | day, for those of its consumers that live                                |
  * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
@@ -69,6 +71,8 @@ export interface Keys {
   readonly retry: (group: string, channel: string) => string
   readonly retries: (group: string) => string
   readonly floors: (group: string) => string
+  /** The removals of a group. */
+  readonly removed: (group: string) => string
   readonly members: (group: string) => string
   /** The messages of a channel that wait for a group, or (group "") for their first delivery. */
   readonly bodies: (group: string, channel: string) => string
@@ -123,6 +127,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     retry: (group, channel) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
     retries: (group) => `${tag}:retries:${escape(group)}`,
     floors: (group) => `${tag}:floors:${escape(group)}`,
+    removed: (group) => `${tag}:removed:${escape(group)}`,
     members: (group) => `${tag}:members:${escape(group)}`,
     bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
     trials: (group, channel) => `${tag}:trials:${escape(group)}:${escape(channel)}`,
@@ -162,6 +167,7 @@ const kinds = {
   retry: { type: "stream", parts: 2 },
   retries: { type: "set", parts: 1 },
   floors: { type: "hash", parts: 1 },
+  removed: { type: "hash", parts: 1 },
   members: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
   trials: { type: "hash", parts: 2 },

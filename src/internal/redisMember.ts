@@ -4,8 +4,9 @@
  * It knows the streams of its group and reads them. How leases end is in `redisSettlement.ts`, how expired and lost ones are
  * found in `redisClaims.ts`.
  */
-import { Cause, Clock, Effect, Exit, Semaphore } from "effect"
+import { Cause, Clock, Deferred, Effect, Exit, Semaphore } from "effect"
 import type { BrokerError, Delivery, Member, Membership } from "../Broker.ts"
+import { GroupRemoved } from "../Broker.ts"
 import type { BlockingConnection, Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { type Keys, registrationField, registrationsOf } from "./keys.ts"
@@ -68,6 +69,8 @@ export interface Setup {
 export interface RedisMember extends Member {
   /** Told of every event of the shard: something may have appeared that this member has to read. */
   readonly notify: (channel: string, group: string | undefined) => void
+  /** Told that a group was removed, of some of what it reads at least. */
+  readonly notifyRemoved: (group: string) => void
   /** Told that events may have been missed. */
   readonly notifyGap: () => void
   readonly close: Effect.Effect<void>
@@ -90,6 +93,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   let registeredRetries = 0
   let nextCheckAt = 0
   let established = false
+  /** The removals of the group that are known, as they were when it was registered: a later one is the end of this member. */
+  let known: ReadonlyArray<readonly [pattern: string, removal: string]> = []
+  let removed: GroupRemoved | undefined
+  const removal = Deferred.makeUnsafe<never, GroupRemoved>()
   let stale = true
   let lost = false
   // What one of them has been given and not yet recorded must not look lost to the other.
@@ -125,6 +132,15 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const evaluate = (...args: Parameters<Connection["evaluate"]>) => connection.evaluate(...args)
 
+  const failOr = (operation: string) => (error: RedisError) => removed ?? fail(operation)(error)
+
+  /** Somebody removed the group: it is not made again, and the member is of no use any more. */
+  const sayRemoved = Effect.suspend(() => {
+    removed = new GroupRemoved({ group, patterns })
+    Deferred.doneUnsafe(removal, Effect.fail(removed))
+    return Effect.fail(new RedisError({ reason: "Refused", command: "look", message: removed.message }))
+  })
+
   /** Creates the group where it is missing: the streams where it was, and the keys that are no streams. `channels`: see the script. */
   const attachTo = (channels: ReadonlyArray<string>, streams: ReadonlyArray<string>, position: string) =>
     Effect.map(
@@ -136,6 +152,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
               keys.floors(group),
               keys.counts,
               keys.settled,
+              keys.removed(group),
               ...chunk.flatMap(([key, text]) => {
                 if (text.startsWith("\n")) {
                   return [key, key, key]
@@ -147,6 +164,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
             [
               group,
               position,
+              JSON.stringify(known),
               ...chunk.map(([, channel]) =>
                 channel
               )
@@ -154,11 +172,16 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
             { idempotent: true }
           ),
           (reply) =>
-            (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) =>
-              indexes.map((index) => chunk[index - 1]![0])
-            )
+            reply === null ?
+              undefined :
+              (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) =>
+                indexes.map((index) => chunk[index - 1]![0])
+              )
         )),
-      (replies) => ({ made: replies.flatMap(([made = []]) => made), wrong: replies.flatMap(([, wrong = []]) => wrong) })
+      (replies) =>
+        replies.every((reply) => reply !== undefined)
+          ? { made: replies.flatMap(([made = []]) => made), wrong: replies.flatMap(([, wrong = []]) => wrong) }
+          : undefined
     )
 
   const startPosition = (): string => {
@@ -251,21 +274,24 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
           : ". What is still in a log comes again; what was in a log that is gone and was not handled is lost")
     )
 
-  const look = Effect.fnUntraced(function*(heal: boolean) {
+  const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
     const fields = patterns.map((pattern) => registrationField(group, pattern))
     const ask = (known: string) =>
       Effect.map(
         evaluate(
           sourcesScript,
-          [keys.meta, keys.channels, keys.groups, keys.retries(group)],
+          [keys.meta, keys.channels, keys.groups, keys.retries(group), keys.removed(group)],
           [known, registeredChannels, registeredRetries, ...fields],
           { idempotent: true }
         ),
-        (reply) => reply as readonly [string, Array<string>?, Array<string>?, Array<number>?]
+        (reply) => reply as readonly [string, Array<string>?, Array<string>?, Array<number>?, Array<string>?]
       )
     let reply = yield* ask(heal ? "" : version)
     nextCheckAt = monotonic() + leaseMillis
     if (reply[1] === undefined) return
+    const [, , , , removals = []] = reply
+    if (!established) known = patterns.map((pattern, i) => [pattern, removals[i] ?? ""])
+    else if (known.some(([, removal], i) => removals[i] !== "" && removals[i] !== removal)) return yield* sayRemoved
     // What was there once, and is not: nothing but a fault or a foreign hand removes it.
     const gone: Array<string> = []
     const listed = new Set(reply[1])
@@ -312,8 +338,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       following.length > 0 ? yield* attachTo(following, following.map(keys.log), "0") : none,
       missingRetries.length > 0 ? yield* attachTo(marked, missingRetries, "0") : none
     ]
-    const made = attached.flatMap((one) => one.made)
-    yield* leaveOut(attached.flatMap((one) => one.wrong))
+    // Removed since it was looked: who only begins looks again, and makes a new group.
+    if (attached.includes(undefined)) return yield* established ? sayRemoved : look(heal)
+    const made = attached.flatMap((one) => one?.made ?? [])
+    yield* leaveOut(attached.flatMap((one) => one?.wrong ?? []))
     for (const key of made) {
       const source = sources.get(key)
       if (source !== undefined) {
@@ -322,7 +350,13 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     }
     // A registration that is gone went with a flush of the namespace.
     if (!established || heal || registered.includes(0)) {
-      yield* evaluate(register, [keys.meta, keys.groups], fields, { idempotent: true })
+      const registering = yield* evaluate(
+        register,
+        [keys.meta, keys.groups, keys.removed(group)],
+        [JSON.stringify(known), ...fields],
+        { idempotent: true }
+      )
+      if (registering === -1) return yield* established ? sayRemoved : look(heal)
     }
     established = true
     for (const [i, key] of retryStreams.entries()) if (!leftOut.has(key)) addSource(key, waiting[i]!, true)
@@ -546,14 +580,17 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       })
     })
 
-  const read = (count: number, blockMillis: number): Effect.Effect<ReadonlyArray<Delivery>, BrokerError> =>
+  const read = (
+    count: number,
+    blockMillis: number
+  ): Effect.Effect<ReadonlyArray<Delivery>, BrokerError | GroupRemoved> =>
     Effect.mapError(
       during(
         blockMillis,
         (millis) => Effect.flatMap(readOnce(count, millis), dated),
         (leases) => leases.length > 0
       ),
-      fail("read")
+      failOr("read")
     )
 
   const nudge = Effect.suspend(() => {
@@ -582,7 +619,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   return {
     read,
-    awaitReady: (blockMillis) => Effect.mapError(during(blockMillis, readyOnce, (isReady) => isReady), fail("read")),
+    awaitReady: (blockMillis) => Effect.mapError(during(blockMillis, readyOnce, (isReady) => isReady), failOr("read")),
     wake,
     shared: (names) => Effect.mapError(presence.shared(names), fail("shared")),
     ...RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail }),
@@ -601,15 +638,20 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
             runFork(nudge)
           })
         ),
-        Effect.mapError(fail("claim"))
+        Effect.mapError(failOr("claim"))
       ),
     // A claim always says when to look again.
     awaitLease: Effect.never,
+    awaitRemoval: Deferred.await(removal),
     awaitJoin: Effect.never,
     notify: (channel, forGroup) => {
       if ((forGroup !== undefined && forGroup !== group) || !matches(channel)) return
       stale = true
       runFork(nudge)
+    },
+    notifyRemoved: (name) => {
+      // Also while the reader rests.
+      if (name === group) runFork(Effect.andThen(Effect.ignore(sync(false)), nudge))
     },
     notifyGap: () => {
       stale = true

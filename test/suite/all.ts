@@ -23,6 +23,7 @@ import { preparedSuite } from "./prepared.ts"
 import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
 import { reportsSuite } from "./reports.ts"
+import { removalSuite } from "./removal.ts"
 import { retriesSuite } from "./retries.ts"
 import { runtimeValuesSuite } from "./runtimeValues.ts"
 import { schedulingSuite } from "./scheduling.ts"
@@ -42,6 +43,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   capacitySuite,
   lifecycleSuite,
   endsSuite,
+  removalSuite,
   leasesSuite,
   crashesSuite,
   limitsSuite,

@@ -62,6 +62,7 @@ const mortal = Effect.gen(function*() {
     awaitReady: (millis) => unless(own.awaitReady(millis), () => true),
     wake: own.wake,
     awaitLease: own.awaitLease,
+    awaitRemoval: own.awaitRemoval,
     awaitJoin: own.awaitJoin,
     shared: (channels) => unless(own.shared(channels), () => new Set<string>()),
     claim: (count) => unless(own.claim(count), () => ({ deliveries: [], nextInMillis: leaseMillis, vanished: 0 })),

@@ -29,7 +29,7 @@ export const keys = (
     const { ask, keys, suspect } = ground
     const { shard } = keys
     const isTimed = ({ kind }: Found) =>
-      kind === "seen" || kind === "told" || kind === "janitor" || kind === "undertaker" ||
+      kind === "seen" || kind === "told" || kind === "removed" || kind === "janitor" || kind === "undertaker" ||
       kind === "surveyor"
     const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
       ["type", key],
@@ -95,6 +95,8 @@ export const keys = (
               ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
               : kind === "told"
               ? "the answer of a call that would be kept for ever"
+              : kind === "removed"
+              ? "the removal of a group that would be kept for ever"
               : "a duty is given to one process for ever",
             repair: kind === "seen" ? "ends it after a week" : "ends it"
           },

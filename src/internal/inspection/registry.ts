@@ -241,11 +241,12 @@ export const places = (
               keys.floors(group),
               keys.counts,
               keys.settled,
+              keys.removed(group),
               keys.log(channel),
               keys.retry(group, channel),
               keys.bodies(group, channel)
             ],
-            [group, "0", channel]
+            [group, "0", "[]", channel]
           )
         ))
       } else if (isAfter(floor, at) || (typeof first === "string" && !isAfter(first, floor))) {

@@ -314,6 +314,8 @@ export class Group {
   /** In the order they began to wait: the first one to wait is the first one served. */
   readonly waiters = new Set<Waiter>()
   readonly members = new Set<Owner>()
+  /** Told when something was taken from the group by `removeGroup`. */
+  readonly removing = new Set<() => void>()
   /** How many members have ever joined it. */
   joins = 0
   /** Who waits for another member. */
@@ -321,8 +323,6 @@ export class Group {
   readonly guards = new Set<Guard>()
   /** The keys of its channels that are done, or being handled. */
   readonly marks = new Marks(mostMarks)
-  /** How often something was taken from it by `removeGroup`. */
-  removals = 0
 
   /** Whose wait has ended; they are resumed after the operation. */
   private readonly woken: Array<() => void>

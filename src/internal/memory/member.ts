@@ -2,6 +2,7 @@
 import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
 import type { Begun, Committed, Delivery, Member, Membership } from "../../Broker.ts"
+import { GroupRemoved } from "../../Broker.ts"
 import { markOf } from "../keys.ts"
 import type { Group, Guard, Owner, Reading, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
@@ -28,19 +29,22 @@ export const make = (
   group.joins++
   let joins = group.joins
   for (const resume of group.joining) resume()
-  let removals = group.removals
+  const registrations = patterns.map((pattern) => [pattern, group.registered.get(pattern)] as const)
   let onlyReady = true
   let turn = -1
   let reading = false
   let waking = false
   let waiting: Latch.Latch | undefined
 
-  /** A group that was removed while this member goes on begins again, with the oldest message kept. */
-  const heal = () => {
-    if (group.removals === removals) return
-    removals = group.removals
-    store.register(name, patterns, names, { _tag: "Earliest" })
-  }
+  /** Its registration, and not that of a group that was made since. */
+  const isMember = () =>
+    registrations.every(([pattern, registration]) => group.registered.get(pattern) === registration)
+
+  /** Somebody removed the group: it is not made again, and the member is of no use any more. */
+  const asMember = <A>(effect: Effect.Effect<A>): Effect.Effect<A, GroupRemoved> =>
+    Effect.suspend((): Effect.Effect<A, GroupRemoved> =>
+      isMember() ? effect : Effect.fail(new GroupRemoved({ group: name, patterns }))
+    )
 
   /** Takes at most `count` from all of these together, each in its turn. */
   const spread = (
@@ -62,7 +66,6 @@ export const make = (
   }
 
   const take = (count: number): ReadonlyArray<Lease> => {
-    heal()
     owner.heardAtMillis = now()
     turn++
     const out: Array<Lease> = []
@@ -93,7 +96,6 @@ export const make = (
   }
 
   const hasAny = () => {
-    heal()
     for (const one of group.active) {
       if (reads(one.channel) && (one.readyCount > 0 || one.unreadCount > 0)) return true
     }
@@ -113,13 +115,17 @@ export const make = (
   }
 
   /** Repeats `once` until it has something, or the time is over. */
-  const during = <A>(blockMillis: number, once: () => A, isSomething: (value: A) => boolean): Effect.Effect<A> =>
+  const during = <A>(
+    blockMillis: number,
+    once: () => A,
+    isSomething: (value: A) => boolean
+  ): Effect.Effect<A, GroupRemoved> =>
     Effect.suspend(() => {
       reading = true
       waking = false
       const endMillis = now() + blockMillis
-      const attempt: Effect.Effect<A> = Effect.flatMap(
-        store.run(once),
+      const attempt: Effect.Effect<A, GroupRemoved> = Effect.flatMap(
+        asMember(store.run(once)),
         (value) => {
           const leftMillis = endMillis - now()
           return isSomething(value) || waking || leftMillis <= 0
@@ -273,8 +279,7 @@ export const make = (
         for (const lease of deliveries) if (lease instanceof Lease && lease.isHeldBy(owner)) lease.isTried = false
       }),
     claim: (count) =>
-      store.run(() => {
-        heal()
+      asMember(store.run(() => {
         const nowMillis = now()
         owner.heardAtMillis = nowMillis
         const deliveries: Array<Lease> = []
@@ -303,7 +308,15 @@ export const make = (
           nextInMillis: nextInMillis === Infinity ? undefined : Math.max(1, Math.ceil(nextInMillis)),
           vanished
         }
-      }),
+      })),
+    awaitRemoval: Effect.callback((resume) => {
+      const removed = () => {
+        if (!isMember()) resume(Effect.fail(new GroupRemoved({ group: name, patterns })))
+      }
+      group.removing.add(removed)
+      removed()
+      return Effect.sync(() => group.removing.delete(removed))
+    }),
     awaitJoin: Effect.callback((resume) => {
       const joined = () => resume(Effect.void)
       if (group.joins > joins) return joined()

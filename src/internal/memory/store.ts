@@ -210,7 +210,7 @@ export class Store {
     const group = this.groups.get(name) ?? new Group(name, this.woken)
     this.groups.set(name, group)
     const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(reading)
-    for (const pattern of patterns) group.registered.set(pattern, reading(pattern))
+    for (const pattern of patterns) if (!group.registered.has(pattern)) group.registered.set(pattern, reading(pattern))
     for (const channel of this.channels.values()) {
       if (added.some((matches) => matches(channel.name))) this.attach(group, channel, beginOf(start, channel))
     }
@@ -234,9 +234,9 @@ export class Store {
     }
     this.waiting.removeWhere((value) => "reading" in value && ended.has(value.reading))
     if (group.registered.size === 0) group.marks.clear()
-    group.removals++
-    // A member that goes on joins again with its next read.
+    // Members find that they are none any more.
     group.wake(() => true)
+    this.woken.push(...group.removing)
     this.forget(group)
   }
 

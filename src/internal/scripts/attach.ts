@@ -1,6 +1,7 @@
 import type { Script } from "../../Redis.ts"
 import { checking } from "./parts/checks.ts"
 import { positions } from "./parts/positions.ts"
+import { removals } from "./parts/removals.ts"
 import { makingStreams } from "./parts/streams.ts"
 
 /**
@@ -8,10 +9,11 @@ import { makingStreams } from "./parts/streams.ts"
  * becomes its floor, so that a group that is lost before the janitor has seen it does not go back to the beginning. The position
  * `settled` is up to where all other groups of the channel have acknowledged everything: what is left of that only waits for the janitor.
  *
- * KEYS: floors of the group, counts, settled, then for each stream: the stream, the retry stream and the bodies of its channel (a retry
- * stream: itself). ARGV: group, position, then for each stream its channel and the other groups that are registered for it, with a line
- * feed before each of these (with one before the channel: its retry stream, which is always read from its beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no
- * streams: nothing was done there.
+ * KEYS: floors of the group, counts, settled, removals of the group, then for each stream: the stream, the retry stream and the bodies of its channel (a
+ * retry stream: itself). ARGV: group, position, the removals that the caller knows, then for each stream its channel and the other groups that
+ * are registered for it, with a line feed before each of these (with one before the channel: its retry stream, which is always read from its
+ * beginning). Reply: the numbers, from 1, of the streams on which it was created, and of those that are no streams: nothing was done there.
+ * Nothing when the group was removed since: then nothing was done at all.
  *
  * With a group its account begins: "s" in `counts` is how many messages were stored before it, without those it has from an earlier
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
@@ -20,13 +22,15 @@ import { makingStreams } from "./parts/streams.ts"
 export const attach: Script = {
   name: "attach",
   lua: `
-local floors, counts, settled = KEYS[1], KEYS[2], KEYS[3]
-local group, start = ARGV[1], ARGV[2]
+local floors, counts, settled, removed = unpack(KEYS)
+local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
 ${checking}
+${removals}
 ${makingStreams}
-local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash')
+local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
+if wasRemoved(removed, known) then return false end
 ${positions}
 local function begins(stream, channel, others)
   local lowest, groups = nil, {}
@@ -63,7 +67,7 @@ local function old(account, retry, bodies)
   if redis.call('EXISTS', retry) == 0 then return sum end
   return sum + redis.call('XINFO', 'STREAM', retry)[12] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
 end
-for i = 4, #KEYS, 3 do
+for i = 5, #KEYS, 3 do
   local stream = KEYS[i]
   if redis.call('EXISTS', stream) == 0 then makeStream(stream) end
   local isStream, exists = redis.call('TYPE', stream).ok == 'stream', false
@@ -71,11 +75,11 @@ for i = 4, #KEYS, 3 do
     if info[2] == group then exists = true end
   end
   if not isStream then
-    wrong[#wrong + 1] = (i - 1) / 3
+    wrong[#wrong + 1] = (i - 2) / 3
   elseif not exists then
     local info = redis.call('XINFO', 'STREAM', stream)
     local length, last, added = info[2], info[8], info[12]
-    local channel, others = string.match(ARGV[2 + (i - 1) / 3], '^(\\n?[^\\n]*)(.*)$')
+    local channel, others = string.match(ARGV[3 + (i - 2) / 3], '^(\\n?[^\\n]*)(.*)$')
     local isRetry = string.byte(channel) == 10
     local position = '0'
     if not isRetry then
@@ -98,7 +102,7 @@ for i = 4, #KEYS, 3 do
       local earlier = skipped and old(account, KEYS[i + 1], KEYS[i + 2])
       if earlier then redis.call('HSET', counts, 's\\n' .. account, skipped - earlier) end
     end
-    created[#created + 1] = (i - 1) / 3
+    created[#created + 1] = (i - 2) / 3
   end
 end
 return {created, wrong}
