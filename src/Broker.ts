@@ -309,6 +309,8 @@ export interface Claimed {
   readonly nextInMillis: number | undefined
   /** Deliveries whose message had been removed by a limit: they are lost for this group. */
   readonly vanished: number
+  /** What the living members of the group are set to, as far as it is known; each once. */
+  readonly settings: ReadonlyArray<GroupSettings>
 }
 
 /**
@@ -380,22 +382,33 @@ export class CommitRefused extends Data.TaggedError("CommitRefused")<{
 export type Committed = "done" | "lost" | CommitRefused
 
 /**
+ * What the members of a group should have in common.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GroupSettings {
+  /** How long a delivery belongs to a member without being renewed. Where members differ, deliveries are taken over after the longest. */
+  readonly leaseMillis: number
+  /** How long it counts that a key was done; only members that `begin` their deliveries need it. At least the lease. */
+  readonly doneMillis?: number | undefined
+  /** After how many crashes a message is given up. The backend only tells it to the others. */
+  readonly maxCrashes?: number | undefined
+}
+
+/**
  * Who joins which group.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Membership {
+export interface Membership extends GroupSettings {
   readonly shard: number
   readonly group: string
   /** Unique among the members that are alive: two members of one name take each other's deliveries. */
   readonly consumer: string
   readonly selector: Selector
   readonly start: Start
-  /** How long a delivery belongs to this member without being renewed. The members of a group use the same. */
-  readonly leaseMillis: number
-  /** How long it counts that a key was done; only members that `begin` their deliveries need it. At least the lease. */
-  readonly doneMillis?: number | undefined
 }
 
 /**
@@ -446,7 +459,7 @@ export interface Member {
   readonly tryAgain: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Takes back what `tryAgain` has noted: should this member be lost, it was none of these. */
   readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
-  /** Takes over at most `count` deliveries of this group whose lease has expired; with 0 it only looks. */
+  /** Takes over at most `count` deliveries of this group whose lease has expired, by the longest lease of its living members; with 0 it only looks. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError | GroupRemoved>
   /** Completes when another member has joined the group since `shared` was asked last; never where this has to be looked for (`Broker.isPolled`). */
   readonly awaitJoin: Effect.Effect<void>

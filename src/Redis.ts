@@ -87,6 +87,8 @@ export class Redis extends Context.Service<Redis, {
   readonly mode: "standalone" | "sentinel" | "cluster"
   /** The number of the database; a Cluster has one, 0. */
   readonly database: number
+  /** The option `commandTimeout`: within twice this time a command ends. */
+  readonly commandMillis: number
   /** The shared connection that serves this key (of the node that owns its slot). */
   readonly connection: (key: string) => Connection
   /** For writes to this key that are to be durable. */
@@ -724,6 +726,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   return Redis.of({
     mode,
     database: mode === "cluster" ? 0 : base.db ?? 0,
+    commandMillis: settings.commandMillis,
     connection: (key) => {
       const slot = slotOf(key)
       let connection = connections.get(slot)

@@ -44,14 +44,19 @@ export interface Options {
    */
   readonly shards?: number | undefined
   /**
-   * How long a message that all groups have acknowledged stays in the log at least, in milliseconds, so that a publish
-   * whose answer was lost can be found there. Longer than twice the command timeout. Default 10 seconds.
+   * How long a message stays in the log at least, in milliseconds, counted from when it was stored, also when all groups have acknowledged it:
+   * a publish whose answer was lost is looked for there. Less than `commandTimeout` twice is told at the start; of the processes of a
+   * namespace the longest counts. Default: twice the `commandTimeout` and 5 seconds, and at least 10 seconds.
    */
   readonly graceMillis?: number | undefined
 }
 
 /** A consumer that was away for longer than this does not know that its group was removed, and makes it again. */
 const removalMillis = 86_400_000
+
+/** A message is kept in the log for so long at least, and for so long after a publish may have ended at the latest. */
+const leastGraceMillis = 10_000
+const searchingMillis = 5_000
 
 /** What a mend moves in one step. */
 const mendBatch = 500
@@ -64,13 +69,13 @@ const refuse = (message: string) => new BrokerError({ reason: "Refused", operati
  * @internal
  */
 export const checkOptions = Effect.fnUntraced(function*(options?: Options) {
-  const { graceMillis = 10_000, prefix = "rotif", shards = 1 } = options ?? {}
+  const { graceMillis, prefix = "rotif", shards = 1 } = options ?? {}
   const problem = typeof prefix === "string" ? Keys.prefixProblem(prefix) : "it must be a string"
   if (problem !== undefined) return yield* refuse(`invalid prefix ${shown(prefix)}: ${problem}`)
   if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
     return yield* refuse(`invalid number of shards ${shown(shards)}: expected a whole number from 1 to 1024`)
   }
-  if (!(typeof graceMillis === "number" && graceMillis >= 0 && graceMillis < Infinity)) {
+  if (graceMillis !== undefined && !(typeof graceMillis === "number" && graceMillis >= 0 && graceMillis < Infinity)) {
     return yield* refuse(`invalid graceMillis ${shown(graceMillis)}: expected a number of milliseconds from 0`)
   }
   return { graceMillis, prefix, shards }
@@ -88,7 +93,17 @@ export const make = (options?: Options) => tellWait(open(options), () => "the st
 
 const open = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
-  const { graceMillis, prefix, shards } = yield* checkOptions(options)
+  const { graceMillis: grace, prefix, shards } = yield* checkOptions(options)
+  // A publish ends within twice the timeout; if its answer is lost, its message is looked for from then on.
+  const endsMillis = 2 * redis.commandMillis
+  const graceMillis = grace ?? Math.max(leastGraceMillis, endsMillis + searchingMillis)
+  if (graceMillis <= endsMillis) {
+    yield* Effect.logWarning(
+      `rotif: graceMillis is ${graceMillis} and commandTimeout ${redis.commandMillis} ms: a message may be handled and removed before a publish ` +
+        "whose answer was lost has looked for it, which then ends with a PublishUncertain that is never cleared up; make graceMillis " +
+        `more than ${endsMillis}, or leave it out`
+    )
+  }
 
   const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard, redis.database))
   const connections = allKeys.map((keys) => redis.connection(keys.meta))
@@ -136,8 +151,9 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   const janitors = yield* Effect.forEach(
     allKeys,
-    (keys) => RedisJanitor.make({ keys, connection: connectionOf(keys.shard), graceMillis })
-  )
+    (keys) => RedisJanitor.make({ keys, connection: connectionOf(keys.shard), graceMillis }),
+    { concurrency: 16 }
+  ).pipe(Effect.mapError(fail("open")))
 
   // Events -----------------------------------------------------------------------------------------------------------
 
@@ -291,7 +307,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
         let outcome = yield* dropped(true)
         while (outcome === 0) outcome = yield* dropped(false)
       }
-      yield* connection.send(["del", keys.members(group)], { idempotent: true })
+      yield* connection.send(["del", keys.members(group), keys.settings(group)], { idempotent: true })
       const ended = new Set(removed)
       let cursor = "0"
       do {

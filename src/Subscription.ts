@@ -23,6 +23,7 @@ import { keyOf as keyOfMessage } from "./internal/identity.ts"
 import { makeJudge } from "./internal/judge.ts"
 import * as Reporting from "./internal/reports.ts"
 import type { Processing } from "./internal/timing.ts"
+import * as Unnamed from "./internal/unnamed.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
@@ -327,6 +328,8 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   readonly retries: Promoter.RetryPromoters | undefined
   /** Streams that ended with a failure, by group and pattern, until one is begun again: what became of them. */
   readonly failures: Map<string, Failed>
+  /** Those without a group of their own. */
+  readonly unnamed: Unnamed.Unnamed
 }>()("rotif/Subscriptions") {}
 
 /** A stream whose consumer failed: nobody handles its messages any more. */
@@ -396,7 +399,8 @@ export const layerRegistry = (
         middleware: yield* Middleware.Program,
         budgets: new Map(),
         retries: defaults.delayed === false ? new Map() : undefined,
-        failures: new Map()
+        failures: new Map(),
+        unnamed: new Map()
       }
     })
   )
@@ -548,7 +552,8 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { budgets, defaults, endings, failures, middleware: program, retries, running, watched } = yield* Subscriptions
+  const { budgets, defaults, endings, failures, middleware: program, retries, running, unnamed, watched } =
+    yield* Subscriptions
   if (!Channel.isSource(source)) {
     return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
   }
@@ -783,10 +788,11 @@ export const make = Effect.fnUntraced(function*<
   if (retries !== undefined) {
     yield* Scope.provide(Promoter.keepRetries(broker, broker.shardsOf(selector), retries), guard)
   }
+  if (options.group === undefined) yield* Scope.provide(Unnamed.enter(unnamed, group, pattern), guard)
   const reporter = yield* Scope.provide(Reporting.make(budgets, group, reports), guard)
   const consumer: Consumer.Consumer = yield* Consumer.make({
     broker,
-    membership: { group, consumer: name, selector, start, leaseMillis, doneMillis },
+    membership: { group, consumer: name, selector, start, leaseMillis, doneMillis, maxCrashes },
     concurrency,
     prefetch: prefetchOf(prefetch, concurrency, ackMode === "manual"),
     blockMillis,

@@ -25,6 +25,7 @@ import * as Message from "./internal/promise/message.ts"
 import type { RotifMessage } from "./internal/promise/message.ts"
 import * as Checks from "./internal/promise/checks.ts"
 import * as Options from "./internal/promise/options.ts"
+import * as Unnamed from "./internal/unnamed.ts"
 import type {
   DlqQuery,
   Payload,
@@ -407,6 +408,11 @@ export class NotificationManager {
       const consumer = options.consumerName ??
         (consumerNameFn === undefined ? undefined : yield* Checks.madeName("consumerNameFn", () => consumerNameFn()))
       const source = yield* Effect.try({ try: () => this.#source(pattern), catch: (error) => error })
+      let unnamed: Scope.Closeable | undefined
+      if (options.group === undefined && options.groupName === undefined) {
+        unnamed = yield* Scope.fork(this.#scope)
+        yield* Scope.provide(Unnamed.enter((yield* Core.Subscriptions).unnamed, group, pattern), unnamed)
+      }
       const lease = options.lease ?? config.lease ?? Options.defaults.leaseMillis
       const seconds = options.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
       const subscription = yield* Core.make(source, {
@@ -423,7 +429,13 @@ export class NotificationManager {
         exactlyOnce: options.exactlyOnce === true
           ? { key: Sameness.handleKey(config), ttl: Math.max(seconds * 1000, lease) }
           : false
-      }).pipe(Effect.provideService(Scope.Scope, this.#scope))
+      }).pipe(
+        Effect.provideService(Scope.Scope, this.#scope),
+        Effect.onError(() => unnamed === undefined ? Effect.void : Scope.close(unnamed, Exit.void))
+      )
+      if (unnamed !== undefined) {
+        yield* Effect.forkIn(Effect.andThen(subscription.ended, Scope.close(unnamed, Exit.void)), this.#scope)
+      }
       return this.#keep(subscription)
     }))
   }

@@ -802,6 +802,32 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   }],
+  agree: [
+    {
+      does: "tells what it is set to, forgets what is over, and gives what counts",
+      seed: [["zadd", "$settings", 1, "over", far, "other"]],
+      keys: ["settings"],
+      args: ["mine", 60_000],
+      reply: ["mine", "other"],
+      after: { settings: { mine: "now+60", other: "far" } }
+    },
+    {
+      does: "ends nothing sooner that others have told",
+      seed: [["zadd", "$settings", far, "mine"]],
+      keys: ["settings"],
+      args: ["mine", 60_000],
+      reply: ["mine"],
+      after: { settings: { mine: "far" } }
+    },
+    {
+      does: "changes nothing when the key holds something else",
+      seed: [["set", "$settings", "x"]],
+      keys: ["settings"],
+      args: ["mine", 60_000],
+      reply: "WRONGTYPE settings is a string, expected a zset",
+      after: { settings: ["x", "stays"] }
+    }
+  ],
   tryAgain: [
     {
       does: "notes what it holds and starts the lease anew; refuses what is another hand-out, another's or gone",

@@ -8,6 +8,7 @@
 import { Cause, Context, Effect, Exit, Latch, Scope } from "effect"
 import type { Broker, BrokerError, Commit, CommitRefused, Delivery, GroupRemoved, Membership } from "../Broker.ts"
 import * as Activity from "./activity.ts"
+import * as Agreement from "./agreement.ts"
 import { Pulse } from "./agents/pulse.ts"
 import * as Beginning from "./beginning.ts"
 import { Capacity, type Prefetch } from "./capacity.ts"
@@ -114,7 +115,11 @@ export const make = Effect.fnUntraced(function*<R>(
   // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
   const own = yield* Scope.make()
   const shards = broker.shardsOf(membership.selector)
-  const capacity = new Capacity(concurrency, options.prefetch, () => running + queue.length - head)
+  const capacity = new Capacity(
+    concurrency,
+    options.prefetch,
+    (): number => running + queue.length - head + trials.places()
+  )
 
   const blockMillis = broker.isPolled ? options.blockMillis : Infinity
   /** What there is for it has begun, where that takes no time. */
@@ -471,16 +476,19 @@ export const make = Effect.fnUntraced(function*<R>(
     yield* readNow(lane, isAlone ? blockMillis : 0)
   })
 
+  const agreement = Agreement.make(membership.group, membership)
+
   const claimNow = Effect.fnUntraced(function*(lane: Lane) {
     const found = yield* taking(
       () => capacity.reserveForClaim(),
       (count, askedAt) =>
-        Effect.map(lane.member.claim(count), ({ deliveries, nextInMillis, vanished }) => {
+        Effect.map(lane.member.claim(count), ({ deliveries, nextInMillis, settings, vanished }) => {
           counts.crashed += deliveries.length
           accept(lane, askedAt, deliveries)
-          return { nextInMillis, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
+          return { nextInMillis, settings, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
         })
     )
+    for (const words of agreement.heard(found.settings)) yield* Effect.logWarning(words)
     if (found.vanished > 0) {
       counts.vanished += found.vanished
       yield* Effect.logWarning(

@@ -15,6 +15,7 @@
  * | `settled`      | hash        | channel without groups → the position up to which its last one had settled |
  * | `removed:G`    | hash, TTL   | pattern or name → when group G was removed from it, as a version; for a  |
  * |                |             | day, for those of its consumers that live                                |
+ * | `settings:G`   | sorted set, TTL | what the consumers of group G are set to, by until when that counts; without a group: all processes |
  * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
  * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
  * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
@@ -74,6 +75,8 @@ export interface Keys {
   /** The removals of a group. */
   readonly removed: (group: string) => string
   readonly members: (group: string) => string
+  /** What the consumers of a group are set to, or (group "") all processes. */
+  readonly settings: (group: string) => string
   /** The messages of a channel that wait for a group, or (group "") for their first delivery. */
   readonly bodies: (group: string, channel: string) => string
   /** What was taken over from lost consumers of the group on the channel, and begun again. */
@@ -128,6 +131,7 @@ export const make = (prefix: string, shard: number, database = 0): Keys => {
     retries: (group) => `${tag}:retries:${escape(group)}`,
     floors: (group) => `${tag}:floors:${escape(group)}`,
     removed: (group) => `${tag}:removed:${escape(group)}`,
+    settings: (group) => `${tag}:settings:${escape(group)}`,
     members: (group) => `${tag}:members:${escape(group)}`,
     bodies: (group, channel) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
     trials: (group, channel) => `${tag}:trials:${escape(group)}:${escape(channel)}`,
@@ -169,6 +173,7 @@ const kinds = {
   floors: { type: "hash", parts: 1 },
   removed: { type: "hash", parts: 1 },
   members: { type: "zset", parts: 1 },
+  settings: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
   trials: { type: "hash", parts: 2 },
   seen: { type: "string", parts: 2 },

@@ -7,6 +7,7 @@ import type { Claimed, Membership } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
+import type { RedisAgreement } from "./redisAgreement.ts"
 import { fieldOf, kindOf, type Lease, type RawEntries, type RawPending, type Source, take } from "./redisLease.ts"
 import { type Presence, silentLeases } from "./redisPresence.ts"
 import { charactersIn, Steps } from "./steps.ts"
@@ -35,6 +36,7 @@ export interface RedisClaims {
 
 export const make = (setup: {
   readonly membership: Membership
+  readonly agreement: RedisAgreement
   readonly keys: Keys
   readonly connection: Connection
   readonly monotonic: () => number
@@ -45,6 +47,7 @@ export const make = (setup: {
   const { connection, keys, monotonic, onNoGroup, presence, sources } = setup
   const { consumer, group, leaseMillis } = setup.membership
   const recovering = new Steps(recoveryPage)
+  const { claimMillis } = setup.agreement
   let everythingDue = true
   let looked = 0
 
@@ -131,7 +134,9 @@ export const make = (setup: {
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
     // A lease expires when its member is lost, and then it is silent. Of many streams only some are looked at until one is.
     const isMany = sources.size > fewStreams
-    const silent = yield* presence.sayAlive(isMany ? leaseMillis : silentLeases * leaseMillis)
+    yield* setup.agreement.refresh
+    const expiresMillis = claimMillis()
+    const silent = yield* presence.sayAlive(isMany ? expiresMillis : silentLeases * expiresMillis)
     const isWhole = !isMany || everythingDue || silent.length > 0
     const all = [...sources.values()]
     const list = isWhole ? all : Array.from({ length: streamsPerLook }, () => all[looked++ % all.length]!)
@@ -141,7 +146,7 @@ export const make = (setup: {
     const pages = yield* connection.pipeline(
       list.map((source): Command => ["xpending", source.key, group, "-", "+", pendingPage])
     )
-    let nextInMillis = isMany ? leaseMillis * 2 / 3 : leaseMillis
+    let nextInMillis = isMany ? expiresMillis * 2 / 3 : expiresMillis
     let vanished = 0
     for (const [i, source] of list.entries()) {
       const page = pages[i]
@@ -154,10 +159,10 @@ export const make = (setup: {
       if (pending.length === pendingPage) {
         // More than a page is pending: the server looks for the expired ones, and the rest is looked at again soon.
         pending = (yield* connection.send(
-          ["xpending", source.key, group, "IDLE", leaseMillis, "-", "+", pendingPage],
+          ["xpending", source.key, group, "IDLE", expiresMillis, "-", "+", pendingPage],
           { idempotent: true }
         )) as RawPending
-        nextInMillis = Math.min(nextInMillis, Math.max(1, leaseMillis / 4))
+        nextInMillis = Math.min(nextInMillis, Math.max(1, expiresMillis / 4))
         isComplete = false
       }
       const expired: Array<string> = []
@@ -165,8 +170,8 @@ export const make = (setup: {
       for (const [position, owner, age, handedOut] of pending) {
         if (owner === consumer && source.held.has(position)) continue
         owners.add(owner)
-        if (age < leaseMillis) {
-          if (owner !== consumer) nextInMillis = Math.min(nextInMillis, leaseMillis - age)
+        if (age < expiresMillis) {
+          if (owner !== consumer) nextInMillis = Math.min(nextInMillis, expiresMillis - age)
         } else if (deliveries.length + expired.length < count) {
           expired.push(position)
           counts.set(position, handedOut + 1)
@@ -178,7 +183,7 @@ export const make = (setup: {
       if (expired.length === 0) continue
       // The minimal idle time is judged again by the server: what its owner renewed meanwhile is not taken.
       const entries = (yield* connection.send(
-        ["xclaim", source.key, group, consumer, leaseMillis, ...expired],
+        ["xclaim", source.key, group, consumer, expiresMillis, ...expired],
         { idempotent: false }
       )) as RawEntries
       const taken = take(source, entries, counts, from, leaseMillis, [], yield* triedOf(source, entries))
@@ -207,7 +212,12 @@ export const make = (setup: {
       everythingDue = !isComplete
       if (isComplete) yield* presence.forget(silent.filter((name) => !owners.has(name)))
     }
-    return { deliveries, nextInMillis: Math.max(1, Math.ceil(nextInMillis)), vanished }
+    return {
+      deliveries,
+      nextInMillis: Math.max(1, Math.ceil(nextInMillis)),
+      vanished,
+      settings: setup.agreement.settings()
+    }
   })
 
   return {

@@ -9,6 +9,7 @@ import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { type Keys, registrationsOf } from "./keys.ts"
 import { reading } from "./pattern.ts"
+import { agree } from "./scripts/agree.ts"
 import { sweep } from "./scripts/sweep.ts"
 import { trim as trimScript } from "./scripts/trim.ts"
 
@@ -32,6 +33,10 @@ const turnMillis = 30_000
 
 /** Marks that do not say how long they are to be kept are kept so long. */
 const longestMarksMillis = 86_400_000
+
+/** A process tells so often what it is set to, and that counts for so long. */
+const agreeMillis = 10_000
+const settingsMillis = 600_000
 
 /** A stream, and what decides how much of it may go. */
 interface Subject {
@@ -66,7 +71,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   readonly keys: Keys
   readonly connection: Connection
   readonly graceMillis: number
-}): Effect.fn.Return<RedisJanitor> {
+}): Effect.fn.Return<RedisJanitor, RedisError> {
   const { connection, graceMillis, keys } = setup
   const clock = yield* Clock.Clock
   const me = `${clock.currentTimeNanosUnsafe().toString(36)}${Math.trunc(performance.timeOrigin).toString(36)}`
@@ -76,6 +81,19 @@ export const make = Effect.fnUntraced(function*(setup: {
   const aging = new Set<string>()
   let agingAt = 0
   const millis = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  let longestGraceMillis = graceMillis
+  let agreeAt = -Infinity
+  /** Of the processes that publish into this namespace one may need more time than this one to find what it has published. */
+  const agreeOnGrace = Effect.gen(function*() {
+    const reply = (yield* connection.evaluate(agree, [keys.settings("")], [graceMillis, settingsMillis], {
+      idempotent: true
+    })) as ReadonlyArray<string>
+    longestGraceMillis = reply.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
+    agreeAt = millis() + agreeMillis
+  }).pipe(Effect.catchIf((error) => error.message.startsWith("WRONGTYPE "), () => Effect.void))
+
+  yield* agreeOnGrace
+
   let version: string | undefined
   let subjects = new Map<string, Subject>()
   /** What a change of groups or channels may have set free. */
@@ -127,7 +145,7 @@ export const make = Effect.fnUntraced(function*(setup: {
         [keys.meta, stream, ...(isRetry ? [] : groups.map(keys.floors))],
         [
           version ?? "0",
-          isRetry ? 0 : graceMillis,
+          isRetry ? 0 : longestGraceMillis,
           limits.maxAgeMillis ?? 0,
           limits.minId ?? "",
           limits.maxLength ?? -1,
@@ -159,6 +177,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     )
 
   const trim = Effect.gen(function*() {
+    if (millis() >= agreeAt) yield* agreeOnGrace
     const replies = yield* connection.pipeline([
       ["set", keys.janitor, me, "PX", turnMillis, "NX", "GET"],
       ["hget", keys.meta, "v"]

@@ -12,6 +12,7 @@ import { RedisError } from "../Redis.ts"
 import { type Keys, registrationField, registrationsOf } from "./keys.ts"
 import * as Pattern from "./pattern.ts"
 import { shortBlockMillis } from "./redis/permissions.ts"
+import * as RedisAgreement from "./redisAgreement.ts"
 import * as RedisClaims from "./redisClaims.ts"
 import { type Channels, commit } from "./redisCommit.ts"
 import { chunked, type Lease, type Source, take } from "./redisLease.ts"
@@ -114,8 +115,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const marks = RedisMarks.make({ membership, keys, connection, fail })
   const presence = RedisPresence.make({ membership, keys, connection, patterns })
   const streams = RedisReady.make({ group, leaseMillis, connection, reader, graceMillis: readGraceMillis, monotonic })
+  const agreement = RedisAgreement.make({ membership, keys, connection, monotonic })
   const claims = RedisClaims.make({
     membership,
+    agreement,
     keys,
     connection,
     monotonic,
@@ -616,13 +619,17 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   // Before the first read: whoever falls silent later has been heard of.
   yield* Effect.mapError(Effect.andThen(sync(false), presence.sayAlive(leaseMillis)), fail("join"))
+  const settlement = RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail })
 
   return {
     read,
     awaitReady: (blockMillis) => Effect.mapError(during(blockMillis, readyOnce, (isReady) => isReady), failOr("read")),
     wake,
     shared: (names) => Effect.mapError(presence.shared(names), fail("shared")),
-    ...RedisSettlement.make({ membership, keys, connection, monotonic, marks, onSettled, fail }),
+    ...settlement,
+    // A member that is full claims nothing: how long its lease is has to be known all the same.
+    renew: (deliveries) =>
+      Effect.andThen(Effect.mapError(agreement.refresh, fail("renew")), settlement.renew(deliveries)),
     ...RedisTrials.make({ membership, keys, connection, monotonic, fail }),
     begin: marks.begin,
     commit: (commits) =>

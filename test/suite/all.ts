@@ -2,6 +2,7 @@
 import { describe } from "@effect/vitest"
 import { acceptedSuite } from "./accepted.ts"
 import { crashesSuite } from "./crashes.ts"
+import { agreementSuite } from "./agreement.ts"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
 import { capacitySuite } from "./capacity.ts"
@@ -47,6 +48,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   leasesSuite,
   crashesSuite,
   limitsSuite,
+  agreementSuite,
   schedulingSuite,
   recurringSuite,
   exactlyOnceSuite,

@@ -65,7 +65,13 @@ const mortal = Effect.gen(function*() {
     awaitRemoval: own.awaitRemoval,
     awaitJoin: own.awaitJoin,
     shared: (channels) => unless(own.shared(channels), () => new Set<string>()),
-    claim: (count) => unless(own.claim(count), () => ({ deliveries: [], nextInMillis: leaseMillis, vanished: 0 })),
+    claim: (count) =>
+      unless(own.claim(count), () => ({
+        deliveries: [],
+        nextInMillis: leaseMillis,
+        vanished: 0,
+        settings: []
+      })),
     renew: (deliveries) => unless(own.renew(deliveries), () => []),
     begin: (items) => unless(own.begin(items), () => items.map(() => "mine" as const)),
     tryAgain: (deliveries) => unless(own.tryAgain(deliveries), () => []),

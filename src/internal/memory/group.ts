@@ -3,7 +3,7 @@
  */
 import type { Latch } from "effect"
 import { MutableList } from "effect"
-import type { Delivery } from "../../Broker.ts"
+import type { Delivery, GroupSettings } from "../../Broker.ts"
 import type { PastFailure } from "../../LetterStore.ts"
 import type { Totals } from "../../StatsStore.ts"
 import { Inspect, publicPart } from "../inspected.ts"
@@ -55,6 +55,8 @@ export class Lease implements Delivery {
   readonly #stored: Stored
   readonly #number: number | undefined
   #owner: object
+  /** How long its owner may leave it without renewal. */
+  readonly leaseMillis: number
   /** How often it was taken over from a lost consumer since it became ready. */
   readonly #takeovers: number
   #sinceMillis: number
@@ -69,7 +71,7 @@ export class Lease implements Delivery {
   constructor(
     { attempt, crashes, deliveryCount, history, isSuspect, reading, readyAtMillis, stored }: Redelivery,
     number: number | undefined,
-    owner: object,
+    owner: Owner,
     nowMillis: number,
     takeovers = 0
   ) {
@@ -91,6 +93,7 @@ export class Lease implements Delivery {
     this.#stored = stored
     this.#number = number
     this.#owner = owner
+    this.leaseMillis = owner.settings.leaseMillis
     this.#takeovers = takeovers
     this.#sinceMillis = nowMillis
   }
@@ -231,7 +234,7 @@ export class Reading {
   }
 
   /** Hands out at most `count` redeliveries. */
-  takeReady(count: number, owner: object, nowMillis: number, out: Array<Lease>): void {
+  takeReady(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): void {
     for (let left = Math.min(count, this.ready.length); left > 0; left--) {
       this.hold(new Lease(MutableList.take(this.ready) as Redelivery, undefined, owner, nowMillis), out)
     }
@@ -239,7 +242,7 @@ export class Reading {
   }
 
   /** Hands out at most `count` messages that the group has not read. */
-  takeUnread(count: number, owner: object, nowMillis: number, out: Array<Lease>): void {
+  takeUnread(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): void {
     this.next = Math.max(this.next, this.log.first)
     for (let left = Math.min(count, this.unreadCount); left > 0; left--) {
       const number = this.next++
@@ -258,7 +261,7 @@ export class Reading {
   }
 
   /** Hands out to `owner` what somebody else's lease has expired on. */
-  takeOver(lease: Lease, owner: object, nowMillis: number, out: Array<Lease>): void {
+  takeOver(lease: Lease, owner: Owner, nowMillis: number, out: Array<Lease>): void {
     this.leases.delete(lease)
     this.hold(
       new Lease(
@@ -287,6 +290,7 @@ export class Reading {
 /** A member, as the owner of leases. */
 export interface Owner {
   readonly consumer: string
+  readonly settings: GroupSettings
   readonly reads: (channel: string) => boolean
   /** When it last asked for messages, renewed or claimed any. */
   heardAtMillis: number

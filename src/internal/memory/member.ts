@@ -22,7 +22,12 @@ export const make = (
   const isPattern = selector._tag === "Pattern"
   const patterns = isPattern ? [selector.pattern] : selector.names
   const names = isPattern ? [] : selector.names
-  const owner: Owner = { consumer: membership.consumer, reads, heardAtMillis: clock.currentTimeMillisUnsafe() }
+  const owner: Owner = {
+    consumer: membership.consumer,
+    settings: membership,
+    reads,
+    heardAtMillis: clock.currentTimeMillisUnsafe()
+  }
   const now = () => clock.currentTimeMillisUnsafe()
   const group: Group = store.register(name, patterns, names, membership.start)
   group.members.add(owner)
@@ -283,6 +288,8 @@ export const make = (
         const nowMillis = now()
         owner.heardAtMillis = nowMillis
         const deliveries: Array<Lease> = []
+        const settings = [...group.members].map((member) => member.settings)
+        const longestMillis = Math.max(leaseMillis, ...settings.map((other) => other.leaseMillis))
         let nextInMillis = Infinity
         let vanished = 0
         search: for (const one of group.readings.values()) {
@@ -290,8 +297,10 @@ export const make = (
           for (const lease of one.leases) {
             if (lease.isHeldBy(owner)) continue
             const ageMillis = nowMillis - lease.sinceMillis
-            if (ageMillis < leaseMillis) {
-              nextInMillis = Math.min(nextInMillis, leaseMillis - ageMillis)
+            // One that has left may have had the longest.
+            const expiresMillis = Math.max(longestMillis, lease.leaseMillis)
+            if (ageMillis < expiresMillis) {
+              nextInMillis = Math.min(nextInMillis, expiresMillis - ageMillis)
             } else if (lease.isVanished) {
               one.leases.delete(lease)
               vanished++
@@ -306,7 +315,8 @@ export const make = (
         return {
           deliveries,
           nextInMillis: nextInMillis === Infinity ? undefined : Math.max(1, Math.ceil(nextInMillis)),
-          vanished
+          vanished,
+          settings
         }
       })),
     awaitRemoval: Effect.callback((resume) => {
