@@ -14,6 +14,8 @@ const Room = Channel.make("rooms.:room", { payload: Schema.String })
 const everything = (backend: Backend) =>
   Effect.gen(function*() {
     const { soon } = backend
+    // What is kept for it is there when it comes back.
+    yield* Effect.scoped(listen(Text, { group: "gone", exactlyOnce: true }))
     const plain = yield* listen(AnyText, {
       group: "plain",
       // It is to leave something to others.

@@ -97,6 +97,8 @@ export const statsSuite = (backend: Backend): void => {
     test(
       "counts the acknowledgements of many at once, of few, and of another group apart",
       Effect.gen(function*() {
+        // It is there from the beginning, and comes back for what is kept for it.
+        yield* Effect.scoped(listen(Text, { group: "slow" }))
         yield* Publisher.publishAll(Text, Array.from({ length: 120 }, String))
         yield* Publisher.publishAll(Other, ["a", "b", "c"])
         const { seen, subscription } = yield* listen(Both, { group: "g", concurrency: 100 })
