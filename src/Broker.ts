@@ -244,6 +244,8 @@ export interface Delivery {
   readonly isSuspect: boolean
   /** How long it may still be handled, by the backend's clock at the hand-out; 0 or less: it has expired. */
   readonly expiresInMillis: number | undefined
+  /** Whether a renewal has found that a limit removed the message meanwhile. Its member goes on with it, and settles it as any other. */
+  readonly isVanished: boolean
   /** Set when the stored entry could not be read as a message; `payload` then holds what was found, as JSON. */
   readonly malformed: string | undefined
 }
@@ -307,7 +309,7 @@ export interface Claimed {
    * anything, and `awaitLease` tells when somebody does.
    */
   readonly nextInMillis: number | undefined
-  /** Deliveries whose message had been removed by a limit: they are lost for this group. */
+  /** Deliveries of lost members whose message had been removed by a limit: they are lost for this group. */
   readonly vanished: number
   /** What the living members of the group are set to, as far as it is known; each once. */
   readonly settings: ReadonlyArray<GroupSettings>

@@ -925,11 +925,24 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     again: { reply: 0 }
   }],
   renew: [{
+    does: "tells whose entry is gone from the stream, once",
+    seed: [...handedOut("c", "c"), ["xtrim", "$log", "maxlen", 1]],
+    keys: ["log"],
+    args: ["g", "c", "1-0", 1, "2-0", 1],
+    reply: [[], ["1-0"]],
+    after: {
+      log: {
+        entries: logged(2),
+        groups: { g: { at: "2-0", consumers: 1, pending: [["2-0", "c", 1, "fresh"]] } }
+      }
+    },
+    again: { reply: [["1-0"], []] }
+  }, {
     does: "starts the lease anew of what it holds, and of nothing else",
     seed: handedOut("c", "other", "c"),
     keys: ["log"],
     args: ["g", "c", "1-0", 1, "2-0", 1, "3-0", 2, "4-0", 1],
-    reply: ["2-0", "3-0", "4-0"],
+    reply: [["2-0", "3-0", "4-0"], []],
     after: {
       log: {
         entries: logged(1, 2, 3),

@@ -551,8 +551,22 @@ export const make = Effect.fnUntraced(function*<R>(
     const leasedUntil = lane.roundAt + leaseNanos
     const lost = held.size === 0 ? [] : yield* lane.member.renew([...held.keys()])
     lane.isRenewalDue = false
-    for (const one of held.values()) one.leasedUntil = leasedUntil
+    let vanished = 0
+    for (const one of held.values()) {
+      one.leasedUntil = leasedUntil
+      if (!one.isVanished && one.delivery.isVanished) {
+        one.isVanished = true
+        vanished++
+      }
+    }
     for (const delivery of lost) lose(held.get(delivery)!)
+    if (vanished > 0) {
+      counts.vanished += vanished
+      yield* Effect.logWarning(
+        `rotif: a limit of their channel removed ${vanished} messages that group "${membership.group}" is handling: they are settled ` +
+          `as any other, and lost when this process is`
+      )
+    }
     lane.overdue.closeUnsafe()
     pump()
   })

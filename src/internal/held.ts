@@ -89,6 +89,8 @@ export class Held extends Activity {
   /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
   startedAt: bigint | undefined
   isTimed = false
+  /** It was told that a limit has removed its message. */
+  isVanished = false
   /** It was told that its handler runs for too long. */
   isSlow = false
   fiber: Fiber.Fiber<Settlement> | undefined
@@ -156,7 +158,7 @@ export interface Counts {
   crashed: number
   /** Deliveries this consumer lost because its lease expired. */
   lostLeases: number
-  /** Deliveries whose message had been removed by a limit before it was handled. */
+  /** Deliveries whose message was removed by a limit before it was settled: lost with their consumer, or settled all the same. */
   vanished: number
   /** When the last delivery was acknowledged that was handled, by this process's clock; `undefined` before the first. */
   lastMessageAtMillis: number | undefined

@@ -20,6 +20,7 @@ export const publicPart = (delivery: Delivery): Delivery => {
     headers,
     id,
     isSuspect,
+    isVanished,
     malformed,
     origin,
     params,
@@ -37,6 +38,7 @@ export const publicPart = (delivery: Delivery): Delivery => {
     deliveryCount,
     crashes,
     isSuspect,
+    isVanished,
     expiresInMillis,
     malformed,
     origin

@@ -172,7 +172,7 @@ const commitOne = Effect.fnUntraced(function*(
           lease.mark,
           lease.token,
           lease.channel,
-          lease.count - 1,
+          lease.isVanished ? -1 : lease.count - 1,
           lease.source.isRetry ? 1 : 0,
           marks.doneMillis
         ],

@@ -43,6 +43,8 @@ export class Lease implements Delivery {
   uncertain = false
   /** A settlement was sent: its mark is not to be renewed any more, or it would come back after it was freed. */
   isEnding = false
+  /** A limit has removed its entry, and with it the lease: it is this member's alone, and nothing in Redis says so any more. */
+  isVanished = false
   /** Its key was done before: it is acknowledged without being handled. */
   isDuplicate = false
   /** The mark it has begun by, and the token that tells this from other beginnings; empty where it has not. */

@@ -108,7 +108,9 @@ export const make = ({ connection, fail, keys, membership }: {
           source.channel,
           source.isRetry ? 1 : 0,
           doneMillis,
-          ...chunk.flatMap((lease) => [lease.position, lease.mark, lease.token, lease.count - 1])
+          ...chunk.flatMap((
+            lease
+          ) => [lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1])
         ],
         { idempotent: false }
       ).pipe(

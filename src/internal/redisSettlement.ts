@@ -51,7 +51,12 @@ export const make = (setup: {
     describeItem: (lease: Lease) => ReadonlyArray<string | number>
   ) {
     const refused: Array<Delivery> = []
-    for (const chunk of portioned(leases, deliveriesPerCall)) {
+    // Without a lease nothing keeps a second time from being done: what was sent once has ended.
+    const open = leases.filter((lease) => !lease.isVanished || !lease.uncertain)
+    const overtaken: Array<Lease> = []
+    for (const chunk of [...portioned(open, deliveriesPerCall), overtaken]) {
+      if (chunk.length === 0) continue
+      const leased = new Set(chunk.filter((lease) => !lease.isVanished))
       for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         settle,
@@ -74,7 +79,7 @@ export const make = (setup: {
           keys.events,
           ...chunk.flatMap((lease) => [
             lease.position,
-            lease.count,
+            lease.isVanished ? 0 : lease.count,
             ...describeItem(lease),
             lease.mark,
             lease.token
@@ -100,7 +105,9 @@ export const make = (setup: {
       const positions = new Set(reply)
       onSettled(source.key)
       for (const lease of chunk) {
-        if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
+        // A renewal that was on its way has found its entry gone.
+        if (positions.has(lease.position) && lease.isVanished && leased.has(lease)) overtaken.push(lease)
+        else if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
         // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
         else lease.uncertain = true
       }
@@ -141,7 +148,9 @@ export const make = (setup: {
         onSettled(source.key)
       }
       // What is noted of a suspect goes in the same step, which a plain XACK is not.
-      const sure = leases.filter((lease) => now < lease.heldUntil && !lease.uncertain && !lease.isSuspect)
+      const sure = leases.filter((lease) =>
+        now < lease.heldUntil && !lease.uncertain && !lease.isSuspect && !lease.isVanished
+      )
       for (const chunk of chunked(sure, RedisAck.positionsPerAck)) plain.push([source, chunk])
       if (sure.length < leases.length) {
         const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))
@@ -212,19 +221,21 @@ export const make = (setup: {
         const mine of chunked(leases.filter((lease) => source.held.get(lease.position) === lease), renewalsPerCall)
       ) {
         const from = monotonic()
-        const reply = (yield* connection.evaluate(
+        const asked = mine.filter((lease) => !lease.isVanished)
+        const [lost, vanished] = asked.length === 0 ? [[], []] : (yield* connection.evaluate(
           renewScript,
           [source.key],
-          [group, consumer, ...mine.flatMap((lease) => [lease.position, lease.count])],
+          [group, consumer, ...asked.flatMap((lease) => [lease.position, lease.count])],
           { idempotent: true }
         ).pipe(
           Effect.catchIf(
             (error) => error.reason === "NoGroup",
-            () => Effect.succeed(mine.map((lease) => lease.position))
+            () => Effect.succeed([asked.map((lease) => lease.position), []])
           ),
           Effect.mapError(fail("renew"))
-        )) as ReadonlyArray<string>
-        const positions = new Set(reply)
+        )) as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
+        for (const lease of asked) if (vanished.includes(lease.position)) lease.isVanished = true
+        const positions = new Set(lost)
         const kept = mine.filter((lease) => !positions.has(lease.position) && !lease.uncertain && !lease.isEnding)
         for (const lease of yield* Effect.mapError(marks.renew(kept), fail("renew"))) positions.add(lease.position)
         for (const lease of mine) {

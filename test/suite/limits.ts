@@ -1,8 +1,8 @@
 /** Limits of one channel that is defined in different ways: nothing is removed that one of the definitions would keep. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Logger, Schema } from "effect"
-import { Broker, Channel, Publisher } from "rotif"
-import { type Backend, listen, promises, until } from "./kit.ts"
+import { Deferred, Effect, Logger, Queue, Schema } from "effect"
+import { Broker, Channel, Publisher, Stats, type Subscription, Transaction } from "rotif"
+import { type Backend, leftover, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const name = "limited"
 const defined = (limits?: Channel.ChannelOptions<typeof Schema.Int>["limits"]) =>
@@ -30,6 +30,7 @@ const counting = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
 
 export const limitsSuite = (backend: Backend): void => {
   const test = promises(backend)
+  const { soon } = backend
   const retention = { trimInterval: "1 day", graceMillis: 0 } as const
 
   describe("limits that are defined in different ways", () => {
@@ -106,5 +107,82 @@ export const limitsSuite = (backend: Backend): void => {
       }),
       retention
     )
+  })
+
+  describe("a limit that removes what is being handled", () => {
+    const lease = 300
+    const Trimmed = Channel.make("trimmed", { payload: Schema.String, limits: { maxAge: 1 } })
+    const ways: ReadonlyArray<
+      readonly [string, {
+        readonly exactlyOnce?: boolean
+        readonly transactional?: boolean
+        readonly payload: string
+        readonly ends: Partial<Subscription.Stats>
+        readonly attempts: number
+      }]
+    > = [
+      ["is acknowledged", { payload: "good", ends: { processed: 1 }, attempts: 1 }],
+      ["is retried", { payload: "once", ends: { processed: 1, retried: 1 }, attempts: 2 }],
+      ["becomes a dead letter", { payload: "bad", ends: { processed: 0, dead: 1 }, attempts: 1 }],
+      ["is done once", { payload: "good", exactlyOnce: true, ends: { processed: 1 }, attempts: 1 }],
+      ["is retried and done once", {
+        payload: "once",
+        exactlyOnce: true,
+        ends: { processed: 1, retried: 1 },
+        attempts: 2
+      }],
+      ["is committed", { payload: "good", transactional: true, ends: { processed: 1 }, attempts: 1 }]
+    ]
+    for (const [what, { attempts, ends, exactlyOnce, payload, transactional }] of ways) {
+      test(
+        `interrupts no handler: the message ${what} as any other; it is counted as vanished, and told once`,
+        Effect.gen(function*() {
+          const broker = yield* Broker.Broker
+          let told = 0
+          const logger = Logger.make(({ message }) => {
+            if (String(message).includes("is handling")) told++
+          })
+          const gate = yield* Deferred.make<void>()
+          const { seen, subscription } = yield* listen(Trimmed, {
+            lease,
+            retryDelay: 10,
+            exactlyOnce,
+            transactional,
+            handler: Effect.fnUntraced(function*(message) {
+              if (message.attempt === 1) yield* Deferred.await(gate)
+              const transaction = yield* Effect.serviceOption(Transaction.Transaction)
+              if (transaction._tag === "Some") {
+                yield* Effect.flatMap(Transaction.key("count"), (key) => Transaction.incrby(key, 1)).pipe(
+                  Effect.provideService(Transaction.Transaction, transaction.value)
+                )
+              }
+              if (message.payload === "bad") yield* message.term("no")
+              if (message.payload === "once" && message.attempt === 1) return yield* Effect.fail("not yet")
+            })
+          }).pipe(Effect.provide(Logger.layer([logger])))
+          yield* Publisher.publish(Trimmed, payload)
+          yield* soon(Queue.take(seen))
+          yield* backend.advance(20)
+          yield* broker.trim(broker.shardsOf(Channel.selector(Trimmed))[0]!)
+          assert.strictEqual((yield* broker.info(Channel.selector(Trimmed))).channels[0]!.length, 0)
+          // Several renewals, and longer than a lease.
+          for (let i = 0; i < 8; i++) yield* backend.advance(lease / 3)
+          assert.deepInclude(yield* subscription.stats, { inFlight: 1, lostLeases: 0, vanished: 1 })
+          yield* Deferred.succeed(gate, undefined)
+          yield* until(backend, Effect.map(subscription.stats, ({ dead, processed }) => processed + dead === 1))
+          yield* until(backend, Effect.map(subscription.stats, ({ held }) => held === 0))
+          assert.deepInclude(yield* subscription.stats, { ...ends, lostLeases: 0, vanished: 1, crashed: 0 })
+          assert.strictEqual((yield* Queue.clear(seen)).length, attempts - 1)
+          assert.strictEqual(told, 1)
+          assert.deepStrictEqual(yield* leftover(Trimmed), nothingLeft)
+          if (transactional === true) {
+            assert.strictEqual(yield* Effect.flatMap(Transaction.keyFor(Trimmed, "count"), Transaction.read), "1")
+          }
+          const [group] = (yield* Stats.channels(Trimmed))[0]!.groups
+          assert.strictEqual(group!.totals.acked, ends.processed)
+        }),
+        retention
+      )
+    }
   })
 }

@@ -150,6 +150,9 @@ export class Lease implements Delivery {
     return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history }
   }
 
+  /** It was told already that a limit has removed the message. */
+  isTold = false
+
   /** Whether a limit has removed the message from the log. */
   get isVanished(): boolean {
     return this.#number !== undefined && this.#number < this.#reading.log.first

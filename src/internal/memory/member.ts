@@ -262,6 +262,7 @@ export const make = (
         return deliveries.filter((lease) => {
           if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
           lease.renew(nowMillis)
+          lease.isTold ||= lease.isVanished
           if (lease.mark !== undefined && mark(lease, lease.mark, nowMillis) !== "mine") {
             lease.abandon()
             return true
@@ -303,7 +304,7 @@ export const make = (
               nextInMillis = Math.min(nextInMillis, expiresMillis - ageMillis)
             } else if (lease.isVanished) {
               one.leases.delete(lease)
-              vanished++
+              if (!lease.isTold) vanished++
             } else if (deliveries.length < count) {
               one.takeOver(lease, owner, nowMillis, deliveries)
             } else {

@@ -10,7 +10,7 @@ import { addingTo } from "./parts/streams.ts"
  * Applies messages and writes as a whole, behind a fence.
  *
  * KEYS[1] to KEYS[4] and the first nine ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
- * token, channel, how often it was taken over from a lost consumer, 1 when it is of a retry stream (else 0), ms its key is remembered: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
+ * token, channel, how often it was taken over from a lost consumer (-1: a renewal found its entry gone), 1 when it is of a retry stream (else 0), ms its key is remembered: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
  * `relay`: the hash of relayed positions, what has arrived from this shard (three times); "relay", shard, position, name of the entry, 1 when it was
  * still in the outbox a moment ago (else ""), "", 0, 0, 0: it passes when this entry of the shard's outbox has not arrived here yet, and
  * remembers it. It is told by its name, not by its position: after a failover to a clock that is behind new entries have lower positions.
@@ -115,6 +115,7 @@ for key, wanted in pairs(entries) do
 end
 if kind == 'ack' then
   local acked = redis.call('XACK', keys[1], fence, position)
+  if crashed == '-1' then acked, crashed = 1, 0 end
   local started, last = spanOf(head, now)
   redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), mark, millis(now + keep))
   count('a', fence .. '\\n' .. channel, acked)

@@ -9,7 +9,7 @@ import { marking } from "./parts/marking.ts"
  *
  * KEYS: the stream, marks, old marks, counts; where some were taken over from lost consumers: trials of the group and channel.
  * ARGV: group, channel, 1 when it is a retry stream (else 0), ms the keys are remembered, then for each delivery: position, mark,
- * token, how often it was taken over from a lost consumer.
+ * token, how often it was taken over from a lost consumer (-1: a renewal found its entry gone).
  * Reply: for each delivery 1 (done), 0 (the mark is another's, or gone) or 2 (the key was done before).
  *
  * XACK is the first write: it passes when memory is full, and lets the rest pass.
@@ -24,7 +24,7 @@ ${counting}
 ${marking}
 local problem = wrongType(counts, 'hash') or KEYS[5] and wrongType(KEYS[5], 'hash')
 if problem then return problem end
-local names, wanted, crashed = {}, 0, 0
+local names, wanted, crashed, gone = {}, 0, 0, 0
 for i = 6, #ARGV, 4 do
   wanted = wanted + 1
   names[wanted] = ARGV[i]
@@ -41,7 +41,8 @@ for i = 1, wanted do
   elseif tokenOf(value) == ARGV[i * 4 + 3] then
     reply[i] = 1
     size = size + 1
-    crashed = crashed + ARGV[i * 4 + 4]
+    local takeovers = tonumber(ARGV[i * 4 + 4])
+    if takeovers < 0 then gone = gone + 1 else crashed = crashed + takeovers end
     ack[size + 3] = ARGV[i * 4 + 1]
     done[size * 2 + 3] = names[i]
     done[size * 2 + 4] = mark
@@ -50,7 +51,7 @@ for i = 1, wanted do
   end
 end
 if size > 0 then
-  local acked = redis.call(unpack(ack))
+  local acked = redis.call(unpack(ack)) + gone
   if KEYS[5] then
     for i = 4, size + 3 do redis.call('HDEL', KEYS[5], (ARGV[3] == '1' and 'r' or 'l') .. ack[i]) end
   end

@@ -9,7 +9,7 @@ import { versioning } from "./parts/versioning.ts"
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
  *
  * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group and channel;
- * where deliveries have marks: marks, old marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count, action, value,
+ * where deliveries have marks: marks, old marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count (0: a renewal found its entry gone), action, value,
  * description, payload, mark, token (both "" where it has none). The actions: `ack` (`value` "u": a duplicate); `ready` (again at
  * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
  * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
@@ -51,7 +51,8 @@ local tried = redis.call('EXISTS', trials) == 1 and (stream == retry and 'r' or 
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-  local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
+  -- Of an entry that is gone this consumer alone has the message.
+  local lease = ARGV[i + 1] == '0' and {position, consumer, 0, 0} or redis.call('XPENDING', stream, group, position, position, 1)[1]
   if not lease or lease[2] ~= consumer or lease[4] ~= tonumber(ARGV[i + 1]) then
     refused[#refused + 1] = position
   else
