@@ -8,6 +8,7 @@
  */
 import type { DateTime } from "effect"
 import { Data, DateTime as Time, Duration, Effect, Pull, Random, Result, Schedule } from "effect"
+import { Age, ageSince } from "./internal/age.ts"
 import * as Given from "./internal/given.ts"
 
 /**
@@ -340,6 +341,43 @@ export const decorrelated = (
 }
 
 /**
+ * Ends a schedule this long after the message was published, by the clock of the backend: all processes agree, however wrong their
+ * clocks are.
+ *
+ * **Details**: a delay that would end later is shortened, so that the last attempt comes when the time is over (or later, where nobody is
+ * free); what fails then becomes a dead letter with reason `exhausted`. `Schedule.upTo({ duration })` adds up the delays alone: what
+ * attempts took, and how long a message waited for its first, does not count there. Here it does: a message that was first handled after
+ * that time, or was sent home by `DeadLetters.requeue`, has one attempt. Each failure that such a schedule decides about costs one `TIME`.
+ * Where Redis does not answer that, the message has one more attempt.
+ *
+ * **Errors**: throws `InvalidRetry` for what is no duration above 0.
+ *
+ * **Example** (Giving up after an hour)
+ *
+ * ```ts
+ * import { Retry } from "rotif"
+ *
+ * const policy = Retry.exponential("1 second", { max: "5 minutes" }).pipe(Retry.until("1 hour"))
+ * ```
+ *
+ * @category strategies
+ * @since 0.1.0
+ */
+export const until = (duration: Duration.Input) => {
+  const most = orThrow(Given.positive("duration", duration))
+  const left = Effect.flatMap(Age, Effect.map((age) => most - age))
+  return <Output, Input, Error, Env>(
+    schedule: Schedule.Schedule<Output, Input, Error, Env>
+  ): Schedule.Schedule<Output, Input, Error, Env> =>
+    schedule.pipe(
+      Schedule.while(() => Effect.map(left, (millis) => millis > 0)),
+      Schedule.modifyDelay(({ duration }) =>
+        Effect.map(left, (millis) => Duration.min(duration, Duration.millis(millis)))
+      )
+    )
+}
+
+/**
  * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt: `maxRetries`, or the end of the
  * subscription's schedule, still ends it.
  *
@@ -387,9 +425,10 @@ const replay = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Verdict> {
   const step = yield* Schedule.toStep(schedule)
   let now = Time.toEpochMillis(message.publishedAt)
+  const age = yield* ageSince(now)
   let delay = Duration.zero
   for (let i = 0; i < attempt; i++) {
-    const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined)
+    const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined).pipe(Effect.provideService(Age, age))
     if (next === undefined) return exhausted
     delay = next[1]
     now += Duration.toMillis(delay)

@@ -654,7 +654,8 @@ export const make = Effect.fnUntraced(function*<
     isUnknown: (error) => error === tooLong || isOwn(error) || border?.isForeign(error) === true,
     maxRetries,
     isLimited: limit !== undefined,
-    retryMillis
+    retryMillis,
+    nowMillis: (channel) => broker.recurring.nowMillis(broker.shardsOf({ _tag: "Channels", names: [channel] })[0] ?? 0)
   })
 
   const retry = (message: Message.Message<S>, held: Held, consumer: Consumer.Consumer, cause: Cause.Cause<Failed>) =>

@@ -106,6 +106,28 @@ describe("Retry.decide: a Schedule", () => {
       assert.deepStrictEqual(yield* verdicts(policy, 5, "error"), [200, 400, 800, "Exhausted", "Exhausted"])
     }))
 
+  it.effect("Retry.until ends it when the message is older than that, and shortens the last delay", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(DateTime.toEpochMillis(failure(1, "error").message.publishedAt))
+      const policy = Schedule.exponential("1 second").pipe(Retry.until("1 minute"))
+      assert.strictEqual(yield* decide(policy, 3, "error"), 4_000)
+      yield* TestClock.adjust("57 seconds")
+      assert.strictEqual(yield* decide(policy, 3, "error"), 3_000)
+      assert.strictEqual(yield* decide(policy, 1, "error"), 1_000)
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(yield* decide(policy, 1, "error"), "Exhausted")
+      // It may be part of a longer one.
+      const either = Schedule.concat(policy, Schedule.spaced("1 hour").pipe(Schedule.upTo({ times: 2 })))
+      assert.deepStrictEqual(yield* verdicts(either, 3, "error"), [3_600_000, 3_600_000, "Exhausted"])
+    }))
+
+  it.effect("Retry.until refuses what is no duration above 0", () =>
+    Effect.sync(() => {
+      for (const wrong of [0, -1, NaN, Infinity, "soon", undefined, {}]) {
+        assert.throws(() => Retry.until(wrong as never), Retry.InvalidRetry)
+      }
+    }))
+
   it.effect("is given the error as its input", () =>
     Effect.gen(function*() {
       const policy = Schedule.spaced("1 second").pipe(

@@ -99,6 +99,12 @@ export const delay = (option: string, value: unknown): Found<number> => {
     : refuse(option, "a duration of 0 or more", value)
 }
 
+/** A span that has to be one: longer than nothing. */
+export const positive = (option: string, value: unknown): Found<number> => {
+  const millis = millisOf(value)
+  return millis > 0 && millis < Infinity ? Result.succeed(millis) : refuse(option, "a duration above 0", value)
+}
+
 // Times -----------------------------------------------------------------------------------------------------------------
 
 const partsOfTime = new Set("year month day hour minute second millisecond epochMilliseconds".split(" "))

@@ -2,8 +2,9 @@
  * What becomes of a delivery whose handler failed: again after a delay, or a dead letter.
  */
 import { Cause, Duration, Effect } from "effect"
-import type { Delivery } from "../Broker.ts"
+import type { BrokerError, Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
+import { BackendNow } from "./age.ts"
 import { again, type Final } from "./held.ts"
 import { failureOf, pretty } from "./failure.ts"
 import * as Reports from "./reports.ts"
@@ -20,10 +21,12 @@ export interface Options<E, M extends Retry.MessageInfo> {
   /** Whether `maxRetries` ends a schedule, too, which comes to its own end otherwise. */
   readonly isLimited: boolean
   readonly retryMillis: number
+  /** The time by the clock of the backend, for what is in this channel. */
+  readonly nowMillis: (channel: string) => Effect.Effect<number, BrokerError>
 }
 
 export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => {
-  const { fallback, isLimited, isUnknown, maxRetries, name, policy, retryMillis } = options
+  const { fallback, isLimited, isUnknown, maxRetries, name, nowMillis, policy, retryMillis } = options
 
   const broken = Reports.makeRepeating((round, cause) =>
     Effect.logError(`rotif: the retry policy of ${name} failed (${round} so far)`, pretty(cause))
@@ -49,7 +52,7 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
     return Effect.map(
       // A policy that dies must not take the message with it.
       Effect.catchCause(
-        ask(message, attempt, cause),
+        Effect.provideService(ask(message, attempt, cause), BackendNow, nowMillis(message.channel)),
         (defect) => Effect.as(broken.failed(defect), Retry.nack(retryMillis))
       ),
       (verdict = Retry.nack(retryMillis)): Final => {

@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Cause, Clock, Data, Deferred, Duration, Effect, Exit, Queue, Schedule, Schema, Scope } from "effect"
 import type { Message, Subscription } from "rotif"
 import { Broker, Channel, Publisher, Retry } from "rotif"
-import { type Backend, leftover, letters, listen, nothingLeft, promises } from "./kit.ts"
+import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 
@@ -14,6 +14,14 @@ const declined = new Declined({ message: "card declined" })
 const busy = new Busy({ message: "try later" })
 
 type TextOptions<E> = Partial<Subscription.Options<typeof Text, E, never>>
+
+/** A clock that tells the wrong time of day; how time passes is as it was. */
+const shifted = (clock: Clock.Clock, millis: number): Clock.Clock => {
+  const wrong = Object.create(clock) as { -readonly [Name in keyof Clock.Clock]: Clock.Clock[Name] }
+  wrong.currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + millis
+  wrong.currentTimeMillis = Effect.sync(wrong.currentTimeMillisUnsafe)
+  return wrong
+}
 
 export const retriesSuite = (backend: Backend): void => {
   const test = promises(backend)
@@ -52,6 +60,50 @@ export const retriesSuite = (backend: Backend): void => {
   }
 
   const attempts = (messages: ReadonlyArray<Message.Envelope>) => messages.map(({ attempt }) => attempt)
+
+  describe("Retry.until", () => {
+    const span = 10 * unit
+    /** Clocks of the process, an hour wrong: what counts is the backend's. */
+    const clocks: ReadonlyArray<readonly [name: string, shiftMillis: number]> = [
+      ["", 0],
+      ...(backend.clock === "effect" ? [] : [
+        [", in a process whose clock is an hour ahead", 3_600_000],
+        [", in a process whose clock is an hour behind", -3_600_000]
+      ] as const)
+    ]
+    for (const [name, shiftMillis] of clocks) {
+      test(
+        `tries until the time since the publish is over, and counts what attempts take${name}`,
+        Effect.gen(function*() {
+          const times: Array<number> = []
+          const monotonic = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+          yield* listen(Text, {
+            maxRetries: 100,
+            retry: Schedule.spaced(3 * unit).pipe(Retry.until(span)),
+            handler: () =>
+              Effect.map(monotonic, (now) => times.push(now)).pipe(
+                Effect.andThen(Effect.sleep(unit)),
+                Effect.andThen(Effect.fail(busy))
+              )
+          })
+          const publishedAt = yield* monotonic
+          yield* Publisher.publish(Text, "x")
+          yield* until(backend, Effect.map(letters, ({ length }) => length === 1))
+          const [letter] = yield* letters
+          assert.strictEqual(letter?.failure.reason, "exhausted")
+          const since = times.map((time) => time - publishedAt)
+          // 0, 4, 8, and 10, because the last delay was shortened.
+          assert.isAtLeast(since.length, 2)
+          assert.isAtMost(since.length, 4)
+          assert.isAtLeast(since.at(-1)! + unit, span - 2)
+          if (backend.clock === "effect") assertGaps(since.slice(1), [4, 8, 10].map((at) => at * unit))
+          assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        }).pipe(
+          Effect.updateService(Clock.Clock, (clock) => shiftMillis === 0 ? clock : shifted(clock, shiftMillis))
+        )
+      )
+    }
+  })
 
   describe("Retry: schedules", () => {
     test(
