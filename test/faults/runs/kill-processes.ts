@@ -43,8 +43,12 @@ export default {
     const recoveries: Array<number> = []
     const killed = new Set<string>()
     return yield* Effect.gen(function*() {
-      const workers = yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6], begin)
-      yield* Effect.forEach(workers, ({ ready }) => ready, { concurrency: 7 })
+      // Every group is there before anything is published: a new one begins with what the others have not settled.
+      const consumers = yield* Effect.forEach([0, 1, 2, 3, 6], begin)
+      yield* Effect.forEach(consumers, ({ ready }) => ready, { concurrency: 5 })
+      const publishers = yield* Effect.forEach([4, 5], begin)
+      yield* Effect.forEach(publishers, ({ ready }) => ready, { concurrency: 2 })
+      const workers = [...consumers.slice(0, 4), ...publishers, consumers[4]!]
       let faults = 0
       for (const { after, victim } of plan) {
         yield* Effect.sleep(after)
