@@ -55,6 +55,8 @@ export interface Role {
     readonly delayMillis?: number
     /** Every third message may be handled for so long, from when it is due. Default: none has an end. */
     readonly expiresMillis?: number
+    /** The limit of the channel, as this process defines it. Default: it defines none. */
+    readonly maxLength?: number | undefined
   }
 }
 
@@ -116,15 +118,18 @@ export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
 export const insist = (text: string, options?: Publisher.PublishOptions) => insistOn(Work, text, options)
 
 const publishing = Effect.fnUntraced(function*(
-  { delayMillis, everyMillis = 2, expiresMillis, name }: NonNullable<Job["publisher"]>
+  { delayMillis, everyMillis = 2, expiresMillis, maxLength, name }: NonNullable<Job["publisher"]>
 ) {
+  const channel = maxLength === undefined
+    ? Work
+    : Channel.make("work", { payload: Schema.String, limits: { maxLength } })
   for (let n = 0;; n++) {
     const text = `${name}-${n}`
     const delay = delayMillis !== undefined && n % 2 === 1 ? delayMillis : undefined
     const from = exactNow()
     const dueAt = delay === undefined ? {} : { dueAt: trueNow() + delay }
     const expiresIn = n % 3 === 2 ? expiresMillis : undefined
-    yield* insist(text, {
+    yield* insistOn(channel, text, {
       ...(delay === undefined ? {} : { delay }),
       ...(expiresIn === undefined ? {} : { expiresIn })
     })
