@@ -203,12 +203,28 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const endings = yield* Ending.registry
   const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
 
+  const encoded = <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    options: LooseOptions | undefined
+  ): Effect.Effect<string, RequestError, Channel.EncodingServices<C>> => {
+    const problem = Envelope.callProblem(channel, options)
+    return problem === undefined
+      ? Channel.encode(channel, payload)
+      : Effect.fail(
+        new InvalidPublishOptions({
+          channel: Channel.isSource(channel) ? Channel.describe(channel) : "",
+          message: problem
+        })
+      )
+  }
+
   const castOf = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
     options: LooseOptions | undefined
   ): Effect.Effect<Cast, RequestError, Channel.EncodingServices<C>> =>
-    Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<Cast, RequestError> => {
+    Effect.flatMap(encoded(channel, payload, options), (text): Effect.Effect<Cast, RequestError> => {
       const { name } = channel
       const headers = options?.headers
       const params = Envelope.paramsOf(channel, options?.params)

@@ -12,6 +12,7 @@ import type { Limits, Selector } from "./Broker.ts"
 import { isDone } from "./internal/done.ts"
 import * as Given from "./internal/given.ts"
 import { globProblem } from "./internal/pattern.ts"
+import { calm } from "./internal/shown.ts"
 
 /**
  * A name or pattern cannot be used. Thrown by `make`, `pattern` and `union`, because they are mistakes in a program; `checkName`
@@ -272,8 +273,13 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
       new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` })
     )
   // A value that refers to itself or is nested too deep makes the codec itself throw.
-  const guard = <A, R>(operation: "encode" | "decode", effect: Effect.Effect<A, Schema.SchemaError, R>) =>
+  const guard = <A, R>(
+    operation: "encode" | "decode",
+    effect: Effect.Effect<A, Schema.SchemaError, R>,
+    given: unknown
+  ) =>
     Effect.catchCause(effect, (cause): Effect.Effect<A, InvalidPayload> => {
+      calm(given)
       for (const reason of cause.reasons) {
         if (reason._tag === "Interrupt") return Effect.interrupt
         return fail(operation, messageOf(reason._tag === "Fail" ? reason.error : reason.defect))
@@ -292,7 +298,8 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
   // Most schemas have their result at once: it is not sent through a fiber, which would take longer than the schema.
   const attempt = <A, R>(
     operation: "encode" | "decode",
-    run: () => Effect.Effect<A, Schema.SchemaError, R>
+    run: () => Effect.Effect<A, Schema.SchemaError, R>,
+    given: unknown
   ): Effect.Effect<A, InvalidPayload, R> => {
     let effect: Effect.Effect<A, Schema.SchemaError, R>
     try {
@@ -300,11 +307,11 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
     } catch (error) {
       return fail(operation, messageOf(error))
     }
-    return isDone(effect) ? effect : guard(operation, effect)
+    return isDone(effect) ? effect : guard(operation, effect, given)
   }
   return {
     encode: (payload) => {
-      const encoded = attempt("encode", () => encode(payload))
+      const encoded = attempt("encode", () => encode(payload), payload)
       return isDone(encoded)
         ? stringify(encoded.value)
         : Effect.flatMap(encoded, stringify)
@@ -317,7 +324,7 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
         // What JSON.parse says quotes the text.
         return fail("decode", "it is not JSON")
       }
-      return attempt("decode", () => decode(value))
+      return attempt("decode", () => decode(value), value)
     }
   }
 }

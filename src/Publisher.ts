@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, Data, DateTime, Effect, Layer } from "effect"
+import { Clock, Context, Data, DateTime, Effect, Layer, Result } from "effect"
 import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
@@ -547,17 +547,32 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
     })
 
+  /** What a publish was called with and no type would allow. */
+  const misgiven = (
+    channel: Channel.Any,
+    options: unknown,
+    payloads: unknown = []
+  ): InvalidPublishOptions | undefined => {
+    const problem = Envelope.callProblem(channel, options) ?? Envelope.payloadsProblem(payloads)
+    if (problem === undefined) return undefined
+    return new InvalidPublishOptions({
+      channel: Channel.isSource(channel) ? Channel.describe(channel) : "",
+      message: problem
+    })
+  }
+
   const sendAll = Effect.fnUntraced(function*<C extends Channel.Any>(
     channel: C,
     payloads: Iterable<Channel.PayloadOf<C>>,
-    optionsFor: (payload: Channel.PayloadOf<C>, index: number) => AnyOptions | undefined
+    optionsFor: (payload: Channel.PayloadOf<C>, index: number) => AnyOptions | InvalidPublishOptions | undefined
   ) {
     const messages: Array<NewMessage> = []
     let index = 0
     for (const payload of payloads) {
       const text = Channel.encodeNow(channel, payload)
       const encoded = isDone(text) ? text.value : yield* text
-      const message = compose(channel, payload, encoded, optionsFor(payload, index))
+      const options = optionsFor(payload, index)
+      const message = options instanceof Error ? options : compose(channel, payload, encoded, options)
       if (message instanceof Error) return yield* Effect.fail(message)
       messages.push(message)
       // Others have their turn: nothing else here takes long enough for the scheduler to see to it.
@@ -590,21 +605,39 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       options?: AnyOptions,
       dueAtMillis?: number
     ): Chained<C, Effect.Success<ReturnType<typeof chain.prepare>>, RequestError> =>
-      Effect.suspend(() => chain.prepare(channel, payload, options, dueAtMillis ?? clock.currentTimeMillisUnsafe())),
+      Effect.suspend(() => {
+        const problem = misgiven(channel, options)
+        return problem === undefined
+          ? chain.prepare(channel, payload, options, dueAtMillis ?? clock.currentTimeMillisUnsafe())
+          : Effect.fail(problem)
+      }),
     publish: <C extends Channel.Any>(
       channel: C,
       payload: Channel.PayloadOf<C>,
       options?: AnyOptions
-    ): Chained<C, Receipt, RequestError | StoreError> =>
-      chain.isEmpty && Chain.publishOf(channel) === undefined
+    ): Chained<C, Receipt, RequestError | StoreError> => {
+      const problem = misgiven(channel, options)
+      if (problem !== undefined) return Effect.fail(problem)
+      return chain.isEmpty && Chain.publishOf(channel) === undefined
         ? Effect.suspend(() => withMessage(channel, payload, options, undefined, send))
-        : chain.publish(channel, payload, options),
+        : chain.publish(channel, payload, options)
+    },
     publishAll: <C extends Channel.Any>(
       channel: C,
       payloads: Iterable<Channel.PayloadOf<C>>,
       options?: AnyOptions | ((payload: Channel.PayloadOf<C>, index: number) => AnyOptions)
     ): Chained<C, ReadonlyArray<Receipt>, RequestError | PublishIncomplete> => {
-      const optionsFor = typeof options === "function" ? options : () => options
+      const call = typeof options === "function" ? undefined : options
+      const problem = misgiven(channel, call, payloads ?? null)
+      if (problem !== undefined) return Effect.fail(problem)
+      const optionsFor = typeof options !== "function"
+        ? () => options
+        : (payload: Channel.PayloadOf<C>, index: number) => {
+          const made = Given.made("the function of options", () => options(payload, index), Result.succeed)
+          return Result.isFailure(made)
+            ? new InvalidPublishOptions({ channel: channel.name, message: made.failure.message })
+            : misgiven(channel, made.success) ?? made.success as AnyOptions | undefined
+        }
       return chain.isEmpty && Chain.publishOf(channel) === undefined
         ? sendAll(channel, payloads, optionsFor)
         : Effect.flatMap(

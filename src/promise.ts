@@ -318,7 +318,7 @@ export class NotificationManager {
    * stored, but not as durably as asked for.
    */
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
-    const problem = Checks.checkMessage(channel, payload, options)
+    const problem = Checks.checkMessage(channel, payload, options, Options.mostSecondsOf(this.#config))
     if (problem !== undefined) return Promise.reject(problem)
     const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
@@ -345,8 +345,10 @@ export class NotificationManager {
       readonly options?: PublishOptions | undefined
     }>
   ): Promise<ReadonlyArray<string>> {
+    const mostSeconds = Options.mostSecondsOf(this.#config)
     const problem = Checks.checkMessages(messages) ??
-      messages.map(({ channel, options, payload }) => Checks.checkMessage(channel, payload, options)).find(Boolean)
+      messages.map(({ channel, options, payload }) => Checks.checkMessage(channel, payload, options, mostSeconds))
+        .find(Boolean)
     if (problem !== undefined) return Promise.reject(problem)
     const hooks = Hooks.aroundPublish(this.#middleware)
     return this.#run(
@@ -443,7 +445,7 @@ export class NotificationManager {
   #handle(handler: (message: RotifMessage) => unknown, message: RotifMessage): Effect.Effect<void, unknown> {
     const all = this.#middleware
     return Hooks.before(all, "beforeProcess", message).pipe(
-      Effect.andThen(Message.handle(handler, message)),
+      Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message)),
       Effect.tapError((error) =>
         Message.isWish(error) ? Effect.void : Hooks.after(all, "onError", message, error as Error)
       ),
@@ -521,7 +523,8 @@ export class NotificationManager {
     return this.#run(
       DeadLetters.subscribe({
         name: this.#config.dlqKey ?? Options.defaults.dlqKey,
-        handler: (letter) => Message.handle(handler, Message.fromLetter(letter))
+        handler: (letter) =>
+          Message.handle((message) => Hooks.outside(() => handler(message)), Message.fromLetter(letter))
       }).pipe(Effect.provideService(Scope.Scope, this.#scope))
     )
   }

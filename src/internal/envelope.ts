@@ -21,9 +21,23 @@ export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<nu
     { usual: largestBytes, least: 1, most: largestBytes }
   )
 
+/** The problem with what a publish was called with, which no type would allow, if there is one. */
+export const callProblem = (channel: unknown, options: unknown): string | undefined =>
+  !Channel.isSource(channel) || !("codec" in channel) || !("name" in channel)
+    ? "a publish goes to a channel made by Channel.make: no pattern, union or name"
+    : options !== undefined && (typeof options !== "object" || options === null)
+    ? Given.refuse("the options", "an object", options).failure.message
+    : undefined
+
+/** The problem with what is to be published by one call, if it is no list. */
+export const payloadsProblem = (payloads: unknown): string | undefined =>
+  typeof payloads === "string" || (typeof payloads === "object" && payloads !== null && Symbol.iterator in payloads)
+    ? undefined
+    : Given.refuse("the payloads", "an Iterable such as a list", payloads).failure.message
+
 /** The problem with the options of a publish, if they are none or have a name that is none of theirs. */
 export const optionsProblem = (options: object | undefined, names: ReadonlySet<string>): string | undefined => {
-  const found = Given.known("the options", options ?? undefined, names)
+  const found = Given.known("the options", options, names)
   return found._tag === "Failure" ? found.failure.message : undefined
 }
 

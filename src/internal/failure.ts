@@ -4,6 +4,7 @@
  */
 import { Cause, Result } from "effect"
 import type { Failure } from "../Broker.ts"
+import { calm } from "./shown.ts"
 
 const longestTag = 256
 const longestMessage = 1024
@@ -38,13 +39,17 @@ const messageOf = (error: unknown): string | undefined => {
 }
 
 /** Why a handler gave up on a message. */
-export const reasonText = (reason: string): string => told(() => String(reason), longestMessage) ?? untold
+export const reasonText = (reason: unknown): string => {
+  calm(reason)
+  return messageOf(reason) ?? told(() => String(reason), longestMessage) ?? untold
+}
 
 /** A cause in full, for the log. */
 export const pretty = (cause: Cause.Cause<unknown>): string => told(() => Cause.pretty(cause), longestCause) ?? untold
 
 export const failureOf = (reason: Failure["reason"], cause: Cause.Cause<unknown>): Failure => {
   const error = Cause.squash(cause)
+  calm(error)
   return {
     reason,
     errorTag: tagOf(error),

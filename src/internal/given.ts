@@ -112,25 +112,29 @@ const partsOfTime = new Set("year month day hour minute second millisecond epoch
 const isLeap = (year: number) => year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
 const daysIn = (year: number, month: number) =>
   month === 2 ? isLeap(year) ? 29 : 28 : [4, 6, 9, 11].includes(month) ? 30 : 31
-const dayOf = (millis: number) => DateTime.getPartUtc(DateTime.makeUnsafe(millis), "day")
+const partOf = (part: "day" | "year", millis: number) => DateTime.getPartUtc(DateTime.makeUnsafe(millis), part)
 
 /** `Date` makes the 2nd of March of the 30th of February. The day a text names is the one it means, whatever the time zone. */
 const isRealDay = (text: string, millis: number): boolean => {
   const iso = /^([+-]?\d{4,6})-(\d{2})-(\d{2})/.exec(text)
   if (iso !== null) return Number(iso[3]) <= daysIn(Number(iso[1]), Number(iso[2]))
-  const numbers = text.replace(/\d+:\d+\S*/g, "").match(/\d+/g) ?? []
-  return [-1, 0, 1].some((days) => numbers.map(Number).includes(dayOf(millis + days * 86_400_000)))
+  // No month has such a number; a year may, where it has two digits.
+  const numbers = text.replace(/\d+:\d+\S*|[+-]\d{4}\b/g, "").match(/(?<!\d)\d+(?!\d)/g)?.map(Number) ?? []
+  const year = numbers.some((number) => number > 99) ? -1 : numbers.lastIndexOf(partOf("year", millis) % 100)
+  const days = [-1, 0, 1].map((days) => partOf("day", millis + days * 86_400_000))
+  return numbers.every((number, i) => i === year || number < 29 || number > 31 || days.includes(number))
 }
 
 const readTime = (value: unknown): number => {
   if (typeof value === "object" && value !== null && !DateTime.isDateTime(value) && !isDate(value)) {
-    const { day = 1, epochMilliseconds, month = 1, year = 1970 } = value as {
-      readonly [part: string]: number | undefined
-    }
+    const { day = 1, epochMilliseconds, hour = 0, millisecond = 0, minute = 0, month = 1, second = 0, year = 1970 } =
+      value as { readonly [part: string]: number | undefined }
+    const isIn = (part: number, least: number, most: number) => part >= least && part <= most
     if (epochMilliseconds === undefined) {
-      if (!hasOnly(value, partsOfTime) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month)) {
-        return Number.NaN
-      }
+      if (
+        !hasOnly(value, partsOfTime) || !isIn(month, 1, 12) || !isIn(day, 1, daysIn(year, month)) ||
+        !isIn(hour, 0, 23) || !isIn(minute, 0, 59) || !isIn(second, 0, 59) || !isIn(millisecond, 0, 999)
+      ) return Number.NaN
     } else if (!Number.isFinite(epochMilliseconds)) return Number.NaN
   } else if (!["number", "string", "object"].includes(typeof value)) return Number.NaN
   const time = DateTime.make(value as DateTime.DateTime.Input)
@@ -214,8 +218,9 @@ export const func = <F>(option: string, value: F): Found<F> =>
 export const required = <F>(option: string, value: F): Found<F> =>
   typeof value === "function" ? Result.succeed(value) : refuse(option, "a function", value)
 
+/** Of a list, a Map or the `Headers` of fetch nothing would be read. */
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !isPromise(value)
+  typeof value === "object" && value !== null && !(Symbol.iterator in value) && !isPromise(value)
 
 export const record = (option: string, value: unknown): Found<Readonly<Record<string, unknown>>> =>
   isRecord(value) ? Result.succeed(value) : refuse(option, "an object", value)
@@ -256,6 +261,14 @@ export const effect = <A, E, R>(what: string, call: () => Effect.Effect<A, E, R>
     calm(returned)
     return Effect.die(new TypeError(`${what} must return an Effect, it returned ${shown(returned)}`))
   })
+
+/** What is wrong with what code of the Promise API gave: work that only Effect, or a loop, would do is acknowledged and never done. */
+export const undoneProblem = (what: string, returned: unknown): TypeError | undefined =>
+  Effect.isEffect(returned)
+    ? new TypeError(`${what} returned an Effect, which nothing runs: return Effect.runPromise(effect), or use rotif`)
+    : /^\[object (Async)?Generator\]$/.test(Object.prototype.toString.call(returned))
+    ? new TypeError(`${what} is a generator function, which nothing runs: write an async function`)
+    : undefined
 
 // What becomes of a problem ---------------------------------------------------------------------------------------------
 

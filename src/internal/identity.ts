@@ -36,11 +36,17 @@ const keyProblem = (what: string, key: unknown, most: number): string | undefine
   return problem === undefined ? undefined : `${what} ${problem}`
 }
 
+const shapes = {
+  deduplicate: new Set(["window"]),
+  throttle: new Set(["key", "window"]),
+  debounce: new Set(["key", "delay"])
+} as const
+
 /** `throttle: "key"`, or a Promise of it, is no object with a key and a window. */
 const shapeProblem = (options: Options): string | undefined => {
   for (const name of ["deduplicate", "throttle", "debounce"] as const) {
-    const found = options[name] === undefined ? undefined : Given.record(name, options[name])
-    if (found?._tag === "Failure") return found.failure.message
+    const found = Given.known<object | undefined>(name, options[name], shapes[name], `${name}.`)
+    if (found._tag === "Failure") return found.failure.message
   }
   return undefined
 }
@@ -83,7 +89,7 @@ export const identify = (
     if (made._tag === "Failure") return made.failure.message
     id = made.success
   }
-  if (options.id?.startsWith(debounced) === true) {
+  if (id?.startsWith(debounced) === true) {
     return `ids that begin with "${debounced}" are made by the option debounce`
   }
   if ([deduplicate, debounce, throttle].filter((option) => option !== undefined).length > 1) {

@@ -142,7 +142,7 @@ export const make = (program: Program, ports: Ports) => {
     enters: ReadonlyArray<Chain.Enter>,
     channel: Channel.Any,
     payloads: Iterable<unknown>,
-    optionsFor: (payload: never, index: number) => AnyOptions | undefined
+    optionsFor: (payload: never, index: number) => AnyOptions | RequestError | undefined
   ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
     const messages: Array<NewMessage> = []
     // Those of one message beside each other, outermost first.
@@ -153,7 +153,9 @@ export const make = (program: Program, ports: Ports) => {
     const all = Effect.gen(function*() {
       let index = 0
       for (const payload of payloads) {
-        let request: PublishRequest = requestOf(channel, payload, optionsFor(payload as never, index++))
+        const options = optionsFor(payload as never, index++)
+        if (options instanceof Error) return yield* Effect.fail(options)
+        let request: PublishRequest = requestOf(channel, payload, options)
         for (const enter of enters) {
           const entered = yield* enter(request)
           request = entered.request
@@ -195,7 +197,7 @@ export const make = (program: Program, ports: Ports) => {
   const publishThrough = Effect.fnUntraced(function*(
     channel: Channel.Any,
     payloads: Iterable<unknown>,
-    optionsFor: (payload: never, index: number) => AnyOptions | undefined
+    optionsFor: (payload: never, index: number) => AnyOptions | RequestError | undefined
   ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
     const context = yield* Effect.context()
     const fork = Effect.runForkWith(isEmpty ? context : complete(context))
@@ -217,7 +219,10 @@ export const make = (program: Program, ports: Ports) => {
       let index = 0
       for (const payload of payloads) {
         const slot = new Slot()
-        const fiber = fork(run(requestOf(channel, payload, optionsFor(payload as never, index++), slot)))
+        const options = optionsFor(payload as never, index++)
+        const fiber = fork(
+          options instanceof Error ? Effect.fail(options) : run(requestOf(channel, payload, options, slot))
+        )
         fibers.push(fiber)
         if (slot.message === undefined && fiber.pollUnsafe() === undefined) {
           yield* flush

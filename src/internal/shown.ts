@@ -19,7 +19,10 @@ const limit = (text: string) => text.length <= longest ? text : `${text.slice(0,
 
 const textOf = (value: object): string => {
   try {
-    return JSON.stringify(value) ?? "an object"
+    const text = JSON.stringify(value) ?? "an object"
+    // What JSON sees nothing of is told by its kind.
+    const kind = Object.prototype.toString.call(value).slice(8, -1)
+    return text !== "{}" || kind === "Object" ? text : `${/^[AEIOU]/.test(kind) ? "an" : "a"} ${kind}`
   } catch {
     // It refers to itself, or defies being shown in another way.
     return "an object"
@@ -34,11 +37,11 @@ export const shown = (value: unknown): string => {
   if (typeof value === "bigint") return `the BigInt ${limit(String(value))}`
   if (isDate(value)) return Number.isNaN(value.getTime()) ? "an invalid Date" : value.toISOString()
   if (Duration.isDuration(value)) return `${Duration.toMillis(value)} ms`
-  if (value instanceof Map || value instanceof Set) return `a ${value.constructor.name}`
   return limit(typeof value === "object" && value !== null ? textOf(value) : String(value))
 }
 
 export const messageOf = (error: unknown): string => {
+  calm(error)
   try {
     return error instanceof Error ? error.message : limit(String(error))
   } catch {

@@ -1,5 +1,6 @@
 /** What code of the user's gives the Promise API at run time, on every backend. */
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import type { RotifConfig, RotifMessage } from "rotif/promise"
 import { InvalidOption } from "rotif/promise"
 import { managed, quiet, until } from "./promiseKit.ts"
@@ -53,6 +54,11 @@ const noPayloads: ReadonlyArray<readonly [name: string, make: () => unknown]> = 
   ["a BigInt", () => 1n],
   ["a Promise", () => Promise.resolve(1)],
   ["a Map", () => new Map([["a", 1]])],
+  ["a Blob", () => new Blob(["a"])],
+  ["a buffer", () => new ArrayBuffer(8)],
+  ["a list of bytes", () => new Uint8Array(8)],
+  ["an iterator inside", () => ({ lines: [1].values() })],
+  ["a boxed NaN", () => ({ total: Object(Number.NaN) })],
   ["an invalid Date", () => new Date(Number.NaN)],
   ["NaN inside", () => ({ total: Number.NaN })],
   ["NaN in a class", () => new Priced()],
@@ -169,6 +175,59 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
         }()
       )
       assert.deepStrictEqual(manager.getSubscriptions(), [])
+    })
+
+    it("a handler whose work nobody does fails, and is not taken for done", async () => {
+      const undone: ReadonlyArray<readonly [handler: () => unknown, error: string]> = [
+        [() => Effect.void, "Effect"],
+        [async () => Effect.fail("no"), "Effect"],
+        [function*() {
+          yield 1
+        }, "generator"],
+        [async function*() {
+          yield 1
+        }, "generator"]
+      ]
+      for (const [handler, error] of undone) {
+        const manager = managed({ ...config(), maxRetries: 0 })
+        await manager.subscribe("a", handler)
+        await manager.publish("a", 1)
+        await until(async () => (await manager.getDLQMessages()).length === 1)
+        assert.include((await manager.getDLQMessages())[0]!.error, error)
+        manager.use({ beforePublish: handler })
+        assert.include((await failure(manager.publish("a", 1))).message, error)
+      }
+    })
+
+    it("what is thrown, or given as a reason, may be anything: it ends nothing else", async () => {
+      const manager = managed({ ...config(), maxRetries: 0 })
+      const handlers: ReadonlyArray<(message: RotifMessage) => unknown> = [
+        () => {
+          throw rejected()
+        },
+        (message) => message.reject(any(rejected())),
+        (message) => message.reject(any({ code: 7 }))
+      ]
+      await manager.subscribe("a", (message) => handlers[message.payload]!(message))
+      for (const i of handlers.keys()) await manager.publish("a", i)
+      await until(async () => (await manager.getDLQMessages()).length === handlers.length)
+      const letters = (await manager.getDLQMessages()).toSorted((a, b) => a.payload - b.payload)
+      assert.strictEqual(letters[2]!.error, "{\"code\":7}")
+    })
+
+    it("a deduplicationTTL beyond the longest is refused by its name, whether it would be used or not", async () => {
+      const manager = managed(config())
+      const week = 7 * 86_400
+      for (const more of [{ exactlyOnce: true }, { dedupKey: "k" }, {}]) {
+        const options = { ...more, deduplicationTTL: week + 1 }
+        assert.strictEqual((await failure(manager.publish("a", 1, options))).option, "deduplicationTTL")
+        assert.strictEqual(
+          (await failure(manager.publishBatch([{ channel: "a", payload: 1, options }]))).option,
+          "deduplicationTTL"
+        )
+      }
+      const longer = managed({ ...config(), deduplicationTTL: week + 1 })
+      await longer.publish("a", 1, { exactlyOnce: true, deduplicationTTL: week + 1 })
     })
 
     it("what is thrown and no Error is readable in the dead letter", async () => {

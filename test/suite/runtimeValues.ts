@@ -3,6 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import {
   Cause,
   Clock,
+  DateTime,
   Deferred,
   Duration,
   Effect,
@@ -144,6 +145,18 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     }
 
     test(
+      "an idempotencyKey that looks like the id of a debounced message is refused as an id is, and is none of it",
+      Effect.gen(function*() {
+        const Keyed = Channel.make("keyed", { payload: Schema.String, idempotencyKey: (text) => text })
+        yield* Publisher.publish(Keyed, "waits", { debounce: { key: "mine", delay: "1 hour" } })
+        const error = yield* Effect.flip(Publisher.publish(Keyed, "debounce:mine", { delay: "1 minute" }))
+        assert.strictEqual(error._tag, "InvalidPublishOptions")
+        const { messages } = yield* Scheduler.list()
+        assert.deepStrictEqual(messages.map(({ payload }) => payload), ["\"waits\""])
+      })
+    )
+
+    test(
       "the id of a publish wins, and the key of its channel is not asked for",
       Effect.gen(function*() {
         const Keyed = Channel.make("keyed", { payload: Schema.String, idempotencyKey: any(rejected) })
@@ -169,6 +182,29 @@ export const runtimeValuesSuite = (backend: Backend): void => {
           ["InvalidPublishOptions", Publisher.publish(Text, "x", { headers: { a: any(rejected()) } })],
           ["InvalidPublishOptions", Publisher.publish(Text, "x", any("5 seconds"))],
           ["InvalidPublishOptions", Publisher.publish(Text, "x", any({ dealy: 5 }))],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", any(null))],
+          ["InvalidPublishOptions", Publisher.publish(any("texts"), any("x"), any(undefined))],
+          ["InvalidPublishOptions", Publisher.publish(any(Channel.union([Text])), any("x"), any(undefined))],
+          [
+            "InvalidPublishOptions",
+            Publisher.publish(any(Channel.pattern("*", { payload: Text.payload })), any("x"), any(undefined))
+          ],
+          [
+            "InvalidPublishOptions",
+            Publisher.publish(Text, "x", { throttle: any({ key: "k", window: 5, windw: 6 }) })
+          ],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { debounce: any({ key: "k", delay: 5, max: 6 }) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { id: "a", deduplicate: any({ window: 5, ttl: 6 }) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { headers: any(new Map([["a", "b"]])) })],
+          ["InvalidPublishOptions", Publisher.publish(Text, "x", { headers: any(new Headers({ a: "b" })) })],
+          ["InvalidPublishOptions", Publisher.publishAll(Text, any(rejected()))],
+          ["InvalidPublishOptions", Publisher.publishAll(Text, ["x"], any(null))],
+          ["InvalidPublishOptions", Publisher.publishAll(Text, ["x"], () => any(null))],
+          ["InvalidPublishOptions", Publisher.publishAll(Text, ["x"], () => any(rejected()))],
+          ["InvalidPayload", Publisher.publish(Text, any(rejected()))],
+          ["InvalidPayload", Broadcast.publish(Text, any(rejected()))],
+          ["InvalidPublishOptions", Broadcast.publish(any("texts"), any("x"), any(undefined))],
+          ["InvalidPublishOptions", Broadcast.publish(Text, "x", any(null))],
           ["InvalidPublishOptions", Broadcast.publish(Text, "x", any({ header: {} }))],
           ["InvalidKey", Deduplication.once(any(rejected()), "1 day", Effect.void)],
           ["InvalidKey", Deduplication.once("k", any(rejected()), Effect.void)],
@@ -193,6 +229,12 @@ export const runtimeValuesSuite = (backend: Backend): void => {
         "2027-04-31T10:00:00Z",
         "February 30, 2027",
         { year: 2027, month: 2, day: 30 },
+        { year: 2027, month: 2, day: 3, hour: 24 },
+        { year: 2027, minute: -1 },
+        "02/30/2027",
+        "2/30/30",
+        "2027-2-30",
+        "30 Feb 2 10:00",
         {},
         true
       ]
@@ -217,6 +259,24 @@ export const runtimeValuesSuite = (backend: Backend): void => {
       )
     }
 
+    for (
+      const [at, isoText] of [
+        ["2/28/30", "2030-02-28T00:00:00.000Z"],
+        ["30 Jan 2031 10:00 GMT", "2031-01-30T10:00:00.000Z"],
+        ["Sat, 01 Feb 2031 23:30:30 -0030", "2031-02-02T00:00:30.000Z"],
+        [{ year: 2031, month: 1, day: 31, hour: 23, minute: 59 }, "2031-01-31T23:59:00.000Z"]
+      ] as const
+    ) {
+      test(
+        `${JSON.stringify(at)} is taken`,
+        Effect.gen(function*() {
+          const receipt = yield* Publisher.publish(Text, "x", { at: any(at) })
+          assert(receipt._tag === "Scheduled")
+          assert.strictEqual(DateTime.formatIso(receipt.dueAt), isoText)
+        })
+      )
+    }
+
     for (const cron of ["0 0 30 2 *", "0 0 31 2,4,6 *"]) {
       test(
         `the cron expression ${cron} is refused`,
@@ -224,6 +284,27 @@ export const runtimeValuesSuite = (backend: Backend): void => {
           const error = yield* Effect.flip(Scheduler.recurring("k", cron, Text, "x"))
           assert.strictEqual(error._tag, "InvalidSchedule")
           assert.deepStrictEqual(yield* Scheduler.listRecurring, [])
+        })
+      )
+    }
+  })
+
+  describe("the options function of publishAll", () => {
+    for (const middleware of [undefined, Middleware.publish((next) => next), Middleware.metrics()]) {
+      test(
+        `that throws midway is a refusal, and nothing is stored (${
+          middleware === undefined ? "without" : "with"
+        } middleware)`,
+        Effect.gen(function*() {
+          const Own = middleware === undefined ? Text : Middleware.forChannel(Text, middleware)
+          const error = yield* Effect.flip(Publisher.publishAll(Own, ["a", "b", "c"], (_, i) => {
+            if (i === 1) throw new Error("midway")
+            return {}
+          }))
+          assert.strictEqual(error._tag, "InvalidPublishOptions")
+          assert.include(error.message, "midway")
+          const broker = yield* Broker.Broker
+          assert.deepStrictEqual((yield* broker.info(Channel.selector(Text))).channels, [])
         })
       )
     }

@@ -381,11 +381,27 @@ const checkChannel = argument(
   (option, value) => typeof value === "string" ? Result.succeed(value) : Given.refuse(option, "a string", value)
 )
 export const checkCount = argument("requeueFromDLQ", "count", whole(0, Number.MAX_SAFE_INTEGER))
-/** What is published, but for what its payload holds. */
-export const checkMessage = (channel: unknown, payload: unknown, options: unknown): InvalidOption | undefined => {
+/** What is published, but for what its payload holds. No window is longer than so many seconds. */
+export const checkMessage = (
+  channel: unknown,
+  payload: unknown,
+  options: unknown,
+  mostSeconds: number
+): InvalidOption | undefined => {
   // It is refused later, when hooks have had their turn.
   calm(payload)
-  return checkChannel(channel) ?? checkPublish(options)
+  return checkChannel(channel) ?? checkPublish(options) ?? checkWindow(options, mostSeconds)
+}
+
+const checkWindow = (options: unknown, mostSeconds: number): InvalidOption | undefined => {
+  const { deduplicationTTL } = (options ?? {}) as PublishOptions
+  if (deduplicationTTL === undefined || deduplicationTTL <= mostSeconds) return undefined
+  return new InvalidOption({
+    option: "deduplicationTTL",
+    message: `publish: the option "deduplicationTTL" must be at most ${grouped(mostSeconds)} seconds, it is ${
+      grouped(deduplicationTTL)
+    }: that is 7 days, or the deduplicationTTL of the NotificationManager if it is longer`
+  })
 }
 
 export const checkMessages = argument(

@@ -5,15 +5,15 @@ import { Cause, Effect } from "effect"
 import { AsyncLocalStorage } from "node:async_hooks"
 import { pretty } from "../failure.ts"
 import * as Reports from "../reports.ts"
-import type { RotifMessage } from "./message.ts"
+import { done, type RotifMessage } from "./message.ts"
 import type { Payload, PublishOptions } from "./options.ts"
 
 /**
  * Code that runs around publishing and handling; each hook may return a Promise, which is waited for.
  *
  * **Details**: a `beforePublish` that throws refuses the publish with its error; a `beforeProcess` that throws counts as a failure of the
- * handler. What the others throw is logged and changes nothing else. What a hook around publishing publishes itself goes through no hooks around
- * publishing.
+ * handler. What the others throw is logged and changes nothing else. What a hook around publishing publishes itself by the same manager goes through
+ * no hooks around publishing.
  *
  * @category models
  * @since 0.1.0
@@ -32,29 +32,37 @@ export interface Middleware {
   readonly onError?: ((message: RotifMessage, error: Error) => unknown) | undefined
 }
 
-/** Inside of a hook around publishing: what it publishes itself goes through none, or there would be no end of it. */
-const inHook = new AsyncLocalStorage<true>()
+/**
+ * The managers in whose hooks around publishing this code runs: what such a hook publishes itself goes through no hooks of that manager, or
+ * there would be no end of it. Another manager has nothing to do with it.
+ */
+const inHook = new AsyncLocalStorage<ReadonlyArray<ReadonlyArray<Middleware>>>()
 
 /** The hooks around a publish that is asked for here and now. */
 export const aroundPublish = (all: ReadonlyArray<Middleware>): ReadonlyArray<Middleware> =>
-  inHook.getStore() === undefined ? all : []
+  inHook.getStore()?.includes(all) === true ? [] : all
+
+/** Runs a handler: it is inside of no hook, also where its subscription was made in one. */
+export const outside = <A>(code: () => A): A => inHook.run([], code)
 
 type Hook = keyof Middleware
 type Arguments<H extends Hook> = Parameters<NonNullable<Middleware[H]>>
 
-const call = <H extends Hook>(middleware: Middleware, hook: H, args: Arguments<H>): Effect.Effect<unknown, unknown> => {
+const call = <H extends Hook>(
+  all: ReadonlyArray<Middleware>,
+  middleware: Middleware,
+  hook: H,
+  args: Arguments<H>
+): Effect.Effect<unknown, unknown> => {
   const code = middleware[hook] as ((...args: Arguments<H>) => unknown) | undefined
-  return code === undefined
-    ? Effect.void
-    : Effect.tryPromise({
-      try: () =>
-        Promise.resolve(
-          hook === "beforePublish" || hook === "afterPublish"
-            ? inHook.run(true, () => code.apply(middleware, args))
-            : code.apply(middleware, args)
-        ),
-      catch: (error) => error
-    })
+  if (code === undefined) return Effect.void
+  const run = async () => done(`the hook ${hook}`, await code.apply(middleware, args))
+  return Effect.tryPromise({
+    try: hook === "beforePublish" || hook === "afterPublish"
+      ? () => inHook.run([...inHook.getStore() ?? [], all], run)
+      : run,
+    catch: (error) => error
+  })
 }
 
 /** What was said of hooks that fail: at rounds 1, 2, 4, 8, …, of each. */
@@ -82,7 +90,7 @@ export const before = <H extends "beforePublish" | "beforeProcess">(
 ): Effect.Effect<void, unknown> =>
   all.length === 0
     ? Effect.void
-    : Effect.forEach(all, (middleware) => call(middleware, hook, args), { discard: true })
+    : Effect.forEach(all, (middleware) => call(all, middleware, hook, args), { discard: true })
 
 /** One after the other; none keeps the others from running. */
 export const after = <H extends "afterPublish" | "afterProcess" | "onError">(
@@ -91,7 +99,7 @@ export const after = <H extends "afterPublish" | "afterProcess" | "onError">(
   ...args: Arguments<H>
 ): Effect.Effect<void> => {
   const one = (middleware: Middleware) =>
-    Effect.matchCauseEffect(call(middleware, hook, args), {
+    Effect.matchCauseEffect(call(all, middleware, hook, args), {
       onSuccess: () => Effect.sync(() => failures.get(middleware)?.get(hook)?.succeeded()),
       onFailure: (cause) =>
         Cause.hasInterruptsOnly(cause) ? Effect.interrupt : failuresOf(middleware, hook).failed(cause)

@@ -6,6 +6,7 @@ import type * as Channel from "../../Channel.ts"
 import type { Offered } from "../../DeadLetter.ts"
 import type * as Message from "../../Message.ts"
 import * as Retry from "../../Retry.ts"
+import * as Given from "../given.ts"
 import { shown } from "../shown.ts"
 import { showAs, withoutCode } from "../inspected.ts"
 import type { Payload } from "./options.ts"
@@ -122,13 +123,21 @@ const makeMessage = (message: Any): RotifMessage => {
   return visible(mine)
 }
 
+/** Whether code of the user's has done its work by now. */
+export const done = (what: string, returned: unknown): void => {
+  const problem = Given.undoneProblem(what, returned)
+  if (problem !== undefined) throw problem
+}
+
 /** Runs a handler; what it asked for by `retry` is the outcome, however it ended. */
 export const handle = (
   handler: (message: RotifMessage) => unknown,
   message: RotifMessage
 ): Effect.Effect<void, unknown> =>
   Effect.flatMap(
-    Effect.exit(Effect.tryPromise({ try: () => Promise.resolve(handler(message)), catch: (error) => error })),
+    Effect.exit(
+      Effect.tryPromise({ try: async () => done("the handler", await handler(message)), catch: (error) => error })
+    ),
     (exit): Effect.Effect<void, unknown> => {
       const wish = wishes.get(message)
       if (wish !== undefined && !Exit.hasInterrupts(exit)) return Effect.fail(wish)

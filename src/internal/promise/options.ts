@@ -336,6 +336,10 @@ const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | unde
     ? "None"
     : reports && reportLevels[reports]
 
+/** The longest that a publish may be remembered. */
+export const mostSecondsOf = ({ deduplicationTTL = 0 }: RotifConfig): number =>
+  Math.max(deduplicationTTL, defaults.longestSeconds)
+
 /** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
 export const rotifOptions = (
   options: RotifConfig,
@@ -352,7 +356,7 @@ export const rotifOptions = (
     maxRetries: options.maxRetries ?? 5,
     maxPayloadBytes: options.maxPayloadBytes,
     durability: options.durability,
-    maxWindow: Math.max(options.deduplicationTTL ?? 0, defaults.longestSeconds) * 1000,
+    maxWindow: mostSecondsOf(options) * 1000,
     prefix: options.prefix,
     shards: options.shards,
     reports: reportsOf(options.reports),

@@ -4,7 +4,7 @@
 import { Effect, Result } from "effect"
 import { createHash } from "node:crypto"
 import * as Channel from "../../Channel.ts"
-import { calm, isDate, isPromise, messageOf, shown } from "../shown.ts"
+import { calm, isDate, messageOf, shown } from "../shown.ts"
 import { madeKey } from "./checks.ts"
 import type { Payload, RotifConfig } from "./options.ts"
 
@@ -36,13 +36,19 @@ const checkObject = (value: object, key: string): void => {
     if (Number.isNaN(value.getTime())) refuse(value, key)
   } else if ("toJSON" in value && typeof value.toJSON === "function") {
     checkWhole(value.toJSON(key), key)
-  } else if (isFormless(value)) refuse(value, key)
+  } else if (isBoxed(value)) checkWhole(value.valueOf(), key)
+  else if (isFormless(value)) refuse(value, key)
   else for (const name of Object.keys(value)) checkWhole((value as Readonly<Record<string, unknown>>)[name], name)
 }
 
+const tagOf = (value: object): string => Object.prototype.toString.call(value)
+
+const isBoxed = (value: object): boolean => /^\[object (Number|String|Boolean)\]$/.test(tagOf(value))
+
+/** What keeps its content where JSON does not look: a Map, a buffer, an iterator, a Blob, a RegExp, a Promise. */
 const isFormless = (value: object): boolean =>
-  value instanceof Map || value instanceof Set || value instanceof WeakMap || value instanceof WeakSet ||
-  value instanceof RegExp || value instanceof Error || isPromise(value)
+  value instanceof Error || ArrayBuffer.isView(value) ||
+  (tagOf(value) !== "[object Object]" && Object.keys(value).length === 0)
 
 const refuse = (value: unknown, key: string): never => {
   calm(value)
