@@ -354,9 +354,9 @@ describe("Inspector.verify", () => {
         assert.deepStrictEqual(findings, [])
         assert.deepInclude(looked, { channels: 20, waiting: 20, bodies: 20 })
         // Of each channel its log, its bodies, the window and what its publish was told; of each shard at least three, at most
-        // five, and of the first one who ends the retention of dead letters.
+        // six, and of the first one who ends the retention of dead letters.
         assert.isAtLeast(looked.keys, 80 + 3)
-        assert.isAtMost(looked.keys, 80 + 8 * 5 + 1)
+        assert.isAtMost(looked.keys, 80 + 8 * 6 + 1)
         for (const { waiting } of shards) yield* send("del", waiting)
         for (const { shard } of shards) yield* send("set", `{${prefix}:${shard}}:strange`, "x")
         const broken = (yield* Inspector.verify(options)).findings

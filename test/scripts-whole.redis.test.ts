@@ -125,6 +125,7 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "done"
   },
   acquit: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
+  agree: { seed: [["zadd", "$settings", 1, "other"]], keys: ["settings"], args: ["mine", 60_000], whenFull: "done" },
   append: {
     seed: [log],
     keys: ["log", "seen", "told"],

@@ -111,8 +111,8 @@ const makers: Readonly<Record<string, () => AnyLayer>> = {
   "Rotif.layer": () => Rotif.layer(onRedis()),
   "modules on a MemoryBroker": () => byHand(MemoryBroker.layer()),
   "modules on a RedisBroker": () => {
-    const options = onRedis()
-    return byHand(Layer.provide(RedisBroker.layer(options), Redis.layer(options)))
+    const { prefix, url } = onRedis()
+    return byHand(Layer.provide(RedisBroker.layer({ prefix }), Redis.layer({ url })))
   }
 }
 
