@@ -103,12 +103,19 @@ export class Capacity {
     return true
   }
 
-  /** Messages have waited here for so long that nothing more is fetched in advance, until a handler has ended. */
-  stalled(waitedMillis: number): void {
-    if (this.#isStalled) return
+  /** Nothing more is fetched in advance, until a handler has ended. */
+  stall(): void {
     this.#isStalled = true
+  }
+
+  get isStalled(): boolean {
+    return this.#isStalled
+  }
+
+  /** Messages have waited here for so long: handlers are slower than it seemed. */
+  waited(millis: number): void {
     if (this.#prefetch.isFixed) return
-    this.#averageMillis = Math.max(this.#averageMillis ?? 0, waitedMillis)
+    this.#averageMillis = Math.max(this.#averageMillis ?? 0, millis)
     this.#allowed = 0
   }
 

@@ -98,8 +98,10 @@ export interface Consumer {
 const fewestCrashes = 2
 
 /** What has waited here for so long, and could be had by another consumer, is given back. */
-const patienceNanos = 250_000_000n
 const patienceMillis = 250
+
+/** When all places are taken and no handler has ended for so long, nothing more is fetched in advance. */
+const unmovedMillis = 100
 
 /** So many handlers are timed, then one in so many. */
 const alwaysTimed = 1_000
@@ -146,6 +148,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   const leaseNanos = BigInt(Math.ceil(membership.leaseMillis)) * 1_000_000n
   let running = 0
+  let endedHandlers = 0
   let paused = false
   let closing = false
   let pumping = false
@@ -156,7 +159,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const live = new Set<Held>()
   /** Open when a handler has ended since nothing more was fetched in advance. */
   const someEnded = Latch.makeUnsafe(false)
-  /** Open when something waits for a handler. */
+  /** Open when something waits for a handler, or all places are taken. */
   const someWait = Latch.makeUnsafe(false)
 
   const lanes = yield* Effect.forEach(
@@ -224,6 +227,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
+    endedHandlers++
     if (capacity.ended()) someEnded.openUnsafe()
     held.isOver = true
     if (held.fiber !== undefined) {
@@ -259,7 +263,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const start = (held: Held) => {
     if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonic()) return expire(held)
     held.phase = "running"
-    running++
+    if (++running >= concurrency) someWait.openUnsafe()
     // Reading the clock costs more than all else here: many are judged by some, and those begin at about the same time.
     held.isTimed = starts < alwaysTimed || starts % timedOneIn === 0
     if (held.isTimed) startingAt = clock.monotonicTimeNanosUnsafe()
@@ -374,22 +378,33 @@ export const make = Effect.fnUntraced(function*<R>(
     Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
   )
 
+  /** Nothing more is fetched in advance until a handler has ended: neither what would wait, nor again what is given back. */
+  const stall = Effect.suspend(() => {
+    capacity.stall()
+    someEnded.closeUnsafe()
+    // A reader may be waiting with room for more.
+    return capacity.awaitReleased(isAlone ? wakeReaders : Effect.void)
+  })
+
   /**
-   * What has waited here too long is given back if another member could have it; with nobody else it keeps its place. Nothing more is
-   * fetched in advance until a handler has ended, so that it does not come back only to wait again.
+   * While all places are taken and no handler ends, nothing more is fetched. What has waited here too long all the same is given back if
+   * another member could have it; with nobody else it keeps its place.
    */
-  const watchWaiting = Effect.gen(function*() {
+  const watchPlaces = Effect.gen(function*() {
     yield* someWait.await
     while (head < queue.length && queue[head]!.phase !== "waiting") head++
     const oldest = queue[head]
-    if (oldest === undefined) return someWait.closeUnsafe()
-    const nanos = clock.monotonicTimeNanosUnsafe() - oldest.heldSince
-    if (nanos < patienceNanos) return yield* Effect.sleep(Number(patienceNanos - nanos) / 1e6)
-    if (running < concurrency) return yield* Effect.sleep(patienceMillis)
-    capacity.stalled(Number(nanos) / 1e6)
-    someEnded.closeUnsafe()
-    // A reader that waits with room for more would have again what is given back.
-    yield* capacity.awaitReleased(isAlone ? wakeReaders : Effect.void)
+    if (oldest === undefined && (running < concurrency || capacity.isStalled)) return someWait.closeUnsafe()
+    const waitedMillis = oldest === undefined ? 0 : Number(clock.monotonicTimeNanosUnsafe() - oldest.heldSince) / 1e6
+    if (running < concurrency || waitedMillis < patienceMillis) {
+      const before = endedHandlers
+      const leftMillis = Math.max(1, patienceMillis - waitedMillis)
+      yield* Effect.sleep(capacity.isStalled ? leftMillis : Math.min(unmovedMillis, leftMillis))
+      const isUnmoved = running >= concurrency && endedHandlers === before
+      return isUnmoved && !capacity.isStalled ? yield* stall : undefined
+    }
+    capacity.waited(waitedMillis)
+    yield* stall
     for (const lane of lanes) {
       const waiting = queue.slice(head).filter((held) => held.lane === lane && held.phase === "waiting")
       if (waiting.length === 0) continue
@@ -687,7 +702,7 @@ export const make = Effect.fnUntraced(function*<R>(
   )
   for (const { member } of lanes) yield* Effect.forkIn(whileGroup(member.awaitRemoval), own)
   yield* Effect.forkIn(supervise(`beginning again for ${label}`, trials.next), own)
-  yield* Effect.forkIn(supervise(`looking after what waits for ${label}`, watchWaiting), own)
+  yield* Effect.forkIn(supervise(`looking after what waits for ${label}`, watchPlaces), own)
   background = yield* Effect.forEach(lanes, (lane) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(
