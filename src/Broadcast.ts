@@ -18,7 +18,7 @@ import { pretty } from "./internal/failure.ts"
 import * as Mailbox from "./internal/mailbox.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import * as Workers from "./internal/workers.ts"
-import { InvalidPublishOptions, PayloadTooLarge } from "./Publisher.ts"
+import { InvalidPublishOptions, type MissingParams, PayloadTooLarge } from "./Publisher.ts"
 
 /**
  * A message as a listener gets it: for a union one member for each channel, told apart by `channel`.
@@ -172,6 +172,47 @@ export interface Options {
   readonly maxPayloadBytes?: number | undefined
 }
 
+type Published<C extends Channel.Any, Self> = Effect.Effect<
+  void,
+  RequestError | BrokerError,
+  Self | Channel.EncodingServices<C>
+>
+
+/**
+ * How one message is published, from the service (`Self` is never) or by the function below, which needs it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOne<out Self> {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
+  <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    ...options: OptionsArgument<C>
+  ): Published<C, Self>
+}
+
+/**
+ * The same for many messages.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishMany<out Self> {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(
+    channel: C & MissingParams<C>,
+    payloads: Iterable<Channel.PayloadOf<C>>
+  ): Published<C, Self>
+  <C extends Channel.Any>(
+    channel: C,
+    payloads: Iterable<Channel.PayloadOf<C>>,
+    ...options: OptionsArgument<C>
+  ): Published<C, Self>
+}
+
 /**
  * Publishes and listens; see the functions below.
  *
@@ -179,16 +220,8 @@ export interface Options {
  * @since 0.1.0
  */
 export class Broadcast extends Context.Service<Broadcast, {
-  readonly publish: <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    options?: LooseOptions
-  ) => Effect.Effect<void, RequestError | BrokerError, Channel.EncodingServices<C>>
-  readonly publishAll: <C extends Channel.Any>(
-    channel: C,
-    payloads: Iterable<Channel.PayloadOf<C>>,
-    options?: LooseOptions
-  ) => Effect.Effect<void, RequestError | BrokerError, Channel.EncodingServices<C>>
+  readonly publish: PublishOne<never>
+  readonly publishAll: PublishMany<never>
   readonly listen: BroadcastPort["listen"]
   /** The ends of the listeners that have not ended. */
   readonly endings: Ending.Registry
@@ -239,10 +272,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     })
 
   return Broadcast.of({
-    publish: (channel, payload, options) =>
+    publish: <C extends Channel.Any>(channel: C, payload: Channel.PayloadOf<C>, options?: LooseOptions) =>
       Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast])),
-    publishAll: (channel, payloads, options) =>
-      Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish),
+    publishAll: <C extends Channel.Any>(
+      channel: C,
+      payloads: Iterable<Channel.PayloadOf<C>>,
+      options?: LooseOptions
+    ) => Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish),
     listen: broadcast.listen,
     endings
   })
@@ -279,12 +315,11 @@ export const layer = (options?: Options): Layer.Layer<Broadcast, never, Broker> 
  * @category operations
  * @since 0.1.0
  */
-export const publish = <C extends Channel.Any>(
+export const publish: PublishOne<Broadcast> = <C extends Channel.Any>(
   channel: C,
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
-): Effect.Effect<void, RequestError | BrokerError, Broadcast | Channel.EncodingServices<C>> =>
-  Broadcast.use((broadcast) => broadcast.publish(channel, payload, options[0]))
+) => Broadcast.use((broadcast) => broadcast.publish(channel, payload, ...options))
 
 /**
  * Sends many messages to one channel in as few round trips as possible, in order.
@@ -294,12 +329,11 @@ export const publish = <C extends Channel.Any>(
  * @category operations
  * @since 0.1.0
  */
-export const publishAll = <C extends Channel.Any>(
+export const publishAll: PublishMany<Broadcast> = <C extends Channel.Any>(
   channel: C,
   payloads: Iterable<Channel.PayloadOf<C>>,
   ...options: OptionsArgument<C>
-): Effect.Effect<void, RequestError | BrokerError, Broadcast | Channel.EncodingServices<C>> =>
-  Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, options[0]))
+) => Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, ...options))
 
 /** Listening. */
 

@@ -199,7 +199,7 @@ export class DeadLetters extends Context.Service<DeadLetters, {
     ReadonlyArray<LetterCount>,
     QueryError
   >
-  readonly requeue: <C extends Channel.Any>(letterId: string, edit?: Edit<C>) => Effect.Effect<
+  readonly requeue: <C extends Channel.Any = never>(letterId: string, edit?: Edit<C>) => Effect.Effect<
     boolean,
     BrokerError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
     Channel.EncodingServices<C>

@@ -117,7 +117,15 @@ export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> e
   : [options: OptionsFor<C>]
 
 /**
- * The options of a publish to any channel: what the service takes; the functions below know whether params are required.
+ * What the compiler says where the params of a channel are missing: no channel is of this type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type MissingParams<C extends Channel.Any> = `missing params: ${keyof Channel.ParamsOf<C> & string}`
+
+/**
+ * The options of a publish to any channel, as middleware sees them.
  *
  * @category models
  * @since 0.1.0
@@ -137,6 +145,53 @@ export type OptionsForAll<C extends Channel.Any> =
 type OptionsForAllArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
   ? [options?: OptionsForAll<C> | undefined]
   : [options: OptionsForAll<C>]
+
+type Published<C extends Channel.Any, Self> = Effect.Effect<
+  Receipt,
+  RequestError | StoreError | Middleware.PublishErrors<C>,
+  Self | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+>
+
+type PublishedAll<C extends Channel.Any, Self> = Effect.Effect<
+  ReadonlyArray<Receipt>,
+  RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
+  Self | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+>
+
+/**
+ * How one message is published, from the service (`Self` is never) or by the function below, which needs it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOne<out Self> {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
+  <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    ...options: OptionsArgument<C>
+  ): Published<C, Self>
+}
+
+/**
+ * The same for many messages.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishMany<out Self> {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(
+    channel: C & MissingParams<C>,
+    payloads: Iterable<Channel.PayloadOf<C>>
+  ): PublishedAll<C, Self>
+  <C extends Channel.Any>(
+    channel: C,
+    payloads: Iterable<Channel.PayloadOf<C>>,
+    ...options: OptionsForAllArgument<C>
+  ): PublishedAll<C, Self>
+}
 
 /**
  * The encoded message is larger than allowed. Nothing was sent.
@@ -301,24 +356,8 @@ export interface Options {
  * @since 0.1.0
  */
 export class Publisher extends Context.Service<Publisher, {
-  readonly publish: <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    options?: AnyOptions
-  ) => Effect.Effect<
-    Receipt,
-    RequestError | StoreError | Middleware.PublishErrors<C>,
-    Channel.EncodingServices<C> | Middleware.PublishServices<C>
-  >
-  readonly publishAll: <C extends Channel.Any>(
-    channel: C,
-    payloads: Iterable<Channel.PayloadOf<C>>,
-    options?: AnyOptions | ((payload: Channel.PayloadOf<C>, index: number) => AnyOptions)
-  ) => Effect.Effect<
-    ReadonlyArray<Receipt>,
-    RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
-    Channel.EncodingServices<C> | Middleware.PublishServices<C>
-  >
+  readonly publish: PublishOne<never>
+  readonly publishAll: PublishMany<never>
   /**
    * Takes a message through the middleware, checks and encodes it as `publish` does, and sends nothing: whoever asks stores it, at `dueAtMillis`
    * (default: now) at the earliest. Middleware sees that as a receipt `Scheduled`. One that lets no message through leaves `messages` empty.
@@ -326,7 +365,7 @@ export class Publisher extends Context.Service<Publisher, {
   readonly prepare: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options?: AnyOptions,
+    options: OptionsArgument<C>[0],
     dueAtMillis?: number
   ) => Effect.Effect<
     { readonly messages: ReadonlyArray<NewMessage>; readonly receipt: Receipt },
@@ -683,15 +722,11 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
  * @category operations
  * @since 0.1.0
  */
-export const publish = <C extends Channel.Any>(
+export const publish: PublishOne<Publisher> = <C extends Channel.Any>(
   channel: C,
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
-): Effect.Effect<
-  Receipt,
-  RequestError | StoreError | Middleware.PublishErrors<C>,
-  Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
-> => Publisher.use((publisher) => publisher.publish(channel, payload, options[0]))
+) => Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
 
 /**
  * Publishes many messages to one channel in as few round trips as possible; receipts in the order of the payloads.
@@ -703,12 +738,8 @@ export const publish = <C extends Channel.Any>(
  * @category operations
  * @since 0.1.0
  */
-export const publishAll = <C extends Channel.Any>(
+export const publishAll: PublishMany<Publisher> = <C extends Channel.Any>(
   channel: C,
   payloads: Iterable<Channel.PayloadOf<C>>,
   ...options: OptionsForAllArgument<C>
-): Effect.Effect<
-  ReadonlyArray<Receipt>,
-  RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
-  Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
-> => Publisher.use((publisher) => publisher.publishAll(channel, payloads, options[0]))
+) => Publisher.use((publisher) => publisher.publishAll(channel, payloads, ...options))

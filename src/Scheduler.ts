@@ -104,6 +104,35 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
   ? [options?: RecurringOptions | undefined]
   : [options: RecurringOptionsFor<C>]
 
+type Defined<C extends Channel.Any, Self> = Effect.Effect<
+  { readonly next: DateTime.Utc },
+  InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
+  Self | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+>
+
+/**
+ * How a recurring message is defined, from the service (`Self` is never) or by the function below, which needs it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DefineRecurring<out Self> {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(
+    key: string,
+    recurs: Recurs,
+    channel: C & Publisher.MissingParams<C>,
+    payload: Channel.PayloadOf<C>
+  ): Defined<C, Self>
+  <C extends Channel.Any>(
+    key: string,
+    recurs: Recurs,
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    ...options: OptionsArgument<C>
+  ): Defined<C, Self>
+}
+
 type LooseOptions = RecurringOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
 /**
@@ -152,17 +181,7 @@ export class Scheduler extends Context.Service<Scheduler, {
   readonly deliverNow: (channel: Channel.Any, id: string) => Effect.Effect<boolean, BrokerError>
   readonly list: (options?: ListOptions) => Effect.Effect<Page, InvalidSchedule | BrokerError>
   readonly count: (channel?: Channel.Any) => Effect.Effect<number, BrokerError>
-  readonly recurring: <C extends Channel.Any>(
-    key: string,
-    recurs: Recurs,
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    options?: LooseOptions
-  ) => Effect.Effect<
-    { readonly next: DateTime.Utc },
-    InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
-    Channel.EncodingServices<C> | Middleware.PublishServices<C>
-  >
+  readonly recurring: DefineRecurring<never>
   readonly removeRecurring: (key: string) => Effect.Effect<boolean, BrokerError>
   readonly listRecurring: Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
 }>()("rotif/Scheduler") {}
@@ -291,7 +310,17 @@ export const make = Effect.gen(function*() {
       }
     }),
     count: (channel) => broker.scheduled.count(channel?.name),
-    recurring: Effect.fnUntraced(function*(key, recurs, channel, payload, options) {
+    recurring: Effect.fnUntraced(function*<C extends Channel.Any>(
+      key: string,
+      recurs: Recurs,
+      channel: C,
+      payload: Channel.PayloadOf<C>,
+      options?: LooseOptions
+    ): Effect.fn.Return<
+      Effect.Success<Defined<C, never>>,
+      Effect.Error<Defined<C, never>>,
+      Effect.Services<Defined<C, never>>
+    > {
       yield* option(Given.name("key", key, 400))
       const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
       const [shard = 0] = broker.shardsOf({ _tag: "Channels", names: [channel.name] })
@@ -303,11 +332,13 @@ export const make = Effect.gen(function*() {
         )
       )
       // Its ticks carry the headers that the middleware gives it now.
-      const { messages: [message] } = yield* publisher.prepare(channel, payload, {
+      const wanted: Publisher.AnyOptions = {
         headers: options?.headers,
         params: options?.params,
         expiresIn: options?.expiresIn
-      }, first)
+      }
+      // Whether the channel wants params was checked with the options of this call.
+      const { messages: [message] } = yield* publisher.prepare(channel, payload, wanted as never, first)
       if (message === undefined) {
         return yield* new Publisher.PublishRefused({
           channel: channel.name,
@@ -442,17 +473,13 @@ export const count = (channel?: Channel.Any): Effect.Effect<number, BrokerError,
  * @category operations
  * @since 0.1.0
  */
-export const recurring = <C extends Channel.Any>(
+export const recurring: DefineRecurring<Scheduler> = <C extends Channel.Any>(
   key: string,
   recurs: Recurs,
   channel: C,
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
-): Effect.Effect<
-  { readonly next: DateTime.Utc },
-  InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
-  Scheduler | Channel.EncodingServices<C> | Middleware.PublishServices<C>
-> => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, options[0]))
+) => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, ...options))
 
 /**
  * Removes a recurring message; whether there was one. Messages of its ticks that are published already are delivered.

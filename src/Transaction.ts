@@ -15,7 +15,7 @@ import type * as Channel from "./Channel.ts"
 import * as Given from "./internal/given.ts"
 import { calm, shown } from "./internal/shown.ts"
 import type * as Middleware from "./Middleware.ts"
-import { type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
+import { type MissingParams, type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
 
 /**
  * The transaction cannot be applied to the data as it is; nothing was. It is a failure of the handler, so it is retried.
@@ -105,6 +105,28 @@ export const makeUnsafe = (channel: string): Transaction["Service"] => {
   }
 }
 
+type Published<C extends Channel.Any> = Effect.Effect<
+  string,
+  RequestError | TransactionTooLarge | Middleware.PublishErrors<C>,
+  Transaction | Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+>
+
+/**
+ * How a message is published with a transaction.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishInTransaction {
+  /** It cannot be called: it says which params are missing. */
+  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C>
+  <C extends Channel.Any>(
+    channel: C,
+    payload: Channel.PayloadOf<C>,
+    ...options: OptionsArgument<C>
+  ): Published<C>
+}
+
 /**
  * Publishes a message when the transaction is applied; gives the id the message will have.
  *
@@ -138,15 +160,11 @@ export const makeUnsafe = (channel: string): Transaction["Service"] => {
  * @category operations
  * @since 0.1.0
  */
-export const publish = <C extends Channel.Any>(
+export const publish: PublishInTransaction = <C extends Channel.Any>(
   channel: C,
   payload: Channel.PayloadOf<C>,
   ...options: OptionsArgument<C>
-): Effect.Effect<
-  string,
-  RequestError | TransactionTooLarge | Middleware.PublishErrors<C>,
-  Transaction | Publisher | Channel.EncodingServices<C> | Middleware.PublishServices<C>
-> =>
+): Published<C> =>
   Effect.gen(function*() {
     const transaction = yield* Transaction
     const publisher = yield* Publisher
