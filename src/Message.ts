@@ -84,6 +84,38 @@ export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends 
   : never
 
 /**
+ * What a message of a stream has in place of the settlements of `Envelope`: they fail with `E`.
+ *
+ * **Details**: by default `E` is never. A lease that was lost fails no settlement: another consumer of the group has the message, or will have
+ * it; it is counted (`lostLeases`) and in the log. With `leaseLost: "fail"` of the stream `E` is `LeaseLost`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StreamEnvelope<out E, in Error = unknown> extends Omit<Envelope, "ack" | "nack" | "term" | "release"> {
+  /** Done: never again for this group. */
+  readonly ack: Effect.Effect<void, E>
+  /** Again, as the next attempt, at once or after `delay`. It is not limited: `maxRetries` counts what `fail` is told of. */
+  readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, E>
+  /** Never again for this group: it becomes a dead letter with this reason. */
+  readonly term: (reason: string) => Effect.Effect<void, E>
+  /** Given back untouched: again at once, to any consumer of the group, as the same attempt. */
+  readonly release: Effect.Effect<void, E>
+  /** This attempt has failed with `error`: again after a delay, or a dead letter, as `retry` and `maxRetries` of the stream say. */
+  readonly fail: (error: Error) => Effect.Effect<void, E>
+}
+
+/**
+ * A message of a stream, settled by whoever takes it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StreamMessage<S extends Channel.Source, E = never, Error = unknown> = Channel.MessageShape<S> extends
+  infer Shape ? Shape extends unknown ? StreamEnvelope<E, Error> & Shape : never
+  : never
+
+/**
  * @category models
  * @since 0.1.0
  */
@@ -115,6 +147,14 @@ export const givenDelay = (
 
 const delayOnly: ReadonlySet<string> = new Set(["delay"])
 
+/** What the settlements of a stream's messages come to. */
+export interface StreamSide {
+  /** How an attempt ends that failed. */
+  readonly judge: (message: Envelope, delivery: Delivery, error: unknown) => Effect.Effect<Final>
+  /** The lease of a message was lost before it was settled. */
+  readonly lost: (error: LeaseLost) => Effect.Effect<void, LeaseLost>
+}
+
 class Live implements Envelope {
   readonly delivery: Delivery
   readonly payload: unknown
@@ -122,13 +162,15 @@ class Live implements Envelope {
   readonly headers: Readonly<Record<string, string>>
   readonly #held: Held
   readonly #consumer: Consumer
+  readonly #side: StreamSide | undefined
 
   constructor(
     held: Held,
     payload: unknown,
     group: string,
     consumer: Consumer,
-    headers: Readonly<Record<string, string>> = held.delivery.headers
+    headers: Readonly<Record<string, string>> = held.delivery.headers,
+    side?: StreamSide
   ) {
     this.delivery = held.delivery
     this.payload = payload
@@ -136,6 +178,7 @@ class Live implements Envelope {
     this.group = group
     this.#held = held
     this.#consumer = consumer
+    this.#side = side
   }
 
   /** A copy settles the same delivery. */
@@ -145,8 +188,14 @@ class Live implements Envelope {
       "payload" in changes ? changes.payload : this.payload,
       this.group,
       this.#consumer,
-      changes.headers ?? this.headers
+      changes.headers ?? this.headers,
+      this.#side
     )
+  }
+
+  /** The same for a stream. */
+  on(side: StreamSide): Live {
+    return new Live(this.#held, this.payload, this.group, this.#consumer, this.headers, side)
   }
 
   get id() {
@@ -178,7 +227,12 @@ class Live implements Envelope {
   }
 
   #settle(settlement: Final): Effect.Effect<void, LeaseLost> {
-    return Effect.flatMap(this.#consumer.settle(this.#held, settlement), (settled) => this.#outcome(settled))
+    return Effect.flatMap(this.#consumer.settle(this.#held, settlement), (settled) => this.#settled(settled))
+  }
+
+  #settled(settled: Settled): Effect.Effect<void, LeaseLost> {
+    const outcome = this.#outcome(settled)
+    return this.#side === undefined ? outcome : Effect.catchTag(outcome, "LeaseLost", this.#side.lost)
   }
 
   get ack() {
@@ -201,6 +255,16 @@ class Live implements Envelope {
   get release() {
     return this.#settle(again(this.delivery, 0, "released"))
   }
+  get fail() {
+    const side = this.#side
+    return side === undefined
+      ? undefined
+      : (error: unknown) =>
+        Effect.flatMap(
+          Effect.suspend(() => side.judge(this, this.delivery, error)),
+          (settlement) => this.#settle(settlement)
+        )
+  }
   get renew() {
     return Effect.flatMap(this.#consumer.renew(this.#held), (settled) => this.#outcome(settled))
   }
@@ -220,6 +284,12 @@ export const makeUnsafe = <S extends Channel.Source>(
   group: string,
   consumer: Consumer
 ): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>
+
+/** The message of a stream: `message` is `Live`, whatever its type says. */
+export const streamUnsafe = <S extends Channel.Source, E, Error>(
+  message: Message<S>,
+  side: StreamSide
+): StreamMessage<S, E, Error> => (message as unknown as Live).on(side) as unknown as StreamMessage<S, E, Error>
 
 /**
  * The same message with another payload or other headers, for a middleware to pass on. It settles the same delivery; what is stored does not

@@ -3,10 +3,11 @@
  *
  * @since 0.1.0
  */
+import type { Option } from "effect"
 import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
 import { hostname } from "node:os"
-import type { BrokerError, GroupRemoved, Selector, Start } from "./Broker.ts"
-import { Broker, CommitRefused } from "./Broker.ts"
+import type { BrokerError, Delivery, Selector, Start } from "./Broker.ts"
+import { Broker, CommitRefused, GroupRemoved } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Promoter from "./internal/agents/promoter.ts"
 import type { KeyOf } from "./internal/beginning.ts"
@@ -306,6 +307,8 @@ export interface Subscription {
 interface Watched {
   readonly selector: Selector
   readonly vitals: () => Consumer.Vitals
+  /** What becomes of an attempt that failed, by the policy of the subscription. */
+  readonly judge: (message: Message.Envelope, delivery: Delivery, cause: Cause.Cause<unknown>) => Effect.Effect<Final>
 }
 
 /**
@@ -844,7 +847,14 @@ export const make = Effect.fnUntraced(function*<
       })
     )
   }
-  watched.set(subscription, { selector, vitals: consumer.vitals })
+  watched.set(subscription, {
+    selector,
+    vitals: consumer.vitals,
+    judge: (message, delivery, cause) =>
+      judge(message as unknown as Message.Message<S>, delivery, cause, () => {
+        consumer.counts.failed++
+      })
+  })
   running.add(subscription)
   failures.delete(failureKey(group, pattern))
   endings.keep(consumer.ending)
@@ -879,41 +889,121 @@ export const layer = <
   >
 > => Layer.effectDiscard(make(source, options))
 
+/** So many messages of a stream may be unsettled, beside `concurrency`: batches of some hundreds are filled. */
+const streamPrefetch = 500
+
 /**
- * The messages themselves, to be settled by whoever takes them: `ack`, `nack`, `term` or `release` each one. A message that is
+ * What is different for a stream.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MessageStreamOptions<S extends Channel.Source, E = unknown>
+  extends StreamOptions, Pick<Options<S, never, never>, "exactlyOnce" | "maxRetries" | "retryDelay">
+{
+  /** How many messages may be unsettled beside `concurrency`. Default 500. */
+  readonly prefetch?: number | undefined
+  /** What `message.fail(error)` does; as `retry` of a subscription. Default: the default policy. */
+  readonly retry?: Retry.Policy<E, Message.Message<S>> | undefined
+  /**
+   * What a settlement comes to whose lease was lost: by default nothing, but a line in the log: another consumer of the group has the message,
+   * or will have it. `"fail"`: it fails with `LeaseLost`.
+   */
+  readonly leaseLost?: "ignore" | "fail" | undefined
+}
+
+/**
+ * The messages themselves, to be settled by whoever takes them: `ack`, `fail`, `nack`, `term` or `release` each one. A message that is
  * not settled is held and renewed, counts against `concurrency` and `prefetch`, and is given back when the stream ends.
+ *
+ * **Details**: up to 500 messages may be unsettled by default, so that a batch (`Stream.groupedWithin`) is filled before it is settled. A lease
+ * that was lost does not fail the stream, unless `leaseLost` is `"fail"`. `message.fail(error)` says that the attempt has failed, and what
+ * `retry`, `maxRetries` and `retryDelay` decide happens to the message.
+ *
+ * **Errors**: those of `make`; `GroupRemoved` when somebody removes the group.
+ *
+ * **Example** (Storing in batches)
+ *
+ * ```ts
+ * import { Effect, Schema, Stream } from "effect"
+ * import { Channel, Subscription } from "rotif"
+ *
+ * const Clicks = Channel.make("clicks", { payload: Schema.Struct({ page: Schema.String }) })
+ * const store = (pages: ReadonlyArray<string>) => Effect.log(`${pages.length} pages`)
+ *
+ * const stored = Subscription.stream(Clicks, { group: "statistics" }).pipe(
+ *   Stream.groupedWithin(100, "1 second"),
+ *   Stream.runForEach((batch) =>
+ *     Effect.matchEffect(store(batch.map(({ payload }) => payload.page)), {
+ *       onSuccess: () => Effect.forEach(batch, ({ ack }) => ack, { concurrency: "unbounded", discard: true }),
+ *       onFailure: (error) => Effect.forEach(batch, ({ fail }) => fail(error), { concurrency: "unbounded", discard: true })
+ *     })
+ *   )
+ * )
+ * ```
  *
  * @category constructors
  * @since 0.1.0
  */
-export const stream = <S extends Channel.Source>(
+export const stream: {
+  <S extends Channel.Source, E = unknown>(
+    source: S,
+    options: MessageStreamOptions<S, E> & { readonly leaseLost: "fail" }
+  ): MessageStream<S, Message.LeaseLost, E>
+  <S extends Channel.Source, E = unknown>(source: S, options?: MessageStreamOptions<S, E>): MessageStream<S, never, E>
+} = <S extends Channel.Source, E>(
   source: S,
-  options?: StreamOptions & Pick<Options<S, never, never>, "exactlyOnce">
-): Stream.Stream<
-  Message.Message<S>,
-  InvalidSubscription | BrokerError | GroupRemoved,
-  Channel.DecodingServices<S> | Broker | Subscriptions
-> =>
+  options?: MessageStreamOptions<S, E>
+): MessageStream<S, never, E> =>
   Stream.unwrap(Effect.gen(function*() {
+    const { leaseLost: given, retry, ...rest } = options ?? {}
+    const leaseLost = yield* option(Given.choice("leaseLost", given, ["ignore", "fail"]))
     // What is in the queue is held by the consumer, whose capacity bounds it.
-    const queue = yield* Queue.unbounded<Message.Message<S>, Cause.Done | GroupRemoved>()
+    const queue = yield* Queue.unbounded<Message.StreamMessage<S, never, E>, Cause.Done | GroupRemoved>()
+    let lostLeases = 0
+    const side: Message.StreamSide = {
+      judge: (message, delivery, error) =>
+        Effect.suspend(() => watched.get(subscription)!.judge(message, delivery, Cause.fail(error))),
+      lost: leaseLost === "fail" ? Effect.fail : (error) => {
+        lostLeases++
+        return Reporting.isTold(lostLeases)
+          ? Effect.logWarning(`rotif: ${error.message} (${lostLeases} times so far in this stream)`)
+          : Effect.void
+      }
+    }
+    const { failures, watched } = yield* Subscriptions
     const subscription = yield* make(source, {
-      ...options,
+      ...rest,
+      // The policy is for what `fail` is given; the handler itself fails with nothing.
+      retry: retry as Retry.Policy<never, Message.Message<S>> | undefined,
+      prefetch: rest.prefetch ?? streamPrefetch,
       ackMode: "manual",
-      handler: (message: Message.Message<S>) => Queue.offer(queue, message)
+      handler: (message: Message.Message<S>) => Queue.offer(queue, Message.streamUnsafe<S, never, E>(message, side))
     })
     yield* Effect.forkScoped(Effect.matchEffect(subscription.ended, {
       onFailure: (removed) => Queue.fail(queue, removed),
       onSuccess: () => Queue.end(queue)
     }))
-    const { failures } = yield* Subscriptions
     const { group, pattern } = subscription
     yield* Effect.addFinalizer((exit) =>
-      Reporting.tellEnd(`the stream of "${pattern}" for group "${group}"`, exit, (first) => {
-        if (failures.size < mostFailures) {
-          failures.set(failureKey(group, pattern), { group, pattern, message: `its stream ended: ${first}` })
+      // That its group was removed is in the log already.
+      Exit.isFailure(exit) && Cause.findErrorOption(exit.cause).pipe(isRemoval) ? Effect.void : Reporting.tellEnd(
+        `the stream of "${pattern}" for group "${group}"`,
+        exit,
+        (first) => {
+          if (failures.size < mostFailures) {
+            failures.set(failureKey(group, pattern), { group, pattern, message: `its stream ended: ${first}` })
+          }
         }
-      })
+      )
     )
     return Stream.fromQueue(queue)
   }))
+
+const isRemoval = (error: Option.Option<unknown>) => error._tag === "Some" && error.value instanceof GroupRemoved
+
+type MessageStream<S extends Channel.Source, E, Error> = Stream.Stream<
+  Message.StreamMessage<S, E, Error>,
+  InvalidSubscription | BrokerError | GroupRemoved,
+  Channel.DecodingServices<S> | Broker | Subscriptions
+>

@@ -32,6 +32,7 @@ import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
 import { statsSuite } from "./stats.ts"
+import { streamsSuite } from "./streams.ts"
 import { transactionSuite } from "./transaction.ts"
 import { windowsSuite } from "./windows.ts"
 
@@ -45,6 +46,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   lifecycleSuite,
   endsSuite,
   removalSuite,
+  streamsSuite,
   leasesSuite,
   crashesSuite,
   limitsSuite,
