@@ -196,3 +196,32 @@ expectTypeOf<Layer.Services<typeof CodedUnion>>().toEqualTypeOf<
 // The messages as a stream.
 const stream = Subscription.stream(Channel.union([Order, Notice]))
 expectTypeOf<Stream.Success<typeof stream>["channel"]>().toEqualTypeOf<"orders.placed" | "users.:userId.notices">()
+
+// The settlements of a stream's messages fail only where that is asked for.
+type StreamedOrder = Stream.Success<ReturnType<typeof Subscription.stream<typeof Order>>>
+declare const streamed: StreamedOrder
+expectTypeOf(streamed.payload).toEqualTypeOf<{ readonly id: string; readonly total: number }>()
+const settledOrders = Subscription.stream(Order).pipe(Stream.mapEffect(({ ack }) => ack))
+expectTypeOf<Stream.Error<typeof settledOrders>>().toEqualTypeOf<
+  Subscription.InvalidSubscription | Broker.BrokerError | Broker.GroupRemoved
+>()
+const strict = Subscription.stream(Order, { leaseLost: "fail" }).pipe(Stream.mapEffect(({ ack }) => ack))
+expectTypeOf<Extract<Stream.Error<typeof strict>, Message.LeaseLost>>().not.toBeNever()
+// What `fail` takes may be said, and the policy is total over it.
+Subscription.stream<typeof Order, CardDeclined>(Order, { retry: Retry.make({ CardDeclined: Retry.term }) }).pipe(
+  Stream.mapEffect((message) => message.fail(new CardDeclined()))
+)
+Subscription.stream<typeof Order, CardDeclined>(Order, { retry: Retry.make({ CardDeclined: Retry.term }) }).pipe(
+  // @ts-expect-error it was not said
+  Stream.mapEffect((message) => message.fail(new GatewayDown()))
+)
+Subscription.stream<typeof Order, CardDeclined | GatewayDown>(Order, {
+  // @ts-expect-error one of the errors has no decision
+  retry: Retry.make({ CardDeclined: Retry.term })
+})
+
+// An attempt has a scope: a layer needs none, and another service is still needed.
+const opening = Subscription.layer(Order, {
+  handler: () => Effect.andThen(Effect.addFinalizer(() => Effect.void), Gateway.use(({ charge }) => charge))
+})
+expectTypeOf<Layer.Services<typeof opening>>().toEqualTypeOf<Gateway | Broker.Broker | Subscription.Subscriptions>()
