@@ -445,7 +445,7 @@ export const pattern = <S extends Schema.Constraint>(
  * @since 0.1.0
  */
 export const union = <const Members extends ReadonlyArray<Any>>(members: Members): Union<Members> => {
-  if (!Array.isArray(members) || !members.every((member) => isSource(member) && member[TypeId] === "Channel")) {
+  if (!Array.isArray(members) || !members.every(isChannel)) {
     throw new InvalidChannelName({ name: "", message: "a union takes a list of channels, made by Channel.make" })
   }
   const names = members.map((member) => member.name)
@@ -527,6 +527,14 @@ export const checkParams = (
  */
 export const isSource = (value: unknown): value is Source =>
   typeof value === "object" && value !== null && TypeId in value
+
+/**
+ * Whether a value is one channel: what messages are published to.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isChannel = (value: unknown): value is Any => isSource(value) && value[TypeId] === "Channel"
 
 /**
  * What a source is called: its name, its pattern, or the names of a union.

@@ -193,7 +193,7 @@ type QueryError = InvalidDeadLetterOption | BrokerError
 export class DeadLetters extends Context.Service<DeadLetters, {
   readonly list: (filter?: Filter, options?: PageOptions) => Effect.Effect<Page, QueryError>
   readonly all: (filter?: Filter, options?: Pick<PageOptions, "order">) => Stream.Stream<DeadLetter, QueryError>
-  readonly get: (letterId: string) => Effect.Effect<Option.Option<DeadLetter>, BrokerError>
+  readonly get: (letterId: string) => Effect.Effect<Option.Option<DeadLetter>, QueryError>
   readonly count: (filter?: Filter) => Effect.Effect<number, QueryError>
   readonly counts: (filter?: Pick<Filter, "channel" | "group" | "reason">) => Effect.Effect<
     ReadonlyArray<LetterCount>,
@@ -201,11 +201,11 @@ export class DeadLetters extends Context.Service<DeadLetters, {
   >
   readonly requeue: <C extends Channel.Any = never>(letterId: string, edit?: Edit<C>) => Effect.Effect<
     boolean,
-    BrokerError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
+    QueryError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
     Channel.EncodingServices<C>
   >
   readonly requeueAll: (filter: Filter, options: RequeueAllOptions) => Effect.Effect<Progress, QueryError>
-  readonly remove: (letterId: string) => Effect.Effect<boolean, BrokerError>
+  readonly remove: (letterId: string) => Effect.Effect<boolean, QueryError>
   readonly purge: (filter: Filter) => Effect.Effect<number, QueryError>
   readonly expire: Effect.Effect<number, BrokerError>
   readonly subscribe: <E, R>(
@@ -214,7 +214,7 @@ export class DeadLetters extends Context.Service<DeadLetters, {
   ) => Effect.Effect<void, InvalidDeadLetterOption, R | Scope.Scope>
   /** The ends of the subscriptions to dead letters that have not ended. */
   readonly endings: ReadonlySet<Ending.Ending>
-  readonly forget: (name: string) => Effect.Effect<void, BrokerError>
+  readonly forget: (name: string) => Effect.Effect<void, QueryError>
 }>()("rotif/DeadLetters") {}
 
 const invalid = (option: string, message: string) => new InvalidDeadLetterOption({ option, message })
@@ -294,11 +294,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const endings = yield* Ending.registry
   const everywhere = Array.from({ length: broker.shards }, (_, shard) => shard)
 
-  /** Where a letter may be; an id that cannot be one names no letter. */
-  const placeOf = (letterId: string): Query.Place | undefined => {
-    const place = Query.parsePlace(letterId)
-    return place === undefined || place.shard >= broker.shards ? undefined : place
-  }
+  /** Where a letter may be; a text that is no id of a letter names none. */
+  const placeOf = (letterId: string): Effect.Effect<Query.Place | undefined, InvalidDeadLetterOption> =>
+    Effect.map(option(Given.name("letterId", letterId, 512)), (text) => {
+      const place = Query.parsePlace(text)
+      return place === undefined || place.shard >= broker.shards ? undefined : place
+    })
 
   const list = Effect.fnUntraced(function*(
     filter?: Filter,
@@ -357,19 +358,22 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   })
 
   const get = Effect.fnUntraced(function*(letterId: string) {
-    const place = placeOf(letterId)
+    const place = yield* placeOf(letterId)
     const letter = place === undefined ? undefined : yield* store.get(place.shard, place.letterId)
     return letter === undefined ? Opt.none<DeadLetter>() : Opt.some(fromLetter(place!.shard, letter))
   })
 
   const requeue = Effect.fnUntraced(function*<C extends Channel.Any>(letterId: string, edit?: Edit<C>) {
-    const place = placeOf(letterId)
+    const place = yield* placeOf(letterId)
     if (place === undefined) return false
     let payload: string | undefined
     if (edit !== undefined) {
+      yield* option(Given.record("edit", edit))
       const letter = yield* store.get(place.shard, place.letterId)
       if (letter === undefined) return false
-      const { name } = edit.channel
+      const { name } = Channel.isChannel(edit.channel)
+        ? edit.channel
+        : yield* option(Given.refuse("edit.channel", "made by Channel.make", edit.channel))
       if (letter.channel !== name) return yield* new WrongChannel({ letterId, channel: letter.channel, given: name })
       payload = yield* Channel.encode(edit.channel, edit.payload)
       const bytes = Envelope.bytesAbove(largest, { payload })
@@ -418,7 +422,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     requeue,
     requeueAll,
     remove: Effect.fnUntraced(function*(letterId) {
-      const place = placeOf(letterId)
+      const place = yield* placeOf(letterId)
       if (place === undefined) return false
       return (yield* store.remove(place.shard, [place.letterId])).length > 0
     }),
@@ -464,8 +468,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     }),
     endings: endings.all,
     // A name that no subscription can have has seen nothing.
-    forget: (name) =>
-      Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
+    forget: Effect.fnUntraced(function*(name) {
+      yield* option(Given.name("name", name))
+      yield* Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
+    })
   })
 })
 
@@ -530,10 +536,12 @@ export const all = (
 /**
  * Gets one dead letter with its whole failure; `None` when there is no such letter.
  *
+ * **Errors**: `InvalidDeadLetterOption` for an id that cannot be one; `BrokerError`.
+ *
  * @category operations
  * @since 0.1.0
  */
-export const get = (letterId: string): Effect.Effect<Option.Option<DeadLetter>, BrokerError, DeadLetters> =>
+export const get = (letterId: string): Effect.Effect<Option.Option<DeadLetter>, QueryError, DeadLetters> =>
   DeadLetters.use((service) => service.get(letterId))
 
 /**
@@ -563,7 +571,7 @@ export const counts = (
  * **Details**: moving is one step in the backend; of concurrent calls one moves it. With `edit` the message goes back with another payload,
  * which the schema of its channel has checked.
  *
- * **Errors**: `InvalidPayload`, `PayloadTooLarge`, `WrongChannel`: nothing was moved. `BrokerError` with reason `Uncertain`: it may have been
+ * **Errors**: `InvalidDeadLetterOption` for an id that cannot be one, `InvalidPayload`, `PayloadTooLarge`, `WrongChannel`: nothing was moved. `BrokerError` with reason `Uncertain`: it may have been
  * moved; calling again is safe and moves it at most once.
  *
  * **Example** (Repairing a payload)
@@ -581,7 +589,7 @@ export const counts = (
  */
 export const requeue = <C extends Channel.Any = never>(letterId: string, edit?: Edit<C>): Effect.Effect<
   boolean,
-  BrokerError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
+  QueryError | WrongChannel | Channel.InvalidPayload | Publisher.PayloadTooLarge,
   DeadLetters | Channel.EncodingServices<C>
 > => DeadLetters.use((service) => service.requeue(letterId, edit))
 
@@ -617,10 +625,12 @@ export const requeueAll = (
 /**
  * Deletes one dead letter; whether this call did it.
  *
+ * **Errors**: `InvalidDeadLetterOption` for an id that cannot be one; `BrokerError`. Calling again is safe.
+ *
  * @category operations
  * @since 0.1.0
  */
-export const remove = (letterId: string): Effect.Effect<boolean, BrokerError, DeadLetters> =>
+export const remove = (letterId: string): Effect.Effect<boolean, QueryError, DeadLetters> =>
   DeadLetters.use((service) => service.remove(letterId))
 
 /**
@@ -756,8 +766,10 @@ const isSource = (value: StreamOptions | Channel.Source | undefined): value is C
 /**
  * Forgets a subscription to dead letters: which letters it has seen. The letters stay.
  *
+ * **Errors**: `InvalidDeadLetterOption` for a name that cannot be one; `BrokerError`. Calling again is safe.
+ *
  * @category operations
  * @since 0.1.0
  */
-export const forget = (name: string): Effect.Effect<void, BrokerError, DeadLetters> =>
+export const forget = (name: string): Effect.Effect<void, QueryError, DeadLetters> =>
   DeadLetters.use((service) => service.forget(name))

@@ -9,7 +9,7 @@ import { Clock, Context, Cron, Data, DateTime, Effect, Layer, Result } from "eff
 import type { Duration } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
-import type * as Channel from "./Channel.ts"
+import * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
 import { dueOf, momentOf } from "./internal/due.ts"
 import * as Given from "./internal/given.ts"
@@ -18,7 +18,7 @@ import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
 import type * as Middleware from "./Middleware.ts"
 import * as Publisher from "./Publisher.ts"
-import type { Place } from "./ScheduledStore.ts"
+import type { Place, Reference } from "./ScheduledStore.ts"
 import { order } from "./ScheduledStore.ts"
 
 /**
@@ -155,7 +155,7 @@ export interface Recurring {
 }
 
 /**
- * A time, interval, cron expression, key, cursor or limit cannot be used. Nothing was done.
+ * A time, interval, cron expression, id, key, channel, cursor or limit cannot be used. Nothing was done.
  *
  * @category errors
  * @since 0.1.0
@@ -172,17 +172,17 @@ export class InvalidSchedule extends Data.TaggedError("InvalidSchedule")<{
  * @since 0.1.0
  */
 export class Scheduler extends Context.Service<Scheduler, {
-  readonly cancel: (channel: Channel.Any, id: string) => Effect.Effect<boolean, BrokerError>
+  readonly cancel: (channel: Channel.Any, id: string) => Effect.Effect<boolean, InvalidSchedule | BrokerError>
   readonly reschedule: (
     channel: Channel.Any,
     id: string,
     when: When
   ) => Effect.Effect<boolean, InvalidSchedule | BrokerError>
-  readonly deliverNow: (channel: Channel.Any, id: string) => Effect.Effect<boolean, BrokerError>
+  readonly deliverNow: (channel: Channel.Any, id: string) => Effect.Effect<boolean, InvalidSchedule | BrokerError>
   readonly list: (options?: ListOptions) => Effect.Effect<Page, InvalidSchedule | BrokerError>
-  readonly count: (channel?: Channel.Any) => Effect.Effect<number, BrokerError>
+  readonly count: (channel?: Channel.Any) => Effect.Effect<number, InvalidSchedule | BrokerError>
   readonly recurring: DefineRecurring<never>
-  readonly removeRecurring: (key: string) => Effect.Effect<boolean, BrokerError>
+  readonly removeRecurring: (key: string) => Effect.Effect<boolean, InvalidSchedule | BrokerError>
   readonly listRecurring: Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
 }>()("rotif/Scheduler") {}
 
@@ -190,6 +190,17 @@ const invalid = (option: string, message: string) => new InvalidSchedule({ optio
 
 const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSchedule> =>
   Effect.fromResult(Result.mapError(found, (problem) => new InvalidSchedule(problem)))
+
+const channelName = (channel: Channel.Any): Effect.Effect<string, InvalidSchedule> =>
+  Channel.isChannel(channel)
+    ? Effect.succeed(channel.name)
+    : option(Given.refuse("channel", "made by Channel.make", channel))
+
+/** A scheduled message, as a caller names it. */
+const referenceOf = (channel: Channel.Any, id: string): Effect.Effect<Reference, InvalidSchedule> =>
+  Effect.zipWith(channelName(channel), option(Given.name("id", id, 512)), (name, id) => ({ channel: name, id }))
+
+const keyOf = (key: string): Effect.Effect<string, InvalidSchedule> => option(Given.name("key", key, 400))
 
 const placeOf = (cursor: string): Place | undefined => {
   const [dueAtMillis = "", channel = "", id = "", ...more] = cursor.split("\n")
@@ -267,23 +278,28 @@ export const make = Effect.gen(function*() {
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   return Scheduler.of({
-    cancel: (channel, id) => broker.scheduled.cancel({ channel: channel.name, id }),
-    reschedule: (channel, id, when) => {
+    cancel: (channel, id) => Effect.flatMap(referenceOf(channel, id), broker.scheduled.cancel),
+    reschedule: Effect.fnUntraced(function*(channel, id, when) {
+      const reference = yield* referenceOf(channel, id)
+      yield* option(Given.record("when", when))
       const due = when.at === undefined && when.delay === undefined
         ? "give a delay or a time (at)"
         : dueOf(when, clock.currentTimeMillisUnsafe())
-      return typeof due === "string"
-        ? Effect.fail(invalid(when.delay === undefined ? "at" : "delay", due))
-        : broker.scheduled.reschedule({ channel: channel.name, id }, due ?? { delayMillis: 0 })
-    },
-    deliverNow: (channel, id) => broker.scheduled.reschedule({ channel: channel.name, id }, { delayMillis: 0 }),
+      if (typeof due === "string") return yield* invalid(when.delay === undefined ? "at" : "delay", due)
+      return yield* broker.scheduled.reschedule(reference, due ?? { delayMillis: 0 })
+    }),
+    deliverNow: (channel, id) =>
+      Effect.flatMap(
+        referenceOf(channel, id),
+        (reference) => broker.scheduled.reschedule(reference, { delayMillis: 0 })
+      ),
     list: Effect.fnUntraced(function*(options) {
       const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
       const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)
       if (options?.cursor !== undefined && after === undefined) {
         return yield* invalid("cursor", "the cursor is not one of a page of Scheduler.list")
       }
-      const channel = options?.channel?.name
+      const channel = options?.channel === undefined ? undefined : yield* channelName(options.channel)
       const among = channel === undefined ? shards : broker.shardsOf({ _tag: "Channels", names: [channel] })
       const pages = yield* Effect.forEach(
         among,
@@ -309,7 +325,10 @@ export const make = Effect.gen(function*() {
         cursor: last === undefined ? undefined : cursorOf(last)
       }
     }),
-    count: (channel) => broker.scheduled.count(channel?.name),
+    count: (channel) =>
+      channel === undefined
+        ? broker.scheduled.count(undefined)
+        : Effect.flatMap(channelName(channel), broker.scheduled.count),
     recurring: Effect.fnUntraced(function*<C extends Channel.Any>(
       key: string,
       recurs: Recurs,
@@ -321,7 +340,8 @@ export const make = Effect.gen(function*() {
       Effect.Error<Defined<C, never>>,
       Effect.Services<Defined<C, never>>
     > {
-      yield* option(Given.name("key", key, 400))
+      yield* keyOf(key)
+      yield* channelName(channel)
       const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
       const [shard = 0] = broker.shardsOf({ _tag: "Channels", names: [channel.name] })
       const now = yield* broker.recurring.nowMillis(shard)
@@ -357,7 +377,7 @@ export const make = Effect.gen(function*() {
       }, first)
       return { next: DateTime.makeUnsafe(next) }
     }),
-    removeRecurring: broker.recurring.remove,
+    removeRecurring: (key) => Effect.flatMap(keyOf(key), broker.recurring.remove),
     listRecurring: Effect.map(
       Effect.forEach(shards, broker.recurring.list, { concurrency: 16 }),
       (all) =>
@@ -393,18 +413,21 @@ export const layer = (): Layer.Layer<Scheduler, never, Broker | Publisher.Publis
  *
  * **Details**: its id may be published again at once.
  *
- * **Errors**: `BrokerError`; with reason `Uncertain` it may have been cancelled, and a second call would then say `false`.
+ * **Errors**: `InvalidSchedule` for an id that no message can have; `BrokerError`; with reason `Uncertain` it may have been cancelled, and a second call would then say `false`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const cancel = (channel: Channel.Any, id: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+export const cancel = (
+  channel: Channel.Any,
+  id: string
+): Effect.Effect<boolean, InvalidSchedule | BrokerError, Scheduler> =>
   Scheduler.use((scheduler) => scheduler.cancel(channel, id))
 
 /**
  * Changes when a scheduled message is due; a time that has come delivers it now. `false`: it is not waiting any more, nothing was done.
  *
- * **Errors**: `InvalidSchedule` for a time that cannot be used; `BrokerError` as in `cancel`.
+ * **Errors**: `InvalidSchedule` for a time or an id that cannot be used; `BrokerError` as in `cancel`.
  *
  * @category operations
  * @since 0.1.0
@@ -419,12 +442,15 @@ export const reschedule = (
 /**
  * Delivers a scheduled message now. `false`: it is not waiting any more, nothing was done.
  *
- * **Errors**: `BrokerError` as in `cancel`.
+ * **Errors**: as in `cancel`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const deliverNow = (channel: Channel.Any, id: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+export const deliverNow = (
+  channel: Channel.Any,
+  id: string
+): Effect.Effect<boolean, InvalidSchedule | BrokerError, Scheduler> =>
   Scheduler.use((scheduler) => scheduler.deliverNow(channel, id))
 
 /**
@@ -444,7 +470,7 @@ export const list = (options?: ListOptions): Effect.Effect<Page, InvalidSchedule
  * @category operations
  * @since 0.1.0
  */
-export const count = (channel?: Channel.Any): Effect.Effect<number, BrokerError, Scheduler> =>
+export const count = (channel?: Channel.Any): Effect.Effect<number, InvalidSchedule | BrokerError, Scheduler> =>
   Scheduler.use((scheduler) => scheduler.count(channel))
 
 /**
@@ -484,12 +510,12 @@ export const recurring: DefineRecurring<Scheduler> = <C extends Channel.Any>(
 /**
  * Removes a recurring message; whether there was one. Messages of its ticks that are published already are delivered.
  *
- * **Errors**: `BrokerError`; calling again is safe.
+ * **Errors**: `InvalidSchedule` for a key that cannot be one; `BrokerError`; calling again is safe.
  *
  * @category operations
  * @since 0.1.0
  */
-export const removeRecurring = (key: string): Effect.Effect<boolean, BrokerError, Scheduler> =>
+export const removeRecurring = (key: string): Effect.Effect<boolean, InvalidSchedule | BrokerError, Scheduler> =>
   Scheduler.use((scheduler) => scheduler.removeRecurring(key))
 
 /**

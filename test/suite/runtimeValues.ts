@@ -222,6 +222,69 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     )
   })
 
+  describe("an id or a key that is none", () => {
+    const InvalidSchedule = "InvalidSchedule"
+    const InvalidDeadLetterOption = "InvalidDeadLetterOption"
+    type Call = (value: never) => Effect.Effect<unknown, unknown, Scheduler.Scheduler | DeadLetters.DeadLetters>
+    const calls: ReadonlyArray<readonly [name: string, tag: string, option: string, call: Call]> = [
+      ["Scheduler.cancel", InvalidSchedule, "id", (id) => Scheduler.cancel(Text, id)],
+      ["Scheduler.reschedule", InvalidSchedule, "id", (id) => Scheduler.reschedule(Text, id, { delay: 1 })],
+      ["Scheduler.deliverNow", InvalidSchedule, "id", (id) => Scheduler.deliverNow(Text, id)],
+      ["Scheduler.recurring", InvalidSchedule, "key", (key) => Scheduler.recurring(key, { every: "1 day" }, Text, "x")],
+      ["Scheduler.removeRecurring", InvalidSchedule, "key", (key) => Scheduler.removeRecurring(key)],
+      ["DeadLetters.get", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.get(id)],
+      ["DeadLetters.requeue", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.requeue(id)],
+      ["DeadLetters.remove", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.remove(id)],
+      ["DeadLetters.forget", InvalidDeadLetterOption, "name", (name) => DeadLetters.forget(name)]
+    ]
+    const values: ReadonlyArray<() => unknown> = [
+      () => undefined,
+      () => null,
+      () => "",
+      () => 7,
+      () => ({ id: 1 }),
+      () => Promise.resolve("key"),
+      rejected,
+      () => "a\ud800",
+      () => "a\nb",
+      () => "k".repeat(1_025)
+    ]
+    for (const [name, tag, option, call] of calls) {
+      test(
+        `${name} refuses it by type`,
+        Effect.gen(function*() {
+          for (const make of values) {
+            const error = yield* Effect.flip(call(any(make()))) as Effect.Effect<{ _tag: string; option: string }>
+            assert.deepInclude(error, { _tag: tag, option })
+          }
+        })
+      )
+    }
+
+    test(
+      "a channel that is none is refused by type",
+      Effect.gen(function*() {
+        for (const channel of [null, "texts", {}, Channel.pattern("*", { payload: Schema.String })].map(any)) {
+          const calls: ReadonlyArray<Effect.Effect<unknown, unknown, Scheduler.Scheduler>> = [
+            Scheduler.cancel(channel, "id"),
+            Scheduler.reschedule(channel, "id", { delay: 1 }),
+            Scheduler.deliverNow(channel, "id"),
+            Scheduler.recurring("key", { every: "1 day" }, channel as typeof Text, "x"),
+            Scheduler.list({ channel }),
+            Scheduler.count(channel)
+          ]
+          for (const call of calls) {
+            assert.deepInclude(yield* Effect.flip(call), { _tag: InvalidSchedule, option: "channel" })
+          }
+        }
+        for (const when of [undefined, null, 5].map(any)) {
+          const error = yield* Effect.flip(Scheduler.reschedule(Text, "id", when))
+          assert.deepInclude(error, { _tag: InvalidSchedule, option: "when" })
+        }
+      })
+    )
+  })
+
   describe("a time that never comes", () => {
     for (
       const at of [

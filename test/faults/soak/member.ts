@@ -72,7 +72,9 @@ const publishing = Effect.fnUntraced(function*({ everyMillis, name, seed }: Job)
       const { about, id } = yield* later()
       yield* Effect.sleep(yield* Random.nextIntBetween(0, 200))
       say({ event: "unsure", ...about })
-      const { isFirst, value: isInTime } = yield* again(Scheduler.cancel(Work, id))
+      const { isFirst, value: isInTime } = yield* again(
+        Effect.catchTag(Scheduler.cancel(Work, id), "InvalidSchedule", Effect.die)
+      )
       if (isInTime) say({ event: "cancelled", ...about })
       else if (isFirst) say({ event: "told", ...about })
     }),
