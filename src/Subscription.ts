@@ -99,8 +99,10 @@ export type Reports = Reporting.Sink
  * - `Failure`: its handler failed, and it is tried again. - `Interrupted`: its handler ended by interruption, and it is given back.
  * - `Released`: it was given back by hand. - `Busy`: another message with its `exactlyOnce` key is being handled.
  * - `LeaseLost`: its lease ended before it was settled. - `SlowHandler`: its handler runs for longer than `slowHandler`.
+ * - `Expired`: its time to live ended, and it is dropped (`expired: "drop"`); a line for debugging, and a warning for the 8th, 16th, 32nd, … of a
+ * channel. - `NotJudged`: what decides about it died, which is a mistake of Rotif's; it is given back.
  *
- * Those that may happen to one message again and again (`Interrupted`, `Released`, `Busy`) are told at rounds 1, 2, 4, 8, ….
+ * Those that may happen to one message again and again (`Interrupted`, `Released`, `Busy`, `NotJudged`) are told at rounds 1, 2, 4, 8, ….
  *
  * @category models
  * @since 0.1.0

@@ -14,7 +14,6 @@ import * as Beginning from "./beginning.ts"
 import { Capacity, type Prefetch } from "./capacity.ts"
 import * as ConsumerEnd from "./consumerEnd.ts"
 import type * as Ending from "./ending.ts"
-import { pretty } from "./failure.ts"
 import {
   again,
   type Counts,
@@ -112,7 +111,6 @@ export const make = Effect.fnUntraced(function*<R>(
 ): Effect.fn.Return<Consumer, BrokerError, R | Scope.Scope> {
   const { broker, concurrency, membership, reporter } = options
   const services = yield* Effect.context<R>()
-  const runFork = Effect.runForkWith(services)
   const clock = yield* Effect.clockWith(Effect.succeed)
   // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
   const own = yield* Scope.make()
@@ -219,9 +217,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
   const broken = (cause: Cause.Cause<never>, { delivery }: Held): Final => {
-    runFork(
-      Effect.logError(`rotif: message ${delivery.id} for group "${membership.group}" was not judged`, pretty(cause))
-    )
+    reporter.notJudged(delivery, cause)
     return { ...release(delivery), delayMillis: slowest }
   }
 

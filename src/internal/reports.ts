@@ -4,6 +4,8 @@
  * - A dead letter is one warning. - A kind of defect is one warning, then one at its rounds 2, 4, 8, ….
  * - What is given back without a failure (a handler that ends by interruption, a release, a key that stays busy) is told at its rounds 1, 2,
  *   4, 8, …. - A failure that is retried is a line for debugging; from the eighth attempt on each doubling is a warning.
+ * - What expired and is dropped is a line for debugging; from the eighth of a channel on each doubling is a warning.
+ * - A message that was not judged, which is a mistake of ours, is an error at its rounds 1, 2, 4, 8, ….
  * - A group has at most `mostLines` in `windowMillis`; then one line tells how many were left out.
  */
 import type { LogLevel, Scope } from "effect"
@@ -25,6 +27,8 @@ export type Kind =
   | "Busy"
   | "LeaseLost"
   | "SlowHandler"
+  | "Expired"
+  | "NotJudged"
 
 /** What went wrong with one message of a group. */
 export interface Report {
@@ -34,9 +38,12 @@ export interface Report {
   /** The id of the message. */
   readonly id: string
   readonly attempt: number
-  /** How often it has happened to this message, or (`Defect`) how often this kind of defect has happened, from 1. */
+  /**
+   * How often it has happened to this message, from 1; how often this kind of defect has happened (`Defect`); how many messages of the
+   * channel have expired (`Expired`).
+   */
   readonly round: number
-  /** Of a dead letter. */
+  /** Of a dead letter, and of what expired. */
   readonly reason: string | undefined
   /** The `_tag` or name of what the handler failed with. */
   readonly tag: string | undefined
@@ -94,8 +101,11 @@ export const tellEnd = (
 const mostLines = 10
 const windowMillis = 10_000
 
-/** From this attempt on, a failure that is retried is a warning at each doubling. By default no message has so many attempts. */
-const manyAttempts = 8
+/**
+ * From this attempt on, a failure that is retried is a warning at each doubling. By default no message has so many attempts. From so many
+ * on, messages that expired and are dropped are a warning at each doubling.
+ */
+const many = 8
 
 /** So many messages, and kinds of defects, are remembered with their rounds in each group. */
 const mostRemembered = 1_000
@@ -165,6 +175,10 @@ const words = (report: Pick<Report, "kind" | "round" | "reason">, detail: string
     case "LeaseLost":
       return "lost its lease before it was settled, and will be handled again; a longer lease helps, or a handler that does not block the " +
         "event loop"
+    case "Expired":
+      return `expired before it was handled and is dropped (so have ${report.round} of this channel here)`
+    case "NotJudged":
+      return `was not judged${times}, and is given back: a mistake of Rotif's${detail}`
     case "SlowHandler":
       return `keeps its handler running${detail}`
   }
@@ -187,6 +201,8 @@ export interface Reporter {
   /** A settlement has been stored. */
   readonly settled: (delivery: Delivery, settlement: Final) => void
   readonly leaseLost: (delivery: Delivery) => void
+  /** What judges its handler has died. */
+  readonly notJudged: (delivery: Delivery, cause: Cause.Cause<unknown>) => void
   /** Its handler runs longer than it should; called once for each. */
   readonly slow: (delivery: Delivery, millis: number) => void
 }
@@ -275,7 +291,7 @@ export const make = Effect.fnUntraced(function*(
 
   const failed = (delivery: Delivery, cause: Cause.Cause<unknown>) => {
     const isDefect = Cause.hasDies(cause)
-    const isOften = delivery.attempt >= manyAttempts && isTold(delivery.attempt)
+    const isOften = delivery.attempt >= many && isTold(delivery.attempt)
     if (!isDefect && !isOften && !isDebugging && typeof sink !== "function") return
     const failure = failureOf("exhausted", cause)
     const round = isDefect ? rounds.next(defectName(delivery.channel, failure)) : delivery.attempt
@@ -306,6 +322,10 @@ export const make = Effect.fnUntraced(function*(
           detailOf(settlement.failure),
           undefined
         )
+      } else if (settlement._tag === "Drop") {
+        const round = rounds.next(`expired\n${delivery.channel}`)
+        const level = round >= many && isTold(round) ? undefined : "Debug"
+        tell(delivery, { kind: "Expired", round, reason: "expired", tag: undefined }, "", level)
       } else if (settlement._tag === "Requeue" && settlement.because !== undefined) {
         const { because } = settlement
         if (typeof because === "string") givenBack(delivery, because)
@@ -314,6 +334,12 @@ export const make = Effect.fnUntraced(function*(
     },
     leaseLost: (delivery) =>
       tell(delivery, { kind: "LeaseLost", round: 1, reason: undefined, tag: undefined }, "", undefined),
+    notJudged: (delivery, cause) => {
+      const round = rounds.next(`not judged\n${delivery.channel}\n${delivery.id}`)
+      if (!isTold(round)) return
+      const tag = failureOf("exhausted", cause).errorTag
+      tell(delivery, { kind: "NotJudged", round, reason: undefined, tag }, `: ${pretty(cause)}`, "Error")
+    },
     slow: (delivery, millis) => {
       runFork(Metric.update(
         Metric.withAttributes(slow, { [Attribute.System]: system, [Attribute.Group]: group }),

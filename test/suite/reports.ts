@@ -1,7 +1,9 @@
 /** Nothing fails in silence: what is said of messages that go wrong, once and in words, and how much of it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Data, Deferred, Effect, Metric, Queue, Schema, Stream } from "effect"
-import { Channel, DeadLetters, Health, Publisher, Subscription } from "rotif"
+import { Broker, Channel, DeadLetters, Health, Publisher, Subscription } from "rotif"
+import * as Consumer from "../../src/internal/consumer.ts"
+import * as Reports from "../../src/internal/reports.ts"
 import * as LogLines from "../fixtures/logLines.ts"
 import type { Backend, Body, Options } from "./kit.ts"
 import { letters, listen, until } from "./kit.ts"
@@ -60,6 +62,88 @@ export const reportsSuite = (backend: Backend): void => {
       undefined,
       "Debug"
     )
+
+    test(
+      "what expired and is dropped is a line for debugging, and each doubling from the eighth on a warning",
+      (log) =>
+        Effect.gen(function*() {
+          const { subscription } = yield* listen(Text, { group: "g", expired: "drop" })
+          yield* subscription.pause
+          yield* Publisher.publishAll(Text, Array.from({ length: 17 }, (_, i) => `secret ${i}`), { expiresIn: 20 })
+          yield* backend.advance(50)
+          yield* subscription.resume
+          yield* until(backend, Effect.map(log.count("Debug", "expired", "is dropped"), (count) => count === 15))
+          assert.deepStrictEqual(
+            log.find("Warn", "is dropped").map(({ text }) => /so have (\d+)/.exec(text)?.[1]),
+            ["8", "16"]
+          )
+          assert.strictEqual((yield* subscription.stats).expired, 17)
+          assert.isFalse(log.lines.some(({ text }) => text.includes("secret")))
+        }),
+      undefined,
+      "Debug"
+    )
+
+    test("a function for reports has each message that is dropped", () =>
+      Effect.gen(function*() {
+        const reports = yield* Queue.unbounded<Subscription.Report>()
+        const { subscription } = yield* listen(Text, {
+          group: "g",
+          expired: "drop",
+          reports: (report) => Queue.offer(reports, report)
+        })
+        yield* subscription.pause
+        yield* Publisher.publishAll(Text, ["a", "b"], { expiresIn: 20 })
+        yield* backend.advance(50)
+        yield* subscription.resume
+        const told = yield* backend.soon(Queue.takeN(reports, 2))
+        assert.deepStrictEqual(told.map(({ kind, reason, round }) => [kind, reason, round]), [
+          ["Expired", "expired", 1],
+          ["Expired", "expired", 2]
+        ])
+      }))
+
+    test("a message that was not judged is an error, at its rounds 1 and 2, and is not lost", (log) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const attempts = yield* Queue.unbounded<number>()
+        let round = 0
+        const consumer = yield* Consumer.make({
+          broker,
+          membership: {
+            group: "g",
+            consumer: "c",
+            selector: Channel.selector(Text),
+            start: { _tag: "Earliest" },
+            leaseMillis: 30_000,
+            doneMillis: undefined,
+            maxCrashes: 3
+          },
+          concurrency: 1,
+          prefetch: { most: 0, first: 0, isFixed: true },
+          blockMillis: 1_000,
+          drainMillis: 1_000,
+          maxCrashes: 3,
+          slowMillis: 60_000,
+          reporter: yield* Reports.make(new Map(), "g", "Warn"),
+          expired: "drop",
+          handle: () =>
+            Effect.andThen(
+              Queue.offer(attempts, ++round),
+              round <= 2 ? Effect.die(new Error("a bug of ours")) : Effect.succeed({ _tag: "Ack" } as const)
+            ),
+          onEnd: () => {},
+          afterEnd: Effect.void
+        })
+        yield* Publisher.publish(Text, "secret", { id: "o-1" })
+        yield* backend.soon(Queue.takeN(attempts, 3))
+        yield* until(backend, Effect.sync(() => consumer.held() === 0))
+        assert.deepStrictEqual(
+          log.find("Error", "o-1", "was not judged", "a bug of ours").map(({ text }) => text.includes("2 times")),
+          [false, true]
+        )
+        yield* consumer.ending.ask
+      }))
 
     test("what does not decode is told, without its payload", (log) =>
       Effect.gen(function*() {
