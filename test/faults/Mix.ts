@@ -61,8 +61,10 @@ export const start = Effect.fnUntraced(function*(options: {
       consumer: { ...first, lease },
       also: others.map((consumer) => ({ consumer: { ...consumer, lease } }))
     }))
+  // Every group is there before anything is published: a new one begins with what the others have not settled.
+  yield* Effect.forEach(handling, ({ ready }) => ready, { concurrency: "unbounded" })
   let publisher = yield* publish
-  yield* Effect.forEach([...handling, publisher], ({ ready }) => ready, { concurrency: "unbounded" })
+  yield* publisher.ready
 
   const missing = (from: number, to?: number) => {
     const texts = recorder.toldBetween(from, to)

@@ -54,8 +54,10 @@ export default {
         [0, 1],
         (process) => begin({ rotif, also: consumersOf(process).map((consumer) => ({ consumer })) })
       )
+      // Every group is there before anything is published.
+      yield* Effect.forEach(workers, ({ ready }) => ready, { concurrency: "unbounded" })
       const publisher = yield* begin({ rotif, publisher: { name: "p", everyMillis: 3 } })
-      yield* Effect.forEach([...workers, publisher], ({ ready }) => ready, { concurrency: "unbounded" })
+      yield* publisher.ready
       for (const { after, more, victim } of plan) {
         yield* Effect.sleep(after)
         const worker = workers[victim]!

@@ -1,6 +1,6 @@
 /** The clocks of all processes are wrong: an hour ahead, an hour behind, jumping two hours to and fro ten times a second. */
 import { Effect } from "effect"
-import { Rotif, Scheduler } from "rotif"
+import { Rotif, Scheduler, Subscription } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import type { Wrong } from "../clock.ts"
 import { Recorder } from "../Recorder.ts"
@@ -38,6 +38,10 @@ export default {
       [{ shiftMillis: hour, jumpMillis: hour }, { consumer: { group: "quick", name: "both" }, ticks: { everyMillis } }]
     ]
     return yield* Effect.gen(function*() {
+      // Every group is there before anything is published.
+      for (const group of ["quick", "slow"]) {
+        yield* Effect.scoped(Subscription.make(Work, { group, handler: () => Effect.never }))
+      }
       const workers = yield* Effect.forEach(
         wrong,
         ([clock, job]) => Workers.start({ rotif, ...job }, recorder, { clock })
