@@ -2,7 +2,7 @@
  * A chain of transactions whose processes are killed and whose connections are cut: on one server, and on a Cluster, where what a
  * transaction publishes waits in an outbox for whoever relays it to the shard of its channel.
  */
-import { Effect, Fiber, Layer, Random } from "effect"
+import { Effect, Fiber, Layer, Random, Struct } from "effect"
 import type { Rotif } from "rotif"
 import { Broker, Channel, Inspector, Publisher, Redis, RedisBroker } from "rotif"
 import * as RedisCluster from "../../fixtures/RedisCluster.ts"
@@ -49,8 +49,10 @@ const batch = 100
 /** A publisher and the way to look, without any of the duties of the processes that are killed. */
 const layer = (options: Rotif.RedisOptions) =>
   Layer.mergeAll(Publisher.layer(), Inspector.layer()).pipe(
-    Layer.provideMerge(RedisBroker.layer(options)),
-    Layer.provideMerge(Redis.layer(options))
+    Layer.provideMerge(RedisBroker.layer(Struct.pick(options, ["prefix", "shards", "graceMillis"]))),
+    Layer.provideMerge(
+      Redis.layer(Struct.omit(options, ["prefix", "shards", "graceMillis", "trimInterval"]) as Redis.Options)
+    )
   )
 
 const chain = Effect.fnUntraced(function*({ blows, cut, direct, hold, least, through }: Place) {
