@@ -96,7 +96,11 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         lead: () => Effect.succeed(true)
       },
       awaitTrim: () => Effect.never,
-      trim: () => Effect.sync(() => store.trim(now())),
+      trim: () =>
+        Effect.gen(function*() {
+          while (store.tidy(now())) yield* Effect.yieldNow
+          return store.trim(now())
+        }),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
       letters: {

@@ -21,12 +21,21 @@ class Entry<A> implements Due<A> {
   }
 }
 
-const isBefore = <A>(one: Entry<A>, other: Entry<A>): boolean =>
+const isBefore = (one: Entry<unknown>, other: Entry<unknown>): boolean =>
   one.dueAtMillis < other.dueAtMillis || (one.dueAtMillis === other.dueAtMillis && one.order < other.order)
 
+/** Numbers what is added, over all queues that share it. */
+export interface Counter {
+  next: number
+}
+
 export class DueQueue<A> {
-  private readonly heap: Array<Entry<A>> = []
-  private added = 0
+  private heap: Array<Entry<A>> = []
+  private readonly counter: Counter
+
+  constructor(counter: Counter = { next: 0 }) {
+    this.counter = counter
+  }
 
   get size(): number {
     return this.heap.length
@@ -38,28 +47,27 @@ export class DueQueue<A> {
   }
 
   add(dueAtMillis: number, value: A): Due<A> {
-    const entry = new Entry(dueAtMillis, value, this.added++, this.heap.length)
+    const entry = new Entry(dueAtMillis, value, this.counter.next++, this.heap.length)
     this.heap.push(entry)
     this.rise(entry)
     return entry
   }
 
-  /** The earliest for which `holds` is true; it looks at all there are, unless that is the earliest of all. */
-  firstOf(holds: (value: A) => boolean): Due<A> | undefined {
-    const [first] = this.heap
-    if (first === undefined || holds(first.value)) return first
-    let best: Entry<A> | undefined
-    for (const entry of this.heap) {
-      if (holds(entry.value) && (best === undefined || isBefore(entry, best))) best = entry
-    }
-    return best
+  /** Whether its earliest comes before that of another queue with the same counter. */
+  isBefore(other: DueQueue<unknown>): boolean {
+    const [mine] = this.heap
+    const [theirs] = other.heap
+    return mine !== undefined && (theirs === undefined || isBefore(mine, theirs))
   }
 
-  /** Takes all out for which `holds` is true; how many there were. */
+  /** Takes all out for which `holds` is true; how many there were. It looks at all, and orders anew what stays. */
   removeWhere(holds: (value: A) => boolean): number {
-    const found = this.heap.filter((entry) => holds(entry.value))
-    for (const entry of found) this.removeEntry(entry)
-    return found.length
+    const before = this.heap.length
+    this.heap = this.heap.filter((entry) => !holds(entry.value))
+    if (this.heap.length === before) return 0
+    for (const [slot, entry] of this.heap.entries()) entry.slot = slot
+    for (let slot = (this.heap.length >>> 1) - 1; slot >= 0; slot--) this.sink(this.heap[slot]!)
+    return before - this.heap.length
   }
 
   /** Takes one out; whether it was in. */

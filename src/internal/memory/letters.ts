@@ -11,6 +11,8 @@ interface Dead {
   readonly position: Position
   readonly letter: Letter
   readonly stored: Stored
+  /** It was requeued or removed, and is not cleared away yet. */
+  isGone: boolean
 }
 
 /** A message that leaves the dead letters, to begin anew. */
@@ -42,6 +44,10 @@ const isId = (letterId: string) => /^\d+-\d+$/.test(letterId)
 export class Letters {
   private readonly positions = new Positions()
   private dead: Array<Dead> = []
+  /** How many of them are gone. */
+  private gone = 0
+  /** How many letters each group has of each channel and reason. */
+  private readonly kinds = new Map<string, LetterCount>()
   private readonly subscriptions = new Map<string, Subscription>()
   private tokens = 0
   private readonly woken: Array<() => void>
@@ -56,13 +62,15 @@ export class Letters {
   }
 
   get size(): number {
-    return this.dead.length
+    return this.dead.length - this.gone
   }
 
   add(lease: Lease, failure: Failure, nowMillis: number): void {
     const position = this.positions.next(nowMillis)
+    this.count(lease.reading.group.name, lease.channel, failure.reason, 1)
     this.dead.push({
       position,
+      isGone: false,
       // Whoever requeues it wants it handled.
       stored: { ...lease.again(lease.attempt).stored, expiresAtMillis: undefined },
       letter: {
@@ -89,10 +97,12 @@ export class Letters {
   list({ after, before, limit, minAgeMillis = 0, order }: LetterRange, nowMillis: number): ReadonlyArray<Letter> {
     const from = after === undefined ? 0 : this.indexAfter(parse(after))
     const to = before === undefined ? this.dead.length : this.indexFrom(parse(before))
-    const page = order === "oldest"
-      ? this.dead.slice(from, Math.min(to, from + limit))
-      : this.dead.slice(Math.max(from, to - limit), Math.max(from, to)).toReversed()
-    const letters = page.map(({ letter }) => letter)
+    const letters: Array<Letter> = []
+    const step = order === "oldest" ? 1 : -1
+    for (let i = step > 0 ? from : to - 1; i >= from && i < to && letters.length < limit; i += step) {
+      const { isGone, letter } = this.dead[i]!
+      if (!isGone) letters.push(letter)
+    }
     return minAgeMillis <= 0
       ? letters
       : letters.filter(({ diedAtMillis }) => diedAtMillis <= nowMillis - minAgeMillis)
@@ -133,18 +143,33 @@ export class Letters {
   }
 
   private take(letterIds: ReadonlyArray<string>): ReadonlyArray<string> {
-    const gone = new Set(letterIds.filter((letterId) => this.find(letterId) !== undefined))
-    if (gone.size > 0) this.dead = this.dead.filter(({ letter }) => !gone.has(letter.letterId))
-    return [...gone]
+    const gone: Array<string> = []
+    for (const letterId of letterIds) {
+      const dead = this.find(letterId)
+      if (dead === undefined) continue
+      dead.isGone = true
+      this.gone++
+      const { channel, failure, group } = dead.letter
+      this.count(group, channel, failure.reason, -1)
+      gone.push(letterId)
+    }
+    // Moving what is left costs as much as was taken since the last time.
+    if (this.gone * 2 > this.dead.length) {
+      this.dead = this.dead.filter(({ isGone }) => !isGone)
+      this.gone = 0
+    }
+    return gone
+  }
+
+  private count(group: string, channel: string, reason: LetterCount["reason"], change: 1 | -1): void {
+    const key = `${group}\n${channel}\n${reason}`
+    const count = (this.kinds.get(key)?.count ?? 0) + change
+    if (count === 0) this.kinds.delete(key)
+    else this.kinds.set(key, { group, channel, reason, count })
   }
 
   counts(): ReadonlyArray<LetterCount> {
-    const out = new Map<string, LetterCount>()
-    for (const { letter: { channel, failure: { reason }, group } } of this.dead) {
-      const key = `${group}\n${channel}\n${reason}`
-      out.set(key, { group, channel, reason, count: (out.get(key)?.count ?? 0) + 1 })
-    }
-    return [...out.values()]
+    return [...this.kinds.values()]
   }
 
   offer(
@@ -158,8 +183,11 @@ export class Letters {
   ): { readonly offers: ReadonlyArray<Offer>; readonly nextInMillis: number | undefined } {
     let subscription = this.subscriptions.get(name)
     if (subscription === undefined) {
-      const last = start === "latest" ? this.dead.at(-1) : undefined
-      subscription = { cursor: last?.position ?? { millis: 0, sequence: 0 }, offered: new Map() }
+      // Positions are not used again: the last one stands for all there were.
+      subscription = {
+        cursor: start === "latest" ? this.positions.last : { millis: 0, sequence: 0 },
+        offered: new Map()
+      }
       this.subscriptions.set(name, subscription)
     }
     const { offered } = subscription
@@ -176,9 +204,9 @@ export class Letters {
       if (dead === undefined) offered.delete(letterId)
       else give(dead, count + 1)
     }
-    const from = this.indexAfter(subscription.cursor)
-    for (const dead of this.dead.slice(from, from + limit - offers.length)) {
-      give(dead, 1)
+    for (let i = this.indexAfter(subscription.cursor); i < this.dead.length && offers.length < limit; i++) {
+      const dead = this.dead[i]!
+      if (!dead.isGone) give(dead, 1)
       subscription.cursor = dead.position
     }
     let first = Infinity
@@ -228,6 +256,6 @@ export class Letters {
   private find(letterId: string): Dead | undefined {
     if (!isId(letterId)) return undefined
     const dead = this.dead[this.indexFrom(parse(letterId))]
-    return dead?.letter.letterId === letterId ? dead : undefined
+    return dead?.letter.letterId === letterId && !dead.isGone ? dead : undefined
   }
 }

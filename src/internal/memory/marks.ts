@@ -45,7 +45,8 @@ export class Marks {
   finish(name: string, token: object, nowMillis: number, untilMillis: number): boolean {
     if (!this.isAt(name, token)) return false
     this.put(name, { token: undefined, untilMillis })
-    this.tidy(nowMillis)
+    // More than is added, so that they do not pile up.
+    this.tidy(nowMillis, 2)
     return true
   }
 
@@ -64,17 +65,18 @@ export class Marks {
     this.marks.clear()
   }
 
-  /** Forgets, from the least recently used on, what is over; and what is too much. */
-  tidy(nowMillis: number): void {
+  /** Forgets, from the least recently used on, at most so many of what is over and of what is too much; whether there may be more. */
+  tidy(nowMillis: number, most = Infinity): boolean {
+    let left = most
     for (const [name, { token, untilMillis }] of this.marks) {
-      if (untilMillis <= nowMillis) this.marks.delete(name)
-      else if (token === undefined) break
+      if (untilMillis > nowMillis) {
+        if (token !== undefined) continue
+        if (this.marks.size <= this.capacity) return false
+      }
+      if (left-- === 0) return true
+      this.marks.delete(name)
     }
-    if (this.marks.size <= this.capacity) return
-    for (const [name, { token }] of this.marks) {
-      if (token === undefined) this.marks.delete(name)
-      if (this.marks.size <= this.capacity) break
-    }
+    return false
   }
 
   private find(name: string, nowMillis: number): Mark | undefined {

@@ -103,18 +103,26 @@ export class Scheduled {
   }
 
   list(after: Place | undefined, channel: string | undefined, limit: number) {
-    const all: Array<ScheduledMessage> = []
+    // Only the first ones are kept on the way: of a million, a page is not worth sorting them all.
+    let first: Array<ScheduledMessage> = []
+    const keep = limit + 1
+    let last: ScheduledMessage | undefined
     for (const [name, ids] of this.channels) {
       if (channel !== undefined && name !== channel) continue
-      for (const { value: { content, dueAtMillis } } of ids.values()) {
+      for (const { dueAtMillis, value: { content } } of ids.values()) {
+        if (last !== undefined && dueAtMillis > last.dueAtMillis) continue
         const { expiresInMillis, headers = {}, id, params = {}, payload } = content
         const message = { id, channel: name, dueAtMillis, payload, headers, params, expiresInMillis }
-        if (after === undefined || order(message, after) > 0) all.push(message)
+        if (after !== undefined && order(message, after) <= 0) continue
+        first.push(message)
+        if (first.length < 2 * keep) continue
+        first = first.sort(order).slice(0, keep)
+        last = first.at(-1)
       }
     }
-    all.sort(order)
-    const messages = all.slice(0, limit)
-    return { messages, next: all.length > limit ? messages.at(-1) : undefined }
+    first.sort(order)
+    const messages = first.slice(0, limit)
+    return { messages, next: first.length > limit ? messages.at(-1) : undefined }
   }
 
   count(channel: string | undefined): number {

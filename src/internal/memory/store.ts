@@ -8,7 +8,7 @@ import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from ".
 import { balance, type ChannelStats } from "../../StatsStore.ts"
 import { reading } from "../pattern.ts"
 import { letGoOn } from "../pause.ts"
-import type { Due } from "./dueQueue.ts"
+import type { Counter } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Owner, Redelivery } from "./group.ts"
 import { Group, Reading } from "./group.ts"
@@ -39,10 +39,16 @@ interface Channel {
 
 const beginning: Position = { millis: 0, sequence: 0 }
 
+/** At most so many windows, and marks of a group, are forgotten in one step: some milliseconds. */
+const atOnce = 2_000
+
 export class Store {
   private readonly channels = new Map<string, Channel>()
   private readonly groups = new Map<string, Group>()
-  private readonly waiting = new DueQueue<Redelivery | Later>()
+  // What is moved together has one order. Retries may be moved alone.
+  private readonly added: Counter = { next: 0 }
+  private readonly retries = new DueQueue<Redelivery>(this.added)
+  private readonly later = new DueQueue<Later>(this.added)
   private readonly windows = new Windows()
   /** Who goes on after the operation: at once, and in a turn of its own. */
   private readonly told: Array<() => void> = []
@@ -61,8 +67,11 @@ export class Store {
   /** Told of the next operation, whatever it is. */
   readonly resting = new Set<() => void>()
   readonly scheduled = new Scheduled({
-    wait: (dueAtMillis, later) => this.wait(later, dueAtMillis),
-    remove: (due) => this.waiting.remove(due),
+    wait: (dueAtMillis, later) => {
+      if (dueAtMillis < this.nextDueAt) this.wake(this.sleepers)
+      return this.later.add(dueAtMillis, later)
+    },
+    remove: (due) => this.later.remove(due),
     publish: (channel, content, nowMillis, sinceMillis) => this.publish(channel, content, nowMillis, sinceMillis),
     windows: this.windows
   })
@@ -133,10 +142,15 @@ export class Store {
     return format(stored.position)
   }
 
+  /** Forgets some of the windows and marks whose time is over; whether there are more. */
+  tidy(nowMillis: number): boolean {
+    let isMore = this.windows.expire(nowMillis, atOnce)
+    for (const group of this.groups.values()) isMore = group.marks.tidy(nowMillis, atOnce) || isMore
+    return isMore
+  }
+
   /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
   trim(nowMillis: number): number {
-    this.windows.expire(nowMillis)
-    for (const group of this.groups.values()) group.marks.tidy(nowMillis)
     let removed = 0
     for (const channel of this.channels.values()) {
       if (channel.readings.size > 0) {
@@ -232,7 +246,7 @@ export class Store {
       group.leave(channel)
       left.readings.delete(name)
     }
-    this.waiting.removeWhere((value) => "reading" in value && ended.has(value.reading))
+    this.retries.removeWhere(({ reading }) => ended.has(reading))
     if (group.registered.size === 0) group.marks.clear()
     // Members find that they are none any more.
     group.wake(() => true)
@@ -275,7 +289,10 @@ export class Store {
     }
     if (delayMillis > 0) {
       lease.reading.due++
-      this.wait(redelivery, nowMillis + Math.ceil(delayMillis))
+      const dueAtMillis = nowMillis + Math.ceil(delayMillis)
+      // Of retries alone: a process may have nothing else to move.
+      if (dueAtMillis < (this.retries.first?.dueAtMillis ?? Infinity)) this.wake(this.sleepers)
+      this.retries.add(dueAtMillis, redelivery)
     } else {
       lease.reading.giveBack(redelivery, nowMillis)
     }
@@ -312,12 +329,9 @@ export class Store {
 
   // Time -------------------------------------------------------------------------------------------------------------
 
-  private wait<A extends Redelivery | Later>(value: A, dueAtMillis: number): Due<A> {
-    const first = "reading" in value ? this.waiting.firstOf((other) => "reading" in other) : this.waiting.first
-    const due = this.waiting.add(dueAtMillis, value) as Due<A>
-    // Of retries alone, too: a process may have nothing else to move.
-    if (first === undefined || dueAtMillis < first.dueAtMillis) this.wake(this.sleepers)
-    return due
+  /** When the next message waits to be moved. */
+  private get nextDueAt(): number {
+    return Math.min(this.retries.first?.dueAtMillis ?? Infinity, this.later.first?.dueAtMillis ?? Infinity)
   }
 
   /** Resumes those who wait for a time, after the operation. */
@@ -332,28 +346,30 @@ export class Store {
     only?: "retries"
   ): { readonly moved: number; readonly nextInMillis: number | undefined } {
     let moved = 0
-    const next = () => only === undefined ? this.waiting.first : this.waiting.firstOf((value) => "reading" in value)
-    while (moved < limit) {
-      const due = next()
-      if (due === undefined || due.dueAtMillis > nowMillis) break
-      this.waiting.remove(due)
-      if ("reading" in due.value) {
+    for (; moved < limit; moved++) {
+      if (only === "retries" || this.retries.isBefore(this.later)) {
+        const due = this.retries.first
+        if (due === undefined || due.dueAtMillis > nowMillis) break
+        this.retries.remove(due)
         due.value.reading.due--
         due.value.reading.giveBack(due.value, nowMillis)
-      } else this.scheduled.promoted(due.value, nowMillis)
-      moved++
+      } else {
+        const due = this.later.first
+        if (due === undefined || due.dueAtMillis > nowMillis) break
+        this.later.remove(due)
+        this.scheduled.promoted(due.value, nowMillis)
+      }
     }
-    const first = next()
+    const nextDueAt = only === undefined ? this.nextDueAt : this.retries.first?.dueAtMillis ?? Infinity
     return {
       moved,
-      nextInMillis: first === undefined ? undefined : Math.max(0, Math.ceil(first.dueAtMillis - nowMillis))
+      nextInMillis: nextDueAt === Infinity ? undefined : Math.max(0, Math.ceil(nextDueAt - nowMillis))
     }
   }
 
   /** Whether something waits that was due at or before this time. */
   overdue(millis: number): boolean {
-    const { first } = this.waiting
-    return first !== undefined && first.dueAtMillis <= millis
+    return this.nextDueAt <= millis
   }
 
   // Looking ----------------------------------------------------------------------------------------------------------
@@ -420,7 +436,7 @@ export class Store {
           })
         }
       }),
-      waiting: this.waiting.size,
+      waiting: this.retries.size + this.later.size,
       dead: this.letters.size
     }
   }

@@ -20,8 +20,10 @@ export class Windows {
 
   /** The first message with this key, if its window is open. */
   find(channel: string, key: string, nowMillis: number): First | undefined {
-    this.expire(nowMillis)
-    return this.windows.get(channel)?.get(key)?.value.first
+    // Two for each that is looked for, so that they do not pile up.
+    this.expire(nowMillis, 2)
+    const window = this.windows.get(channel)?.get(key)
+    return window === undefined || window.dueAtMillis <= nowMillis ? undefined : window.value.first
   }
 
   open(channel: string, key: string, first: First, endAtMillis: number): void {
@@ -51,9 +53,12 @@ export class Windows {
     if (keys.size === 0) this.windows.delete(channel)
   }
 
-  /** Forgets the windows whose time is over. */
-  expire(nowMillis: number): void {
-    for (let first = this.ends.first; first !== undefined && first.dueAtMillis <= nowMillis; first = this.ends.first) {
+  /** Forgets at most so many windows whose time is over; whether there are more. */
+  expire(nowMillis: number, most: number): boolean {
+    for (let left = most;; left--) {
+      const { first } = this.ends
+      if (first === undefined || first.dueAtMillis > nowMillis) return false
+      if (left === 0) return true
       this.forget(first.value.channel, first.value.key)
     }
   }
