@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import { Array as Arr, Context, Data, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
+import { Array as Arr, Cause, Context, Data, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
 import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
@@ -236,6 +236,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const endings = yield* Ending.registry
   const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
 
+  const refused = (channel: Channel.Any, message: string) =>
+    new InvalidPublishOptions({ channel: Channel.isSource(channel) ? Channel.describe(channel) : "", message })
+
   const encoded = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
@@ -244,12 +247,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     const problem = Envelope.callProblem(channel, options)
     return problem === undefined
       ? Channel.encode(channel, payload)
-      : Effect.fail(
-        new InvalidPublishOptions({
-          channel: Channel.isSource(channel) ? Channel.describe(channel) : "",
-          message: problem
-        })
-      )
+      : Effect.fail(refused(channel, problem))
   }
 
   const castOf = <C extends Channel.Any>(
@@ -278,7 +276,12 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       channel: C,
       payloads: Iterable<Channel.PayloadOf<C>>,
       options?: LooseOptions
-    ) => Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish),
+    ) => {
+      const problem = Envelope.callProblem(channel, options) ?? Envelope.payloadsProblem(payloads)
+      return problem !== undefined
+        ? Effect.fail(refused(channel, problem))
+        : Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish)
+    },
     listen: broadcast.listen,
     endings
   })
@@ -537,25 +540,27 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
     Effect.logError(`rotif: a callback of a listener on "${name}" failed (${round} so far)`, pretty(cause))
   )
 
+  const failedOn = (cause: Cause.Cause<unknown>, channel: string): Effect.Effect<void> => {
+    handled++
+    failed++
+    return isTold(failed)
+      ? Effect.logError(
+        `rotif: the handler of a listener on "${name}" failed on "${channel}" (${failed} so far)`,
+        pretty(cause)
+      )
+      : Effect.void
+  }
+
   const handle = (message: Message<S>, channel: string) =>
     Effect.matchCauseEffect(Given.effect(`the handler of a listener on "${name}"`, () => options.handler(message)), {
       onSuccess: () => Effect.sync(() => void handled++),
-      onFailure: (cause) => {
-        handled++
-        failed++
-        return isTold(failed)
-          ? Effect.logError(
-            `rotif: the handler of a listener on "${name}" failed on "${channel}" (${failed} so far)`,
-            pretty(cause)
-          )
-          : Effect.void
-      }
+      onFailure: (cause) => failedOn(cause, channel)
     })
   const handleOne = ({ turn, work }: Workers.Ways) =>
     turn(Effect.gen(function*() {
       const item = mailbox.poll()
       if (item === undefined) return yield* mailbox.arrived
-      return yield* work(Effect.scoped(Effect.gen(function*() {
+      const handled = Effect.scoped(work(Effect.gen(function*() {
         // `onGap` and `onInvalid` must not end the listener either.
         const message = yield* Effect.catchCause(
           decode(item),
@@ -563,6 +568,11 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
         )
         if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
       })))
+      // Its fiber has died past all that judges it.
+      return yield* Effect.catchCause(
+        handled,
+        (cause) => Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : failedOn(cause, name)
+      )
     }))
   const ending = yield* Workers.start({
     drainMillis: 0,

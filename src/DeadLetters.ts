@@ -268,7 +268,9 @@ export const retentionOf = Effect.fnUntraced(
       archive: (shard, letters) =>
         archive === undefined
           ? Effect.void
-          : Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter)))),
+          : Given.contained(
+            Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter))))
+          ),
       archiveChannel,
       refusals: Undertaker.makeRefusals()
     }
@@ -343,6 +345,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   })
 
   const countAll = Effect.fnUntraced(function*(filter: Filter = {}) {
+    const query = yield* Query.make(broker, filter)
     const { errorTag, from, to } = filter
     if (errorTag === undefined && from === undefined && to === undefined) {
       const isAll = filter.channel === undefined && filter.group === undefined && filter.reason === undefined
@@ -351,7 +354,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         : (yield* counts(filter)).map((row) => row.count)
       return sizes.reduce((sum, size) => sum + size, 0)
     }
-    const next = Query.scan(store, yield* Query.make(broker, filter), { order: "oldest", wanted: 1000 })
+    const next = Query.scan(store, query, { order: "oldest", wanted: 1000 })
     let found = 0
     while ((yield* next) !== undefined) found++
     return found
@@ -746,7 +749,7 @@ export const stream: {
   second?: StreamOptions
 ): Stream.Stream<never, InvalidDeadLetterOption, DeadLetters> =>
   Stream.unwrap(Effect.gen(function*() {
-    const [source, options] = isSource(first) ? [first, second] : [undefined, first]
+    const [source, options] = Channel.isSource(first) ? [first, second] : [undefined, first]
     const service = yield* DeadLetters
     // What is in the queue is leased to this process; `concurrency` bounds it.
     const queue = yield* Queue.unbounded<never>()
@@ -759,9 +762,6 @@ export const stream: {
     yield* Effect.addFinalizer((exit) => tellEnd(`a stream of dead letters (${options?.name ?? "dead-letters"})`, exit))
     return Stream.fromQueue(queue)
   }))
-
-const isSource = (value: StreamOptions | Channel.Source | undefined): value is Channel.Source =>
-  value !== undefined && "~rotif/Channel" in value
 
 /**
  * Forgets a subscription to dead letters: which letters it has seen. The letters stay.

@@ -222,6 +222,8 @@ const spread = {
 
 const strategyOptions: ReadonlySet<string> = new Set(["max", "times", "jitter", "step", "factor"])
 
+const decorrelatedOptions: ReadonlySet<string> = new Set(["max", "times"])
+
 const jitterOf = (jitter: number) =>
   jitter >= 0 && jitter <= 1
     ? Result.succeed([1 - jitter, 1 + jitter] as const)
@@ -324,6 +326,7 @@ export const decorrelated = (
   initial: Duration.Input,
   options: { readonly max: Duration.Input; readonly times?: number | undefined }
 ): Schedule.Schedule<Duration.Duration> => {
+  orThrow(Given.record("options", orThrow(Given.known("options", options, decorrelatedOptions))))
   const least = Duration.toMillis(spanOf("initial", initial))
   const most = Duration.toMillis(spanOf("max", options.max))
   return strategy(

@@ -203,7 +203,7 @@ const referenceOf = (channel: Channel.Any, id: string): Effect.Effect<Reference,
 const keyOf = (key: string): Effect.Effect<string, InvalidSchedule> => option(Given.name("key", key, 400))
 
 const placeOf = (cursor: string): Place | undefined => {
-  const [dueAtMillis = "", channel = "", id = "", ...more] = cursor.split("\n")
+  const [dueAtMillis = "", channel = "", id = "", ...more] = String(cursor).split("\n")
   return dueAtMillis === "" || !Number.isFinite(Number(dueAtMillis)) || channel === "" || id === "" || more.length > 0
     ? undefined
     : { dueAtMillis: Number(dueAtMillis), channel, id }
@@ -217,6 +217,9 @@ const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, Invalid
     ? Result.succeed({ all: catchUp.all })
     : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
 }
+
+const whenNames: ReadonlySet<string> = new Set<keyof When>(["delay", "at"])
+const listNames: ReadonlySet<string> = new Set<keyof ListOptions>(["channel", "cursor", "limit"])
 
 const everyOnly: ReadonlySet<string> = new Set(["every"])
 const recursWanted = "a cron expression, a Cron, or { every: a duration }"
@@ -251,6 +254,14 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
       if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
         return yield* refused(Given.refuse("every", "a duration from 1 ms to 10 years", recurs.every))
       }
+      if (options?.timeZone !== undefined) {
+        return yield* Result.fail(
+          invalid(
+            "timeZone",
+            "timeZone has no meaning beside { every }, which counts from now: write a cron expression"
+          )
+        )
+      }
       return { everyMillis: Math.ceil(everyMillis), catchUp } satisfies Recurrence as Recurrence
     }
     if (typeof recurs === "object" && !Cron.isCron(recurs)) {
@@ -281,7 +292,7 @@ export const make = Effect.gen(function*() {
     cancel: (channel, id) => Effect.flatMap(referenceOf(channel, id), broker.scheduled.cancel),
     reschedule: Effect.fnUntraced(function*(channel, id, when) {
       const reference = yield* referenceOf(channel, id)
-      yield* option(Given.record("when", when))
+      yield* option(Given.record("when", yield* option(Given.known("when", when, whenNames))))
       const due = when.at === undefined && when.delay === undefined
         ? "give a delay or a time (at)"
         : dueOf(when, clock.currentTimeMillisUnsafe())
@@ -294,6 +305,7 @@ export const make = Effect.gen(function*() {
         (reference) => broker.scheduled.reschedule(reference, { delayMillis: 0 })
       ),
     list: Effect.fnUntraced(function*(options) {
+      yield* option(Given.known("the options", options, listNames))
       const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
       const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)
       if (options?.cursor !== undefined && after === undefined) {

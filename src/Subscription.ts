@@ -443,18 +443,28 @@ const startOption = (value: StartFrom | undefined): Effect.Effect<Start, Invalid
   if (value === undefined || value === "earliest") return Effect.succeed({ _tag: "Earliest" })
   if (value === "latest") return Effect.succeed({ _tag: "Latest" })
   if (
-    typeof value === "object" && value !== null && "position" in value && typeof value.position === "string" &&
+    typeof value === "object" && value !== null && "position" in value && !("time" in value) &&
+    typeof value.position === "string" &&
     /^\d{1,16}(-\d{1,20})?$/.test(value.position)
   ) {
     return Effect.succeed({ _tag: "Position", position: value.position })
   }
-  if (typeof value === "object" && value !== null && "time" in value) {
+  if (typeof value === "object" && value !== null && "time" in value && !("position" in value)) {
     return Effect.map(option(Given.time("startFrom", value.time)), (atMillis) => ({ _tag: "Time", atMillis }))
   }
   return Effect.fail(
     invalid("startFrom", "startFrom must be \"earliest\", \"latest\", { position: \"1700000000000-0\" } or { time }")
   )
 }
+
+const unsubscribeNames: ReadonlySet<string> = new Set(["removeGroup"])
+
+/** What says something else than whether the group is to go would be taken for "no" in silence. */
+const removeGroupOf = (options: { readonly removeGroup?: boolean | undefined } | undefined): Effect.Effect<boolean> =>
+  Effect.flatMap(
+    Given.orDie(Given.known("the options of unsubscribe", options, unsubscribeNames)),
+    (options) => Given.orDie(Given.flag("removeGroup", options?.removeGroup, false))
+  )
 
 /** What fails beside the handler: no policy of the handler's errors knows it. */
 type OwnError = Cause.TimeoutError | CommitRefused | InvalidOnceKey
@@ -562,7 +572,7 @@ export const make = Effect.fnUntraced(function*<
   if (!Channel.isSource(source)) {
     return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
   }
-  yield* option(Given.known("the options", options, optionNames))
+  yield* option(Given.record("the options", yield* option(Given.known("the options", options, optionNames))))
   const pattern = Channel.describe(source)
   const group = yield* madeOption(
     "group",
@@ -809,6 +819,11 @@ export const make = Effect.fnUntraced(function*<
     expired,
     keyOf: isOnce ? keyOf : undefined,
     handle,
+    judge: (held, consumer, cause) =>
+      Effect.matchCauseEffect(decoded(held, consumer), {
+        onFailure: (cause: Cause.Cause<unknown>) => Effect.succeed<Settlement>(undecodable(cause)),
+        onSuccess: (message) => retry(message, held, consumer, cause)
+      }),
     onEnd: () => running.delete(subscription),
     afterEnd
   }).pipe(
@@ -836,7 +851,8 @@ export const make = Effect.fnUntraced(function*<
     resume: consumer.resume,
     drain: consumer.ending.ask,
     unsubscribe: (options) =>
-      options?.removeGroup !== true ? consumer.ending.ask : Effect.suspend(() => {
+      Effect.flatMap(removeGroupOf(options), (isUnwanted) => {
+        if (!isUnwanted) return consumer.ending.ask
         if (isOver) return removal !== undefined && Exit.isSuccess(removal) ? Effect.void : removeGroup
         isGroupUnwanted = true
         return Effect.andThen(consumer.ending.ask, Effect.suspend(() => removal ?? Effect.void))

@@ -51,6 +51,12 @@ export interface Options<R> {
   readonly keyOf?: Beginning.KeyOf<R> | undefined
   /** It runs with the scope of the delivery, and closes it. */
   readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R | Scope.Scope>
+  /** Judges a delivery whose fiber has died past `handle`: something in the handler was no effect (`Given.contained`). */
+  readonly judge: (
+    held: Held,
+    consumer: Consumer,
+    cause: Cause.Cause<never>
+  ) => Effect.Effect<Settlement, never, R | Scope.Scope>
   /** Told at once when the end begins. */
   readonly onEnd: () => void
   /** The last part of the end. */
@@ -221,6 +227,18 @@ export const make = Effect.fnUntraced(function*<R>(
     return { ...release(delivery), delayMillis: slowest }
   }
 
+  /** Its fiber has died on the spot, and nothing of what it would have done at its end is done. */
+  const judged = (held: Held, exit: Exit.Failure<Settlement, never>) => {
+    const judging = Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(
+      Effect.andThen(Scope.close(held.scope, exit), options.judge(held, consumer, exit.cause))
+    )
+    judging.addObserver((verdict) => {
+      if (held.phase !== "running") return
+      const isSettled = Exit.isSuccess(verdict) && verdict.value._tag !== "Hold"
+      enqueue(held, isSettled ? verdict.value as Final : broken(exit.cause, held))
+    })
+  }
+
   const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
     running--
     endedHandlers++
@@ -237,7 +255,7 @@ export const make = Effect.fnUntraced(function*<R>(
         const isInterrupted = Cause.hasInterruptsOnly(exit.cause)
         // At the end of the consumer somebody else is to have it at once; a handler that interrupts itself is paced.
         if (isInterrupted) enqueue(held, closing ? release(held.delivery) : again(held.delivery, 0, "interrupted"))
-        else enqueue(held, broken(exit.cause, held))
+        else judged(held, exit)
       } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }

@@ -23,7 +23,7 @@ export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<nu
 
 /** The problem with what a publish was called with, which no type would allow, if there is one. */
 export const callProblem = (channel: unknown, options: unknown): string | undefined =>
-  !Channel.isSource(channel) || !("codec" in channel) || !("name" in channel)
+  !Channel.isChannel(channel)
     ? "a publish goes to a channel made by Channel.make: no pattern, union or name"
     : options !== undefined && (typeof options !== "object" || options === null)
     ? Given.refuse("the options", "an object", options).failure.message

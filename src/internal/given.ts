@@ -2,7 +2,7 @@
  * What users give, as options and at run time: each is what the program goes on with, or what is wrong with it. The module that asks
  * makes an error of its own of that.
  */
-import { DateTime, Duration, Effect, Result } from "effect"
+import { type Context, DateTime, Duration, Effect, Fiber, Result } from "effect"
 import { calm, isDate, isPromise, messageOf, shown } from "./shown.ts"
 import { nearest } from "./nearest.ts"
 
@@ -261,6 +261,19 @@ export const effect = <A, E, R>(what: string, call: () => Effect.Effect<A, E, R>
     calm(returned)
     return Effect.die(new TypeError(`${what} must return an Effect, it returned ${shown(returned)}`))
   })
+
+/**
+ * Runs an effect of the user's in a fiber of its own. Where something in it is no effect (`flatMap(() => undefined)`) Effect ends the whole
+ * fiber there, past all that would catch it: here it is a defect like any other, and who runs it goes on.
+ */
+export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.contextWith((context: Context.Context<R>) =>
+    Effect.callback<A, E>((resume) => {
+      const fiber = Effect.runForkWith(context)(effect)
+      fiber.addObserver(resume)
+      return Fiber.interrupt(fiber)
+    })
+  )
 
 /** What is wrong with what code of the Promise API gave: work that only Effect, or a loop, would do is acknowledged and never done. */
 export const undoneProblem = (what: string, returned: unknown): TypeError | undefined =>

@@ -8,6 +8,7 @@ import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../LetterStore.ts"
 import * as Given from "./given.ts"
 import { compile, globProblem } from "./pattern.ts"
+import { calm, shown } from "./shown.ts"
 
 /** A letter and where it lies. */
 export interface Found {
@@ -129,12 +130,20 @@ const partProblem = ({ channel, errorTag, group, reason }: Filter): Result.Resul
     : Given.refuse("reason", `one of ${[...reasonNames].join(", ")}, or a list of them`, reason)
 }
 
+const isPlain = (value: object): boolean => {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
 /** The problem with a filter. A part with a wrong name would be left out of account: then it would match what it was not meant for. */
 export const filterProblem = (filter: unknown): string | undefined => {
-  if (typeof filter !== "object" || filter === null || Array.isArray(filter)) {
-    return "the filter must be an object; {} means all dead letters"
+  const found = Given.record("the filter", filter)
+  // Of a Promise, a Map or a Date no part is seen, as if it were {}.
+  if (Result.isFailure(found) || (Object.keys(found.success).length === 0 && !isPlain(found.success))) {
+    calm(filter)
+    return `the filter must be an object, it is ${shown(filter)}; {} means all dead letters`
   }
-  const unknown = Object.entries(filter).find(([name, value]) => !parts.has(name) && value !== undefined)
+  const unknown = Object.entries(found.success).find(([name, value]) => !parts.has(name) && value !== undefined)
   return unknown === undefined
     ? undefined
     : `a filter has no ${JSON.stringify(unknown[0])}: it has ${[...parts].join(", ")}`

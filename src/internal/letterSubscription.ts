@@ -114,7 +114,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
           (payload) => Given.effect(`the handler of "${name}"`, () => handler(visible({ ...offered, payload })))
         )
       // What the handler has opened is closed before its letter is concluded.
-      return Effect.matchCauseEffect(Effect.scoped(handled), {
+      return Effect.matchCauseEffect(Effect.scoped(Given.contained(handled)), {
         onFailure: (cause) =>
           Cause.hasInterruptsOnly(cause)
             ? Effect.as(tell(offered, "was interrupted on"), released)

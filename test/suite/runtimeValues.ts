@@ -12,6 +12,7 @@ import {
   Logger,
   Queue,
   References,
+  Result,
   Schedule,
   Schema
 } from "effect"
@@ -352,6 +353,76 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     }
   })
 
+  describe("what is forgotten, or is of another kind", () => {
+    const others: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
+      ["a Promise", () => Promise.resolve({ group: "g" })],
+      ["a rejected Promise", rejected],
+      ["a Map", () => new Map([["group", "g"]])],
+      ["a Date", () => new Date()],
+      ["an Effect", () => Effect.succeed({ group: "g" })],
+      ["a class without any", () => new (class Filter {})()]
+    ]
+    for (const [name, make] of others) {
+      test(
+        `${name} is no filter of dead letters: nothing is purged, requeued or counted`,
+        Effect.gen(function*() {
+          yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail("no") })
+          yield* Publisher.publish(Text, "x")
+          yield* until(backend, Effect.map(letters, ({ length }) => length === 1))
+          const calls: ReadonlyArray<
+            (filter: never) => Effect.Effect<unknown, { readonly _tag: string }, DeadLetters.DeadLetters>
+          > = [
+            DeadLetters.purge,
+            (filter) => DeadLetters.requeueAll(filter, { limit: 10 }),
+            DeadLetters.count,
+            DeadLetters.list
+          ]
+          for (const call of calls) {
+            assert.strictEqual((yield* Effect.flip(call(any(make()))))._tag, "InvalidDeadLetterOption")
+          }
+          assert.strictEqual((yield* letters).length, 1)
+        })
+      )
+    }
+
+    test(
+      "what is no channel does not mean all channels, and a name that is not known is refused",
+      Effect.gen(function*() {
+        yield* Publisher.publish(Text, "x", { id: "a", delay: "1 hour" })
+        for (const wrong of [{ channel: "texts" }, { limt: 5 }, { cursor: 5 }, { channel: null }, "texts", null]) {
+          assert.strictEqual((yield* Effect.flip(Scheduler.list(any(wrong))))._tag, "InvalidSchedule")
+        }
+        assert.strictEqual((yield* Effect.flip(Scheduler.count(any("texts"))))._tag, "InvalidSchedule")
+        for (const wrong of [undefined, null, "5 minutes", { delay: 5, att: 6 }, rejected()]) {
+          const error = yield* Effect.flip(Scheduler.reschedule(Text, "a", any(wrong)))
+          assert.strictEqual(error._tag, "InvalidSchedule")
+        }
+        const zoned = Scheduler.recurring("k", { every: "1 day" }, Text, "x", { timeZone: "Europe/Berlin" })
+        assert.strictEqual((yield* Effect.flip(zoned))._tag, "InvalidSchedule")
+        assert.strictEqual(
+          (yield* Effect.flip(Subscription.make<typeof Text, never, never>(Text, any(undefined))))._tag,
+          "InvalidSubscription"
+        )
+        const both = { position: "5", time: 5 }
+        assert.strictEqual((yield* Effect.flip(listen(Text, { startFrom: any(both) })))._tag, "InvalidSubscription")
+        assert.strictEqual((yield* Effect.flip(Broadcast.publishAll(Text, any(null))))._tag, "InvalidPublishOptions")
+        assert.throws(() => Retry.decorrelated(5, any({ max: 9, jitter: 0.5 })), /jitter/)
+      })
+    )
+
+    for (const wrong of [true, null, "yes", { remove: true }, { removeGroup: "yes" }, { removeGroup: 1 }]) {
+      test(
+        `unsubscribe(${JSON.stringify(wrong)}) is told, and is not taken for "keep the group" in silence`,
+        Effect.gen(function*() {
+          const { seen, subscription } = yield* listen(Text)
+          assert.isTrue(Exit.hasDies(yield* Effect.exit(subscription.unsubscribe(any(wrong)))))
+          yield* Publisher.publish(Text, "x")
+          yield* soon(Queue.take(seen))
+        })
+      )
+    }
+  })
+
   describe("the options function of publishAll", () => {
     for (const middleware of [undefined, Middleware.publish((next) => next), Middleware.metrics()]) {
       test(
@@ -478,6 +549,85 @@ export const runtimeValuesSuite = (backend: Backend): void => {
         const gaps = seen.slice(1).map((time, i) => time - seen[i]!)
         for (const [i, least] of [...pace.slice(0, 5), 1_000].entries()) assert.isAtLeast(gaps[i]!, least - 2)
       })
+    )
+  })
+
+  describe("an effect with something in it that is none", () => {
+    /** Effect ends the fiber on the spot, past what would catch it. */
+    const broken = () => Effect.flatMap(Effect.void, () => any(undefined) as Effect.Effect<void>)
+
+    test(
+      "in a handler: its attempts are counted as defects, its scope is closed, and others go on",
+      Effect.gen(function*() {
+        let closed = 0
+        const { seen } = yield* listen(Text, {
+          maxRetries: 1,
+          retryDelay: 1,
+          handler: ({ payload }: Message.Message<typeof Text>): Effect.Effect<unknown> =>
+            payload !== "bad" ? Effect.void : Effect.scoped(Effect.void).pipe(
+              Effect.andThen(Effect.addFinalizer(() => Effect.sync(() => void closed++)) as Effect.Effect<void>),
+              Effect.andThen(broken())
+            )
+        })
+        yield* Publisher.publishAll(Text, ["bad", "good"])
+        yield* until(backend, Effect.map(letters, ({ length }) => length === 1))
+        assert.deepStrictEqual((yield* letters).map(({ failure }) => failure.reason), ["exhausted"])
+        assert.strictEqual(closed, 2)
+        const all = yield* soon(Queue.takeN(seen, 3))
+        assert.sameMembers(all.map(({ payload }) => payload), ["bad", "bad", "good"])
+      })
+    )
+
+    test(
+      "in a listener of broadcasts: that message failed, and the next ones are heard",
+      Effect.gen(function*() {
+        const heard = yield* Queue.unbounded<string>()
+        const listener = yield* Broadcast.listen(Text, {
+          handler: ({ payload }) =>
+            Effect.andThen(Queue.offer(heard, payload), payload === "bad" ? broken() : Effect.void)
+        })
+        yield* Broadcast.publishAll(Text, ["bad", "good", "bad", "last"])
+        assert.deepStrictEqual(yield* soon(Queue.takeN(heard, 4)), ["bad", "good", "bad", "last"])
+        yield* until(backend, Effect.map(listener.stats, ({ failed, handled }) => failed === 2 && handled === 4))
+      })
+    )
+
+    test(
+      "in a handler of dead letters: it is offered again later, and others come in between",
+      Effect.gen(function*() {
+        yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail("no") })
+        const offered = yield* Queue.unbounded<string>()
+        yield* DeadLetters.subscribe(Text, {
+          retry: "1 hour",
+          handler: (letter) =>
+            Effect.suspend(() => {
+              const payload = Result.getOrElse(letter.payload, () => "")
+              Queue.offerUnsafe(offered, payload)
+              return payload === "bad" ? broken() : letter.ack
+            })
+        })
+        yield* Publisher.publishAll(Text, ["bad", "good", "last"])
+        assert.sameMembers(yield* soon(Queue.takeN(offered, 3)), ["bad", "good", "last"])
+        yield* until(backend, Effect.map(letters, ({ length }) => length === 1))
+      })
+    )
+
+    let archived = 0
+    test(
+      "in the archive of dead letters: what it does not take stays, and is offered to it again",
+      Effect.gen(function*() {
+        yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail("no") })
+        yield* Publisher.publish(Text, "x")
+        yield* until(backend, Effect.sync(() => archived === 2))
+        yield* until(backend, Effect.map(letters, ({ length }) => length === 0))
+      }),
+      {
+        deadLetters: {
+          maxAge: 1,
+          interval: 50,
+          archive: () => Effect.suspend(() => ++archived === 1 ? broken() : Effect.void)
+        }
+      }
     )
   })
 
