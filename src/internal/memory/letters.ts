@@ -46,6 +46,8 @@ export class Letters {
   private dead: Array<Dead> = []
   /** How many of them are gone. */
   private gone = 0
+  /** All before this one are gone. */
+  private head = 0
   /** How many letters each group has of each channel and reason. */
   private readonly kinds = new Map<string, LetterCount>()
   private readonly subscriptions = new Map<string, Subscription>()
@@ -95,7 +97,7 @@ export class Letters {
   }
 
   list({ after, before, limit, minAgeMillis = 0, order }: LetterRange, nowMillis: number): ReadonlyArray<Letter> {
-    const from = after === undefined ? 0 : this.indexAfter(parse(after))
+    const from = Math.max(this.head, after === undefined ? 0 : this.indexAfter(parse(after)))
     const to = before === undefined ? this.dead.length : this.indexFrom(parse(before))
     const letters: Array<Letter> = []
     const step = order === "oldest" ? 1 : -1
@@ -153,11 +155,19 @@ export class Letters {
       this.count(group, channel, failure.reason, -1)
       gone.push(letterId)
     }
+    // Who takes them page by page, from either end, must not look at those that were taken before.
+    while (this.dead[this.head]?.isGone === true) this.head++
+    while (this.dead.at(-1)?.isGone === true) {
+      this.dead.pop()
+      this.gone--
+    }
     // Moving what is left costs as much as was taken since the last time.
     if (this.gone * 2 > this.dead.length) {
       this.dead = this.dead.filter(({ isGone }) => !isGone)
       this.gone = 0
+      this.head = 0
     }
+    this.head = Math.min(this.head, this.dead.length)
     return gone
   }
 
