@@ -212,14 +212,21 @@ export const stream = (options?: {
  */
 export const layerMetrics = (options?: {
   readonly interval?: Duration.Input | undefined
+  /**
+   * The value of the attribute `rotif.namespace`. Where a program has more than one Rotif, each needs one of its own: groups with the same
+   * name would overwrite each other's gauges. Default: no such attribute.
+   */
+  readonly namespace?: string | undefined
 }): Layer.Layer<never, never, Broker> =>
   Layer.effectDiscard(Effect.gen(function*() {
     yield* Given.orDie(Given.known("the options", options, metricsNames))
     const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 15_000, least: 100 }))
-    yield* Effect.forkScoped(Surveyor.run(yield* Broker, millis))
+    const namespace = options?.namespace
+    if (namespace !== undefined) yield* Given.orDie(Given.name("namespace", namespace))
+    yield* Effect.forkScoped(Surveyor.run(yield* Broker, millis, namespace))
   }))
 
-const metricsNames: ReadonlySet<string> = new Set(["interval"])
+const metricsNames: ReadonlySet<string> = new Set(["interval", "namespace"])
 
 const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
 

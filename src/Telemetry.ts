@@ -28,6 +28,8 @@ export const Attribute = {
   ErrorType: "error.type",
   /** `Published`, `Scheduled`, `Duplicate`: what a publish did. */
   Receipt: "rotif.receipt",
+  /** Which Rotif of a program it is, where several report: the option `namespace` of `Stats.layerMetrics`. */
+  Namespace: "rotif.namespace",
   Attempt: "rotif.attempt",
   DeliveryCount: "rotif.delivery_count"
 } as const

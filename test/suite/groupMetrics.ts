@@ -25,6 +25,35 @@ export const groupMetricsSuite = (backend: Backend): void => {
 
   describe("Stats.layerMetrics", () => {
     test(
+      "with a namespace, two Rotifs of one program do not overwrite each other's gauges of a group",
+      Effect.gen(function*() {
+        const lagOf = (namespace: string) =>
+          Effect.map(
+            Metric.snapshot,
+            (metrics) =>
+              metrics.flatMap(({ attributes, id, state }) =>
+                id === "rotif.group.lag" && attributes?.["rotif.namespace"] === namespace
+                  ? [(state as { readonly value: number }).value]
+                  : []
+              )
+          )
+        const one = (namespace: string, count: number) =>
+          Effect.gen(function*() {
+            const { subscription } = yield* listen(Text, { group: "namesakes" })
+            yield* subscription.pause
+            yield* Publisher.publishAll(Text, Array.from({ length: count }, String))
+            yield* Layer.build(Stats.layerMetrics({ interval: "100 millis", namespace }))
+          })
+        yield* one("a", 2)
+        yield* Effect.provide(one("b", 3), yield* Layer.build(backend.layer()))
+        yield* backend.advance("1 second")
+        yield* until(backend, Effect.map(lagOf("a"), ([lag]) => lag === 2))
+        yield* until(backend, Effect.map(lagOf("b"), ([lag]) => lag === 3))
+        assert.deepStrictEqual([yield* lagOf("a"), yield* lagOf("b")], [[2], [3]])
+      })
+    )
+
+    test(
       "tells lag, pending, ready, due, dead letters and the oldest age of a group over its channels, and 0 when it is gone",
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()

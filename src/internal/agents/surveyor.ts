@@ -45,13 +45,21 @@ const valuesOf = (channels: ReadonlyArray<ChannelStats>): ReadonlyMap<string, Va
   return sums
 }
 
-export const run = (broker: Broker["Service"], intervalMillis: number): Effect.Effect<never> =>
+export const run = (
+  broker: Broker["Service"],
+  intervalMillis: number,
+  namespace: string | undefined
+): Effect.Effect<never> =>
   Effect.suspend(() => {
+    const common = {
+      [Attribute.System]: system,
+      ...(namespace === undefined ? {} : { [Attribute.Namespace]: namespace })
+    }
     const told = new Set<string>()
     const tell = (group: string, values: Values) =>
       Effect.forEach(Object.entries(values), ([name, value]) =>
         value === undefined ? Effect.void : Metric.update(
-          Metric.withAttributes(gauges[name as Value], { [Attribute.System]: system, [Attribute.Group]: group }),
+          Metric.withAttributes(gauges[name as Value], { ...common, [Attribute.Group]: group }),
           value
         ), { discard: true })
 
