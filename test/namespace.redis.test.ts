@@ -34,7 +34,7 @@ describe("opening a namespace", () => {
   it.live.each(
     [
       [{ prefix: "" }, "invalid prefix \"\""],
-      [{ prefix: "a{b}" }, "invalid prefix \"a{b}\""],
+      [{ prefix: "a{b}" }, "invalid prefix a{b}"],
       [{ prefix: "x".repeat(65) }, "expected 1 to 64 characters"],
       [{ shards: 0 }, "invalid number of shards 0: expected a whole number from 1 to 1024"],
       [{ shards: 1.5 }, "invalid number of shards 1.5"],
