@@ -24,7 +24,8 @@ const Payload = Schema.Struct({ n: Schema.Int, plan: Schema.Array(Schema.String)
 const One = Channel.make("a.one", { payload: Payload })
 const Two = Channel.make("a.two", { payload: Payload })
 const Other = Channel.make("b.one", { payload: Payload })
-const Capped = Channel.make("capped", { payload: Payload, limits: { maxLength: 10 } })
+/** Its limit is there and never reached: on Redis a log keeps about so many, in memory exactly so many. */
+const Capped = Channel.make("capped", { payload: Payload, limits: { maxLength: 1_000 } })
 const Notes = Channel.make("users.:user.notes", { payload: Payload })
 /** What transactions publish. */
 const Out = Channel.make("out", { payload: Payload })
