@@ -11,6 +11,7 @@ import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
@@ -269,7 +270,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         : Effect.succeed(cast)
     })
 
-  return Broadcast.of({
+  const service = Broadcast.of({
     publish: <C extends Channel.Any>(channel: C, payload: Channel.PayloadOf<C>, options?: LooseOptions) =>
       Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast])),
     publishAll: <C extends Channel.Any>(
@@ -285,6 +286,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     listen: broadcast.listen,
     endings
   })
+  return Calls.guard(yield* Calls.ofLayer("broadcast"), service, ["publish", "publishAll"])
 })
 
 /**

@@ -32,11 +32,12 @@ import type { StatsStore } from "./StatsStore.ts"
  * - `Overloaded`: the backend is out of memory or refuses work for now; the operation did not take effect.
  * - `Refused`: the backend will never accept it as things stand (authentication, permissions, wrong data under a key,
  *   wrong version, a different number of shards); somebody has to change something.
+ * - `Stopped`: the layer has ended; the operation was not begun.
  *
  * @category errors
  * @since 0.1.0
  */
-export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused"
+export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused" | "Stopped"
 
 /**
  * The backend did not do what was asked. Every operation of the port except `append` may be repeated after it:
@@ -54,7 +55,7 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
 }> {
   /** Whether the same call may succeed later without anybody changing anything. */
   get isRetryable(): boolean {
-    return this.reason !== "Refused"
+    return this.reason !== "Refused" && this.reason !== "Stopped"
   }
 }
 

@@ -14,6 +14,7 @@ import * as Channel from "./Channel.ts"
 import type { DeadLetter, Filter, Offered, OfferedOf } from "./DeadLetter.ts"
 import { fromLetter, InvalidDeadLetterOption } from "./DeadLetter.ts"
 import * as Undertaker from "./internal/agents/undertaker.ts"
+import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
 import * as Envelope from "./internal/envelope.ts"
 import * as Given from "./internal/given.ts"
@@ -416,7 +417,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     )
   })
 
-  return DeadLetters.of({
+  const service = DeadLetters.of({
     list,
     all,
     get,
@@ -476,6 +477,18 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       yield* Effect.forEach(everywhere, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
     })
   })
+  return Calls.guard(yield* Calls.ofLayer("dead letters"), service, [
+    "list",
+    "get",
+    "count",
+    "counts",
+    "requeue",
+    "requeueAll",
+    "remove",
+    "purge",
+    "expire",
+    "forget"
+  ])
 })
 
 /**

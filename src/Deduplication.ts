@@ -10,6 +10,7 @@
 import type { Duration, Result } from "effect"
 import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
 import { BrokerError } from "./Broker.ts"
+import * as Calls from "./internal/calls.ts"
 import * as Given from "./internal/given.ts"
 import { shown } from "./internal/shown.ts"
 import * as Keys from "./internal/keys.ts"
@@ -102,6 +103,8 @@ export class Deduplication extends Context.Service<Deduplication, {
     token: object & { readonly text: string },
     millis: number
   ) => Effect.Effect<Answer, BrokerError>
+  /** Runs a call of it: the end of the layer waits for it. */
+  readonly run: Calls.Run
 }>()("rotif/Deduplication") {}
 
 const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
@@ -173,7 +176,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options?: OnceOptions
 ): Effect.fn.Return<Outcome<A>, E | InProgress | KeyLost | InvalidKey | BrokerError, R | Deduplication> {
-  const { step } = yield* Deduplication
+  const { run, step } = yield* Deduplication
   yield* checkKey(key)
   const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
   yield* given(key, Given.known("the options", options, onceNames))
@@ -182,7 +185,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   const clock = yield* Clock.Clock
   const token = { text: `${process}${(tokens++).toString(36)}` }
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
-  return yield* Effect.uninterruptibleMask((restore) =>
+  return yield* run(Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       /** Until when nobody else can have the key, and, a little earlier, until when the effect may run. */
       let leasedUntil = 0
@@ -230,7 +233,7 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
       if (end.outcome === "lost") return yield* new KeyLost({ key })
       return { _tag: "Done", value: exit.value } as const
     })
-  )
+  ))
 })
 
 /**
@@ -242,9 +245,9 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
  * @since 0.1.0
  */
 export const forget = Effect.fnUntraced(function*(key: string) {
-  const { step } = yield* Deduplication
+  const { run, step } = yield* Deduplication
   yield* checkKey(key)
-  return (yield* step("forget", key, { text: "" }, 0)).outcome === "free"
+  return (yield* run(step("forget", key, { text: "" }, 0))).outcome === "free"
 })
 
 const failed = brokerError("once")
@@ -278,6 +281,7 @@ export const layerRedis = (
         return yield* new BrokerError({ reason: "Refused", operation: "once", message: `invalid prefix: ${problem}` })
       }
       return {
+        run: yield* Calls.ofLayer("deduplication"),
         step: (step, key, token, millis) => {
           const name = Keys.onceKey(prefix, key)
           return redis.connection(name).evaluate(
@@ -321,9 +325,10 @@ export const layerMemory = (
   Layer.effect(
     Deduplication,
     Effect.clockWith((clock) =>
-      Effect.sync(() => {
+      Effect.map(Calls.ofLayer("deduplication"), (run) => {
         const marks = new Marks(Math.max(1, options?.capacity ?? 10_000))
         return {
+          run,
           step: (step, key, token, millis) =>
             Effect.sync((): Answer => {
               const now = clock.currentTimeMillisUnsafe()

@@ -8,6 +8,7 @@ import { Clock, Context, Data, DateTime, Effect, Layer, Result } from "effect"
 import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import * as Calls from "./internal/calls.ts"
 import * as Chain from "./internal/chain.ts"
 import { isDone } from "./internal/done.ts"
 import { dueOf, expiryOf } from "./internal/due.ts"
@@ -637,7 +638,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     Channel.EncodingServices<C> | Middleware.PublishServices<C>
   >
 
-  return Publisher.of({
+  const service = Publisher.of({
     prepare: <C extends Channel.Any>(
       channel: C,
       payload: Channel.PayloadOf<C>,
@@ -685,6 +686,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         )
     }
   })
+  return Calls.guard(yield* Calls.ofLayer("publisher"), service, ["publish", "publishAll"])
 })
 
 /**

@@ -12,6 +12,7 @@ import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import type { When } from "./internal/due.ts"
 import { dueOf, momentOf } from "./internal/due.ts"
+import * as Calls from "./internal/calls.ts"
 import * as Given from "./internal/given.ts"
 import { shown } from "./internal/shown.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
@@ -288,7 +289,7 @@ export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
 
-  return Scheduler.of({
+  const service = Scheduler.of({
     cancel: (channel, id) => Effect.flatMap(referenceOf(channel, id), broker.scheduled.cancel),
     reschedule: Effect.fnUntraced(function*(channel, id, when) {
       const reference = yield* referenceOf(channel, id)
@@ -409,6 +410,16 @@ export const make = Effect.gen(function*() {
         })
     )
   })
+  return Calls.guard(yield* Calls.ofLayer("scheduler"), service, [
+    "cancel",
+    "reschedule",
+    "deliverNow",
+    "list",
+    "count",
+    "recurring",
+    "removeRecurring",
+    "listRecurring"
+  ])
 })
 
 /**

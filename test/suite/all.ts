@@ -31,6 +31,7 @@ import { schedulingSuite } from "./scheduling.ts"
 import { settlementSuite } from "./settlement.ts"
 import { shippedMiddlewareSuite } from "./shippedMiddleware.ts"
 import { sourcesSuite } from "./sources.ts"
+import { scopesSuite } from "./scopes.ts"
 import { statsSuite } from "./stats.ts"
 import { streamsSuite } from "./streams.ts"
 import { transactionSuite } from "./transaction.ts"
@@ -46,6 +47,7 @@ const suites: ReadonlyArray<(backend: Backend) => void> = [
   lifecycleSuite,
   endsSuite,
   removalSuite,
+  scopesSuite,
   streamsSuite,
   leasesSuite,
   crashesSuite,

@@ -102,10 +102,11 @@ export const deduplicationSuite = (backend: Backend): void => {
       "interrupts the effect when somebody else has the key",
       Effect.gen(function*() {
         const key = fresh()
-        const { step } = yield* Deduplication.Deduplication
+        const { run, step } = yield* Deduplication.Deduplication
         const started = yield* Deferred.make<void>()
         const holder = yield* Ref.make<unknown>(undefined)
         const spied = Deduplication.Deduplication.of({
+          run,
           step: (name, key, token, millis) => Effect.andThen(Ref.set(holder, token), step(name, key, token, millis))
         })
         const fiber = yield* Effect.forkChild(

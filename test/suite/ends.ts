@@ -6,10 +6,12 @@ import {
   Broker,
   Channel,
   DeadLetters,
+  Deduplication,
   type Message,
   Middleware,
   Publisher,
   type Rotif,
+  Scheduler,
   Subscription
 } from "rotif"
 import { type Backend, leftover, listen, nothingLeft, promises, until } from "./kit.ts"
@@ -287,6 +289,44 @@ export const endsSuite = (backend: Backend): void => {
         yield* soon(subscription.ended)
         const { failed, lostLeases, processed } = yield* subscription.stats
         assert.deepStrictEqual({ failed, lostLeases, processed }, { failed: 0, lostLeases: 0, processed: 1 })
+      })
+    )
+  })
+
+  describe("Rotif.layer: calls that have begun", () => {
+    test(
+      "are finished before it ends; later ones are refused, and say so",
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const services = yield* Layer.buildWithScope(backend.layer(), scope)
+        const begin = <A, E>(call: Effect.Effect<A, E, Rotif.Services>) =>
+          Effect.forkChild(Effect.result(Effect.provide(call, services)), { startImmediately: true })
+        const gate = yield* Deferred.make<void>()
+        const calls: ReadonlyArray<Effect.Effect<unknown, unknown, Rotif.Services>> = [
+          Publisher.publish(Text, "a"),
+          Publisher.publishAll(Text, Array.from({ length: 2_000 }, String)),
+          Broadcast.publish(Text, "a"),
+          Scheduler.count(),
+          Scheduler.recurring("k", { every: "1 hour" }, Text, "x"),
+          Scheduler.listRecurring,
+          DeadLetters.count(),
+          DeadLetters.requeueAll({}, { limit: 10 }),
+          Deduplication.once("key", "1 hour", Effect.void)
+        ]
+        const begun = yield* Effect.forEach(calls, (call) => begin(call))
+        const slow = yield* begin(Deduplication.once("slow", "1 hour", Deferred.await(gate)))
+        yield* later
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        yield* later
+        assert.isUndefined(closing.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(closing))
+        const results = yield* soon(Fiber.joinAll([...begun, slow]))
+        assert.deepStrictEqual(results.filter(({ _tag }) => _tag === "Failure"), [])
+        for (const call of calls) {
+          const error = yield* Effect.flip(Effect.provide(call, services))
+          assert.deepInclude(error, { _tag: "BrokerError", reason: "Stopped" })
+        }
       })
     )
   })
