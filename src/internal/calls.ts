@@ -83,7 +83,7 @@ export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope>
         // A handler that still runs may go on.
         if (isClosed && Activity.current() === undefined) return refused
         begun++
-        return Effect.onExitPrimitive(effect, over, true)
+        return Effect.onExitPrimitive(effect, over)
       })
     return Effect.as(
       Effect.addFinalizer(() =>
