@@ -38,6 +38,8 @@ describe("the configuration", () => {
     ["redis", { redis: 6379 }],
     ["redis", { redis: "" }],
     ["redis.keyPrefix", { redis: { url: redisUrl, keyPrefix: "x" } }],
+    ["redis.path", { redis: { host: "localhost", path: "/tmp/redis.sock" } }],
+    ["redis.path", { redis: { url: redisUrl, path: "/tmp/redis.sock" } }],
     ["redis.tls", { redis: { url: redisUrl, tls: "yes" } }],
     ["redis.port", { redis: { host: "localhost", port: "6379" } }],
     ["redis.password", { redis: { url: redisUrl, password: 5 } }],

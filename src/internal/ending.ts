@@ -10,20 +10,25 @@ import * as Activity from "./activity.ts"
 /** How long an end waits for handlers that were interrupted, and for its last settlements. */
 export const endMillis = 5_000
 
-/** Waits until something is so; looks again when `moved` is called. */
+/** What ends under way wait for. */
+const waits = new Set<() => void>()
+
+/** Waits until something is so; looks again when `moved` is called, and when somebody begins to wait for an end. */
 export const makeWait = () => {
   const latch = Latch.makeUnsafe(false)
+  const moved = () => {
+    latch.openUnsafe()
+  }
   return {
-    moved: () => {
-      latch.openUnsafe()
-    },
+    moved,
     /** Whether it was so in time. */
     within: (millis: number, isSo: () => boolean): Effect.Effect<boolean> =>
       Effect.suspend(() =>
         isSo() || millis <= 0
           ? Effect.succeed(isSo())
-          : Effect.map(
-            Effect.timeoutOption(
+          : Effect.suspend(() => {
+            waits.add(moved)
+            return Effect.timeoutOption(
               Effect.whileLoop({
                 while: () => !isSo(),
                 body: () => {
@@ -33,8 +38,10 @@ export const makeWait = () => {
                 step: () => {}
               }),
               millis
-            ),
-            (done) => done._tag === "Some"
+            )
+          }).pipe(
+            Effect.ensuring(Effect.sync(() => waits.delete(moved))),
+            Effect.map((done) => done._tag === "Some")
           )
       )
   }
@@ -78,6 +85,8 @@ const asking = <A, E, R>(inside: Activity.Activity, effect: Effect.Effect<A, E, 
   }
   return Effect.suspend(() => {
     mark(1)
+    // An end that has begun before waits for this one no longer.
+    for (const moved of waits) moved()
     changed()
     return Effect.ensuring(effect, Effect.sync(() => mark(-1)))
   })

@@ -158,6 +158,27 @@ export const endsSuite = (backend: Backend): void => {
       )
     }
 
+    for (const [name, way] of ways) {
+      test(
+        `${name}, asked for outside first and then inside as well: neither waits for the drainTimeout`,
+        Effect.gen(function*() {
+          const gate = yield* Deferred.make<void>()
+          const { end, seen, subscription } = yield* inScope((end) => ({
+            drainTimeout: "10 hours",
+            handler: () => Effect.andThen(Deferred.await(gate), end(way))
+          }))
+          yield* Publisher.publish(Text, "ends")
+          yield* soon(Queue.take(seen))
+          const outside = yield* Effect.forkChild(end(ways[0]![1]), { startImmediately: true })
+          yield* later
+          yield* Deferred.succeed(gate, undefined)
+          yield* soon(Fiber.join(outside))
+          const { failed, processed } = yield* subscription.stats
+          assert.deepStrictEqual({ failed, processed }, { failed: 0, processed: 1 })
+        })
+      )
+    }
+
     test(
       "also with a drainTimeout of 0, from a fiber of the handler, from middleware, the finalizer of an attempt",
       Effect.gen(function*() {
@@ -375,6 +396,35 @@ export const endsSuite = (backend: Backend): void => {
             })
         }).pipe(Scope.provide(scope))
         yield* soon(Deferred.await(done))
+        assert.strictEqual(yield* DeadLetters.count(), 0)
+      })
+    )
+  })
+
+  describe("DeadLetters.subscribe: its end", () => {
+    test(
+      "asked for outside first and then inside of its handler: neither waits for the drainTimeout",
+      Effect.gen(function*() {
+        yield* listen(Text, { maxRetries: 0, handler: () => Effect.fail("no") })
+        yield* Publisher.publish(Text, "x")
+        const scope = yield* Scope.make()
+        const [began, gate] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        yield* DeadLetters.subscribe({
+          drainTimeout: "10 hours",
+          handler: (letter) =>
+            Effect.gen(function*() {
+              yield* Deferred.succeed(began, undefined)
+              yield* Deferred.await(gate)
+              const { endings } = yield* DeadLetters.DeadLetters
+              yield* Effect.forEach([...endings], ({ ask }) => ask, { discard: true })
+              yield* letter.ack
+            })
+        }).pipe(Scope.provide(scope))
+        yield* soon(Deferred.await(began))
+        const outside = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        yield* later
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(outside))
         assert.strictEqual(yield* DeadLetters.count(), 0)
       })
     )

@@ -99,6 +99,33 @@ export const promiseEndsSuite = ({ config, name }: (typeof backends)[number]): v
       })
     }
 
+    for (const place of ["handler", "beforeProcess", "afterProcess", "onError"] as const) {
+      it(`stopAll outside first and then inside of ${place}: neither waits for the drainTimeout`, async () => {
+        const manager = managed({ ...config(), drainTimeout: 60_000, maxRetries: 0 })
+        const [began, goes] = [gate(), gate()]
+        const stops = async () => {
+          began.open()
+          await goes.promise
+          await manager.stopAll()
+        }
+        if (place !== "handler") manager.use({ [place]: stops })
+        const subscription = await manager.subscribe("a", async () => {
+          if (place === "handler") await stops()
+          if (place === "onError") throw new Error("no")
+        })
+        await manager.publish("a", 1)
+        await began.promise
+        const from = performance.now()
+        const outside = manager.stopAll()
+        await new Promise(setImmediate)
+        goes.open()
+        await outside
+        assert.isBelow(performance.now() - from, 10_000)
+        const { failures, messages } = subscription.stats()
+        assert.deepStrictEqual([messages, failures], place === "onError" ? [0, 1] : [1, 0])
+      })
+    }
+
     it("inside of a hook of a publish, which is finished", async () => {
       const manager = managed({ ...config(), drainTimeout: 60_000 })
       manager.use({ beforePublish: () => manager.stopAll() })

@@ -175,6 +175,10 @@ const redis: Check = (option, value) => {
   if (theirs["keyPrefix"]) {
     return notBoth(`${option}.keyPrefix`, `${option}.keyPrefix cannot be used: the option "prefix" does that`)
   }
+  const place = ["url", "host", "sentinels", "cluster", "client"].find((name) => name in (value as object))
+  if (theirs["path"] !== undefined && place !== undefined && (value as Record<string, unknown>)[place] !== undefined) {
+    return notBoth(`${option}.path`, `${option}.path cannot stand beside ${option}.${place}: give one of them`)
+  }
   return Place.check(own, `${option}.`)
 }
 
