@@ -58,7 +58,7 @@ const retriesForHours = Effect.gen(function*() {
     assert.deepEqual(yield* Ref.get(asked), ["ada", "ada", "ada"])
     yield* Console.log("after 3 hours: 3 attempts, and the mail is sent")
   }).pipe(Effect.provide(Reminders.pipe(Layer.provide(fakeMailer(2, asked)))))
-}).pipe(Effect.provide(Rotif.layerMemory))
+}).pipe(Effect.provide(Rotif.layerMemoryWith({ reports: "None" })))
 
 const givesUp = Effect.gen(function*() {
   const asked = yield* Ref.make<ReadonlyArray<string>>([])
@@ -71,6 +71,6 @@ const givesUp = Effect.gen(function*() {
       `after 1 day: a dead letter of "${letter.group}", ${letter.failure.reason} after ${letter.attempt} attempts`
     )
   }).pipe(Effect.provide(Reminders.pipe(Layer.provide(fakeMailer(Infinity, asked)))))
-}).pipe(Effect.provide(Rotif.layerMemory))
+}).pipe(Effect.provide(Rotif.layerMemoryWith({ reports: "None" })))
 
 retriesForHours.pipe(Effect.andThen(givesUp), Effect.provide(TestClock.layer()), NodeRuntime.runMain)

@@ -24,6 +24,9 @@ const tidy = Effect.fnUntraced(
   Effect.provideService(References.MinimumLogLevel, "Error")
 )
 
+/** What becomes a dead letter here is meant to: no warnings between the lines of an example. */
+const quiet = { reports: "None" } as const
+
 /** A name that no other run has. */
 export const runPrefix = `example-${process.pid.toString(36)}-${globalThis.crypto.randomUUID().slice(0, 8)}`
 
@@ -34,10 +37,10 @@ export const redisUrl = Config.option(Config.Redacted("REDIS_URL"))
 export const backend = (options?: Rotif.Options, name = "") =>
   Layer.unwrap(Effect.gen(function*() {
     const url = yield* redisUrl
-    if (Option.isNone(url)) return Rotif.layerMemoryWith(options)
+    if (Option.isNone(url)) return Rotif.layerMemoryWith({ ...quiet, ...options })
     const place = { url: url.value }
     const prefix = `${runPrefix}${name}`
-    return Rotif.layer({ ...place, prefix, ...options }).pipe(
+    return Rotif.layer({ ...place, prefix, ...quiet, ...options }).pipe(
       // Built before the rest, so that it closes after the rest.
       Layer.provideMerge(Layer.effectDiscard(Effect.addFinalizer(() => Effect.ignore(tidy(place, prefix)))))
     )
