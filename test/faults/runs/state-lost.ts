@@ -12,8 +12,11 @@ import type { Run } from "../Run.ts"
 /** The commands of so long are counted when nothing is to be done but to heal. */
 const quietMillis = 1_500
 
-/** So many commands in that time are no busy loop: three processes connect, and look at five groups. */
-const mostCommands = 600
+/**
+ * So many commands in that time are no busy loop: three processes connect, look at five groups, and tell their settings once in a lease
+ * of a second. Those inside of scripts count too, of which a third look at the types of keys.
+ */
+const mostCommands = 900
 
 export default {
   number: 3,
