@@ -1,12 +1,23 @@
 /** Everything at once, for 20 minutes (SOAK_MINUTES): mixed load, processes that come and go, and one fault after the other. */
 import { Effect, Random } from "effect"
-import { Rotif, Scheduler, Stats } from "rotif"
+import { Rotif, Scheduler, Stats, Subscription } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
 import * as TcpProxy from "../../fixtures/TcpProxy.ts"
 import { pendingOf } from "../pending.ts"
 import { happens, type Run, sound, until } from "../Run.ts"
 import { Ledger } from "../soak/Ledger.ts"
-import { crewStreams, type Event, Everything, type Job, recurring } from "../soak/load.ts"
+import {
+  crewStreams,
+  Done,
+  type Event,
+  Everything,
+  type Job,
+  Line,
+  Promised,
+  recurring,
+  Tasks,
+  Work
+} from "../soak/load.ts"
 import * as Workers from "../Workers.ts"
 
 const lease = 1_000
@@ -47,6 +58,17 @@ const growth = (
     : [`I7: ${what} grows: ${before.toFixed(1)} MiB in the second quarter, ${after.toFixed(1)} MiB in the last`]
 }
 
+const groups = {
+  plain: Work,
+  once: Work,
+  done: Done,
+  tx: Tasks,
+  all: Everything,
+  ordered: Line,
+  pausing: Work,
+  promise: Promised
+}
+
 export default {
   number: 13,
   title: "Soak: mixed load, processes coming and going, all of these faults",
@@ -76,6 +98,12 @@ export default {
       Effect.all([server.command("info", "memory"), server.command("memory", "usage", `{${rotif.prefix}:0}:dead`)]),
       ([info, letters]) => (Number(/used_memory:(\d+)/.exec(String(info))![1]) - Number(letters ?? 0)) / 2 ** 20
     )
+    // Every group is there before anything is published: a new one begins with what the others have not settled.
+    yield* Effect.forEach(
+      Object.entries(groups),
+      ([group, source]) => Effect.scoped(Subscription.make(source, { group, lease, handler: () => Effect.never })),
+      { discard: true }
+    ).pipe(Effect.provide(Rotif.layer({ url: server.url, prefix: rotif.prefix })))
     const atStart = yield* usedMemory
 
     // Processes ------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ export default {
     return yield* Effect.gen(function*() {
       // Every group is there before anything is published.
       for (const group of ["quick", "slow"]) {
-        yield* Effect.scoped(Subscription.make(Work, { group, handler: () => Effect.never }))
+        yield* Effect.scoped(Subscription.make(Work, { group, lease: 1_000, handler: () => Effect.never }))
       }
       const workers = yield* Effect.forEach(
         wrong,
