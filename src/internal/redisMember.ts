@@ -203,16 +203,24 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   /** Creates the group where its start option counts. */
   const attachAtStart = Effect.fnUntraced(function*(channels: ReadonlyArray<string>) {
-    const registered = registrationsOf(yield* connection.send(["hkeys", keys.groups], { idempotent: true }))
-    const others = registered.filter((one) => one.group !== group).map((one) => ({
-      group: one.group,
-      reads: Pattern.reading(one.pattern)
-    }))
-    return yield* attachTo(
-      channels.map((name) => [name, ...others.filter(({ reads }) => reads(name)).map(({ group }) => group)].join("\n")),
-      channels.map(keys.log),
+    const registered = registrationsOf(yield* connection.send(["hkeys", keys.groups], { idempotent: true })).map(
+      (one) => ({ ...one, reads: Pattern.reading(one.pattern) })
+    )
+    const others = registered.filter((one) => one.group !== group)
+    // What another registration of the group reaches is kept for it: it is no new group there.
+    const earlier = registered.filter((one) => one.group === group && !patterns.includes(one.pattern))
+    const isKept = (name: string) => earlier.some(({ reads }) => reads(name))
+    const kept = channels.filter(isKept)
+    const fresh = channels.filter((name) => !isKept(name))
+    const followed = yield* attachTo(kept, kept.map(keys.log), "0")
+    const begun = yield* attachTo(
+      fresh.map((name) => [name, ...others.filter(({ reads }) => reads(name)).map(({ group }) => group)].join("\n")),
+      fresh.map(keys.log),
       startPosition()
     )
+    return followed === undefined || begun === undefined
+      ? undefined
+      : { made: [...followed.made, ...begun.made], wrong: [...followed.wrong, ...begun.wrong] }
   })
 
   /**

@@ -330,6 +330,15 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
+      "begins where another registration of the group keeps a channel for it, whatever the option says",
+      Effect.gen(function*() {
+        yield* Effect.scoped(listen(Channel.pattern("*", { payload: Schema.String }), { group: "late" }))
+        yield* Publisher.publishAll(Text, ["a", "b"])
+        assert.deepStrictEqual(yield* begin("latest"), ["a", "b", "new"])
+      })
+    )
+
+    test(
       "does not move a group that exists",
       Effect.gen(function*() {
         yield* Effect.scoped(listen(Text, { group: "late" }))
