@@ -175,21 +175,23 @@ const cases: ReadonlyArray<Case> = [
     after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), marks: doneMarks },
     again: { reply: [2] }
   },
-  {
-    does: "finish: forgets the trials of what it acknowledges, and of nothing else",
+  ...([["log", 0, "l1-1", "r1-1"], ["retry stream", 1, "r1-1", "l1-1"]] as const).map((
+    [what, isRetry, forgotten, left]
+  ): Case => ({
+    does: `finish: forgets the trials of what it acknowledges of a ${what}, and of nothing else`,
     script: finish,
-    seed: [...mine, ["hset", "trials", "l1-1", "1 2", "l2-1", "1 2", "r1-1", "1 2"]],
+    seed: [...mine, ["hset", "trials", forgotten, "1 2", "l2-1", "1 2", left, "1 2"]],
     keys: ["log", "marks", "old", "counts", "trials"],
-    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
+    args: ["g", "c", isRetry, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
     reply: [1, 0],
     after: {
-      counts: { "a\ng\nc": "1" },
+      counts: isRetry === 1 ? { "a\ng\nc": "1", "z\ng\nc": "1" } : { "a\ng\nc": "1" },
       log: log(0),
       marks: doneMarks,
-      trials: { "l2-1": "1 2", "r1-1": "1 2" }
+      trials: { "l2-1": "1 2", [left]: "1 2" }
     },
     again: { reply: [2, 0] }
-  },
+  })),
   {
     does: "finish: finds its mark in the time before",
     script: finish,

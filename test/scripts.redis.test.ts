@@ -87,6 +87,8 @@ const dump = async (prefix: string): Promise<Data> => {
         flat.flatMap((member, i) => i % 2 === 0 ? [[member, due(Number(flat[i + 1]))]] : [])
       )
     } else out[name] = await streamOf(key)
+    const left = type === "string" ? -1 : await client.pttl(key)
+    if (left > 0) out[`${name} ends`] = left > 900_000 ? "later" : `in ${Math.round(left / 1000)} s`
   }
   return out
 }
@@ -413,7 +415,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "adds it where it is too young to be removed for being acknowledged",
       seed: [...seeded(5), ["xgroup", "create", "$log", "g", "5-0"]],
       keys: ["log", "log", "log"],
-      args: ["b", "", 0, 0, "1-0", "1-0", 0, 100, 200, -1, 0, "", "i", "b", "p", "y"],
+      args: ["b", "", 0, 0, "1-0", "1-0", 0, veryOld, veryOld + 1, -1, 0, "", "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: {
@@ -654,6 +656,26 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       again: { reply: [[], []] }
     },
     {
+      does: "begins where the last group had come that was removed, where there is no other",
+      seed: [
+        ...[1, 2, 3].map((n): Array<Arg> => ["xadd", "$log", `${n}-0`, "p", "x"]),
+        ["hset", "$settled", "ch", "2-0"]
+      ],
+      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      args: ["g", "settled", "[]", "ch"],
+      reply: [[1], []],
+      after: {
+        counts: { "s\ng\nch": "2" },
+        floors: { ch: "2-0" },
+        log: {
+          entries: [1, 2, 3].map((n) => [`${n}-0`, "p", "x"]),
+          groups: { g: { at: "2-0", consumers: 0, pending: [] } }
+        },
+        settled: { ch: "2-0" }
+      },
+      again: { reply: [[], []] }
+    },
+    {
       does: "creates nothing when the group was removed since",
       seed: [["xadd", "$log", "5-0", "p", "x"], ["hset", "$removed", "a.*", "7"]],
       keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
@@ -809,7 +831,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: ["settings"],
       args: ["mine", 60_000],
       reply: ["mine", "other"],
-      after: { settings: { mine: "now+60", other: "far" } }
+      after: { settings: { mine: "now+60", other: "far" }, "settings ends": "later" }
     },
     {
       does: "ends nothing sooner that others have told",
@@ -817,7 +839,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: ["settings"],
       args: ["mine", 60_000],
       reply: ["mine"],
-      after: { settings: { mine: "far" } }
+      after: { settings: { mine: "far" }, "settings ends": "later" }
     },
     {
       does: "changes nothing when the key holds something else",
@@ -1093,7 +1115,12 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     keys: ["meta", "groups", "removed"],
     args: ["g", 60_000, "events", "a", "c"],
     reply: 1,
-    after: { groups: { "g\nb": "", "h\na": "" }, meta: { v: "4" }, removed: { a: "4" } },
+    after: {
+      groups: { "g\nb": "", "h\na": "" },
+      meta: { v: "4" },
+      removed: { a: "4" },
+      "removed ends": "in 60 s"
+    },
     again: { reply: 0 }
   }],
   touch: [{

@@ -1,6 +1,6 @@
 /** Settings that the consumers of a group, or of a program, should have in common: what governs where they do not, and what is said. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Queue, Schema } from "effect"
+import { Clock, Deferred, Effect, Exit, Queue, Schema, Scope } from "effect"
 import { Broker, Channel, Publisher, Subscription } from "rotif"
 import * as LogLines from "../fixtures/logLines.ts"
 import { type Backend, type Body, listen, until } from "./kit.ts"
@@ -49,10 +49,29 @@ export const agreementSuite = (backend: Backend): void => {
         while (held < 1) held += (yield* soon(long.read(1, 1_000))).length
         while (held < 2) held += (yield* soon(short.read(1, 1_000))).length
         const { seen, subscription } = yield* listen(Text, { group: "g", lease: 300, concurrency: 2 })
-        yield* soon(Queue.takeN(seen, 2))
+        // Also what the one with the shorter lease holds.
+        yield* soon(Queue.take(seen))
         assert.isAtLeast((yield* Clock.currentTimeMillis) - since, longest - 20)
+        yield* soon(Queue.take(seen))
         yield* soon(subscription.drain)
         assert.lengthOf(log.find("Warn", "group \"g\"", "300ms here", "1s 500ms in another"), 1)
+      }))
+
+    test("what a consumer with a longer lease held when it left is taken over after that lease", () =>
+      Effect.gen(function*() {
+        const longest = 1_500
+        yield* Publisher.publish(Text, "a")
+        const scope = yield* Scope.make()
+        const long = yield* Scope.provide(join("long", longest), scope)
+        yield* long.claim(1)
+        const since = yield* Clock.currentTimeMillis
+        let held = 0
+        while (held < 1) held += (yield* soon(long.read(1, 1_000))).length
+        yield* Scope.close(scope, Exit.void)
+        const { seen, subscription } = yield* listen(Text, { group: "g", lease: 300 })
+        yield* soon(Queue.take(seen))
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - since, longest - 20)
+        yield* soon(subscription.drain)
       }))
 
     test("a consumer that is full keeps its lease known: the others leave it what it renews now and then", () =>

@@ -261,6 +261,16 @@ export const schedulingSuite = (backend: Backend): void => {
     )
 
     test(
+      "reschedule: comes at its new time, though nobody was to look before the old one",
+      Effect.gen(function*() {
+        const { seen } = yield* listen(Text)
+        yield* Publisher.publish(Text, "only", { id: "only", delay: "1 hour" })
+        assert.isTrue(yield* Scheduler.reschedule(Text, "only", { delay: 200 }))
+        assert.deepStrictEqual(yield* soon(payloads(seen, 1)), ["only"])
+      })
+    )
+
+    test(
       "reschedule: its id is remembered as long as before, from the new time on",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker

@@ -162,13 +162,22 @@ export const streamsSuite = (backend: Backend): void => {
       "waits for retryDelay and counts maxRetries without a policy",
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "x")
-        const attempts = yield* Subscription.stream(Text, { group: "g", retryDelay: 20, maxRetries: 2 }).pipe(
-          Stream.mapEffect((message) => Effect.as(message.fail("no"), message.attempt)),
-          Stream.take(3),
+        // Longer than the default.
+        const retryDelay = 1_200
+        const attempts = yield* Subscription.stream(Text, { group: "g", retryDelay, maxRetries: 1 }).pipe(
+          Stream.mapEffect((message) =>
+            Effect.gen(function*() {
+              const at = yield* Clock.currentTimeMillis
+              yield* message.fail("no")
+              return [message.attempt, at] as const
+            })
+          ),
+          Stream.take(2),
           Stream.runCollect,
           soon
         )
-        assert.deepStrictEqual([...attempts], [1, 2, 3])
+        assert.deepStrictEqual(attempts.map(([attempt]) => attempt), [1, 2])
+        assert.isAtLeast(attempts[1]![1] - attempts[0]![1], retryDelay - 20)
         assert.deepStrictEqual((yield* letters).map(({ failure }) => failure.reason), ["exhausted"])
       })
     )
