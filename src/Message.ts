@@ -65,8 +65,9 @@ export interface Envelope {
   /**
    * Given back untouched: again at once, to any consumer of the group, as the same attempt.
    *
-   * Whatever asks for "at once" is paced, so that it cannot make a busy loop: after its first hand-out a message comes again at once, after
-   * the second in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. It counts all hand-outs (`deliveryCount`).
+   * Whatever asks for "at once" is paced, so that it cannot make a busy loop: after each of its first three hand-outs a message
+   * comes again at once, after the fourth in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. It counts all hand-outs
+   * (`deliveryCount`).
    */
   readonly release: Effect.Effect<void, LeaseLost>
   /** Starts the lease anew. It is renewed by itself while the message is held; this tells whether it still is. */

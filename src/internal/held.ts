@@ -43,12 +43,15 @@ export const release = (
   because
 })
 
+/** So many hand-outs are followed by the next one at once: the few retries of an ordinary policy need not wait, which costs more. */
+const unpaced = 3
+
 /**
- * At least so long a message waits that is to come again at once because its handler says so: the first time not at all, then 10 ms, and
+ * At least so long a message waits that is to come again at once because its handler says so: three times not at all, then 10 ms, and
  * twice as long with each hand-out, up to a second. So nothing that always asks for it can make a busy loop.
  */
 export const paceMillis = (handOuts: number): number =>
-  handOuts < 2 ? 0 : Math.min(1_000, 10 * 2 ** Math.min(handOuts - 2, 7))
+  handOuts <= unpaced ? 0 : Math.min(1_000, 10 * 2 ** Math.min(handOuts - unpaced - 1, 7))
 
 /** Again, because a handler or a policy says so: after a delay, or at once, which is paced. */
 export const again = (
