@@ -14,7 +14,7 @@ import { versioning } from "./parts/versioning.ts"
  * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
  * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
  *
- * There is no rollback: types, and whether there is a position left, are checked before the first write, and XACK is the first write of each, because it passes when
+ * There is no rollback: the types of what these actions touch, and whether there is a position left, are checked before the first write, and XACK is the first write of each, because it passes when
  * memory is full and lets the rest pass. A crash between two deliveries leaves each either untouched or wholly done.
  */
 export const settle: Script = {
@@ -28,26 +28,34 @@ ${announcing}
 ${checkingRoom}
 ${counting}
 ${versioning}
-local expected = {'stream', 'stream', 'zset', 'hash', 'stream', 'set', 'hash', 'hash', 'hash', 'hash', 'hash'}
-for i = 1, #KEYS do
-  local problem = wrongType(KEYS[i], expected[i])
-  if problem then return problem end
-end
-local wanted, bytes = {}, 0
+local types = {[stream] = 'stream', [counts] = 'hash', [trials] = 'hash'}
+for i = 10, #KEYS do types[KEYS[i]] = 'hash' end
+local wanted, bytes, waits = {}, 0, false
 for i = 7, #ARGV, 8 do
   bytes = bytes + #ARGV[i + 3]
-  local target = ARGV[i] == 'dead' and dead or string.sub(ARGV[i], 1, 5) == 'ready' and retry
+  local action = ARGV[i]
+  local target = action == 'dead' and dead or string.sub(action, 1, 5) == 'ready' and retry
   if target then wanted[target] = (wanted[target] or 0) + 1 end
+  waits = waits or string.sub(action, 1, 4) == 'wait'
 end
-for target, entries in pairs(wanted) do
-  local problem = noRoom(target, entries, bytes)
+if wanted[retry] or waits then types[retry], types[retries], types[meta] = 'stream', 'set', 'hash' end
+if waits then types[waiting], types[bodies] = 'zset', 'hash' end
+if wanted[dead] then types[dead] = 'stream' end
+local found = {}
+for key, expected in pairs(types) do
+  local problem
+  if wanted[key] then problem, found[key] = noRoom(key, wanted[key], bytes)
+  else problem, found[key] = wrongType(key, expected) end
   if problem then return problem end
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local first = firstDue(waiting)
+local now, first
+if waits then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  first = firstDue(waiting)
+end
 local refused, earliest, back, died = {}, nil, false, false
-local tried = redis.call('EXISTS', trials) == 1 and (stream == retry and 'r' or 'l')
+local tried = found[trials] ~= 'none' and (stream == retry and 'r' or 'l')
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
   local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
@@ -77,7 +85,7 @@ for i = 5, #ARGV, 8 do
       end
       if not back then
         back = true
-        if redis.call('EXISTS', retry) == 0 then
+        if found[retry] == 'none' then
           makeStream(retry, group)
           -- Of one that was deleted.
           redis.call('HDEL', counts, 'z\\n' .. account)

@@ -1,11 +1,11 @@
 /**
  * Lua functions for the scripts that write: a script has no rollback, so what would refuse a later write is found before the first one.
- * Each gives an error reply, or nothing.
+ * Each gives an error reply, or nothing, and the type it has found.
  */
 export const checking = `
 local function wrongType(key, expected)
   local found = redis.call('TYPE', key).ok
-  if found == 'none' or found == expected then return nil end
+  if found == 'none' or found == expected then return nil, found end
   return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. found .. ', expected a ' .. expected)
 end
 `
@@ -18,17 +18,19 @@ end
  * large, it is asked only when there is an entry near the end of all positions.
  */
 export const checkingRoom = `${checking}
-local function roomIn(stream, bytes)
-  if redis.call('EXISTS', stream) == 0 then return math.huge end
+local function roomInExisting(stream, bytes)
   if bytes > 65536 and redis.call('XLEN', stream) > 0
     and #redis.call('XRANGE', stream, '18446744073709551615-0', '+', 'COUNT', 1) == 0 then return math.huge end
   local last = redis.call('XINFO', 'STREAM', stream)[8]
   if string.sub(last, 1, 34) ~= '18446744073709551615-1844674407370' or #last ~= 41 then return math.huge end
   return 9551615 - tonumber(string.sub(last, 35))
 end
+local function roomIn(stream, bytes)
+  return redis.call('EXISTS', stream) == 0 and math.huge or roomInExisting(stream, bytes)
+end
 local function noRoom(stream, wanted, bytes)
-  local problem = wrongType(stream, 'stream')
-  if problem or roomIn(stream, bytes) >= wanted then return problem end
+  local problem, found = wrongType(stream, 'stream')
+  if problem or found == 'none' or roomInExisting(stream, bytes) >= wanted then return problem, found end
   return redis.error_reply('ERR ' .. stream .. ' has no position left')
 end
 `
