@@ -79,7 +79,8 @@ export interface Defaults {
    * or a function that gets every report. Default `"Warn"`.
    *
    * **Details**: in the log a group has at most 10 lines in 10 seconds; then a line tells how many were left out. A failure that is retried is
-   * a line of level `Debug`; from the eighth attempt on each doubling is a warning. A function gets all of it and is not limited.
+   * a line of level `Debug`; from the eighth attempt on each doubling is a warning. A function gets all of it. It is called for up to 100
+   * reports at a time, each call may take 5 seconds, and up to 10,000 reports wait for it; more are left out, and a line tells how many.
    */
   readonly reports?: Reports | undefined
 }

@@ -275,6 +275,28 @@ export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
     })
   )
 
+/** After this long, code of the user's that only says something, or is only told something, is given up. */
+export const longestAnswerMillis = 5_000
+
+/**
+ * Runs an effect of the user's that nothing may wait for without end. When its time is over it is interrupted, and that is a defect; what
+ * cannot be interrupted is left behind.
+ */
+export const prompt = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.timeoutOrElse(
+    Effect.contextWith((context: Context.Context<R>) =>
+      Effect.callback<A, E>((resume) => {
+        const fiber = Effect.runForkWith(context)(effect)
+        fiber.addObserver(resume)
+        return Effect.sync(() => fiber.interruptUnsafe())
+      })
+    ),
+    {
+      duration: longestAnswerMillis,
+      orElse: () => Effect.die(new Error(`${what} has not answered for ${longestAnswerMillis / 1_000} seconds`))
+    }
+  )
+
 /** What is wrong with what code of the Promise API gave: work that only Effect, or a loop, would do is acknowledged and never done. */
 export const undoneProblem = (what: string, returned: unknown): TypeError | undefined =>
   Effect.isEffect(returned)

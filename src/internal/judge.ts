@@ -5,9 +5,9 @@ import { Cause, Duration, Effect } from "effect"
 import type { BrokerError, Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
 import { BackendNow } from "./age.ts"
+import * as Asking from "./asking.ts"
 import { again, type Final } from "./held.ts"
-import { failureOf, pretty } from "./failure.ts"
-import * as Reports from "./reports.ts"
+import { failureOf } from "./failure.ts"
 
 export interface Options<E, M extends Retry.MessageInfo> {
   /** Whose policy it is, for the log. */
@@ -28,9 +28,7 @@ export interface Options<E, M extends Retry.MessageInfo> {
 export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => {
   const { fallback, isLimited, isUnknown, maxRetries, name, nowMillis, policy, retryMillis } = options
 
-  const broken = Reports.makeRepeating((round, cause) =>
-    Effect.logError(`rotif: the retry policy of ${name} failed (${round} so far)`, pretty(cause))
-  )
+  const answerOf = Asking.make(name)
 
   /** What the policy says; a defect, a timeout or an error that it does not know is left to the default policy. */
   const ask = (message: M, attempt: number, cause: Cause.Cause<unknown>): Effect.Effect<Retry.Verdict | undefined> => {
@@ -50,10 +48,9 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
     if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(again(delivery, retryMillis, "interrupted"))
     const { attempt } = delivery
     return Effect.map(
-      // A policy that dies must not take the message with it.
-      Effect.catchCause(
+      answerOf(
         Effect.provideService(ask(message, attempt, cause), BackendNow, nowMillis(message.channel)),
-        (defect) => Effect.as(broken.failed(defect), Retry.nack(retryMillis))
+        Retry.nack(retryMillis)
       ),
       (verdict = Retry.nack(retryMillis)): Final => {
         onFailed()

@@ -6,6 +6,7 @@ import type { Offered } from "../DeadLetter.ts"
 import { fromLetter } from "../DeadLetter.ts"
 import type { LetterStore } from "../LetterStore.ts"
 import * as Retry from "../Retry.ts"
+import * as Asking from "./asking.ts"
 import type { Ending } from "./ending.ts"
 import * as Given from "./given.ts"
 import { paceMillis } from "./held.ts"
@@ -65,9 +66,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
   const policy = options.retry ?? defaultRetry
   const handler = options.handler as (letter: unknown) => Effect.Effect<unknown, E, R>
 
-  const broken = Reports.makeRepeating((round, cause) =>
-    Effect.logError(`rotif: the retry policy of "${name}" failed (${round} so far)`, pretty(cause))
-  )
+  const answerOf = Asking.make(`"${name}"`)
 
   /** A letter is offered again and again: told at its offers 1, 2, 4, 8, …. */
   const tell = (letter: Offered, what: string, cause?: Cause.Cause<E>) =>
@@ -79,22 +78,21 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
       : Effect.void
 
   const again = (letter: Offered, cause: Cause.Cause<E>): Effect.Effect<Reader.Outcome> =>
-    Retry.decide(policy, { attempt: letter.offerCount, error: Cause.squash(cause), message: letter }).pipe(
-      Effect.map((verdict): Reader.Outcome =>
-        verdict?._tag === "Retry"
-          ? againIn(Duration.toMillis(verdict.delay), letter.offerCount)
-          : verdict?._tag === "Release"
-          ? released
-          : { outcome: "keep" }
+    Effect.tap(
+      answerOf(
+        Effect.map(
+          Retry.decide(policy, { attempt: letter.offerCount, error: Cause.squash(cause), message: letter }),
+          (verdict): Reader.Outcome =>
+            verdict?._tag === "Retry"
+              ? againIn(Duration.toMillis(verdict.delay), letter.offerCount)
+              : verdict?._tag === "Release"
+              ? released
+              : { outcome: "keep" }
+        ),
+        // It must not become a busy loop.
+        { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
       ),
-      Effect.tap(() => tell(letter, "failed on", cause)),
-      // A policy that dies must not make a busy loop of it.
-      Effect.catchCause((defect) =>
-        Effect.as(
-          broken.failed(defect),
-          { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
-        )
-      )
+      () => tell(letter, "failed on", cause)
     )
 
   return Reader.run({

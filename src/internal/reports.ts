@@ -7,6 +7,8 @@
  * - What expired and is dropped is a line for debugging; from the eighth of a channel on each doubling is a warning.
  * - A message that was not judged, which is a mistake of ours, is an error at its rounds 1, 2, 4, 8, ….
  * - A group has at most `mostLines` in `windowMillis`; then one line tells how many were left out.
+ * - A function for reports has all of them. Each call has its time; where it does not keep up, reports wait, up to `mostWaiting`, and then
+ *   are left out and counted in the same line.
  */
 import type { LogLevel, Scope } from "effect"
 import { Cause, Clock, Effect, Exit, Fiber, Metric, References } from "effect"
@@ -100,6 +102,12 @@ export const tellEnd = (
 
 const mostLines = 10
 const windowMillis = 10_000
+
+/** At most so many calls of one function for reports are under way. */
+const mostCalls = 100
+
+/** At most so many reports wait for one function. */
+const mostWaiting = 10_000
 
 /**
  * From this attempt on, a failure that is retried is a warning at each doubling. By default no message has so many attempts. From so many
@@ -237,26 +245,63 @@ export const make = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       if (--budget.users === 0) budgets.delete(group)
+      // What still waits is too late for a function that does not keep up.
+      for (const { kind } of waiting.splice(0)) omitted.set(kind, (omitted.get(kind) ?? 0) + 1)
       flushing?.interruptUnsafe()
       return tellOmitted
     })
   )
 
-  /** Whether there is room for one more line; if not it is counted, and the count is told when the window ends. */
-  const mayTell = (kind: Kind): boolean => {
+  /** The milliseconds that are left of the window. */
+  const left = (): number => {
     const at = now()
     if (at >= budget.endsAt) {
       if (omitted.size > 0) runFork(tellOmitted)
       budget.endsAt = at + windowMillis
       budget.lines = 0
     }
+    return budget.endsAt - at
+  }
+
+  /** It is counted, and the count is told when the window ends. */
+  const leaveOut = (kind: Kind) => {
+    const millis = left()
+    if (omitted.size === 0) flushing = runFork(Effect.andThen(Effect.sleep(millis), tellOmitted))
+    omitted.set(kind, (omitted.get(kind) ?? 0) + 1)
+  }
+
+  /** Whether there is room for one more line; if not it is left out. */
+  const mayTell = (kind: Kind): boolean => {
+    left()
     if (budget.lines < mostLines) {
       budget.lines++
       return true
     }
-    if (omitted.size === 0) flushing = runFork(Effect.andThen(Effect.sleep(budget.endsAt - at), tellOmitted))
-    omitted.set(kind, (omitted.get(kind) ?? 0) + 1)
+    leaveOut(kind)
     return false
+  }
+
+  const waiting: Array<Report> = []
+  let calls = 0
+  const call = (sink: Exclude<Sink, string>, report: Report) =>
+    Effect.catchCause(Given.prompt("it", Given.effect("the function for reports", () => sink(report))), (cause) => {
+      const round = rounds.next("sink")
+      return isTold(round)
+        ? Effect.logError(`rotif: the function for reports of group "${group}" failed ${round} times`, pretty(cause))
+        : Effect.void
+    })
+  const callAll = Effect.fnUntraced(function*(sink: Exclude<Sink, string>, first: Report) {
+    for (let report: Report | undefined = first; report !== undefined; report = waiting.shift()) {
+      yield* call(sink, report)
+    }
+    calls--
+  })
+  const give = (sink: Exclude<Sink, string>, report: Report): void => {
+    if (calls < mostCalls) {
+      calls++
+      runFork(callAll(sink, report))
+    } else if (waiting.length < mostWaiting) waiting.push(report)
+    else leaveOut(report.kind)
   }
 
   const tell = (
@@ -277,12 +322,7 @@ export const make = Effect.fnUntraced(function*(
       }`
     }
     if (typeof sink === "function") {
-      runFork(Effect.catchCause(Given.effect("the function for reports", () => sink(report)), (cause) => {
-        const round = rounds.next("sink")
-        return isTold(round)
-          ? Effect.logError(`rotif: the function for reports of group "${group}" failed ${round} times`, pretty(cause))
-          : Effect.void
-      }))
+      give(sink, report)
       return
     }
     if (at === "Debug") return void (isDebugging && runFork(Effect.logDebug(report.message)))

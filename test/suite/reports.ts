@@ -234,6 +234,46 @@ export const reportsSuite = (backend: Backend): void => {
         yield* some(log, "Warn", "2 more reports were left out")
       }))
 
+    test("a function for reports that never answers is given up: it has all of them, at most 100 at a time", (log) =>
+      Effect.gen(function*() {
+        let called = 0
+        let open = 0
+        let most = 0
+        yield* listen(Text, {
+          group: "g",
+          maxRetries: 0,
+          concurrency: 200,
+          handler: () => Effect.fail(new Declined({ message: "no" })),
+          reports: () =>
+            Effect.sync(() => {
+              called++
+              most = Math.max(most, ++open)
+            }).pipe(Effect.andThen(Effect.never), Effect.onInterrupt(() => Effect.sync(() => open--)))
+        })
+        yield* Publisher.publishAll(Text, Array.from({ length: 150 }, String))
+        yield* until(backend, Effect.sync(() => called === 150))
+        assert.strictEqual(most, 100)
+        yield* until(backend, Effect.sync(() => open === 0))
+        assert.lengthOf(log.find("Error", "function for reports", "\"g\"", "failed 1 times"), 1)
+      }))
+
+    test("reports that wait for a function that never answers are left out, and counted, when the subscription ends", (log) =>
+      Effect.gen(function*() {
+        let called = 0
+        const { subscription } = yield* listen(Text, {
+          group: "g",
+          maxRetries: 0,
+          concurrency: 200,
+          handler: () => Effect.fail(new Declined({ message: "no" })),
+          reports: () => Effect.andThen(Effect.sync(() => called++), Effect.never)
+        })
+        yield* Publisher.publishAll(Text, Array.from({ length: 300 }, String))
+        yield* until(backend, Effect.map(letters, ({ length }) => length === 300))
+        yield* backend.soon(subscription.drain)
+        const [line] = log.find("Warn", "\"g\"", "more reports were left out")
+        assert.strictEqual(called + Number(/\((\d+) DeadLetter\)/.exec(line!.text)![1]), 300)
+      }))
+
     test("goes to a level, to nobody, or to a function that gets all of it", (log) =>
       Effect.gen(function*() {
         const got: Array<Subscription.Report> = []

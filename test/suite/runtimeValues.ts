@@ -489,6 +489,34 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     )
   })
 
+  describe("a schedule that never answers", () => {
+    const never = Schedule.modifyDelay(Schedule.recurs(5), () => Effect.never)
+    for (
+      const [name, retry] of [
+        ["waits for ever", never],
+        ["cannot be interrupted", Schedule.modifyDelay(Schedule.recurs(5), () => Effect.uninterruptible(Effect.never))],
+        [
+          "ends the fiber that asks it",
+          Schedule.modifyDelay(Schedule.recurs(5), () => Effect.flatMap(Effect.void, any))
+        ]
+      ] as const
+    ) {
+      const log = logged()
+      test(
+        `${name}: retryDelay is waited, and the log says so`,
+        Effect.gen(function*() {
+          const gaps = yield* gapsOf(
+            2,
+            { retry: any(retry), retryDelay: delayMillis },
+            () => Effect.fail(new Error("no"))
+          )
+          assertAtLeast(gaps, delayMillis)
+          assert.lengthOf(log.lines.filter((line) => line.includes("retry policy")), 1)
+        }).pipe(Effect.provide(log.layer))
+      )
+    }
+  })
+
   describe("at once", () => {
     /** The pace that is documented. */
     const pace = [0, 0, 0, 10, 20, 40, 80, 160]
