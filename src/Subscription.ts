@@ -679,8 +679,9 @@ export const make = Effect.fnUntraced(function*<
       consumer.counts.failed++
     })
 
+  const handlerName = `the handler of ${JSON.stringify(pattern)}`
   const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
-    const running = Given.effect(`the handler of ${JSON.stringify(pattern)}`, () => options.handler(message))
+    const running = Given.effect(handlerName, () => options.handler(message))
     return timeoutMillis === 0
       ? running
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })

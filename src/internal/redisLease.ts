@@ -86,6 +86,8 @@ export const fieldOf = (source: Source, position: string): string => `${kindOf(s
 
 /** How many consumers were lost after the handler had begun, as told by its trials: what its present owner has begun is no crash. */
 const crashesOf = (tried: string, count: number): number => {
+  // Almost all messages: nothing was tried, and nobody was lost.
+  if (tried === "") return 0
   const [, times = "0", at = "0"] = /^(\d{1,9}) (\d{1,15})$/.exec(tried) ?? []
   return Math.max(0, Number(times) - (Number(at) >= count ? 1 : 0))
 }

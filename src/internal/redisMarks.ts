@@ -52,7 +52,7 @@ export const make = ({ connection, fail, keys, membership }: {
           [Math.ceil(leaseMillis * markPart), doneMillis, token, ...chunk.map((lease) => lease.mark)],
           { idempotent: true }
         )) as ReadonlyArray<number>
-        for (const [i, lease] of chunk.entries()) out.push([lease, reply[i]!])
+        for (let i = 0; i < chunk.length; i++) out.push([chunk[i]!, reply[i]!])
       }
     }
     return out
@@ -93,7 +93,11 @@ export const make = ({ connection, fail, keys, membership }: {
   ): Effect.fn.Return<ReadonlyArray<Lease>, BrokerError> {
     const refused: Array<Lease> = []
     for (const chunk of chunked(leases, deliveriesPerCall)) {
-      for (const lease of chunk) lease.isEnding = true
+      const args: Array<string | number> = [group, source.channel, source.isRetry ? 1 : 0, doneMillis]
+      for (const lease of chunk) {
+        lease.isEnding = true
+        args.push(lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1)
+      }
       const reply = (yield* connection.evaluate(
         finishScript,
         [
@@ -103,15 +107,7 @@ export const make = ({ connection, fail, keys, membership }: {
           keys.counts,
           ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, source.channel)] : [])
         ],
-        [
-          group,
-          source.channel,
-          source.isRetry ? 1 : 0,
-          doneMillis,
-          ...chunk.flatMap((
-            lease
-          ) => [lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1])
-        ],
+        args,
         { idempotent: false }
       ).pipe(
         Effect.tapError((error) =>
@@ -124,7 +120,8 @@ export const make = ({ connection, fail, keys, membership }: {
         ),
         Effect.mapError(fail("ack"))
       )) as ReadonlyArray<number>
-      for (const [i, lease] of chunk.entries()) {
+      for (let i = 0; i < chunk.length; i++) {
+        const lease = chunk[i]!
         if (reply[i] === 0 || (reply[i] === 2 && !lease.uncertain)) refused.push(lease)
         // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
         else lease.uncertain = true

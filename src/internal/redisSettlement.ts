@@ -121,8 +121,9 @@ export const make = (setup: {
   const holding = (deliveries: ReadonlyArray<Delivery>, refused: Array<Delivery>) => {
     const mine = new Map<Source, ReadonlyArray<Lease>>()
     for (const [source, leases] of bySource(deliveries)) {
-      mine.set(source, leases.filter((lease) => source.held.get(lease.position) === lease))
-      for (const lease of leases) if (source.held.get(lease.position) !== lease) refused.push(lease)
+      const held: Array<Lease> = []
+      for (const lease of leases) (source.held.get(lease.position) === lease ? held : refused).push(lease)
+      mine.set(source, held)
     }
     return mine
   }
@@ -142,9 +143,11 @@ export const make = (setup: {
     const plain: Array<RedisAck.Batch[number]> = []
     const mine = holding(deliveries, refused)
     for (const [source, held] of mine) {
-      const leases = held.filter((lease) => lease.mark === "")
-      if (leases.length < held.length) {
-        refused.push(...(yield* marks.finish(source, held.filter((lease) => lease.mark !== ""))))
+      const leases: Array<Lease> = []
+      const marked: Array<Lease> = []
+      for (const lease of held) (lease.mark === "" ? leases : marked).push(lease)
+      if (marked.length > 0) {
+        refused.push(...(yield* marks.finish(source, marked)))
         onSettled(source.key)
       }
       // What is noted of a suspect goes in the same step, which a plain XACK is not.

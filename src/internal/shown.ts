@@ -3,7 +3,8 @@ import { Duration } from "effect"
 
 /** Also one of another realm, such as a test runner's. */
 export const isPromise = (value: unknown): value is Promise<unknown> =>
-  value instanceof Promise || Object.prototype.toString.call(value) === "[object Promise]"
+  typeof value === "object" && value !== null &&
+  (value instanceof Promise || Object.prototype.toString.call(value) === "[object Promise]")
 
 /** Likewise. */
 export const isDate = (value: unknown): value is Date => Object.prototype.toString.call(value) === "[object Date]"
