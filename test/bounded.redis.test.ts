@@ -118,3 +118,76 @@ describe("what moves messages of 1 MiB", () => {
       }).pipe(Effect.provide(services))
     }).pipe(Effect.scoped), 60_000)
 })
+
+describe("Member.read", () => {
+  const join = (consumer: string) =>
+    Effect.flatMap(Broker.Broker, (broker) =>
+      broker.join({
+        shard: 0,
+        group: "g",
+        consumer,
+        selector: Channel.selector(Text),
+        start: { _tag: "Earliest" },
+        leaseMillis: 300
+      }))
+
+  it.live("takes few large messages at a time, and many small ones", () =>
+    Effect.gen(function*() {
+      const { services } = yield* setup()
+      yield* Effect.gen(function*() {
+        const member = yield* join("me")
+        yield* Publisher.publishAll(Text, Array.from({ length: 30 }, () => big))
+        const large: Array<number> = []
+        for (let left = 30; left > 0; left -= large.at(-1)!) large.push((yield* member.read(left, 1_000)).length)
+        assert.isAtMost(Math.max(...large), 8)
+        assert.isAtMost(Math.max(...large.slice(1)), 4)
+        yield* Publisher.publishAll(Text, Array.from({ length: 2_000 }, () => "x"))
+        const small: Array<number> = []
+        for (let left = 2_000; left > 0; left -= small.at(-1)!) small.push((yield* member.read(left, 1_000)).length)
+        assert.isAtMost(small.length, 16)
+      }).pipe(Effect.scoped, Effect.provide(services))
+    }), 60_000)
+
+  it.live("of large messages whose consumer was lost, few are taken over at a time", () =>
+    Effect.gen(function*() {
+      const { server, services } = yield* setup()
+      yield* Effect.gen(function*() {
+        const lost = yield* join("lost")
+        yield* Publisher.publishAll(Text, Array.from({ length: 20 }, () => big))
+        for (let left = 20; left > 0;) left -= (yield* lost.read(left, 1_000)).length
+        const other = yield* join("other")
+        yield* server.command("config", "resetstat")
+        let taken = 0
+        while (taken < 20) taken += (yield* other.claim(100)).deliveries.length
+        const stats = String(yield* server.command("info", "commandstats"))
+        assert.isAtLeast(Number(/cmdstat_xclaim:calls=(\d+)/.exec(stats)?.[1]), 5)
+      }).pipe(Effect.scoped, Effect.provide(services))
+    }), 60_000)
+})
+
+describe("Member.bury", () => {
+  it.live("reads no large message to find out whether there is room for another", () =>
+    Effect.gen(function*() {
+      const { server, services } = yield* setup()
+      yield* Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const member = yield* broker.join({
+          shard: 0,
+          group: "g",
+          consumer: "me",
+          selector: Channel.selector(Text),
+          start: { _tag: "Earliest" },
+          leaseMillis: 60_000
+        })
+        yield* Publisher.publishAll(Text, Array.from({ length: 4 }, () => big))
+        const held: Array<Broker.Delivery> = []
+        while (held.length < 4) held.push(...yield* member.read(4, 1_000))
+        yield* server.command("config", "resetstat")
+        const failure = { reason: "term", message: "no" } as const
+        assert.deepStrictEqual(yield* member.bury(held.map((delivery) => ({ delivery, failure }))), [])
+        const stats = String(yield* server.command("info", "commandstats"))
+        // Of the stream without any entry.
+        assert.isAtMost(Number(/cmdstat_xinfo\|stream:calls=(\d+)/.exec(stats)?.[1] ?? 0), 1)
+      }).pipe(Effect.scoped, Effect.provide(services))
+    }), 60_000)
+})

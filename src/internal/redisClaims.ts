@@ -46,7 +46,6 @@ export const make = (setup: {
 }): RedisClaims => {
   const { connection, keys, monotonic, onNoGroup, presence, sources } = setup
   const { consumer, group, leaseMillis } = setup.membership
-  const recovering = new Steps(recoveryPage)
   const { claimMillis } = setup.agreement
   let everythingDue = true
   let looked = 0
@@ -63,6 +62,7 @@ export const make = (setup: {
 
   const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>, count: number) {
     let pages = [...sources.values()].map((source) => ({ source, from: "-" }))
+    const recovering = new Steps(recoveryPage, 1)
     while (pages.length > 0) {
       const from = monotonic()
       const found = yield* connection.pipeline(
@@ -148,6 +148,7 @@ export const make = (setup: {
     )
     let nextInMillis = isMany ? expiresMillis * 2 / 3 : expiresMillis
     let vanished = 0
+    const claiming = new Steps(pendingPage)
     for (const [i, source] of list.entries()) {
       const page = pages[i]
       if (!Array.isArray(page)) {
@@ -181,14 +182,21 @@ export const make = (setup: {
         }
       }
       if (expired.length === 0) continue
-      // The minimal idle time is judged again by the server: what its owner renewed meanwhile is not taken.
-      const entries = (yield* connection.send(
-        ["xclaim", source.key, group, consumer, expiresMillis, ...expired],
-        { idempotent: false }
-      )) as RawEntries
-      const taken = take(source, entries, counts, from, leaseMillis, [], yield* triedOf(source, entries))
-      deliveries.push(...taken)
-      if (taken.length < expired.length) {
+      let taken = 0
+      for (let at = 0; at < expired.length;) {
+        const step = expired.slice(at, at + claiming.size)
+        // The minimal idle time is judged again by the server: what its owner renewed meanwhile is not taken.
+        const entries = (yield* connection.send(
+          ["xclaim", source.key, group, consumer, expiresMillis, ...step],
+          { idempotent: false }
+        )) as RawEntries
+        claiming.took(entries.length, charactersIn(entries))
+        const leases = take(source, entries, counts, from, leaseMillis, [], yield* triedOf(source, entries))
+        deliveries.push(...leases)
+        taken += leases.length
+        at += step.length
+      }
+      if (taken < expired.length) {
         const left = (yield* connection.send(
           ["xpending", source.key, group, expired[0]!, expired[expired.length - 1]!, pendingPage],
           { idempotent: true }

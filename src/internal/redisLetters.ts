@@ -32,7 +32,6 @@ export interface Setup {
 
 export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): LetterStore => {
   let tokens = 0
-  const reading = new Steps(lettersPerCall)
 
   const list: LetterStore["list"] = Effect.fnUntraced(function*(shard, range) {
     const { after, before, limit, minAgeMillis = 0, order } = range
@@ -42,6 +41,7 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
     let from: string = order === "oldest" && after !== undefined ? `(${after}` : bounds[0]
     let newest = Infinity
     const letters: Array<Letter> = []
+    const reading = new Steps(lettersPerCall)
     while (letters.length < limit) {
       const count = Math.min(reading.size, limit - letters.length)
       const [time, page] = yield* connectionOf(shard).pipeline([
@@ -99,6 +99,7 @@ export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): Le
     const moved: Array<string> = []
     const wanted = items.filter(({ letterId }) => isId(letterId))
     let failure: RedisError | undefined
+    const reading = new Steps(lettersPerCall)
     for (let from = 0; from < wanted.length;) {
       const step = wanted.slice(from, from + reading.size)
       from += step.length

@@ -27,6 +27,7 @@ import { judgeRetries } from "./scripts/judgeRetries.ts"
 import { leave } from "./scripts/leave.ts"
 import { register } from "./scripts/register.ts"
 import { sources as sourcesScript } from "./scripts/sources.ts"
+import { charactersIn, Steps } from "./steps.ts"
 
 /** A read that has had no answer this long after its block time is given up and its connection replaced. */
 const readGraceMillis = 3_000
@@ -38,6 +39,10 @@ const itsRegistration = "its registration"
 
 /** So much of what was gone is named in the log. */
 const mostNamed = 5
+
+/** So many messages are read at once where it is not known how large they are, and so many characters of large ones. */
+const firstRead = 8
+const charactersPerRead = 2 ** 22
 
 /** What a read of so many streams costs Redis, in ms (measured: 61 µs for 1, 120 for 100, 710 for 1,000). */
 const readCostMillis = (streams: number) => 0.06 + 0.00065 * streams
@@ -102,6 +107,8 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   let lost = false
   // What one of them has been given and not yet recorded must not look lost to the other.
   const taking = yield* Semaphore.make(1)
+  /** A read names a number of messages, and gets them at once, however large they are: that holds up everybody else. */
+  const sizes = new Steps(Infinity, firstRead, charactersPerRead)
   let onlyRetries = true
   let nextWideAt = 0
   /** What is in the place of streams and is none, and when it is looked at again. */
@@ -414,6 +421,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
         const out: Array<Lease> = []
         for (const [key, entries] of found) {
           const source = sources.get(key)
+          sizes.took(entries.length, charactersIn(entries))
           if (source !== undefined) take(source, entries, undefined, from, leaseMillis, out)
         }
         return out
@@ -422,7 +430,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   /** Streams that are read at the same time share the room. */
   const readAll = (wanted: ReadonlyArray<string>, room: number, blockMillis: number) =>
-    readStreams(wanted, Math.floor(room / wanted.length), blockMillis)
+    readStreams(wanted, Math.max(1, Math.floor(Math.min(room, sizes.size) / wanted.length)), blockMillis)
 
   const isWideDue = () => monotonic() >= nextWideAt
 
@@ -442,7 +450,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
 
   const readReady = (room: number) =>
     Effect.suspend(() => {
-      const { each, streams: wanted } = streams.next(room)
+      const { each, streams: wanted } = streams.next(Math.min(room, sizes.size))
       return wanted.length === 0 ? Effect.succeed([]) : readStreams(wanted, each, 0)
     })
 
@@ -475,7 +483,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
   const isSettled = () => !lost && !stale && !onlyRetries && !waking && lookAgainAt === Infinity && allKeys.length === 1
 
   const readOnce = (room: number, blockMillis: number): Effect.Effect<ReadonlyArray<Lease>, RedisError> =>
-    isSettled() ? readStreams(allKeys, room, blockMillis) : readAnew(room, blockMillis)
+    isSettled() ? readAll(allKeys, room, blockMillis) : readAnew(room, blockMillis)
 
   const syncIfDue = Effect.suspend(() => monotonic() >= lookAgainAt ? sync(true) : stale ? sync(false) : Effect.void)
 
@@ -509,7 +517,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       yield* idle(blockMillis)
       return []
     }
-    return allKeys.length === 1 ? yield* readStreams(allKeys, room, blockMillis) : yield* readMany(room, blockMillis)
+    return allKeys.length === 1 ? yield* readAll(allKeys, room, blockMillis) : yield* readMany(room, blockMillis)
   })
 
   /** Waits without taking anything. */

@@ -1,23 +1,28 @@
 /**
- * How many items are read in one step where nobody knows how large they are: as many as may be about 1 MiB, by what the last step has given.
+ * How many items are read in one step where nobody knows how large they are: as many as may be about 1 MiB, by what the last steps have given.
  * A command that copies much holds everybody up, and so does a reply that is long.
  */
 const charactersPerStep = 2 ** 20
 
 export class Steps {
   /** How many items the next step takes. */
-  size = 4
+  size: number
   private readonly most: number
+  private readonly characters: number
+  /** How large an item is, about. What was large lately may be so again. */
+  private weight = 1
 
-  constructor(most: number) {
+  constructor(most: number, first = 4, characters = charactersPerStep) {
     this.most = most
+    this.size = Math.min(first, most)
+    this.characters = characters
   }
 
   /** What a step has given. */
   took(items: number, characters: number): void {
     if (items === 0) return
-    const fitting = Math.floor(charactersPerStep / Math.max(1, characters / items))
-    this.size = Math.max(1, Math.min(this.most, 2 * this.size, fitting))
+    this.weight = Math.max(1, characters / items, this.weight / 2)
+    this.size = Math.max(1, Math.min(this.most, 2 * this.size, Math.floor(this.characters / this.weight)))
   }
 }
 

@@ -118,7 +118,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
   const { ask, keys, run, suspect } = ground
   const key = keys.bodies(group, channel)
   const about = { key, group: group === "" ? undefined : group, channel }
-  const steps = new Steps(bodiesPerStep)
+  const steps = new Steps(bodiesPerStep, 1)
   return paged(
     "0",
     Effect.fnUntraced(function*(cursor) {

@@ -28,7 +28,7 @@ local isStream = redis.call('TYPE', log).ok == 'stream'
 local groups = isStream and isFirst and redis.call('XINFO', 'GROUPS', log) or {}
 -- One that passes when memory is full, and lets the rest pass.
 redis.call('HDEL', settled, '')
-if #groups == 1 and groups[1][2] == group then redis.call('HSET', settled, channel, floorOf(log, groups[1])) end
+if #groups == 1 and groups[1][2] == group then redis.call('HSET', settled, channel, (floorOf(log, groups[1]))) end
 local found = isStream and redis.pcall('XPENDING', log, group, '-', '+', 1000) or {}
 if #found == 1000 then
   local command = {'XACK', log, group}

@@ -1,5 +1,6 @@
 import type { Script } from "../../Redis.ts"
 import { checking } from "./parts/checks.ts"
+import { positions } from "./parts/positions.ts"
 
 /**
  * Removes from the head of a stream what every group has acknowledged, then what is beyond the limits of the channel, and
@@ -27,39 +28,21 @@ ${checking}
 local problem = wrongType(stream, 'stream')
 for i = 3, #KEYS do problem = problem or wrongType(KEYS[i], 'hash') end
 if problem then return problem end
-local function parse(position)
-  local dash = string.find(position, '-', 1, true)
-  if not dash then return tonumber(position), 0 end
-  return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
-end
-local function lower(a, b)
-  local aTime, aSequence = parse(a)
-  local bTime, bSequence = parse(b)
-  return aTime < bTime or (aTime == bTime and aSequence < bSequence)
-end
-local function text(number) return string.format('%.0f', number) end
+${positions}
 local found, cut = {}, nil
 -- The first write is one that passes when memory is full and lets the rest pass: this is what frees memory.
 redis.call('HDEL', meta, '')
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local group = {}
-  for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
-  local keep, floor
-  if group['pending'] > 0 then
-    keep = redis.call('XPENDING', stream, group['name'])[2]
-    local time, sequence = parse(keep)
-    floor = sequence > 0 and text(time) .. '-' .. text(sequence - 1) or text(time - 1) .. '-18446744073709551615'
-    if time == 0 then floor = '0-0' end
-  else
-    floor = group['last-delivered-id']
+  local name, floor, keep = info[2], floorOf(stream, info)
+  if not keep then
     local time, sequence = parse(floor)
     keep = sequence < 9007199254740991 and text(time) .. '-' .. text(sequence + 1) or text(time + 1) .. '-0'
   end
-  found[group['name']] = floor
+  found[name] = floor
   if not cut or lower(keep, cut) then cut = keep end
-  for _, consumer in ipairs(group['consumers'] > 0 and redis.call('XINFO', 'CONSUMERS', stream, group['name']) or {}) do
+  for _, consumer in ipairs(info[4] > 0 and redis.call('XINFO', 'CONSUMERS', stream, name) or {}) do
     if consumer[4] == 0 and consumer[6] > tonumber(idle) then
-      redis.call('XGROUP', 'DELCONSUMER', stream, group['name'], consumer[2])
+      redis.call('XGROUP', 'DELCONSUMER', stream, name, consumer[2])
     end
   end
 end

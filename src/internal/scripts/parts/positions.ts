@@ -1,6 +1,7 @@
 /**
  * Lua functions for positions of a stream (`milliseconds-number`): their parts, which of two is lower, and up to where a group has
- * acknowledged everything, from what XINFO GROUPS says of it. Numbers beyond 2^53 are not told apart.
+ * acknowledged everything, from what XINFO GROUPS says of it, and the lowest position that is handed out, if one is. Numbers beyond 2^53 are
+ * not told apart.
  */
 export const positions = `
 local function parse(position)
@@ -16,8 +17,9 @@ end
 local function text(number) return string.format('%.0f', number) end
 local function floorOf(stream, info)
   if info[6] == 0 then return info[8] end
-  local time, sequence = parse(redis.call('XPENDING', stream, info[2])[2])
-  if sequence > 0 then return text(time) .. '-' .. text(sequence - 1) end
-  return time == 0 and '0-0' or text(time - 1) .. '-18446744073709551615'
+  local lowest = redis.call('XPENDING', stream, info[2])[2]
+  local time, sequence = parse(lowest)
+  if sequence > 0 then return text(time) .. '-' .. text(sequence - 1), lowest end
+  return time == 0 and '0-0' or text(time - 1) .. '-18446744073709551615', lowest
 end
 `
