@@ -161,8 +161,8 @@ export interface SecurityOptions {
 }
 
 /**
- * One server, by URL: `redis://user:password@host:6379/0`, with TLS `rediss://`; a query may have `db`, `family` and `tls`. Other options win
- * over the URL.
+ * One server, by URL: `redis://user:password@host:6379/0`, with TLS `rediss://`; a query may have `db`, `family` and `tls`. What
+ * the URL and another option both say must be the same.
  *
  * @category models
  * @since 0.1.0
@@ -281,7 +281,7 @@ const urlOf = (options: UrlOptions): RawOptions => {
     db: options.db ?? db,
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password }),
-    ...(tls ? { tls: {} } : {}),
+    ...(tls === true ? { tls: {} } : {}),
     ...(family === undefined ? {} : { family }),
     ...securityOf(options)
   }
@@ -783,7 +783,7 @@ const addresses = (name: string): Config.Config<ReadonlyArray<Address> | undefin
  * | `REDIS_SENTINEL_NAME` | the name of their master (default `mymaster`) |
  * | `REDIS_SENTINEL_USERNAME`, `REDIS_SENTINEL_PASSWORD` | how to log in to the Sentinels |
  * | `REDIS_URL` | one server, when there is neither of these (default `redis://localhost:6379`) |
- * | `REDIS_USERNAME`, `REDIS_PASSWORD` | how to log in; they win over the URL |
+ * | `REDIS_USERNAME`, `REDIS_PASSWORD` | how to log in; not other than in the URL |
  * | `REDIS_TLS` | `true` for TLS; a `rediss://` URL does the same |
  * | `REDIS_COMMAND_TIMEOUT`, `REDIS_CONNECT_TIMEOUT`, `REDIS_START_TIMEOUT` | spans of time, such as `5 seconds` |
  *

@@ -1,6 +1,6 @@
 /** Every option of both APIs with values that it cannot have: refused by its own name, before anything is started, connected or stored. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Schema } from "effect"
+import { Effect, Exit, Layer, Redacted, Schema } from "effect"
 import {
   Broadcast,
   Broker,
@@ -159,6 +159,70 @@ refuses(
   ],
   (options) => Effect.scoped(Redis.make(options))
 )
+
+describe("Redis.make: what the URL and an option both say", () => {
+  const url = "redis://ann:pw@127.0.0.1:1/3?family=4"
+  const sayings: ReadonlyArray<readonly [url: string, name: string, other: unknown, instead: string]> = [
+    ["rediss://127.0.0.1:1", "tls", false, "write redis://"],
+    ["redis://127.0.0.1:1?tls=true", "tls", false, "write redis://"],
+    ["redis://127.0.0.1:1?tls=false", "tls", true, "write rediss://"],
+    ["redis://127.0.0.1:1?tls=false", "tls", {}, "write rediss://"],
+    [url, "db", 0, "take it out of the URL"],
+    [url, "family", 6, "take it out of the URL"],
+    [url, "username", "bob", "take it out of the URL"],
+    [url, "password", "other", "take it out of the URL"],
+    [url, "password", Redacted.make("other"), "take it out of the URL"]
+  ]
+  for (const [i, [url, name, other, instead]] of sayings.entries()) {
+    it.effect(`is refused where it is not the same: ${name} (${i})`, () =>
+      Effect.gen(function*() {
+        for (const given of [url, Redacted.make(url)]) {
+          const error = yield* Effect.flip(Effect.scoped(Redis.make({ url: given, [name]: other })))
+          assert.deepInclude(error, { reason: "Refused" })
+          assert.include(error.message, `${name} says something else than url does`)
+          assert.include(error.message, instead)
+          assert.notInclude(error.message, "pw")
+          assert.notInclude(error.message, "other")
+        }
+        assert.throws(
+          () =>
+            new PromiseApi.NotificationManager({
+              redis: { url, [name]: Redacted.isRedacted(other) ? "other" : other }
+            }),
+          new RegExp(`redis\\.${name}.* says something else than redis\\.url does`)
+        )
+      }))
+  }
+
+  it("is taken where it is the same, or where one of them says nothing", () => {
+    const same: ReadonlyArray<Redis.UrlOptions> = [
+      { url, db: 3, family: 4, username: "ann", password: Redacted.make("pw") },
+      { url: "rediss://127.0.0.1:1", tls: { servername: "x" } },
+      { url: "rediss://127.0.0.1:1", tls: true },
+      { url: "redis://127.0.0.1:1", tls: true, db: 2, password: "pw" }
+    ]
+    for (const options of same) Redis.clientUnsafe(options).disconnect()
+  })
+
+  for (
+    const [option, value] of [
+      ["url", "/run/redis.sock"],
+      ["url", "unix:///run/redis.sock"],
+      ["url", "redis+unix:///run/redis.sock"],
+      ["url", "redis-socket:///run/redis.sock"],
+      ["url", "redis:///run/redis.sock"],
+      ["host", "/run/redis.sock"],
+      ["path", "/run/redis.sock"]
+    ] as const
+  ) {
+    it.effect(`says what to write for a Unix socket: ${option} ${value}`, () =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(Effect.scoped(Redis.make({ [option]: value } as never)))
+        assert.include(error.message, "Unix socket")
+        assert.include(error.message, "{ client: new Redis({ path: ")
+      }))
+  }
+})
 
 const memory = <A, E>(effect: Effect.Effect<A, E, Rotif.Services>) =>
   Effect.provide(

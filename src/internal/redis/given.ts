@@ -74,8 +74,8 @@ const addresses = (option: string, value: unknown): Found => {
   for (const [i, address] of (value as ReadonlyArray<unknown>).entries()) {
     const one = `${option}[${i}]`
     if (Result.isFailure(Given.record(one, address))) return secretly(one, "{ host, port }")
-    const { host, port: number } = address as Options
-    const found = Result.flatMap(filled(`${one}.host`, host), () => port(`${one}.port`, number ?? Number.NaN))
+    const { host: name, port: number } = address as Options
+    const found = Result.flatMap(host(`${one}.host`, name), () => port(`${one}.port`, number ?? Number.NaN))
     if (Result.isFailure(found)) return found
   }
   return Result.succeed(value)
@@ -83,9 +83,17 @@ const addresses = (option: string, value: unknown): Found => {
 
 const span = (option: string, value: unknown): Found => Given.span(option, value as number, { usual: 0, least: 1 })
 
+const host = (option: string, value: unknown): Found =>
+  Result.flatMap(filled(option, value), () =>
+    isSocket(value as string)
+      ? Result.fail<Given.Problem>({ option, message: `${option} is the path of a Unix socket: ${socketInstead}` })
+      : (value as string).includes("://")
+      ? Result.fail<Given.Problem>({ option, message: `${option} must be the name of a host; a URL is given as url` })
+      : Result.succeed(value))
+
 const checks: Readonly<Record<string, (option: string, value: unknown) => Found>> = {
   url: (option, value) => Result.flatMap(secret(option, value), () => parseUrl(option, value as string)),
-  host: filled,
+  host,
   port,
   db: (option, value) => Given.count(option, value as number, { usual: 0, least: 0 }),
   username: text,
@@ -118,6 +126,12 @@ export const check = (options: unknown, where = ""): Found<Options> =>
   Result.gen(function*() {
     yield* Given.record(where === "" ? "the options of Redis" : where.slice(0, -1), options)
     const given = Object.fromEntries(Object.entries(options as Options).filter(([, value]) => value !== undefined))
+    if (given["path"] !== undefined) {
+      return yield* Result.fail<Given.Problem>({
+        option: `${where}path`,
+        message: `there is no option "${where}path"; for a Unix socket, ${socketInstead}`
+      })
+    }
     yield* Given.known("the options of Redis", given, names, where)
     const found = placeNames.filter((name) => given[name] !== undefined)
     const [place = "host", second] = found
@@ -148,19 +162,49 @@ export const check = (options: unknown, where = ""): Found<Options> =>
         message: `${where}name must be the name of the master that the Sentinels know, such as "mymaster"`
       })
     }
+    if (place === "url") yield* agreeing(given, where)
     return given
   })
 
-/** What a URL says. */
+/** What stands in the URL and beside it has to be the same: one of the two would be ignored in silence. No value is quoted. */
+const agreeing = (given: Options, where: string): Found => {
+  const said = parseUrl(`${where}url`, given["url"] as string)
+  if (Result.isFailure(said)) return Result.fail(said.failure)
+  for (const name of ["username", "password", "tls", "family", "db"] as const) {
+    const inUrl = said.success[name]
+    const option = Redacted.isRedacted(given[name]) ? Redacted.value(given[name]) : given[name]
+    if (inUrl === undefined || option === undefined) continue
+    // Options of node:tls ask for TLS.
+    if ((name === "tls" ? option !== false : option) === inUrl) continue
+    const instead = name === "tls"
+      ? inUrl
+        ? `leave ${where}tls out, or write redis:// for a connection without TLS`
+        : `write rediss:// for a connection with TLS, or leave ${where}tls out`
+      : `leave ${where}${name} out, or take it out of the URL`
+    return Result.fail({
+      option: `${where}${name}`,
+      message: `${where}${name} says something else than ${where}url does: ${instead}`
+    })
+  }
+  return Result.succeed(given)
+}
+
+/** What a URL says; what it says nothing of is `undefined`. */
 export interface Url {
   readonly host: string
   readonly port: number
   readonly db: number | undefined
   readonly username: string | undefined
   readonly password: string | undefined
-  readonly tls: boolean
+  readonly tls: boolean | undefined
   readonly family: number | undefined
 }
+
+/** `/path`, `unix:///path`, `redis+unix:///path`, `redis-socket:///path`, and what stands for a path in `redis:///path`. */
+const isSocket = (text: string): boolean =>
+  /^(\.{0,2}\/|(unix|(redis|rediss|valkey)(\+|-)(unix|socket)):|rediss?:\/\/\/[^?]*[^\d?])/i.test(text)
+
+const socketInstead = "give a client of ioredis that has the path: { client: new Redis({ path: \"/run/redis.sock\" }) }"
 
 const decoded = (part: string): string | undefined => {
   try {
@@ -177,6 +221,11 @@ export const parseUrl = (
 ): Result.Result<Url, Given.Problem> => {
   const wrong = (message: string) => Result.fail<Given.Problem>({ option, message: `${option}: ${message}` })
   const text = Redacted.isRedacted(given) ? Redacted.value(given) : given
+  if (isSocket(text)) {
+    return wrong(
+      `this is the path of a Unix socket, which is not taken from a URL: ${socketInstead}`
+    )
+  }
   const url = URL.canParse(text) ? new URL(text) : undefined
   const path = url === undefined ? "" : url.pathname.replace(/^\//, "")
   if (url === undefined || !/^rediss?:$/.test(url.protocol) || url.hostname === "" || !/^\d*$/.test(path)) {
@@ -187,7 +236,7 @@ export const parseUrl = (
   }
   let db = path === "" ? undefined : Number(path)
   let family: number | undefined
-  let tls = url.protocol === "rediss:"
+  let tls = url.protocol === "rediss:" ? true : undefined
   for (const [name, value] of url.searchParams) {
     if (name === "db" && /^\d+$/.test(value)) {
       if (db !== undefined && db !== Number(value)) return wrong("the URL names two databases, in its path and as ?db")
