@@ -11,6 +11,7 @@ import { until } from "./faults/Run.ts"
 
 const keys = Keys.make("b", 0)
 const names = Array.from({ length: 60 }, (_, n) => `c${n}`)
+const countOf = (name: string) => name === "c0" ? 50_000 : 5_000
 const Text = Channel.make("texts", { payload: Schema.String })
 const big = "x".repeat(1_000_000)
 
@@ -36,7 +37,7 @@ const calls = <A, E, R>(server: RedisServer.RedisServer, effect: Effect.Effect<A
 
 describe("Broker.trim", () => {
   it.live(
-    "removes 300,000 acknowledged messages over 60 channels in one pass",
+    "removes 345,000 acknowledged messages over 60 channels in one pass, 5,000 a call",
     () =>
       Effect.gen(function*() {
         const { server, services } = yield* setup({ graceMillis: 0, trimInterval: "1 day" })
@@ -48,7 +49,7 @@ describe("Broker.trim", () => {
             yield* send("hset", keys.channels, name, "")
             yield* redis.pipeline(
               Array.from(
-                { length: 5_000 },
+                { length: countOf(name) },
                 (_, n): Redis.Command => ["xadd", keys.log(name), "*", "i", `m${n}`, "p", "x"]
               )
             )
@@ -58,8 +59,8 @@ describe("Broker.trim", () => {
           yield* send("hset", keys.meta, "v", 2)
           yield* Effect.sleep("5 millis")
           const [removed, steps] = yield* calls(server, broker.trim(0))
-          assert.strictEqual(removed, 60 * 5_000)
-          assert.isAtLeast(steps, 60)
+          assert.strictEqual(removed, 50_000 + 59 * 5_000)
+          assert.isAtLeast(steps, 10 + 59)
         }).pipe(Effect.provide(services))
       }).pipe(Effect.scoped),
     60_000

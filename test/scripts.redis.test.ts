@@ -119,6 +119,8 @@ const handedOut = (...owners: ReadonlyArray<string>): ReadonlyArray<ReadonlyArra
 const logged = (...numbers: ReadonlyArray<number>) => numbers.map((n) => [`${n}-0`, "i", `m${n}`, "p", "x"])
 const seeded = (...numbers: ReadonlyArray<number>) =>
   numbers.map((n): ReadonlyArray<Arg> => ["xadd", "$log", `${n}-0`, "i", `m${n}`, "p", "x"])
+/** So large that it has a node of the stream to itself: only whole nodes are removed. */
+const large = (n: number): ReadonlyArray<Arg> => ["xadd", "$log", `${n}-0`, "i", `m${n}`, "p", "x".repeat(5_000)]
 /** What `append` is told of a search: none, or one from a position, for a message that was sent a hundred years ago. */
 const unsearched = ["", "", 0, 0, 0, -1, 0, ""] as const
 const veryOld = 3_000_000_000_000
@@ -768,22 +770,27 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     }
   ],
   limit: [
-    {
-      does: "removes what is beyond the limits that count now",
-      seed: [["hset", "$channels", "ch", "{\"maxLength\":1,\"minId\":\"2-0\"}"], ...seeded(1, 2)],
+    ...([["length", "{\"maxLength\":1}"], ["minimal position", "{\"minId\":\"3-0\"}"]] as const).map((
+      [what, limits]
+    ): Case => ({
+      does: `removes what is beyond the ${what} that counts now`,
+      seed: [["hset", "$channels", "ch", limits], ...[1, 2, 3].map(large)],
+      keys: ["channels", "log"],
+      args: ["ch", 1000],
+      reply: 2,
+      after: { channels: { ch: limits }, log: { entries: [["3-0", "i", "m3", "p", "x".repeat(5_000)]] } },
+      again: { reply: 0 }
+    })),
+    ...["{", "5", "{\"maxLength\":\"0\"}", "{\"maxLength\":-1}", "{\"minId\":\"x\"}", "{\"minId\":9}"].map((
+      limits
+    ): Case => ({
+      does: `removes nothing by what it cannot read: ${limits}`,
+      seed: [["hset", "$channels", "ch", limits], large(1)],
       keys: ["channels", "log"],
       args: ["ch", 1000],
       reply: 0,
-      after: { channels: { ch: "{\"maxLength\":1,\"minId\":\"2-0\"}" }, log: { entries: logged(1, 2) } }
-    },
-    {
-      does: "removes nothing by what it cannot read",
-      seed: [["hset", "$channels", "ch", "{\"maxLength\":\"0\""], ...seeded(1, 2)],
-      keys: ["channels", "log"],
-      args: ["ch", 1000],
-      reply: 0,
-      after: { channels: { ch: "{\"maxLength\":\"0\"" }, log: { entries: logged(1, 2) } }
-    }
+      after: { channels: { ch: limits }, log: { entries: [["1-0", "i", "m1", "p", "x".repeat(5_000)]] } }
+    }))
   ],
   leave: [{
     does: "removes the consumer where it has nothing pending",

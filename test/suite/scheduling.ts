@@ -264,9 +264,11 @@ export const schedulingSuite = (backend: Backend): void => {
       "reschedule: comes at its new time, though nobody was to look before the old one",
       Effect.gen(function*() {
         const { seen } = yield* listen(Text)
-        yield* Publisher.publish(Text, "only", { id: "only", delay: "1 hour" })
-        assert.isTrue(yield* Scheduler.reschedule(Text, "only", { delay: 200 }))
-        assert.deepStrictEqual(yield* soon(payloads(seen, 1)), ["only"])
+        yield* Publisher.publish(Text, "later", { id: "later", delay: "1 hour" })
+        yield* Publisher.publish(Text, "first", { delay: 20 })
+        assert.deepStrictEqual(yield* soon(payloads(seen, 1)), ["first"])
+        assert.isTrue(yield* Scheduler.reschedule(Text, "later", { delay: 200 }))
+        assert.deepStrictEqual(yield* soon(payloads(seen, 1)), ["later"])
       })
     )
 
