@@ -16,7 +16,7 @@
 import type { Types } from "effect"
 import { Context, Effect, Layer, Tracer } from "effect"
 import type * as Channel from "./Channel.ts"
-import type { Notes } from "./internal/chain.ts"
+import type { Home, Notes } from "./internal/chain.ts"
 import { ChannelMiddleware, composePublish, isProcess, isPublish, publishOf } from "./internal/chain.ts"
 import * as Given from "./internal/given.ts"
 import type * as Message from "./Message.ts"
@@ -46,6 +46,7 @@ export interface PublishRequest {
   /** The message id, where `options` has none. It stays the same, so that calling `next` again after a lost answer is safe. */
   readonly id: string
   readonly [Notes]: unknown
+  readonly [Home]: object
 }
 
 /**

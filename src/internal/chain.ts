@@ -20,6 +20,9 @@ import * as Given from "./given.ts"
 /** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
 export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
 
+/** Where a request says by which publisher it goes; likewise. */
+export const Home: unique symbol = Symbol.for("rotif/Middleware/Home")
+
 /** Where a channel has the middleware of its publishes. */
 export const ChannelMiddleware: unique symbol = Symbol.for("rotif/Middleware/Channel")
 

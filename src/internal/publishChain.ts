@@ -106,7 +106,8 @@ export const make = (program: Program, ports: Ports) => {
     payload,
     options: options ?? {},
     id: ports.nextId(),
-    [Chain.Notes]: slot
+    [Chain.Notes]: slot,
+    [Chain.Home]: ports
   })
 
   const publish = (channel: Channel.Any, payload: unknown, options: AnyOptions | undefined) =>

@@ -1,5 +1,5 @@
 import { Cause, Context, Effect } from "effect"
-import { sides } from "../internal/chain.ts"
+import { Home, sides } from "../internal/chain.ts"
 import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware.ts"
 import type { Receipt } from "../Publisher.ts"
 import { pretty } from "../internal/failure.ts"
@@ -91,16 +91,20 @@ const makeReport = (name: string) => {
     })
 }
 
-/** Inside of a hook around publishing: what it publishes itself goes through no hook, or there would be no end of it. */
-const InHook = Context.Reference<boolean>("rotif/Middleware/InHook", { defaultValue: () => false })
-const inHook = Effect.provideService(InHook, true)
+/**
+ * The publishers in whose hooks around publishing this code runs: what such a hook publishes itself by the same Rotif goes through no hook, or
+ * there would be no end of it. Another Rotif has nothing to do with it.
+ */
+const InHook = Context.Reference<ReadonlyArray<object>>("rotif/Middleware/InHook", { defaultValue: () => [] })
+const inHook = <A, E, R>(request: PublishRequest, effect: Effect.Effect<A, E, R>) =>
+  Effect.updateService(effect, InHook, (homes) => [...homes, request[Home]])
 
 /**
  * Runs code at fixed points, without wrapping anything. A hook returns an effect, which is waited for, or nothing.
  *
  * **Details**: a failing `beforePublish` refuses the publish with its error; a failing `beforeProcess` counts as a failure of the handler;
- * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. What a hook around publishing publishes itself goes
- * through no hooks around publishing.
+ * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. What a hook around publishing publishes itself
+ * by the same Rotif goes through no hooks around publishing.
  *
  * **Example** (Watching what goes through)
  *
@@ -157,14 +161,15 @@ export const hooks = <
       const hooked = (request: PublishRequest) => {
         const published = (beforePublish === undefined
           ? next(request)
-          : Effect.andThen(inHook(run("beforePublish", () => beforePublish(request))), next(request))).pipe(
-            Effect.tapCause((cause) => inHook(failed({ operation: "publish", request, cause })))
+          : Effect.andThen(inHook(request, run("beforePublish", () => beforePublish(request))), next(request))).pipe(
+            Effect.tapCause((cause) => inHook(request, failed({ operation: "publish", request, cause })))
           )
         return afterPublish === undefined
           ? published
-          : Effect.tap(published, (receipt) => inHook(reportPublish(() => afterPublish(receipt, request))))
+          : Effect.tap(published, (receipt) => inHook(request, reportPublish(() => afterPublish(receipt, request))))
       }
-      return (request) => Effect.withFiber((fiber) => fiber.getRef(InHook) ? next(request) : hooked(request))
+      return (request) =>
+        Effect.withFiber((fiber) => fiber.getRef(InHook).includes(request[Home]) ? next(request) : hooked(request))
     },
     process: (next) => (message) => {
       const processed = (beforeProcess === undefined

@@ -2,6 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import {
   Clock,
+  Context,
   Data,
   Deferred,
   Duration,
@@ -87,6 +88,49 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
         )
         yield* Publisher.publish(Hooked, "x")
         assert.deepStrictEqual(log, ["before x", "after Published x"])
+      })
+    )
+
+    test(
+      "what a hook of one Rotif publishes by another goes through the hooks of that one, and by its own through none",
+      Effect.gen(function*() {
+        const seen: Array<string> = []
+        const [first, second] = yield* Effect.all(
+          [0, 1].map(() =>
+            Effect.map(Layer.build(backend.layer()), (context) => Context.get(context, Publisher.Publisher))
+          )
+        )
+        const Inner = Middleware.forChannel(
+          Channel.make("inner", { payload: Schema.String }),
+          Middleware.hooks({
+            beforePublish: (request) => {
+              seen.push(`inner ${String(request.payload)}`)
+            }
+          })
+        )
+        const Outer = Middleware.forChannel(
+          Text,
+          Middleware.hooks({
+            afterPublish: (_, request) => {
+              seen.push(`outer ${String(request.payload)}`)
+              return second!.publish(Inner, "audit")
+            }
+          })
+        )
+        yield* first!.publish(Outer, "x")
+        assert.deepStrictEqual(seen, ["outer x", "inner audit"])
+        // By the same one there would be no end of it.
+        const Same = Middleware.forChannel(
+          Text,
+          Middleware.hooks({
+            beforePublish: () => {
+              seen.push("same")
+              return Effect.orDie(first!.publish(Inner, "same"))
+            }
+          })
+        )
+        yield* first!.publish(Same, "x")
+        assert.deepStrictEqual(seen, ["outer x", "inner audit", "same"])
       })
     )
 
