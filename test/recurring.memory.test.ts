@@ -60,6 +60,27 @@ describe("Scheduler.recurring with cron", () => {
       assert.deepStrictEqual(ticks, ["2026-10-25T00:30", "2026-10-26T01:30"])
     }))
 
+  it.effect("leaves out an hour that comes the second time, also where it ticks all the time, unless the Cron says both", () =>
+    Effect.gen(function*() {
+      const span = ["Europe/Berlin", "2026-10-24T23:45:00Z", "2026-10-25T02:15:00Z"] as const
+      assert.deepStrictEqual(
+        yield* ticksOf("*/30 * * * *", ...span),
+        ["2026-10-25T00:00", "2026-10-25T00:30", "2026-10-25T02:00"]
+      )
+      assert.deepStrictEqual(
+        yield* ticksOf(Cron.parseUnsafe("*/30 * * * *", "Europe/Berlin", { onDstOverlap: "both" }), ...span),
+        ["2026-10-25T00:00", "2026-10-25T00:30", "2026-10-25T01:00", "2026-10-25T01:30", "2026-10-25T02:00"]
+      )
+    }))
+
+  it.effect("ticks on where an hour is left out and it ticks all the time", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(
+        yield* ticksOf("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", "2026-03-29T02:15:00Z"),
+        ["2026-03-29T00:30", "2026-03-29T01:00", "2026-03-29T01:30", "2026-03-29T02:00"]
+      )
+    }))
+
   it.effect("ticks twice then, where the Cron says so", () =>
     Effect.gen(function*() {
       const cron = Cron.parseUnsafe("30 2 * * *", "Europe/Berlin", { onDstOverlap: "both" })
