@@ -89,7 +89,7 @@ export const agreementSuite = (backend: Backend): void => {
         // It does not even look for what others have lost.
         yield* first.subscription.pause
         const second = yield* listen(Text, { group: "g", lease: 300 })
-        yield* backend.advance(4 * long)
+        yield* backend.advance(6 * long)
         assert.strictEqual(yield* Queue.size(second.seen), 0)
         assert.deepInclude(yield* first.subscription.stats, { lostLeases: 0, held: 1 })
         yield* Deferred.succeed(gate, undefined)
