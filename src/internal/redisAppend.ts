@@ -28,7 +28,7 @@ const isFull = ({ chars, indexes }: { readonly indexes: ReadonlyArray<number>; r
   indexes.length >= messagesPerWrite || chars >= charsPerWrite
 
 /** Channels whose registration is looked at in one command. */
-const channelsPerLook = 500
+const channelsPerLook = 2_000
 
 /** A search that takes longer is given up for now; the repetition of the publish goes on where it was. */
 const searchMillis = 5_000

@@ -34,8 +34,8 @@ const turnMillis = 30_000
 /** Marks that do not say how long they are to be kept are kept so long. */
 const longestMarksMillis = 86_400_000
 
-/** A process tells so often what it is set to, and that counts for so long. */
-const agreeMillis = 10_000
+/** A process tells so often what it is set to, sooner where it is not there any more, and that counts for so long. */
+const agreeMillis = 60_000
 const settingsMillis = 600_000
 
 /** A stream, and what decides how much of it may go. */
@@ -84,11 +84,14 @@ export const make = Effect.fnUntraced(function*(setup: {
   let longestGraceMillis = graceMillis
   let agreeAt = -Infinity
   /** Of the processes that publish into this namespace one may need more time than this one to find what it has published. */
+  const hear = (told: ReadonlyArray<string>) => {
+    longestGraceMillis = told.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
+  }
   const agreeOnGrace = Effect.gen(function*() {
-    const reply = (yield* connection.evaluate(agree, [keys.settings("")], [graceMillis, settingsMillis], {
+    const reply = yield* connection.evaluate(agree, [keys.settings("")], [graceMillis, settingsMillis], {
       idempotent: true
-    })) as ReadonlyArray<string>
-    longestGraceMillis = reply.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
+    })
+    hear(reply as ReadonlyArray<string>)
     agreeAt = millis() + agreeMillis
   }).pipe(Effect.catchIf((error) => error.message.startsWith("WRONGTYPE "), () => Effect.void))
 
@@ -177,12 +180,16 @@ export const make = Effect.fnUntraced(function*(setup: {
     )
 
   const trim = Effect.gen(function*() {
-    if (millis() >= agreeAt) yield* agreeOnGrace
     const replies = yield* connection.pipeline([
       ["set", keys.janitor, me, "PX", turnMillis, "NX", "GET"],
-      ["hget", keys.meta, "v"]
+      ["hget", keys.meta, "v"],
+      ["zrange", keys.settings(""), 0, -1]
     ])
-    const [turn, current] = replies as readonly [string | null | RedisError, string | null | RedisError]
+    const [turn, current, told] = replies as readonly [
+      string | null | RedisError,
+      string | null | RedisError,
+      ReadonlyArray<string> | RedisError
+    ]
     // Another program's: nothing of ours is lost with it, and without a turn nobody would go through the streams.
     const isOthers = turn instanceof RedisError && turn.message.startsWith("WRONGTYPE ")
     // Without memory nobody can take a turn: then each does what it can, for this is what frees memory.
@@ -190,6 +197,9 @@ export const make = Effect.fnUntraced(function*(setup: {
     if (isOthers) yield* connection.send(["del", keys.janitor], { idempotent: true })
     else if (turn instanceof RedisError && !isFull) return yield* turn
     if (current instanceof RedisError) return yield* current
+    if (!(told instanceof RedisError)) hear(told)
+    // What cannot be read is told again, which fails by what is wrong.
+    if (millis() >= agreeAt || told instanceof RedisError || !told.includes(String(graceMillis))) yield* agreeOnGrace
     const owner = turn instanceof RedisError ? null : turn
     if ((current ?? "0") !== version) {
       subjects = yield* load()

@@ -19,8 +19,10 @@ if problem then return problem end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', settings, '', unpack(redis.call('ZRANGEBYSCORE', settings, '-inf', '(' .. now, 'LIMIT', 0, 100)))
-redis.call('ZADD', settings, math.max(now + millis, tonumber(redis.call('ZSCORE', settings, mine) or 0)), mine)
-redis.call('PEXPIRE', settings, math.ceil(tonumber(redis.call('ZRANGE', settings, -1, -1, 'WITHSCORES')[2]) - now) + 1)
-return redis.call('ZRANGE', settings, -100, -1)
+redis.call('ZADD', settings, 'GT', now + millis, mine)
+local found, all = redis.call('ZRANGE', settings, -100, -1, 'WITHSCORES'), {}
+for i = 1, #found, 2 do all[#all + 1] = found[i] end
+redis.call('PEXPIRE', settings, math.ceil(tonumber(found[#found]) - now) + 1)
+return all
 `
 }

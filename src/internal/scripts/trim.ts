@@ -23,13 +23,13 @@ export const trim: Script = {
 local meta, stream = KEYS[1], KEYS[2]
 local version, grace, age, least, longest, idle, channel = unpack(ARGV, 1, 7)
 if (redis.call('HGET', meta, 'v') or '0') ~= version then return {-1, 1} end
-if redis.call('EXISTS', stream) == 0 then return {0, 0} end
 ${checking}
-local problem = wrongType(stream, 'stream')
+local problem, found = wrongType(stream, 'stream')
+if found == 'none' then return {0, 0} end
 for i = 3, #KEYS do problem = problem or wrongType(KEYS[i], 'hash') end
 if problem then return problem end
 ${positions}
-local found, cut = {}, nil
+local floorsOf, cut = {}, nil
 -- The first write is one that passes when memory is full and lets the rest pass: this is what frees memory.
 redis.call('HDEL', meta, '')
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -38,7 +38,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local time, sequence = parse(floor)
     keep = sequence < 9007199254740991 and text(time) .. '-' .. text(sequence + 1) or text(time + 1) .. '-0'
   end
-  found[name] = floor
+  floorsOf[name] = floor
   if not cut or lower(keep, cut) then cut = keep end
   for _, consumer in ipairs(info[4] > 0 and redis.call('XINFO', 'CONSUMERS', stream, name) or {}) do
     if consumer[4] == 0 and consumer[6] > tonumber(idle) then
@@ -47,7 +47,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   end
 end
 for i = 8, #ARGV do
-  local floors, floor = KEYS[i - 5], found[ARGV[i]]
+  local floors, floor = KEYS[i - 5], floorsOf[ARGV[i]]
   if not floor then
     cut = '0-0'
   elseif redis.call('HGET', floors, channel) ~= floor then
