@@ -7,19 +7,20 @@
  * @since 0.1.0
  */
 import { Array as Arr, Cause, Context, Data, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
-import type { BroadcastPort, Cast } from "./BroadcastPort.ts"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import type { BroadcastPort, Cast } from "./broker/broadcast.ts"
+import * as Mailbox from "./internal/broadcastBuffer.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
-import * as Envelope from "./internal/envelope.ts"
-import * as Given from "./internal/given.ts"
 import { pretty } from "./internal/failure.ts"
-import * as Mailbox from "./internal/mailbox.ts"
+import * as Given from "./internal/optionChecks.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import * as Workers from "./internal/workers.ts"
-import { InvalidPublishOptions, type MissingParams, PayloadTooLarge } from "./Publisher.ts"
+import * as Envelope from "./publisher/envelope.ts"
+import type { MissingParams } from "./publisher/options.ts"
+import { InvalidPublishOptions, PayloadTooLarge } from "./publisher/outcome.ts"
 
 /**
  * A message as a listener gets it: for a union one member for each channel, told apart by `channel`.

@@ -9,8 +9,8 @@
 import type { Duration } from "effect"
 import { Data, Effect, Result, Schema } from "effect"
 import type { Limits, Selector } from "./Broker.ts"
-import { isDone } from "./internal/done.ts"
-import * as Given from "./internal/given.ts"
+import { isDone } from "./internal/immediate.ts"
+import * as Given from "./internal/optionChecks.ts"
 import { globProblem } from "./internal/pattern.ts"
 import { calm } from "./internal/shown.ts"
 

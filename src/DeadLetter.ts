@@ -3,12 +3,12 @@
  *
  * @since 0.1.0
  */
-import type { Duration, Result } from "effect"
-import { Data, DateTime, Effect } from "effect"
+import type { DateTime, Duration, Effect, Result } from "effect"
+import { Data } from "effect"
 import type { BrokerError, Failure } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
-import { momentOf } from "./internal/due.ts"
-import type { Letter, PastFailure } from "./LetterStore.ts"
+import type { Letter, PastFailure } from "./broker/deadLetters.ts"
+import { momentOf } from "./internal/times.ts"
 
 /**
  * A message a group gave up on, with its failure.

@@ -10,14 +10,15 @@
 import type { Duration, Result } from "effect"
 import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
 import { BrokerError } from "./Broker.ts"
-import * as Calls from "./internal/calls.ts"
-import * as Given from "./internal/given.ts"
-import { shown } from "./internal/shown.ts"
-import * as Keys from "./internal/keys.ts"
-import { Marks } from "./internal/memory/marks.ts"
-import { brokerError } from "./internal/redis/brokerError.ts"
-import { once as onceScript } from "./internal/scripts/once.ts"
 import { Redis } from "./Redis.ts"
+import { prefixProblem } from "./broker/keyNames.ts"
+import * as Calls from "./internal/calls.ts"
+import * as Given from "./internal/optionChecks.ts"
+import { shown } from "./internal/shown.ts"
+import { Marks } from "./memoryBroker/onceKeys.ts"
+import { brokerError } from "./redisBroker/brokerError.ts"
+import * as Keys from "./redisBroker/keys.ts"
+import { once as onceScript } from "./redisBroker/scripts/upkeep/deduplicate.ts"
 
 /**
  * Somebody else is doing this key. Asking again later is safe.
@@ -276,7 +277,7 @@ export const layerRedis = (
     Effect.gen(function*() {
       const redis = yield* Redis
       const prefix = options?.prefix ?? "rotif"
-      const problem = Keys.prefixProblem(prefix)
+      const problem = prefixProblem(prefix)
       if (problem !== undefined) {
         return yield* new BrokerError({ reason: "Refused", operation: "once", message: `invalid prefix: ${problem}` })
       }

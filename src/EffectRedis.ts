@@ -6,8 +6,8 @@
  */
 import { Effect, Exit, Layer, Scope } from "effect"
 import * as Persistence from "effect/persistence/Redis"
-import type { BlockingConnection, Command, Connection, Script } from "./Redis.ts"
-import { Redis, RedisError } from "./Redis.ts"
+import type { BlockingConnection, Command, Connection, RedisError, Script } from "./Redis.ts"
+import { Redis } from "./Redis.ts"
 
 /** The longest time a timer of Node can wait, 24 days: the command itself says how long it blocks. */
 const foreverMillis = 2 ** 31 - 1

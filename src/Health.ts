@@ -8,11 +8,12 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type { BrokerError, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
-import { Duties } from "./internal/agents/duties.ts"
-import type { Pulse } from "./internal/agents/pulse.ts"
-import * as Given from "./internal/given.ts"
-import { type GroupSum, ofGroup } from "./Stats.ts"
+import type { GroupSum } from "./Stats.ts"
+import { ofGroup } from "./Stats.ts"
 import * as Subscription from "./Subscription.ts"
+import { Duties } from "./duties/duties.ts"
+import type { Pulse } from "./internal/heartbeat.ts"
+import * as Given from "./internal/optionChecks.ts"
 
 /**
  * What counts as healthy. A threshold that is not given is not judged.

@@ -3,15 +3,15 @@
  *
  * @since 0.1.0
  */
-import type { Duration } from "effect"
-import { Context, Data, Effect, Layer, Result, Stream } from "effect"
+import type { Duration, Result } from "effect"
+import { Context, Data, Effect, Layer, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
-import type { Finding, Looked, Suspect } from "./InspectionStore.ts"
-import * as Given from "./internal/given.ts"
+import type { Finding, Looked, Suspect } from "./broker/inspection.ts"
+import * as Given from "./internal/optionChecks.ts"
 
-export { Finding, Kind } from "./InspectionStore.ts"
-export type { Looked } from "./InspectionStore.ts"
+export { Finding, Kind } from "./broker/inspection.ts"
+export type { Looked } from "./broker/inspection.ts"
 
 /**
  * @category models

@@ -6,16 +6,17 @@
  *
  * @since 0.1.0
  */
-import { Clock, Effect, Layer } from "effect"
+import type { Clock } from "effect"
+import { Effect, Layer } from "effect"
 import { Broker } from "./Broker.ts"
-import * as Keys from "./internal/keys.ts"
-import * as Broadcast from "./internal/memory/broadcast.ts"
-import * as Inspection from "./internal/memory/inspection.ts"
-import * as Member from "./internal/memory/member.ts"
-import { Recurring } from "./internal/memory/recurring.ts"
-import { Store } from "./internal/memory/store.ts"
+import { ownKey, ownKeyProblem, tagOf } from "./broker/keyNames.ts"
 import { matcherOf, patternsOf, readingOf } from "./internal/pattern.ts"
 import { pause } from "./internal/pause.ts"
+import * as Broadcast from "./memoryBroker/broadcast.ts"
+import * as Inspection from "./memoryBroker/inspection.ts"
+import * as Member from "./memoryBroker/member.ts"
+import { Recurring } from "./memoryBroker/recurring.ts"
+import { Store } from "./memoryBroker/store.ts"
 
 const awaitWake = (sleepers: Set<() => void>) =>
   Effect.callback<void>((resume) => {
@@ -39,7 +40,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
     const { letters } = store
     const recurring = new Recurring(store)
     // Nothing is stored under them but what transactions write: the same names as on Redis.
-    const keys = Keys.make("rotif", 0)
+    const tag = tagOf("rotif", 0)
     const now = () => clock.currentTimeMillisUnsafe()
 
     return Broker.of({
@@ -86,8 +87,8 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       relay: () => Effect.succeed(0),
       awaitOutbox: () => Effect.never,
       own: {
-        keyFor: (_, name) => keys.own(name),
-        problemOf: (_, key) => Keys.ownKeyProblem(keys, key),
+        keyFor: (_, name) => ownKey(tag, name),
+        problemOf: (_, key) => ownKeyProblem(tag, key),
         read: (key) => Effect.sync(() => store.own.read(key))
       },
       ping: Effect.void,

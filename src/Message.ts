@@ -3,16 +3,18 @@
  *
  * @since 0.1.0
  */
-import type { Duration } from "effect"
-import { Data, DateTime, Effect, Result } from "effect"
+import type { DateTime, Duration } from "effect"
+import { Data, Effect, Result } from "effect"
 import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
-import type { Consumer } from "./internal/consumer.ts"
-import { ackSettlement, again, type Final, type Held, type Settled } from "./internal/held.ts"
-import { momentOf } from "./internal/due.ts"
 import { reasonText } from "./internal/failure.ts"
-import * as Given from "./internal/given.ts"
 import { Inspect } from "./internal/inspected.ts"
+import * as Given from "./internal/optionChecks.ts"
+import type { Final } from "./internal/settlement.ts"
+import { ackSettlement, again } from "./internal/settlement.ts"
+import { momentOf } from "./internal/times.ts"
+import type { Consumer } from "./subscription/consumer.ts"
+import type { Held, Settled } from "./subscription/heldDelivery.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.

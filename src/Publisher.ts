@@ -4,159 +4,72 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, Data, DateTime, Effect, Layer, Result } from "effect"
-import type { Appended, BrokerError, NewMessage, Shortfall } from "./Broker.ts"
+import { Clock, Context, DateTime, Effect, Layer, Result } from "effect"
+import type { Appended, NewMessage, Shortfall } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import { none as noLimits } from "./broker/limits.ts"
+import type { Due } from "./broker/publishing.ts"
 import * as Calls from "./internal/calls.ts"
-import * as Chain from "./internal/chain.ts"
-import { isDone } from "./internal/done.ts"
-import { dueOf, expiryOf } from "./internal/due.ts"
-import { durabilityOf } from "./internal/durability.ts"
-import { identify } from "./internal/identity.ts"
-import { none as noLimits } from "./internal/limits.ts"
-import * as Envelope from "./internal/envelope.ts"
-import * as Given from "./internal/given.ts"
-import * as PublishChain from "./internal/publishChain.ts"
-import * as Middleware from "./Middleware.ts"
-import type { Due } from "./ScheduledStore.ts"
+import { durabilityOf } from "./internal/durabilityOption.ts"
+import { isDone } from "./internal/immediate.ts"
+import * as Given from "./internal/optionChecks.ts"
+import * as Chain from "./middleware/composition.ts"
+import type { PublishErrors, PublishServices } from "./middleware/definition.ts"
+import { Program } from "./middleware/definition.ts"
+import * as PublishChain from "./middleware/publishing.ts"
+import { dueOf, expiryOf } from "./publisher/due.ts"
+import * as Envelope from "./publisher/envelope.ts"
+import { identify } from "./publisher/identity.ts"
+import type {
+  AnyOptions,
+  Durability,
+  MissingParams,
+  OptionsArgument,
+  OptionsForAllArgument,
+  PublishOptions
+} from "./publisher/options.ts"
+import type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
+import {
+  DurabilityNotReached,
+  InvalidPublishOptions,
+  PayloadTooLarge,
+  PublishIncomplete,
+  PublishRefused,
+  PublishUncertain,
+  Unavailable
+} from "./publisher/outcome.ts"
 
-/**
- * What a publish did.
- *
- * - `Published`: the message is stored, at `position` in the log of its channel.
- * - `Scheduled`: it is stored and waits until `dueAt`, by the backend's clock.
- * - `Duplicate`: the message `id` was first, within the deduplication window or still waiting; nothing was added. `position` is where
- *   that one is, if it was stored in the log at once.
- *
- * @category models
- * @since 0.1.0
- */
-export type Receipt =
-  | { readonly _tag: "Published"; readonly id: string; readonly channel: string; readonly position: string }
-  | {
-    readonly _tag: "Scheduled"
-    readonly id: string
-    readonly channel: string
-    readonly position: undefined
-    readonly dueAt: DateTime.Utc
-  }
-  | { readonly _tag: "Duplicate"; readonly id: string; readonly channel: string; readonly position: string | undefined }
-
-/**
- * What a message has to survive before its publish succeeds, beyond the loss of its publisher.
- *
- * **Details**: Redis copies what is written to its replicas a moment later; a master that is lost in that moment takes along what it
- * has acknowledged. With this option a publish waits until replicas have the message. In memory there is nothing to wait for.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Durability {
-  /** How many replicas must have the message. Default 1. 0 is only of use with `fsync`. */
-  readonly replicas?: number | undefined
-  /**
-   * Whether it must be on disk, too: on the master's and on those of as many replicas. Needs Redis 7.2 or newer (WAITAOF) and
-   * `appendonly yes`. Default `false`.
-   */
-  readonly fsync?: boolean | undefined
-  /** How long to wait for that, once the message is stored. Default 1 second. */
-  readonly timeout?: Duration.Input | undefined
-}
-
-/**
- * @category models
- * @since 0.1.0
- */
-export interface PublishOptions {
-  /** Strings that travel with the message. */
-  readonly headers?: Readonly<Record<string, string>> | undefined
-  /**
-   * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour (of its due time, if it is
-   * scheduled) stores nothing. Default: the `idempotencyKey` of the channel, or an id of its own.
-   */
-  readonly id?: string | undefined
-  /** How long this id is remembered, instead of an hour; at most `maxWindow` of the publisher. */
-  readonly deduplicate?: { readonly window: Duration.Input } | undefined
-  /** The first message with this key within the window wins; the others are duplicates of it, whatever their ids. */
-  readonly throttle?: { readonly key: string; readonly window: Duration.Input } | undefined
-  /**
-   * The last message with this key wins: it is delivered when none has come for so long, and replaces the one that waits. It has no
-   * other id; its receipt says `Scheduled`.
-   */
-  readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
-  /** Deliver it after this span, at the earliest. 0 is now. */
-  readonly delay?: Duration.Input | undefined
-  /** Deliver it at this time, at the earliest. A time in the past is now. */
-  readonly at?: DateTime.DateTime.Input | undefined
-  /**
-   * How long it may be delivered, from its publish or, if it is scheduled, from its due time. Later it is not handed out any more; see
-   * the option `expired` of a subscription.
-   */
-  readonly expiresIn?: Duration.Input | undefined
-  /** What it has to survive before this succeeds; `false` waits for nothing. Default: that of the publisher. */
-  readonly durability?: Durability | false | undefined
-}
-
-/**
- * The options of a publish to this channel: a template channel wants its params.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
-  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
-
-/**
- * The options are required exactly when the channel has params.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: PublishOptions | undefined]
-  : [options: OptionsFor<C>]
-
-/**
- * What the compiler says where the params of a channel are missing: no channel is of this type.
- *
- * @category models
- * @since 0.1.0
- */
-export type MissingParams<C extends Channel.Any> = `missing params: ${keyof Channel.ParamsOf<C> & string}`
-
-/**
- * The options of a publish to any channel, as middleware sees them.
- *
- * @category models
- * @since 0.1.0
- */
-export type AnyOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
-
-/**
- * Options for all payloads, or made for each.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsForAll<C extends Channel.Any> =
-  | OptionsFor<C>
-  | ((payload: Channel.PayloadOf<C>, index: number) => OptionsFor<C>)
-
-type OptionsForAllArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: OptionsForAll<C> | undefined]
-  : [options: OptionsForAll<C>]
+export type {
+  AnyOptions,
+  Durability,
+  MissingParams,
+  OptionsArgument,
+  OptionsFor,
+  OptionsForAll,
+  PublishOptions
+} from "./publisher/options.ts"
+export type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
+export {
+  DurabilityNotReached,
+  InvalidPublishOptions,
+  PayloadTooLarge,
+  PublishIncomplete,
+  PublishRefused,
+  PublishUncertain,
+  Unavailable
+} from "./publisher/outcome.ts"
 
 type Published<C extends Channel.Any, Self> = Effect.Effect<
   Receipt,
-  RequestError | StoreError | Middleware.PublishErrors<C>,
-  Self | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  RequestError | StoreError | PublishErrors<C>,
+  Self | Channel.EncodingServices<C> | PublishServices<C>
 >
 
 type PublishedAll<C extends Channel.Any, Self> = Effect.Effect<
   ReadonlyArray<Receipt>,
-  RequestError | PublishIncomplete | Middleware.PublishErrors<C>,
-  Self | Channel.EncodingServices<C> | Middleware.PublishServices<C>
+  RequestError | PublishIncomplete | PublishErrors<C>,
+  Self | Channel.EncodingServices<C> | PublishServices<C>
 >
 
 /**
@@ -195,149 +108,6 @@ export interface PublishMany<out Self> {
 }
 
 /**
- * The encoded message is larger than allowed. Nothing was sent.
- *
- * @category errors
- * @since 0.1.0
- */
-export class PayloadTooLarge extends Data.TaggedError("PayloadTooLarge")<{
-  readonly channel: string
-  /** Size of payload and headers, in bytes. */
-  readonly bytes: number
-  readonly limit: number
-}> {
-  override get message() {
-    return `a message for "${this.channel}" is ${this.bytes} bytes long, the limit is ${this.limit}: ` +
-      `store large data elsewhere and publish a reference, or raise maxPayloadBytes`
-  }
-}
-
-/**
- * The id, the headers or a time cannot be used. Nothing was sent.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidPublishOptions extends Data.TaggedError("InvalidPublishOptions")<{
-  readonly channel: string
-  readonly message: string
-}> {}
-
-/**
- * The backend could not be reached in time. The message is not stored; publishing again is safe.
- *
- * @category errors
- * @since 0.1.0
- */
-export class Unavailable extends Data.TaggedError("Unavailable")<{
-  readonly channel: string
-  readonly id: string
-  readonly message: string
-}> {}
-
-/**
- * The connection was lost after the message was sent, and what became of it could not be found out in time. Publish it again
- * with `{ id: error.id }` through the same `Publisher`: it is stored once in either case.
- *
- * **Details**: where `isLasting` is true, publishing it again with this id gives the same error: what would tell is gone. A plain message is
- * looked for in its log, from which it may have been removed since: by a limit of the channel, or because every group has acknowledged it
- * (`graceMillis` later). What a publish with an id, a window or a delay came to is kept for 10 minutes, and as long as its window. Whoever must
- * have it handled publishes it under another id, and it may be handled twice.
- *
- * @category errors
- * @since 0.1.0
- */
-export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
-  readonly channel: string
-  readonly id: string
-  readonly message: string
-  /** Whether it will not be found out any more. */
-  readonly isLasting: boolean
-}> {}
-
-/**
- * A middleware of the program (`Middleware.layer`) failed with `error`. Nothing was stored, unless it failed after it had published.
- *
- * @category errors
- * @since 0.1.0
- */
-export class PublishRefused extends Data.TaggedError("PublishRefused")<{
-  readonly channel: string
-  /** What the middleware failed with. */
-  readonly error: unknown
-}> {
-  override get message() {
-    const why = this.error instanceof Error ? this.error.message : String(this.error)
-    return `a middleware refused a message for "${this.channel}": ${why}`
-  }
-}
-
-/**
- * The message is stored, as `receipt` says, and is being delivered; but the `durability` that was asked for was not reached in time: a
- * master that is lost now may take the message along.
- *
- * **Details**: to be sure, publish it again with `{ id: error.id }` through the same `Publisher`: that stores nothing as long as the
- * message is there, stores it where a new master does not have it, and waits again. Without that nothing more is to be done: replicas
- * that are only slow get the message all the same.
- *
- * @category errors
- * @since 0.1.0
- */
-export class DurabilityNotReached extends Data.TaggedError("DurabilityNotReached")<{
-  readonly channel: string
-  readonly id: string
-  /** What the publish did. */
-  readonly receipt: Receipt
-  /** How many replicas had the message for sure when the time was over. */
-  readonly replicas: number
-  readonly message: string
-}> {}
-
-/**
- * Why one message was not (surely) stored or, with `DurabilityNotReached`, is stored with less certainty than was asked for.
- *
- * @category errors
- * @since 0.1.0
- */
-export type StoreError = Unavailable | PublishUncertain | DurabilityNotReached | BrokerError
-
-/**
- * Why a message was refused before anything was sent.
- *
- * @category errors
- * @since 0.1.0
- */
-export type RequestError =
-  | Channel.InvalidPayload
-  | Channel.InvalidParams
-  | InvalidPublishOptions
-  | PayloadTooLarge
-  | PublishRefused
-
-/**
- * Some messages of a `publishAll` were not (surely) stored, or not as durably as asked for. `outcomes` has one entry for each payload, in
- * order: its receipt, or its error. Publish again those with an error, a `PublishUncertain` and a `DurabilityNotReached` with its id.
- *
- * @category errors
- * @since 0.1.0
- */
-export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
-  readonly channel: string
-  readonly outcomes: ReadonlyArray<Receipt | StoreError | RequestError>
-}> {
-  override get message() {
-    const failed = this.outcomes.filter((outcome) => outcome instanceof Error)
-    const stored = failed.filter((outcome) => outcome instanceof DurabilityNotReached).length
-    const all = `${this.outcomes.length} messages for "${this.channel}"`
-    const what = [
-      ...(failed.length > stored ? [`${failed.length - stored} of ${all} were not stored`] : []),
-      ...(stored > 0 ? [`${stored} of ${all} are stored, but not as durably as asked for`] : [])
-    ].join(", and ")
-    return `${what}; the first: ${failed[0]?.message ?? ""}`
-  }
-}
-
-/**
  * @category models
  * @since 0.1.0
  */
@@ -370,8 +140,8 @@ export class Publisher extends Context.Service<Publisher, {
     dueAtMillis?: number
   ) => Effect.Effect<
     { readonly messages: ReadonlyArray<NewMessage>; readonly receipt: Receipt },
-    RequestError | Middleware.PublishErrors<C>,
-    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+    RequestError | PublishErrors<C>,
+    Channel.EncodingServices<C> | PublishServices<C>
   >
 }>()("rotif/Publisher") {}
 
@@ -447,7 +217,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const clock = yield* Clock.Clock
   const { limit, mostMillis, usualDurability } = yield* givenOf(options)
   const nextId = makeIds()
-  const program = yield* Middleware.Program
+  const program = yield* Program
 
   /** The message of an encoded payload, or why it is refused. */
   const compose = <C extends Channel.Any>(
@@ -634,8 +404,8 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   // What middleware fails with and needs is in the types of the channel, and was provided with the layer.
   type Chained<C extends Channel.Any, A, E> = Effect.Effect<
     A,
-    E | Middleware.PublishErrors<C>,
-    Channel.EncodingServices<C> | Middleware.PublishServices<C>
+    E | PublishErrors<C>,
+    Channel.EncodingServices<C> | PublishServices<C>
   >
 
   const service = Publisher.of({

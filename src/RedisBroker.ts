@@ -1,35 +1,37 @@
 /**
  * The `Broker` on Redis Streams (Redis 7.0 or newer; standalone, Sentinel or Cluster).
  *
- * `docs/redis-keys.md` shows the data, `internal/keys.ts` names every key, `internal/scripts` holds every script.
+ * `docs/redis-keys.md` shows the data, `redisBroker/keys.ts` names every key, `internal/scripts` holds every script.
  *
  * @since 0.1.0
  */
 import { Effect, Layer } from "effect"
 import type { BrokerInfo, Selector } from "./Broker.ts"
 import { Broker, BrokerError } from "./Broker.ts"
-import * as Keys from "./internal/keys.ts"
-import { patternsOf, reading, readingOf } from "./internal/pattern.ts"
-import { shown } from "./internal/shown.ts"
-import { brokerError as fail } from "./internal/redis/brokerError.ts"
-import * as Permissions from "./internal/redis/permissions.ts"
-import * as RedisAppend from "./internal/redisAppend.ts"
-import { type Channels, relay } from "./internal/redisCommit.ts"
-import * as RedisJanitor from "./internal/redisJanitor.ts"
-import * as RedisBroadcast from "./internal/redisBroadcast.ts"
-import * as RedisInspection from "./internal/redisInspection.ts"
-import { makeName } from "./internal/redisLead.ts"
-import * as RedisLetters from "./internal/redisLetters.ts"
-import * as RedisMember from "./internal/redisMember.ts"
-import * as RedisRecurring from "./internal/redisRecurring.ts"
-import * as RedisScheduled from "./internal/redisScheduled.ts"
-import * as RedisStats from "./internal/redisStats.ts"
-import { tellWait } from "./internal/redis/waiting.ts"
-import { drop } from "./internal/scripts/drop.ts"
-import { unregister } from "./internal/scripts/unregister.ts"
-import { permitted } from "./internal/scripts/permitted.ts"
 import type { Command, Connection } from "./Redis.ts"
 import { Redis, RedisError } from "./Redis.ts"
+import { ownKeyProblem, prefixProblem, tagOf } from "./broker/keyNames.ts"
+import { patternsOf, reading, readingOf } from "./internal/pattern.ts"
+import { shown } from "./internal/shown.ts"
+import * as Permissions from "./redis/permissions.ts"
+import { tellWait } from "./redis/startWait.ts"
+import * as RedisBroadcast from "./redisBroker/broadcast.ts"
+import { brokerError as fail } from "./redisBroker/brokerError.ts"
+import * as RedisLetters from "./redisBroker/deadLetters.ts"
+import * as RedisInspection from "./redisBroker/inspection/walk.ts"
+import * as Keys from "./redisBroker/keys.ts"
+import { makeName } from "./redisBroker/leadership.ts"
+import type { Channels } from "./redisBroker/member/commit.ts"
+import { relay } from "./redisBroker/member/commit.ts"
+import * as RedisMember from "./redisBroker/member/member.ts"
+import * as RedisAppend from "./redisBroker/publish/append.ts"
+import * as RedisScheduled from "./redisBroker/publish/waiting.ts"
+import * as RedisRecurring from "./redisBroker/recurring.ts"
+import { drop } from "./redisBroker/scripts/member/removeGroup.ts"
+import { unregister } from "./redisBroker/scripts/member/unregisterGroup.ts"
+import { permitted } from "./redisBroker/scripts/upkeep/missingPermissions.ts"
+import * as RedisStats from "./redisBroker/statistics.ts"
+import * as RedisJanitor from "./redisBroker/trimming.ts"
 
 /**
  * @category models
@@ -70,7 +72,7 @@ const refuse = (message: string) => new BrokerError({ reason: "Refused", operati
  */
 export const checkOptions = Effect.fnUntraced(function*(options?: Options) {
   const { graceMillis, prefix = "rotif", shards = 1 } = options ?? {}
-  const problem = typeof prefix === "string" ? Keys.prefixProblem(prefix) : "it must be a string"
+  const problem = typeof prefix === "string" ? prefixProblem(prefix) : "it must be a string"
   if (problem !== undefined) return yield* refuse(`invalid prefix ${shown(prefix)}: ${problem}`)
   if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
     return yield* refuse(`invalid number of shards ${shown(shards)}: expected a whole number from 1 to 1024`)
@@ -377,7 +379,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     awaitOutbox: (shard) => outbox.wait(shard),
     own: {
       keyFor: (channel, name) => keysOf(shardOf(channel)).own(name),
-      problemOf: (channel, key) => Keys.ownKeyProblem(keysOf(shardOf(channel)), key),
+      problemOf: (channel, key) => ownKeyProblem(tagOf(prefix, shardOf(channel)), key),
       read: (key) => readOwn(redis.connection(key), key).pipe(Effect.mapError(fail("own.read")))
     },
     ping: Effect.forEach(connections, (connection) => connection.send(["ping"], { idempotent: true }), {

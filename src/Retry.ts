@@ -9,7 +9,7 @@
 import type { DateTime } from "effect"
 import { Data, DateTime as Time, Duration, Effect, Pull, Random, Result, Schedule } from "effect"
 import { Age, ageSince } from "./internal/age.ts"
-import * as Given from "./internal/given.ts"
+import * as Given from "./internal/optionChecks.ts"
 
 /**
  * What a policy may know of the message that failed. A subscription gives its own message, with the payload.

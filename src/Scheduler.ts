@@ -5,22 +5,23 @@
  *
  * @since 0.1.0
  */
-import { Clock, Context, Cron, Data, DateTime, Effect, Layer, Result } from "effect"
 import type { Duration } from "effect"
+import { Clock, Context, Cron, Data, DateTime, Effect, Layer, Result } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
-import type { When } from "./internal/due.ts"
-import { dueOf, momentOf } from "./internal/due.ts"
-import * as Calls from "./internal/calls.ts"
-import * as Given from "./internal/given.ts"
-import { shown } from "./internal/shown.ts"
-import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
-import * as Recur from "./internal/recurrence.ts"
 import type * as Middleware from "./Middleware.ts"
 import * as Publisher from "./Publisher.ts"
-import type { Place, Reference } from "./ScheduledStore.ts"
-import { order } from "./ScheduledStore.ts"
+import type { Place, Reference } from "./broker/scheduled.ts"
+import { order } from "./broker/scheduled.ts"
+import * as Calls from "./internal/calls.ts"
+import * as Given from "./internal/optionChecks.ts"
+import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
+import * as Recur from "./internal/recurrence.ts"
+import { shown } from "./internal/shown.ts"
+import { momentOf } from "./internal/times.ts"
+import type { When } from "./publisher/due.ts"
+import { dueOf } from "./publisher/due.ts"
 
 /**
  * A message that waits for its time.

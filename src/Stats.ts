@@ -3,16 +3,17 @@
  *
  * @since 0.1.0
  */
-import { Context, DateTime, Duration, Effect, Layer, Schedule, Stream } from "effect"
+import type { Duration } from "effect"
+import { Context, DateTime, Effect, Layer, Schedule, Stream } from "effect"
 import type { BrokerError, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
-import * as Surveyor from "./internal/agents/surveyor.ts"
-import * as Given from "./internal/given.ts"
-import type { ChannelStats, GroupStats } from "./StatsStore.ts"
 import * as Subscription from "./Subscription.ts"
+import type { ChannelStats, GroupStats } from "./broker/statistics.ts"
+import * as Surveyor from "./duties/groupMetrics.ts"
+import * as Given from "./internal/optionChecks.ts"
 
-export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./StatsStore.ts"
+export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./broker/statistics.ts"
 
 /**
  * What a subscription of this program has done here.

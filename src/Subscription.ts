@@ -3,32 +3,34 @@
  *
  * @since 0.1.0
  */
-import type { Option } from "effect"
-import { Cause, Context, Data, DateTime, Duration, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
+import type { DateTime, Duration, Option } from "effect"
+import { Cause, Context, Data, Effect, Exit, Layer, Queue, Result, Scope, Stream } from "effect"
 import { hostname } from "node:os"
 import type { BrokerError, Delivery, Selector, Start } from "./Broker.ts"
 import { Broker, CommitRefused, GroupRemoved } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
-import * as Promoter from "./internal/agents/promoter.ts"
-import type { KeyOf } from "./internal/beginning.ts"
-import { prefetchOf } from "./internal/capacity.ts"
-import * as Chain from "./internal/chain.ts"
-import * as Consumer from "./internal/consumer.ts"
-import { ackSettlement, type Counts, type Final, type Held, holdSettlement, type Settlement } from "./internal/held.ts"
-import { isDone } from "./internal/done.ts"
-import * as Ending from "./internal/ending.ts"
-import { failureOf } from "./internal/failure.ts"
-import * as Given from "./internal/given.ts"
-import * as Limits from "./internal/optionLimits.ts"
-import { keyOf as keyOfMessage } from "./internal/identity.ts"
-import { makeJudge } from "./internal/judge.ts"
-import * as Reporting from "./internal/reports.ts"
-import type { Processing } from "./internal/timing.ts"
-import * as Unnamed from "./internal/unnamed.ts"
 import * as Message from "./Message.ts"
 import * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
 import * as Transaction from "./Transaction.ts"
+import * as Promoter from "./duties/promoter.ts"
+import * as Ending from "./internal/ending.ts"
+import { failureOf } from "./internal/failure.ts"
+import { isDone } from "./internal/immediate.ts"
+import * as Given from "./internal/optionChecks.ts"
+import * as Limits from "./internal/optionLimits.ts"
+import * as Reporting from "./internal/reports.ts"
+import type { Final, Settlement } from "./internal/settlement.ts"
+import { ackSettlement, holdSettlement } from "./internal/settlement.ts"
+import * as Unnamed from "./internal/unnamedGroups.ts"
+import * as Chain from "./middleware/composition.ts"
+import { keyOf as keyOfMessage } from "./publisher/identity.ts"
+import { prefetchOf } from "./subscription/capacity.ts"
+import * as Consumer from "./subscription/consumer.ts"
+import { makeJudge } from "./subscription/failureVerdict.ts"
+import type { Processing } from "./subscription/handlerTimes.ts"
+import type { Counts, Held } from "./subscription/heldDelivery.ts"
+import type { KeyOf } from "./subscription/onceGate.ts"
 
 /**
  * Where a new group begins on channels that exist already: with the oldest message that another group has not settled (without other
@@ -760,7 +762,10 @@ export const make = Effect.fnUntraced(function*<
     })
   }
 
-  const keyOf: KeyOf<Channel.DecodingServices<S>> = (held, consumer) => {
+  const keyOf = (
+    held: Held,
+    consumer: Consumer.Consumer
+  ): ReturnType<KeyOf<Channel.DecodingServices<S>>> => {
     if (onceOptions?.key === undefined) {
       return Effect.succeed(keyOfMessage(held.delivery))
     }

@@ -12,10 +12,12 @@ import { Context, Data, Effect, Result } from "effect"
 import type { BrokerError, NewMessage, Write } from "./Broker.ts"
 import { Broker, CommitRefused as Refused } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
-import * as Given from "./internal/given.ts"
-import { calm, shown } from "./internal/shown.ts"
 import type * as Middleware from "./Middleware.ts"
-import { type MissingParams, type OptionsArgument, Publisher, type RequestError } from "./Publisher.ts"
+import { Publisher } from "./Publisher.ts"
+import * as Given from "./internal/optionChecks.ts"
+import { calm, shown } from "./internal/shown.ts"
+import type { MissingParams, OptionsArgument } from "./publisher/options.ts"
+import type { RequestError } from "./publisher/outcome.ts"
 
 /**
  * The transaction cannot be applied to the data as it is; nothing was. It is a failure of the handler, so it is retried.

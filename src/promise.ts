@@ -5,54 +5,47 @@
  *
  * @since 0.1.0
  */
-import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import type { Schema } from "effect"
+import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Scope } from "effect"
 import type { GroupRemoved } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
-import * as Activity from "./internal/activity.ts"
-import * as Calls from "./internal/calls.ts"
-import * as Ending from "./internal/ending.ts"
-import * as Connecting from "./internal/promise/connecting.ts"
-import { Bounded } from "./internal/bounded.ts"
-import type { HealthStatus } from "./internal/promise/health.ts"
-import * as Health from "./internal/promise/health.ts"
-import type { Middleware } from "./internal/promise/hooks.ts"
-import * as Hooks from "./internal/promise/hooks.ts"
-import type { DlqMessage, DlqStats } from "./internal/promise/letters.ts"
-import * as Letters from "./internal/promise/letters.ts"
-import { loggerLayer } from "./internal/promise/logging.ts"
-import * as Message from "./internal/promise/message.ts"
-import type { RotifMessage } from "./internal/promise/message.ts"
-import * as Checks from "./internal/promise/checks.ts"
-import * as Options from "./internal/promise/options.ts"
-import * as Unnamed from "./internal/unnamed.ts"
-import type {
-  DlqQuery,
-  Payload,
-  PublishOptions,
-  RotifConfig,
-  SubscribeOptions,
-  UnsubscribeOptions
-} from "./internal/promise/options.ts"
-import { policyOf } from "./internal/promise/retrying.ts"
-import * as Sameness from "./internal/promise/sameness.ts"
 import * as Inspector from "./Inspector.ts"
 import * as Publisher from "./Publisher.ts"
-import * as Redis from "./Redis.ts"
+import type * as Redis from "./Redis.ts"
 import * as Rotif from "./Rotif.ts"
 import * as Core from "./Subscription.ts"
+import * as Activity from "./internal/activity.ts"
+import { Bounded } from "./internal/boundedMap.ts"
+import * as Calls from "./internal/calls.ts"
+import * as Ending from "./internal/ending.ts"
+import * as Unnamed from "./internal/unnamedGroups.ts"
+import * as Checks from "./promise/checks.ts"
+import * as Connecting from "./promise/connecting.ts"
+import type { DlqMessage, DlqStats } from "./promise/deadLetters.ts"
+import * as Letters from "./promise/deadLetters.ts"
+import * as Sameness from "./promise/dedupKey.ts"
+import type { HealthStatus } from "./promise/health.ts"
+import * as Health from "./promise/health.ts"
+import type { Middleware } from "./promise/hooks.ts"
+import * as Hooks from "./promise/hooks.ts"
+import { loggerLayer } from "./promise/logging.ts"
+import type { Payload, RotifMessage } from "./promise/message.ts"
+import * as Message from "./promise/message.ts"
+import type { DlqQuery, PublishOptions, RotifConfig, SubscribeOptions, UnsubscribeOptions } from "./promise/options.ts"
+import * as Options from "./promise/options.ts"
+import { policyOf } from "./promise/retry.ts"
 
 export { GroupRemoved } from "./Broker.ts"
-export { type HealthStatus } from "./internal/promise/health.ts"
-export { type Middleware } from "./internal/promise/hooks.ts"
-export { type DlqMessage, type DlqStats } from "./internal/promise/letters.ts"
-export { type RotifMessage, UnrecoverableError, UnrecoverableError as Reject } from "./internal/promise/message.ts"
+export { type HealthStatus } from "./promise/health.ts"
+export { type Middleware } from "./promise/hooks.ts"
+export { type DlqMessage, type DlqStats } from "./promise/deadLetters.ts"
+export { type RotifMessage, UnrecoverableError, UnrecoverableError as Reject } from "./promise/message.ts"
 export {
   type DlqCleanup,
   type DlqQuery,
   InvalidOption,
   type Logger,
-  type Payload,
   type PublishOptions,
   type RedisOptions,
   type Reports,
@@ -61,7 +54,7 @@ export {
   type RotifConfig,
   type SubscribeOptions,
   type UnsubscribeOptions
-} from "./internal/promise/options.ts"
+} from "./promise/options.ts"
 
 export { type Report } from "./Subscription.ts"
 

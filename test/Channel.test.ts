@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Option, Result, Schema } from "effect"
 import { Channel } from "rotif"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import { compile } from "../src/internal/pattern.ts"
 
 const problem = (name: string, kind: "name" | "pattern" = "name") => {

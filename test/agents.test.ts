@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Broker } from "rotif"
-import * as Promoter from "../src/internal/agents/promoter.ts"
-import { Pulse } from "../src/internal/agents/pulse.ts"
-import * as Ticker from "../src/internal/agents/ticker.ts"
+import * as Promoter from "../src/duties/promoter.ts"
+import { Pulse } from "../src/internal/heartbeat.ts"
+import * as Ticker from "../src/duties/ticker.ts"
 import { supervise } from "../src/internal/supervise.ts"
 
 /** A broker that is away: every look fails, and what listens is counted. */

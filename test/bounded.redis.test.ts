@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Queue, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Publisher, Redis, Rotif, Subscription } from "rotif"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import { until } from "./faults/Run.ts"
 

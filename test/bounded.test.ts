@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Bounded } from "../src/internal/bounded.ts"
+import { Bounded } from "../src/internal/boundedMap.ts"
 
 describe("Bounded", () => {
   it("forgets what came first when it is full, and only then", () => {

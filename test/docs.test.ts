@@ -6,7 +6,7 @@ import { Effect } from "effect"
 import { existsSync, globSync, readFileSync } from "node:fs"
 import { dirname, join, relative } from "node:path"
 import { inject } from "vitest"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as Snippets from "./fixtures/Snippets.ts"
 
@@ -135,7 +135,7 @@ describe("facts in the documentation", () => {
     const source = new Set(Array.from(read("src/Rotif.ts").matchAll(/"(ROTIF_[A-Z_]+)"/g), ([, name]) => name!))
     const named = new Set(Array.from(page.matchAll(/`(ROTIF_[A-Z_]+)`/g), ([, name]) => name!))
     assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
-    const options = read("src/internal/promise/options.ts")
+    const options = read("src/promise/options.ts")
     const fields = (name: string) => {
       const [, body] = new RegExp(`export interface ${name} {\n([^]*?)\n}`).exec(options)!
       return Array.from(body!.matchAll(/^ {2}readonly (\w+)\?/gm), ([, field]) => field!)

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Schema } from "effect"
 import { Broadcast, Channel, Deduplication, Publisher, Redis, Rotif, Scheduler, Subscription } from "rotif"
-import * as Given from "../src/internal/given.ts"
+import * as Given from "../src/internal/optionChecks.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 

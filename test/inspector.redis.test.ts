@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Inspector, Publisher, Redis, Rotif, Scheduler } from "rotif"
 import { inject } from "vitest"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import {
   about,
   bodies,

@@ -1,8 +1,8 @@
 /** The dead letters of all shards as one list: the same letter id may be there in several shards. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
-import type { LetterStore } from "rotif"
-import * as Query from "../src/internal/letterQuery.ts"
+import type { Broker } from "rotif"
+import * as Query from "../src/deadLetters/query.ts"
 
 const Item = Schema.Struct({
   shard: Schema.Literals([0, 1, 2]),
@@ -24,7 +24,7 @@ const isAfter = (id: string, other: string) => {
 /** A store that knows how to list. */
 const storeOf = (items: ReadonlyArray<Item>) =>
   ({
-    list: (shard: number, { after, before, limit, order }: LetterStore.LetterRange) =>
+    list: (shard: number, { after, before, limit, order }: Broker.LetterRange) =>
       Effect.sync(() => {
         const found = items.filter((item) =>
           item.shard === shard
@@ -36,7 +36,7 @@ const storeOf = (items: ReadonlyArray<Item>) =>
           group: item.isWanted ? "wanted" : "other"
         }))
       })
-  }) as unknown as LetterStore.LetterStore
+  }) as unknown as Broker.LetterStore
 
 const query: Query.Query = {
   shards: [0, 1, 2],

@@ -1,7 +1,7 @@
 /** What waits for a listener in Pub/Sub mode: the order of what is told, and its bounds. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
-import * as Mailbox from "../src/internal/mailbox.ts"
+import * as Mailbox from "../src/internal/broadcastBuffer.ts"
 
 const cast = (payload: string) => ({ channel: "c", payload })
 

@@ -1,8 +1,8 @@
 /** A broker in memory that holds very much: no operation looks at all of it, so that the event loop is not held up. */
 import { assert, describe, it } from "@effect/vitest"
 import type { NewMessage } from "../src/Broker.ts"
-import type { Lease, Owner } from "../src/internal/memory/group.ts"
-import { Store } from "../src/internal/memory/store.ts"
+import type { Lease, Owner } from "../src/memoryBroker/group.ts"
+import { Store } from "../src/memoryBroker/store.ts"
 
 const many = 200_000
 const owner: Owner = {

@@ -5,7 +5,7 @@ import { Effect, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Redis, Rotif, Transaction } from "rotif"
 import { inject } from "vitest"
 import { until } from "./faults/Run.ts"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import { freshPrefix, listen } from "./suite/kit.ts"
 
 const channelIn = (shard: number) => {

@@ -1,13 +1,13 @@
 /** A recurring key that goes to a channel of another shard, while the process that defines it dies between any two of its commands. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { RecurringStore } from "rotif"
+import type { Broker } from "rotif"
 import { Redis } from "rotif"
 import { inject } from "vitest"
-import * as Keys from "../src/internal/keys.ts"
-import { brokerError } from "../src/internal/redis/brokerError.ts"
-import * as RedisRecurring from "../src/internal/redisRecurring.ts"
-import { channel as channelScript } from "../src/internal/scripts/channel.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
+import { brokerError } from "../src/redisBroker/brokerError.ts"
+import * as RedisRecurring from "../src/redisBroker/recurring.ts"
+import { channel as channelScript } from "../src/redisBroker/scripts/publish/createChannel.ts"
 import { freshPrefix } from "./suite/kit.ts"
 
 const shardOf = (channel: string) => channel === "here" ? 0 : 1
@@ -57,7 +57,7 @@ const namespace = Effect.gen(function*() {
   return { storeFor, lengthOf }
 })
 
-const define = (store: RecurringStore.RecurringStore, channel: string) =>
+const define = (store: Broker.RecurringStore, channel: string) =>
   store.upsert({
     key: "report",
     recurrence: "often",
@@ -69,7 +69,7 @@ const define = (store: RecurringStore.RecurringStore, channel: string) =>
   }, 1)
 
 /** What every ticker of both shards does, until nothing is due. */
-const tickAll = Effect.fnUntraced(function*(store: RecurringStore.RecurringStore) {
+const tickAll = Effect.fnUntraced(function*(store: Broker.RecurringStore) {
   for (let round = 0; round < 3; round++) {
     for (const shard of [0, 1]) {
       const { ticks } = yield* store.due(shard, 10)

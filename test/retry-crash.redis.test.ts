@@ -8,7 +8,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { Broker, Channel, DeadLetters, Publisher, Rotif } from "rotif"
 import { inject } from "vitest"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import { freshPrefix } from "./suite/kit.ts"
 
 const url = `redis://127.0.0.1:${inject("redisPort")}`

@@ -5,7 +5,7 @@ import { Effect, Exit, Layer, Queue, References, Schema, Scope as Scopes } from 
 import { type ChildProcess, spawn } from "node:child_process"
 import { join } from "node:path"
 import { Broker, Channel, DeadLetters, Inspector, Publisher, Rotif, Stats, Subscription } from "rotif"
-import * as Keys from "../src/internal/keys.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
 import * as RedisServer from "./fixtures/RedisServer.ts"
 import * as TcpProxy from "./fixtures/TcpProxy.ts"
 import { listen, liveBackend } from "./suite/kit.ts"

@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { NewMessage } from "../src/Broker.ts"
-import * as Keys from "../src/internal/keys.ts"
-import { brokerError } from "../src/internal/redis/brokerError.ts"
-import * as RedisAppend from "../src/internal/redisAppend.ts"
+import * as Keys from "../src/redisBroker/keys.ts"
+import { brokerError } from "../src/redisBroker/brokerError.ts"
+import * as RedisAppend from "../src/redisBroker/publish/append.ts"
 import { type Connection, RedisError } from "../src/Redis.ts"
 
 const lost = (command: string) => new RedisError({ reason: "ConnectionLost", command, message: "as the test wants it" })

@@ -2,7 +2,8 @@
  * What an end has to wait for: attempts of handlers, and calls that have begun. All code that runs inside of one is known by it, wherever
  * it goes: in fibers that it forks, behind Promises, in other runtimes.
  */
-import { type Context, Effect, Fiber } from "effect"
+import type { Context } from "effect"
+import { Effect, Fiber } from "effect"
 import { AsyncLocalStorage } from "node:async_hooks"
 
 export class Activity {

@@ -1,7 +1,8 @@
 /**
  * Calls that have begun: an end waits for them before it takes away what they need, and refuses those that come later.
  */
-import { Effect, type Scope } from "effect"
+import type { Scope } from "effect"
+import { Effect } from "effect"
 import { BrokerError } from "../Broker.ts"
 import * as Activity from "./activity.ts"
 import * as Ending from "./ending.ts"

@@ -4,7 +4,8 @@
  * Who asks from inside of an activity (a handler that ends its own subscription) waits for everything but the activities that wait for an
  * end themselves. The end goes on when these are over.
  */
-import { Deferred, Effect, Latch, type Scope } from "effect"
+import type { Scope } from "effect"
+import { Deferred, Effect, Latch } from "effect"
 import * as Activity from "./activity.ts"
 
 /** How long an end waits for handlers that were interrupted, and for its last settlements. */

@@ -1,6 +1,6 @@
 /** What options that both APIs have may be, and what they are where they are not given. Spans are in milliseconds. */
-import type { Bounds } from "./given.ts"
-import { longestMillis } from "./given.ts"
+import type { Bounds } from "./optionChecks.ts"
+import { longestMillis } from "./optionChecks.ts"
 
 const mostCount = 100_000
 

@@ -10,14 +10,14 @@
  * - A function for reports has all of them. Each call has its time; where it does not keep up, reports wait, up to `mostWaiting`, and then
  *   are left out and counted in the same line.
  */
-import type { LogLevel, Scope } from "effect"
-import { Cause, Clock, Effect, Exit, Fiber, Metric, References } from "effect"
+import type { Fiber, LogLevel, Scope } from "effect"
+import { Cause, Clock, Effect, Exit, Metric, References } from "effect"
 import type { Delivery } from "../Broker.ts"
 import { Attribute, MetricName, system } from "../Telemetry.ts"
-import * as Given from "./given.ts"
-import { Bounded } from "./bounded.ts"
+import { Bounded } from "./boundedMap.ts"
 import { failureOf, pretty } from "./failure.ts"
-import type { Because, Final } from "./held.ts"
+import * as Given from "./optionChecks.ts"
+import type { Because, Final } from "./settlement.ts"
 
 /** What a report is about; see `Subscription.Report`. */
 export type Kind =

@@ -1,8 +1,8 @@
 /** Loops that outlive their failures. */
 import { Effect, Random } from "effect"
 import type { BrokerError } from "../Broker.ts"
-import type { Pulse } from "./agents/pulse.ts"
 import { pretty } from "./failure.ts"
+import type { Pulse } from "./heartbeat.ts"
 import { isTold } from "./reports.ts"
 
 /** The longest pause between two tries, in milliseconds. */

@@ -1,7 +1,8 @@
 /**
  * Loops that run one handler at a time, and their end: they take no more, and what runs is finished, or interrupted after a time.
  */
-import { Effect, Exit, type Fiber, Scope } from "effect"
+import type { Fiber } from "effect"
+import { Effect, Exit, Scope } from "effect"
 import { Activity, inside } from "./activity.ts"
 import * as Ending from "./ending.ts"
 

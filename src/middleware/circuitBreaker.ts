@@ -1,10 +1,13 @@
-import { Duration, Effect, type Exit } from "effect"
-import { CircuitBreaker, type CircuitBreakerError, type Outcome } from "effect/persistence/CircuitBreaker"
-import { sides } from "../internal/chain.ts"
-import type { Process, Publish } from "../Middleware.ts"
-import * as Given from "../internal/given.ts"
+import type { Exit } from "effect"
+import { Duration, Effect } from "effect"
+import type { CircuitBreakerError, Outcome } from "effect/persistence/CircuitBreaker"
+import { CircuitBreaker } from "effect/persistence/CircuitBreaker"
+import * as Given from "../internal/optionChecks.ts"
+import { sides } from "./composition.ts"
+import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
-import { type Limited, limitKey } from "./rateLimit.ts"
+import type { Limited } from "./rateLimit.ts"
+import { limitKey } from "./rateLimit.ts"
 
 /**
  * @category models

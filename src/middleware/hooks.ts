@@ -1,11 +1,12 @@
 import { Cause, Context, Effect } from "effect"
-import { Home, sides } from "../internal/chain.ts"
-import type { AnyMessage, Process, Publish, PublishRequest } from "../Middleware.ts"
-import type { Receipt } from "../Publisher.ts"
 import { pretty } from "../internal/failure.ts"
+import * as Given from "../internal/optionChecks.ts"
 import * as Reports from "../internal/reports.ts"
-import * as Given from "../internal/given.ts"
 import { calm, isPromise } from "../internal/shown.ts"
+import type { Receipt } from "../publisher/outcome.ts"
+import { sides } from "./composition.ts"
+import type { AnyMessage, Process, Publish, PublishRequest } from "./definition.ts"
+import { Home } from "./definition.ts"
 import { checked, InvalidMiddleware } from "./invalidMiddleware.ts"
 
 /**

@@ -1,5 +1,6 @@
-import { Data, Result } from "effect"
-import * as Given from "../internal/given.ts"
+import type { Result } from "effect"
+import { Data } from "effect"
+import * as Given from "../internal/optionChecks.ts"
 
 /**
  * A middleware cannot be used as it is given: an option, what a function of it gave, or what it returned. Options are refused where the

@@ -1,10 +1,10 @@
 import type { LogLevel } from "effect"
 import { Cause, Effect } from "effect"
-import { sides } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process, Publish } from "../Middleware.ts"
-import { checked } from "./invalidMiddleware.ts"
 import { Attribute } from "../Telemetry.ts"
+import * as Given from "../internal/optionChecks.ts"
+import { sides } from "./composition.ts"
+import type { Process, Publish } from "./definition.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * @category models

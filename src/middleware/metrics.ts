@@ -1,11 +1,11 @@
 import type { Context, Fiber } from "effect"
 import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
-import { Around, sides } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process, Publish, PublishRequest } from "../Middleware.ts"
-import { checked } from "./invalidMiddleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
+import * as Given from "../internal/optionChecks.ts"
+import { Around, sides } from "./composition.ts"
+import type { Process, Publish, PublishRequest } from "./definition.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * @category models

@@ -1,8 +1,9 @@
 import { Duration, Effect } from "effect"
-import { RateLimiter, type RateLimiterError } from "effect/persistence/RateLimiter"
-import { sides } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process, Publish } from "../Middleware.ts"
+import type { RateLimiterError } from "effect/persistence/RateLimiter"
+import { RateLimiter } from "effect/persistence/RateLimiter"
+import * as Given from "../internal/optionChecks.ts"
+import { sides } from "./composition.ts"
+import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**

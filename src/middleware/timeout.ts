@@ -1,7 +1,7 @@
 import { Cause, Duration, Effect } from "effect"
-import { processSide } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process } from "../Middleware.ts"
+import * as Given from "../internal/optionChecks.ts"
+import { processSide } from "./composition.ts"
+import type { Process } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**

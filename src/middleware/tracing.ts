@@ -1,12 +1,13 @@
-import { Bounded } from "../internal/bounded.ts"
 import type { Fiber } from "effect"
 import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
-import { Around, type Entered, sides } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "../Middleware.ts"
-import { checked } from "./invalidMiddleware.ts"
 import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
+import { Bounded } from "../internal/boundedMap.ts"
+import * as Given from "../internal/optionChecks.ts"
+import type { Entered } from "./composition.ts"
+import { Around, sides } from "./composition.ts"
+import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "./definition.ts"
+import { checked } from "./invalidMiddleware.ts"
 
 /**
  * @category models

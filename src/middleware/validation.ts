@@ -1,8 +1,8 @@
 import { Data, Effect } from "effect"
 import * as Channel from "../Channel.ts"
-import { sides } from "../internal/chain.ts"
-import * as Given from "../internal/given.ts"
-import type { Process, Publish } from "../Middleware.ts"
+import * as Given from "../internal/optionChecks.ts"
+import { sides } from "./composition.ts"
+import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**

@@ -5,7 +5,7 @@
 import type { Scope } from "effect"
 import { Effect, Random, Schedule } from "effect"
 import { Rotif } from "rotif"
-import * as Keys from "../../src/internal/keys.ts"
+import * as Keys from "../../src/redisBroker/keys.ts"
 import * as RedisCluster from "../fixtures/RedisCluster.ts"
 import * as RedisSentinel from "../fixtures/RedisSentinel.ts"
 import type { RedisServer, RedisServerError } from "../fixtures/RedisServer.ts"

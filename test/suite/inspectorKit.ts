@@ -2,7 +2,7 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Queue, Schema, type Scope } from "effect"
 import { Broker, Channel, Inspector, Publisher, Rotif } from "rotif"
-import * as Keys from "../../src/internal/keys.ts"
+import * as Keys from "../../src/redisBroker/keys.ts"
 import * as RedisServer from "../fixtures/RedisServer.ts"
 import { listen, liveBackend } from "./kit.ts"
 

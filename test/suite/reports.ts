@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Data, Deferred, Effect, Metric, Queue, Schema, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Health, Publisher, Subscription } from "rotif"
-import * as Consumer from "../../src/internal/consumer.ts"
+import * as Consumer from "../../src/subscription/consumer.ts"
 import * as Reports from "../../src/internal/reports.ts"
 import * as LogLines from "../fixtures/logLines.ts"
 import type { Backend, Body, Options } from "./kit.ts"

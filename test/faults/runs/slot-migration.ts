@@ -4,7 +4,7 @@
  */
 import { Effect, Random } from "effect"
 import { Rotif } from "rotif"
-import * as Keys from "../../../src/internal/keys.ts"
+import * as Keys from "../../../src/redisBroker/keys.ts"
 import * as RedisCluster from "../../fixtures/RedisCluster.ts"
 import type { RedisServer } from "../../fixtures/RedisServer.ts"
 import { Recorder } from "../Recorder.ts"

@@ -1,0 +1,182 @@
+/**
+ * The part of the port that keeps dead letters: what groups gave up on, until somebody requeues or removes it, or its retention ends.
+ *
+ * Letters lie in the shard of their channel, in the order of their death. A letter never changes; it is only there or gone.
+ *
+ * @since 0.1.0
+ */
+import type { Effect } from "effect"
+import type { Failure } from "./delivery.ts"
+import type { BrokerError } from "./error.ts"
+
+/**
+ * An earlier death of a message that was requeued.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PastFailure extends Failure {
+  readonly diedAtMillis: number
+  /** The attempt that was the last one then. */
+  readonly attempt: number
+}
+
+/**
+ * A message a group gave up on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Letter {
+  /** The id of the dead letter (not of the message), unique within its shard and ascending in time. */
+  readonly letterId: string
+  readonly group: string
+  readonly diedAtMillis: number
+  readonly failure: Failure
+  readonly id: string
+  readonly channel: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  readonly publishedAtMillis: number
+  readonly attempt: number
+  readonly deliveryCount: number
+  /** How many consumers were lost after they had begun its handler. */
+  readonly crashes: number
+  /** The failures it had before it was requeued, oldest first; at most the last 10. */
+  readonly history: ReadonlyArray<PastFailure>
+  /** Set when the stored entry could not be read as a dead letter; `payload` then holds what was found, as JSON. */
+  readonly malformed: string | undefined
+}
+
+/**
+ * Which letters of a shard to list. All bounds are exclusive and letter ids.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LetterRange {
+  readonly order: "oldest" | "newest"
+  readonly limit: number
+  /** Only letters that died after this one, and before that one. */
+  readonly after?: string | undefined
+  readonly before?: string | undefined
+  /** Only letters that are at least this old, by the backend's clock. */
+  readonly minAgeMillis?: number | undefined
+}
+
+/**
+ * How many letters there are of one kind.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LetterCount {
+  readonly group: string
+  readonly channel: string
+  readonly reason: Failure["reason"]
+  readonly count: number
+}
+
+/**
+ * A letter leased to one reader of a named subscription to dead letters.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Offer {
+  readonly letter: Letter
+  /** The token of the lease: it changes with every offer. */
+  readonly token: string
+  /** How often this letter was offered under this name, from 1. */
+  readonly offerCount: number
+}
+
+/**
+ * What a reader did with a letter it was offered.
+ *
+ * - `remove`: the letter is deleted. - `keep`: it stays, and is not offered again under this name.
+ * - `again`: it is offered again after `millis`. - `release`: it is offered again at once, and this offer does not count.
+ * - `renew`: the lease begins anew and lasts `millis`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Conclusion {
+  readonly letterId: string
+  readonly token: string
+  readonly outcome: "remove" | "keep" | "again" | "release" | "renew"
+  readonly millis?: number | undefined
+}
+
+/**
+ * Dead letters, one shard at a time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LetterStore {
+  readonly list: (shard: number, range: LetterRange) => Effect.Effect<ReadonlyArray<Letter>, BrokerError>
+  readonly get: (shard: number, letterId: string) => Effect.Effect<Letter | undefined, BrokerError>
+  /**
+   * Makes the messages of these letters ready again for the group that failed, and for it only: attempt 1, no crashes, its failures kept as
+   * history; with another payload where one is given. The ids of those it moved: a letter that is gone or malformed is not among them.
+   * After an `Uncertain` error some may have moved; calling again moves none twice.
+   */
+  readonly requeue: (
+    shard: number,
+    items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
+  ) => Effect.Effect<ReadonlyArray<string>, BrokerError>
+  /** Deletes letters; the ids of those it deleted. */
+  readonly remove: (
+    shard: number,
+    letterIds: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<string>, BrokerError>
+  /** Counts by group, channel and reason; malformed letters are in none. */
+  readonly counts: (shard: number) => Effect.Effect<ReadonlyArray<LetterCount>, BrokerError>
+  /**
+   * Leases letters to a reader of the subscription `name`: first those whose lease or pause has ended, then new ones. What is offered and
+   * neither concluded nor renewed is offered again after the lease. `nextInMillis`: when the next lease or pause ends.
+   */
+  readonly offer: (shard: number, options: {
+    readonly name: string
+    readonly limit: number
+    readonly leaseMillis: number
+    /** Where a name that is new begins: with the oldest letter, or with the next one. */
+    readonly start: "earliest" | "latest"
+  }) => Effect.Effect<
+    { readonly offers: ReadonlyArray<Offer>; readonly nextInMillis: number | undefined },
+    BrokerError
+  >
+  /** Ends offers; the letter ids of those that were refused, because they had been offered anew by then. */
+  readonly conclude: (
+    shard: number,
+    name: string,
+    conclusions: ReadonlyArray<Conclusion>
+  ) => Effect.Effect<ReadonlyArray<string>, BrokerError>
+  /** Forgets a subscription to dead letters; the letters stay. */
+  readonly forget: (shard: number, name: string) => Effect.Effect<void, BrokerError>
+  /** How many letters there are, malformed ones too. */
+  readonly size: (shard: number) => Effect.Effect<number, BrokerError>
+  /** Completes when a letter may be offered that could not before, from the moment it is called. */
+  readonly awaitLetter: (shard: number) => Effect.Effect<void>
+  /** Whether this process is the one to end the retention of letters for so long: one at a time, as far as a lease can tell. */
+  readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
+}
+
+/** How many earlier failures a letter keeps. */
+export const historyLength = 10
+
+/** At most so much of a pretty cause goes into the history. */
+const pastCauseLength = 1024
+
+/** The history of a message that leaves the dead letters, this death included. */
+export const pastOf = (
+  history: ReadonlyArray<PastFailure> | undefined,
+  failure: Failure,
+  diedAtMillis: number,
+  attempt: number
+): ReadonlyArray<PastFailure> =>
+  [...history ?? [], { ...failure, cause: failure.cause?.slice(0, pastCauseLength), diedAtMillis, attempt }].slice(
+    -historyLength
+  )

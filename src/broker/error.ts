@@ -1,0 +1,58 @@
+/** Why an operation of the port fails. */
+import { Data } from "effect"
+
+/**
+ * Why an operation of a broker failed.
+ *
+ * - `Unavailable`: the backend could not be reached in time; the operation did not take effect.
+ * - `Uncertain`: the connection was lost after the request was sent; the operation may have taken effect.
+ * - `Overloaded`: the backend is out of memory or refuses work for now; the operation did not take effect.
+ * - `Refused`: the backend will never accept it as things stand (authentication, permissions, wrong data under a key,
+ *   wrong version, a different number of shards); somebody has to change something.
+ * - `Stopped`: the layer has ended; the operation was not begun.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused" | "Stopped"
+
+/**
+ * The backend did not do what was asked. Every operation of the port except `append` may be repeated after it:
+ * settlements are fenced, so that doing them twice changes nothing.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BrokerError extends Data.TaggedError("BrokerError")<{
+  readonly reason: BrokerErrorReason
+  /** The operation of the port, such as `"ack"`. */
+  readonly operation: string
+  /** What was wrong, where, and what to do. */
+  readonly message: string
+}> {
+  /** Whether the same call may succeed later without anybody changing anything. */
+  get isRetryable(): boolean {
+    return this.reason !== "Refused" && this.reason !== "Stopped"
+  }
+}
+
+/**
+ * A group was removed (`removeGroup`) while this consumer of it was alive. The consumer has ended and does not make the group again; what was
+ * in its hands is forgotten with the group. A new subscription makes a new group.
+ *
+ * **Details**: a group that Redis has lost (a flush, a failover) is another thing: that is made again where it was.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GroupRemoved extends Data.TaggedError("GroupRemoved")<{
+  readonly group: string
+  /** The channels or patterns the consumer reads. */
+  readonly patterns: ReadonlyArray<string>
+}> {
+  override get message() {
+    return `group "${this.group}" on ${
+      this.patterns.map((pattern) => `"${pattern}"`).join(", ")
+    } was removed by somebody: this consumer of it has ended; subscribe again to make a new group`
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * The part of the port that looks for what cannot be: states that no operation leaves behind.
+ *
+ * @since 0.1.0
+ */
+import type { Effect, Stream } from "effect"
+import { Schema } from "effect"
+import type { BrokerError } from "./error.ts"
+
+/**
+ * What is wrong; `docs/verify.md` says of each how it comes about and what `repair` does.
+ *
+ * - Keys: `UnknownKey`, `WrongType`, `NoExpiry`, `Misplaced`, `OrphanRecord`.
+ * - Channels and groups: `UnregisteredChannel`, `MissingLog`, `Unreadable`, `UnlistedRetries`, `UnregisteredGroup`, `LostGroup`, `FloorBeyondCursor`.
+ * - Messages: `TwoStates`, `Overdue`, `BodyWithoutTime`, `TimeWithoutBody`, `GhostDelivery`, `Unrelayed`.
+ * - Recurring messages: `OverdueTick`, `TickWithoutDefinition`, `DefinitionWithoutTick`.
+ * - Dead letters and counts: `LostOffer`, `LetterCount`, `Miscounted`, `LostMessages`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Kind = Schema.Literals([
+  "UnknownKey",
+  "WrongType",
+  "NoExpiry",
+  "Misplaced",
+  "OrphanRecord",
+  "UnregisteredChannel",
+  "MissingLog",
+  "Unreadable",
+  "UnlistedRetries",
+  "UnregisteredGroup",
+  "LostGroup",
+  "FloorBeyondCursor",
+  "TwoStates",
+  "Overdue",
+  "BodyWithoutTime",
+  "TimeWithoutBody",
+  "GhostDelivery",
+  "Unrelayed",
+  "OverdueTick",
+  "TickWithoutDefinition",
+  "DefinitionWithoutTick",
+  "LostOffer",
+  "LetterCount",
+  "Miscounted",
+  "LostMessages"
+])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Kind = typeof Kind.Type
+
+/**
+ * Something that cannot be, and is.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Finding = Schema.Struct({
+  kind: Kind,
+  shard: Schema.Int,
+  /** The key of the backend where it was seen. */
+  key: Schema.String,
+  group: Schema.optional(Schema.UndefinedOr(Schema.String)),
+  channel: Schema.optional(Schema.UndefinedOr(Schema.String)),
+  /** The message, or the dead letter, recurring message or field: as the backend names it there. */
+  id: Schema.optional(Schema.UndefinedOr(Schema.String)),
+  /** What it means, and what to do where `repair` does nothing. */
+  message: Schema.String,
+  /** What `repair` does about it; left out when it only reports it. */
+  repair: Schema.optional(Schema.UndefinedOr(Schema.String))
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Finding extends Schema.Schema.Type<typeof Finding> {}
+
+/**
+ * What has been looked at.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Looked {
+  /** Keys under the prefix. */
+  readonly keys: number
+  readonly channels: number
+  /** Groups, counted on each channel they read. */
+  readonly groups: number
+  /** Deliveries that are handed out. */
+  readonly pending: number
+  /** Entries of retry streams that are not settled. */
+  readonly ready: number
+  /** What waits for a time. */
+  readonly waiting: number
+  readonly bodies: number
+  readonly letters: number
+  readonly recurring: number
+}
+
+/**
+ * Something that looked wrong at one moment. Under traffic it may only have been read at two times: it counts when it is judged so
+ * again, later, at one time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Suspect {
+  readonly finding: Finding
+  /** Whether it is so, seen at one time. */
+  readonly judge: Effect.Effect<boolean, BrokerError>
+  /** Mends it in the same step in which it is judged once more; whether it was so and is not any more. */
+  readonly mend?: Effect.Effect<boolean, BrokerError> | undefined
+}
+
+/**
+ * A bounded step of a walk.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Page {
+  readonly looked?: Partial<Looked> | undefined
+  readonly suspects: ReadonlyArray<Suspect>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface InspectionStore {
+  /** Whether the backend lets all keys be listed. */
+  readonly listsKeys: Effect.Effect<boolean, BrokerError>
+  /** Goes through everything there is, in pages. What is younger than the tolerance is not overdue, and what was touched since is no ghost. */
+  readonly walk: (options: { readonly toleranceMillis: number }) => Stream.Stream<Page, BrokerError>
+}

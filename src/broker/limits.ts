@@ -1,0 +1,47 @@
+/**
+ * The limits of a channel, where programs, or parts of one, define different ones. Three things are told apart: that somebody knows
+ * nothing of its limits (`undefined`), that it is defined without any (`none`), and limits.
+ *
+ * The rule: nothing is removed that one of the definitions would keep. So each limit counts only where all have it, at its most generous.
+ * The script `channel` decides it for the programs, by the same rule.
+ */
+import type { Limits } from "./publishing.ts"
+
+/** Defined to have no limits. */
+export const none: Limits = Object.freeze({})
+
+const isLower = (a: string, b: string): boolean => {
+  const [aTime = "0", aSequence = "0"] = a.split("-")
+  const [bTime = "0", bSequence = "0"] = b.split("-")
+  return BigInt(aTime) < BigInt(bTime) || (BigInt(aTime) === BigInt(bTime) && BigInt(aSequence) < BigInt(bSequence))
+}
+
+const both = <A>(a: A | undefined, b: A | undefined, choose: (a: A, b: A) => A): A | undefined =>
+  a === undefined || b === undefined ? undefined : choose(a, b)
+
+/** What two definitions allow together. */
+export const generous = (a: Limits, b: Limits): Limits => ({
+  maxLength: both(a.maxLength, b.maxLength, Math.max),
+  minId: both(a.minId, b.minId, (a, b) => isLower(a, b) ? a : b),
+  maxAgeMillis: both(a.maxAgeMillis, b.maxAgeMillis, Math.max)
+})
+
+/** As the registry has them; without any it is empty. */
+export const encode = ({ maxAgeMillis, maxLength, minId }: Limits): string => {
+  const text = JSON.stringify({ maxLength, minId, maxAgeMillis })
+  return text === "{}" ? "" : text
+}
+
+/** A definition as programs record it: maximal length, minimal position and maximal age in ms, `-` for what it has not. */
+export const record = ({ maxAgeMillis, maxLength, minId }: Limits): string =>
+  [maxLength, minId, maxAgeMillis === undefined ? undefined : Math.ceil(maxAgeMillis)]
+    .map((value) => value === undefined ? "-" : String(value)).join(" ")
+
+/** What is told once of definitions that differ. */
+export const difference = (channel: string, mine: Limits, all: string): string =>
+  `rotif: channel "${channel}" is defined with different limits (here ${
+    encode(mine) || "none"
+  }), in this program or others; what one of ` +
+  `them keeps is kept, so ${
+    all === "" ? "no limits" : all
+  } count until the others have not been heard of for ten minutes`

@@ -1,0 +1,94 @@
+/**
+ * The part of the port about recurring messages: definitions, and the time of the next tick of each.
+ *
+ * @since 0.1.0
+ */
+import type { Effect } from "effect"
+import type { BrokerError } from "./error.ts"
+import type { Limits, Window } from "./publishing.ts"
+
+/**
+ * A recurring message.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Definition {
+  /** Unique in the namespace. */
+  readonly key: string
+  readonly channel: string
+  /** When it recurs; the backend only compares it. */
+  readonly recurrence: string
+  readonly payload: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly params: Readonly<Record<string, string>>
+  readonly expiresInMillis: number | undefined
+  /** The limits of the channel, as in `NewMessage`; `list` does not tell them. */
+  readonly limits?: Limits | undefined
+}
+
+/**
+ * A definition with its next tick.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Recurring extends Definition {
+  readonly nextAtMillis: number
+}
+
+/**
+ * Ticks whose time has come.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DueTicks {
+  /** The backend's clock. */
+  readonly nowMillis: number
+  readonly ticks: ReadonlyArray<Pick<Recurring, "key" | "channel" | "recurrence" | "nextAtMillis">>
+  /** 0 when some are due; `undefined` when nothing recurs. */
+  readonly nextInMillis: number | undefined
+}
+
+/**
+ * Moves a definition from one tick to the next, and publishes what is due.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Advance {
+  readonly key: string
+  readonly channel: string
+  /** As it was when `next` was worked out. */
+  readonly recurrence: string
+  /** The tick it stands at; when it does not, somebody else was faster and nothing is done. */
+  readonly fromMillis: number
+  readonly nextAtMillis: number
+  /** One message for each: its id and its window. The definition has the rest. */
+  readonly messages: ReadonlyArray<{ readonly id: string; readonly window: Window }>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface RecurringStore {
+  /** The backend's clock. */
+  readonly nowMillis: (shard: number) => Effect.Effect<number, BrokerError>
+  /**
+   * Stores a definition in the shard of its channel. Its next tick is `nextAtMillis`, or stays what it was when the key had the same
+   * recurrence; that time is returned. The same key is removed from other shards.
+   */
+  readonly upsert: (definition: Definition, nextAtMillis: number) => Effect.Effect<number, BrokerError>
+  /** Whether there was one. */
+  readonly remove: (key: string) => Effect.Effect<boolean, BrokerError>
+  /** All definitions of one shard, by their next tick. */
+  readonly list: (shard: number) => Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
+  /** At most `limit` ticks whose time has come. */
+  readonly due: (shard: number, limit: number) => Effect.Effect<DueTicks, BrokerError>
+  /** Publishes and advances in one step; `false` when the definition does not stand where `from` says. */
+  readonly advance: (shard: number, advance: Advance) => Effect.Effect<boolean, BrokerError>
+  /** Completes when a definition has changed or appeared, from the moment it is called. */
+  readonly awaitChange: (shard: number) => Effect.Effect<void>
+}

@@ -1,0 +1,27 @@
+/** Which channels a group reads, and where it begins. */
+
+/**
+ * Which channels a group reads: named ones, or all that match a pattern, now and in future.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Selector =
+  | { readonly _tag: "Channels"; readonly names: ReadonlyArray<string> }
+  | { readonly _tag: "Pattern"; readonly pattern: string }
+
+/**
+ * Where a group that does not exist yet begins on the channels that exist already. Channels created later are always
+ * read from their beginning.
+ *
+ * - `Earliest`: with the oldest message kept. - `Latest`: with the next one published.
+ * - `Position`: after this position. - `Time`: with the first one published at or after this time (epoch milliseconds).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Start =
+  | { readonly _tag: "Earliest" }
+  | { readonly _tag: "Latest" }
+  | { readonly _tag: "Position"; readonly position: string }
+  | { readonly _tag: "Time"; readonly atMillis: number }

@@ -1,0 +1,54 @@
+/** The background duties of a program: they run as long as the layer, and give signs of life. */
+import { Clock, Context, Effect, Layer } from "effect"
+import { Broker } from "../Broker.ts"
+import { Pulse } from "../internal/heartbeat.ts"
+import * as Janitor from "./janitor.ts"
+import * as Promoter from "./promoter.ts"
+import * as Relayer from "./relay.ts"
+import * as Ticker from "./ticker.ts"
+
+export class Duties extends Context.Service<Duties, {
+  readonly pulses: ReadonlyArray<Pulse>
+}>()("rotif/Duties") {}
+
+export const layer = (options: {
+  /** Whether this process promotes what is due and publishes recurring messages. */
+  readonly delayed: boolean
+  readonly checkMillis: number
+  readonly trimMillis: number
+}): Layer.Layer<Duties, never, Broker> =>
+  Layer.effect(
+    Duties,
+    Effect.gen(function*() {
+      const broker = yield* Broker
+      const clock = yield* Clock.Clock
+      const pulses: Array<Pulse> = []
+      const { checkMillis, delayed, trimMillis } = options
+      const start = (
+        name: string,
+        shard: number,
+        intervalMillis: number,
+        run: typeof Janitor.run,
+        waitMillis = broker.isPolled ? intervalMillis : Infinity
+      ) => {
+        const pulse = new Pulse(
+          broker.shards === 1 ? name : `${name} of shard ${shard}`,
+          intervalMillis,
+          () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n),
+          broker.isPolled
+        )
+        pulses.push(pulse)
+        return Effect.forkScoped(run(broker, shard, waitMillis, pulse))
+      }
+      for (let shard = 0; shard < broker.shards; shard++) {
+        if (delayed) {
+          yield* start("promoter", shard, checkMillis, Promoter.run)
+          yield* start("ticker", shard, checkMillis, Ticker.run)
+        }
+        yield* start("janitor", shard, trimMillis, Janitor.run, trimMillis)
+        // With one shard a transaction has everything in reach.
+        if (broker.shards > 1) yield* start("relayer", shard, checkMillis, Relayer.run)
+      }
+      return { pulses }
+    })
+  )

@@ -1,0 +1,35 @@
+/**
+ * Removes from the logs what every group has acknowledged and what is beyond a channel's limits. It comes soon again while
+ * there is something to remove, at once while there is much, and seldom otherwise.
+ */
+import { Duration, Effect } from "effect"
+import type { Broker } from "../Broker.ts"
+import type { Pulse } from "../internal/heartbeat.ts"
+import { supervise } from "../internal/supervise.ts"
+
+/** A pass that took this long had much to remove: the next one goes on at once. */
+const longMillis = 1_000
+
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
+  supervise(
+    `trimming in shard ${shard}`,
+    Effect.flatMap(
+      Effect.timed(broker.trim(shard)),
+      ([took, removed]) =>
+        removed > 0 && Duration.toMillis(took) > longMillis
+          ? Effect.void
+          : Effect.raceFirst(
+            removed > 0 ? Effect.sleep(Math.min(5_000, intervalMillis)) : broker.rest(intervalMillis),
+            Effect.andThen(
+              broker.awaitTrim(shard),
+              Effect.sleep(Math.min(intervalMillis, Math.max(5_000, intervalMillis / 4)))
+            )
+          )
+    ),
+    pulse
+  )

@@ -1,0 +1,31 @@
+/**
+ * Brings what transactions put into the outbox of a shard to the shards of its channels. It is woken when something is put there;
+ * `interval` is only a safety net, for a wake-up that was lost.
+ */
+import { Effect, Fiber } from "effect"
+import type { Broker } from "../Broker.ts"
+import type { Pulse } from "../internal/heartbeat.ts"
+import { supervise } from "../internal/supervise.ts"
+
+const batch = 500
+
+export const run = (
+  broker: Broker["Service"],
+  shard: number,
+  intervalMillis: number,
+  pulse: Pulse
+): Effect.Effect<never> =>
+  supervise(
+    `relaying from shard ${shard}`,
+    Effect.gen(function*() {
+      // Listening starts before looking: what arrives in between is not missed.
+      const more = yield* Effect.forkChild(broker.awaitOutbox(shard), { startImmediately: true })
+      yield* broker.relay(shard, batch).pipe(
+        Effect.flatMap((moved) =>
+          moved < batch ? Effect.raceFirst(Fiber.join(more), Effect.sleep(intervalMillis)) : Effect.void
+        ),
+        Effect.ensuring(Fiber.interrupt(more))
+      )
+    }),
+    pulse
+  )

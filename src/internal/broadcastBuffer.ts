@@ -1,0 +1,154 @@
+/**
+ * What a listener in Pub/Sub mode has not taken yet: bounded in messages and in characters, with a policy for what is too much.
+ */
+import { Effect } from "effect"
+import type { Cast } from "../broker/broadcast.ts"
+
+export type Overflow = "bounded" | "dropping" | "sliding"
+
+/** Here messages are missing: `dropped` of them (it was full), or nobody knows how many (listening was interrupted). */
+export class Missing {
+  readonly dropped: number | undefined
+  constructor(dropped: number | undefined) {
+    this.dropped = dropped
+  }
+}
+
+/** Here so many things arrived that are not messages of Rotif. */
+export class Malformed {
+  readonly channel: string
+  count = 1
+  constructor(channel: string) {
+    this.channel = channel
+  }
+}
+
+export type Item = Cast | Missing | Malformed
+
+export interface Mailbox {
+  readonly offer: (cast: Cast) => void
+  readonly malformed: (channel: string) => void
+  readonly interrupted: () => void
+  /** The next item, if there is one. */
+  readonly poll: () => Item | undefined
+  /** Completes when there is something to take. */
+  readonly arrived: Effect.Effect<void>
+  /** Messages that wait. */
+  readonly size: () => number
+  readonly dropped: () => number
+}
+
+/** From so many taken items on the array is cut off when half of it is taken. */
+const compactFrom = 1024
+
+const interruption = new Missing(undefined)
+
+const isCast = (item: Item): item is Cast => !(item instanceof Missing) && !(item instanceof Malformed)
+
+export const make = (options: {
+  readonly capacity: number
+  readonly maxChars: number
+  readonly overflow: Overflow
+}): Mailbox => {
+  const { capacity, maxChars, overflow } = options
+  let items: Array<Item | undefined> = []
+  let head = 0
+  let size = 0
+  let chars = 0
+  let dropped = 0
+  /** Dropped since the last item was put in, and to be told. */
+  let untold = 0
+  /** What was no message in front of one that was dropped. */
+  const kept: Array<Item> = []
+  const waiting = new Set<() => void>()
+
+  const shift = (): Item | undefined => {
+    if (head === items.length) return undefined
+    const item = items[head]!
+    items[head++] = undefined
+    if (head >= compactFrom && head * 2 >= items.length) {
+      items = items.slice(head)
+      head = 0
+    }
+    if (isCast(item)) {
+      size--
+      chars -= item.payload.length
+    }
+    return item
+  }
+
+  const last = () => head < items.length ? items.at(-1) : undefined
+
+  const tell = () => {
+    if (untold === 0) return
+    items.push(new Missing(untold))
+    untold = 0
+  }
+
+  const wake = () => {
+    for (const resume of waiting) {
+      waiting.delete(resume)
+      return resume()
+    }
+  }
+
+  /** One message is always taken, however long it is. */
+  const isFull = (cast: Cast) => size > 0 && (size >= capacity || chars + cast.payload.length > maxChars)
+
+  const dropOldest = () => {
+    for (let item = shift(); item !== undefined; item = shift()) {
+      if (isCast(item)) return
+      // Two interruptions with nothing between them say no more than one.
+      if (kept.at(-1) !== item) kept.push(item)
+      if (kept.length > compactFrom) kept.shift()
+    }
+  }
+
+  return {
+    offer: (cast) => {
+      while (isFull(cast)) {
+        dropped++
+        if (overflow === "sliding") {
+          dropOldest()
+          continue
+        }
+        if (overflow === "bounded") untold++
+        return
+      }
+      tell()
+      items.push(cast)
+      size++
+      chars += cast.payload.length
+      wake()
+    },
+    malformed: (channel) => {
+      const previous = last()
+      if (previous instanceof Malformed) {
+        previous.count++
+        return
+      }
+      items.push(new Malformed(channel))
+      wake()
+    },
+    interrupted: () => {
+      tell()
+      if (last() === interruption) return
+      items.push(interruption)
+      wake()
+    },
+    poll: () => {
+      const item = kept.shift() ?? shift()
+      if (item !== undefined || untold === 0) return item
+      tell()
+      return shift()
+    },
+    arrived: Effect.callback<void>((resume) => {
+      if (kept.length > 0 || untold > 0 || head < items.length) return resume(Effect.void)
+      const entry = () => resume(Effect.void)
+      waiting.add(entry)
+      return Effect.sync(() => waiting.delete(entry))
+    }),
+    size: () => size,
+    dropped: () => dropped
+  }
+}

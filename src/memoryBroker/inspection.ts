@@ -1,0 +1,60 @@
+/** The inspection in memory: each operation happens at once, so nothing can be in two states. What can be is that nobody moves what is due. */
+import { Effect, Stream } from "effect"
+import type { InspectionStore, Page, Suspect } from "../broker/inspection.ts"
+import type { Recurring } from "./recurring.ts"
+import type { Store } from "./store.ts"
+
+/** What is moved in one step. */
+const batch = 500
+
+export const make = (store: Store, recurring: Recurring, now: () => number): InspectionStore => ({
+  listsKeys: Effect.succeed(true),
+  walk: ({ toleranceMillis }) => {
+    const lateTicks = () => recurring.due(Number.MAX_SAFE_INTEGER, now() - toleranceMillis).ticks
+    return Stream.fromEffect(Effect.sync((): Page => {
+      const { channels, waiting } = store.info(() => true)
+      const groups = channels.flatMap((channel) => channel.groups)
+      const sum = (count: (group: (typeof groups)[number]) => number) =>
+        groups.reduce((total, group) => total + count(group), 0)
+      const isLate = () => store.overdue(now() - toleranceMillis)
+      const overdue: Suspect = {
+        finding: {
+          shard: 0,
+          kind: "Overdue",
+          key: "waiting",
+          message: "something was due and nobody has moved it: does any process run with `delayed`?",
+          repair: "moves what is due, as every process does"
+        },
+        judge: Effect.sync(isLate),
+        mend: store.run(() => {
+          const wasLate = isLate()
+          while (isLate()) store.promote(batch, now())
+          return wasLate
+        })
+      }
+      const ticks = lateTicks().map(({ channel, key }): Suspect => ({
+        finding: {
+          shard: 0,
+          kind: "OverdueTick",
+          key: "ticks",
+          channel,
+          id: key,
+          message: "its tick was due and nobody has published it: does any process run with `delayed`?"
+        },
+        judge: Effect.sync(() => lateTicks().some((tick) => tick.key === key))
+      }))
+      return {
+        looked: {
+          channels: channels.length,
+          groups: groups.length,
+          pending: sum(({ pending }) => pending),
+          ready: sum(({ ready }) => ready),
+          waiting,
+          letters: store.letters.size,
+          recurring: recurring.list().length
+        },
+        suspects: [...(isLate() ? [overdue] : []), ...ticks]
+      }
+    }))
+  }
+})

@@ -1,0 +1,345 @@
+/** One consumer of one group in memory. */
+import type { Clock } from "effect"
+import { Duration, Effect, Latch } from "effect"
+import type { Begun, Committed, Delivery, Member, Membership } from "../Broker.ts"
+import { GroupRemoved } from "../Broker.ts"
+import { markOf } from "../broker/keyNames.ts"
+import type { Group, Guard, Owner, Reading, Waiter } from "./group.ts"
+import { Lease } from "./group.ts"
+import type { Store } from "./store.ts"
+
+export interface MemoryMember extends Member {
+  readonly close: () => void
+}
+
+export const make = (
+  store: Store,
+  clock: Clock.Clock,
+  membership: Membership,
+  reads: (channel: string) => boolean
+): MemoryMember => {
+  const { group: name, leaseMillis, selector } = membership
+  const isPattern = selector._tag === "Pattern"
+  const patterns = isPattern ? [selector.pattern] : selector.names
+  const names = isPattern ? [] : selector.names
+  const owner: Owner = {
+    consumer: membership.consumer,
+    settings: membership,
+    reads,
+    heardAtMillis: clock.currentTimeMillisUnsafe()
+  }
+  const now = () => clock.currentTimeMillisUnsafe()
+  const group: Group = store.register(name, patterns, names, membership.start)
+  group.members.add(owner)
+  group.joins++
+  let joins = group.joins
+  for (const resume of group.joining) resume()
+  const registrations = patterns.map((pattern) => [pattern, group.registered.get(pattern)] as const)
+  let onlyReady = true
+  let turn = -1
+  let reading = false
+  let waking = false
+  let waiting: Latch.Latch | undefined
+
+  /** Its registration, and not that of a group that was made since. */
+  const isMember = () =>
+    registrations.every(([pattern, registration]) => group.registered.get(pattern) === registration)
+
+  /** Somebody removed the group: it is not made again, and the member is of no use any more. */
+  const asMember = <A>(effect: Effect.Effect<A>): Effect.Effect<A, GroupRemoved> =>
+    Effect.suspend((): Effect.Effect<A, GroupRemoved> =>
+      isMember() ? effect : Effect.fail(new GroupRemoved({ group: name, patterns }))
+    )
+
+  /** Takes at most `count` from all of these together, each in its turn. */
+  const spread = (
+    readings: ReadonlyArray<Reading>,
+    count: number,
+    of: (reading: Reading) => number,
+    takeOf: (reading: Reading, count: number) => void
+  ) => {
+    let left = Math.min(count, readings.reduce((sum, one) => sum + of(one), 0))
+    while (left > 0) {
+      const each = Math.max(1, Math.floor(left / readings.length))
+      for (let i = 0; i < readings.length && left > 0; i++) {
+        const one = readings[(turn + i) % readings.length]!
+        const some = Math.min(each, of(one), left)
+        takeOf(one, some)
+        left -= some
+      }
+    }
+  }
+
+  const take = (count: number): ReadonlyArray<Lease> => {
+    owner.heardAtMillis = now()
+    turn++
+    const out: Array<Lease> = []
+    const ready: Array<Reading> = []
+    const unread: Array<Reading> = []
+    for (const one of group.active) {
+      if (!reads(one.channel)) continue
+      if (one.readyCount > 0) ready.push(one)
+      if (one.unreadCount > 0) unread.push(one)
+      // A limit may have removed what there was.
+      group.tidy(one)
+    }
+    const nowMillis = now()
+    // Endless redeliveries must not keep new messages away: one place is left to these, and where there is only one, every second time.
+    const isLast = unread.length > 0 && !onlyReady && (count > 1 || turn % 2 === 1)
+    spread(ready, isLast ? count - 1 : count, (one) => one.readyCount, (one, some) => {
+      one.takeReady(some, owner, nowMillis, out)
+    })
+    if (onlyReady) {
+      // What another member gave back when it left comes before what it had not read yet.
+      if (out.length > 0) return out
+      onlyReady = false
+    }
+    spread(unread, count - out.length, (one) => one.unreadCount, (one, some) => {
+      one.takeUnread(some, owner, nowMillis, out)
+    })
+    return out
+  }
+
+  const hasAny = () => {
+    for (const one of group.active) {
+      if (reads(one.channel) && (one.readyCount > 0 || one.unreadCount > 0)) return true
+    }
+    return false
+  }
+
+  const wait = (millis: number) => {
+    // Waits from now on, before any fiber is started for it.
+    const latch = Latch.makeUnsafe(false)
+    const waiter: Waiter = { reads, latch }
+    waiting = latch
+    group.waiters.add(waiter)
+    return Effect.ensuring(
+      millis === Infinity ? latch.await : Effect.raceFirst(clock.sleep(Duration.millis(millis)), latch.await),
+      Effect.sync(() => group.waiters.delete(waiter))
+    )
+  }
+
+  /** Repeats `once` until it has something, or the time is over. */
+  const during = <A>(
+    blockMillis: number,
+    once: () => A,
+    isSomething: (value: A) => boolean
+  ): Effect.Effect<A, GroupRemoved> =>
+    Effect.suspend(() => {
+      reading = true
+      waking = false
+      const endMillis = now() + blockMillis
+      const attempt: Effect.Effect<A, GroupRemoved> = Effect.flatMap(
+        asMember(store.run(once)),
+        (value) => {
+          const leftMillis = endMillis - now()
+          return isSomething(value) || waking || leftMillis <= 0
+            ? Effect.succeed(value)
+            : Effect.andThen(wait(leftMillis), attempt)
+        }
+      )
+      return Effect.ensuring(
+        attempt,
+        Effect.sync(() => {
+          reading = false
+          waiting = undefined
+        })
+      )
+    })
+
+  /** Whether somebody else holds what this member reads. */
+  const holdsForeign = () => {
+    for (const one of group.readings.values()) {
+      if (!reads(one.channel)) continue
+      for (const lease of one.leases) if (!lease.isHeldBy(owner)) return true
+    }
+    return false
+  }
+
+  /** Does to each what is asked for, if this member holds this very hand-out; gives back those it does not. */
+  const settle = <A>(
+    items: ReadonlyArray<A>,
+    deliveryOf: (item: A) => Delivery,
+    action: (lease: Lease, item: A, nowMillis: number) => void
+  ) =>
+    store.run(() => {
+      const refused: Array<Delivery> = []
+      const nowMillis = now()
+      for (const item of items) {
+        const lease = deliveryOf(item)
+        if (lease instanceof Lease && store.release(lease, owner)) {
+          if (lease.mark !== undefined) group.marks.free(lease.mark, lease)
+          action(lease, item, nowMillis)
+        } else {
+          refused.push(lease)
+        }
+      }
+      return refused
+    })
+
+  /** Begins its key, or holds on to it; a mark ends a little before the lease it goes with, as on Redis. */
+  const mark = (lease: Lease, name: string, nowMillis: number) =>
+    group.marks.begin(name, lease, nowMillis, nowMillis + leaseMillis * 0.9)
+
+  /** Ends a lease together with its key; nothing is changed when the key is another's by now. */
+  const finish = (lease: Lease, nowMillis: number): boolean => {
+    if (lease.mark === undefined) return store.release(lease, owner)
+    if (!lease.isHeldBy(owner)) return false
+    const keepMillis = Math.max(membership.doneMillis ?? 0, leaseMillis)
+    if (group.marks.finish(lease.mark, lease, nowMillis, nowMillis + keepMillis)) return store.release(lease, owner)
+    lease.abandon()
+    return false
+  }
+
+  return {
+    read: (count, blockMillis) => during(blockMillis, () => take(count), (deliveries) => deliveries.length > 0),
+    awaitReady: (blockMillis) => during(blockMillis, hasAny, (isReady) => isReady),
+    shared: (channels) =>
+      Effect.sync(() => {
+        joins = group.joins
+        const others = [...group.members].filter((other) => other !== owner)
+        return new Set([...channels].filter((channel) => others.some((other) => other.reads(channel))))
+      }),
+    wake: Effect.sync(() => {
+      if (!reading) return
+      waking = true
+      waiting?.openUnsafe()
+    }),
+    ack: (deliveries) =>
+      store.run(() => {
+        const nowMillis = now()
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease) || !finish(lease, nowMillis)) return true
+          store.acked(lease)
+          return false
+        })
+      }),
+    begin: (items) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        return items.map(({ delivery, key }): Begun => {
+          if (!(delivery instanceof Lease) || !delivery.isHeldBy(owner)) return "busy"
+          const name = markOf(delivery.channel, key)
+          const begun = mark(delivery, name, nowMillis)
+          delivery.mark = begun === "mine" ? name : undefined
+          delivery.isDuplicate = begun === "done"
+          return begun
+        })
+      }),
+    commit: (commits) =>
+      store.run(() => {
+        const nowMillis = now()
+        return commits.map(({ delivery: lease, messages, writes }): Committed => {
+          if (!(lease instanceof Lease) || lease.mark === undefined) return "lost"
+          // Without the key there is nothing to be refused; with it, nothing is done before the writes are known to fit.
+          if (lease.isHeldBy(owner) && group.marks.isAt(lease.mark, lease)) {
+            const refused = store.own.apply(writes)
+            if (refused !== undefined) return refused
+          }
+          if (!finish(lease, nowMillis)) return "lost"
+          store.acked(lease)
+          for (const message of messages) store.append(message, nowMillis)
+          return "done"
+        })
+      }),
+    drop: (deliveries) => settle(deliveries, (delivery) => delivery, (lease) => store.acked(lease)),
+    requeue: (items) =>
+      settle(
+        items,
+        ({ delivery }) => delivery,
+        (lease, { attempt, delayMillis }, nowMillis) => store.requeue(lease, attempt, delayMillis, nowMillis)
+      ),
+    bury: (items) =>
+      settle(
+        items,
+        ({ delivery }) => delivery,
+        (lease, { failure }, nowMillis) => store.bury(lease, failure, nowMillis)
+      ),
+    renew: (deliveries) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        owner.heardAtMillis = nowMillis
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
+          lease.renew(nowMillis)
+          lease.isTold ||= lease.isVanished
+          if (lease.mark !== undefined && mark(lease, lease.mark, nowMillis) !== "mine") {
+            lease.abandon()
+            return true
+          }
+          return false
+        })
+      }),
+    tryAgain: (deliveries) =>
+      Effect.sync(() => {
+        const nowMillis = now()
+        return deliveries.filter((lease) => {
+          if (!(lease instanceof Lease && lease.isHeldBy(owner))) return true
+          lease.renew(nowMillis)
+          lease.isTried = true
+          return false
+        })
+      }),
+    acquit: (deliveries) =>
+      Effect.sync(() => {
+        for (const lease of deliveries) if (lease instanceof Lease && lease.isHeldBy(owner)) lease.isTried = false
+      }),
+    claim: (count) =>
+      asMember(store.run(() => {
+        const nowMillis = now()
+        owner.heardAtMillis = nowMillis
+        const deliveries: Array<Lease> = []
+        const settings = [...group.members].map((member) => member.settings)
+        const longestMillis = Math.max(leaseMillis, ...settings.map((other) => other.leaseMillis))
+        let nextInMillis = Infinity
+        let vanished = 0
+        search: for (const one of group.readings.values()) {
+          if (!reads(one.channel)) continue
+          for (const lease of one.leases) {
+            if (lease.isHeldBy(owner)) continue
+            const ageMillis = nowMillis - lease.sinceMillis
+            // One that has left may have had the longest.
+            const expiresMillis = Math.max(longestMillis, lease.leaseMillis)
+            if (ageMillis < expiresMillis) {
+              nextInMillis = Math.min(nextInMillis, expiresMillis - ageMillis)
+            } else if (lease.isVanished) {
+              one.leases.delete(lease)
+              if (!lease.isTold) vanished++
+            } else if (deliveries.length < count) {
+              one.takeOver(lease, owner, nowMillis, deliveries)
+            } else {
+              nextInMillis = 1
+              break search
+            }
+          }
+        }
+        return {
+          deliveries,
+          nextInMillis: nextInMillis === Infinity ? undefined : Math.max(1, Math.ceil(nextInMillis)),
+          vanished,
+          settings
+        }
+      })),
+    awaitRemoval: Effect.callback((resume) => {
+      const removed = () => {
+        if (!isMember()) resume(Effect.fail(new GroupRemoved({ group: name, patterns })))
+      }
+      group.removing.add(removed)
+      removed()
+      return Effect.sync(() => group.removing.delete(removed))
+    }),
+    awaitJoin: Effect.callback((resume) => {
+      const joined = () => resume(Effect.void)
+      if (group.joins > joins) return joined()
+      group.joining.add(joined)
+      return Effect.sync(() => group.joining.delete(joined))
+    }),
+    awaitLease: Effect.callback((resume) => {
+      if (holdsForeign()) return resume(Effect.void)
+      const guard: Guard = { owner, wake: () => resume(Effect.void) }
+      group.guards.add(guard)
+      return Effect.sync(() => group.guards.delete(guard))
+    }),
+    close: () => store.leave(group, owner)
+  }
+}

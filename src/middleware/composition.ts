@@ -1,0 +1,102 @@
+/** Chains of middleware at run time: how they are composed, and where their border is. */
+import { Cause, Context, Effect, Exit } from "effect"
+import type * as Channel from "../Channel.ts"
+import * as Given from "../internal/optionChecks.ts"
+import type { Receipt } from "../publisher/outcome.ts"
+import type {
+  AnyProcess,
+  AnyPublish,
+  OnPublish,
+  Process,
+  ProcessNext,
+  ProcessWrap,
+  Program,
+  Publish,
+  PublishNext,
+  PublishRequest,
+  PublishWrap
+} from "./definition.ts"
+import { ChannelMiddleware } from "./definition.ts"
+
+/** The middleware around publishes to this channel, if it has any. */
+export const publishOf = (channel: Channel.Any): AnyPublish | undefined =>
+  (channel as Channel.Any & Partial<OnPublish<object, unknown>>)[ChannelMiddleware]
+
+/**
+ * Where a middleware that only looks on, and never fails or waits, says so: how it enters and leaves a publish. A batch through nothing
+ * but such middleware needs no fiber for each message, which would cost as much as the message.
+ */
+export const Around: unique symbol = Symbol.for("rotif/Middleware/Around")
+
+export interface Entered {
+  /** The request for what is within. */
+  readonly request: PublishRequest
+  /** It is called once, with what became of the publish. */
+  readonly leave: (exit: Exit.Exit<Receipt, unknown>) => void
+}
+
+export type Enter = (request: PublishRequest) => Effect.Effect<Entered>
+
+/** The ways around a publish, outermost first; `undefined` when one of the middleware has to be a program of its own. */
+export const entersOf = (middleware: ReadonlyArray<AnyPublish>): ReadonlyArray<Enter> | undefined => {
+  const enters = middleware.map((one) => (one as AnyPublish & { readonly [Around]?: Enter })[Around])
+  return enters.every((enter) => enter !== undefined) ? enters : undefined
+}
+
+/** Code of both sides with the types of it, which are not in the value. */
+export const sides = <E1, R1, E2, R2>(
+  wraps: {
+    readonly publish: PublishWrap<E1, R1>
+    readonly process: ProcessWrap<E2, R2>
+    readonly [Around]?: Enter
+  }
+) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
+
+/** Code of one side, likewise. */
+export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) as unknown as Process<E, R>
+
+/** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */
+export const composePublish = (middleware: ReadonlyArray<AnyPublish>, last: PublishNext): PublishNext =>
+  middleware.reduceRight<PublishNext>((next, { publish }) => {
+    const wrapped = publish(next) as PublishNext
+    return (request) => Given.effect(`a middleware of publishes to "${request.channel.name}"`, () => wrapped(request))
+  }, last)
+
+export const composeProcess = (middleware: ReadonlyArray<AnyProcess>, last: ProcessNext): ProcessNext =>
+  middleware.reduceRight<ProcessNext>((next, { process }) => {
+    const wrapped = process(next) as ProcessNext
+    return (message) => Given.effect(`a middleware of messages of "${message.channel}"`, () => wrapped(message))
+  }, last)
+
+const isSide = (side: "publish" | "process") => (value: unknown): boolean =>
+  typeof value === "object" && value !== null &&
+  typeof (value as { readonly [key: string]: unknown })[side] === "function"
+
+export const isPublish = isSide("publish")
+export const isProcess = isSide("process")
+
+/** What is in `context` stays; what it lacks is taken from the services of the program's middleware. */
+export const complete = <R>(program: Program, context: Context.Context<R>): Context.Context<R> =>
+  Context.merge(program.services, context) as Context.Context<R>
+
+/**
+ * Tells the errors that came from within a chain from those the chain itself made. Only those from within have the types that
+ * their receiver knows.
+ */
+export const makeBorder = () => {
+  const inner = new WeakSet<object>()
+  return {
+    /** Marks the errors of what is within. */
+    mark: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.onExitPrimitive(effect, (exit) => {
+        if (Exit.isSuccess(exit)) return undefined
+        for (const reason of exit.cause.reasons) {
+          if (Cause.isFailReason(reason) && typeof reason.error === "object" && reason.error !== null) {
+            inner.add(reason.error)
+          }
+        }
+        return undefined
+      }, true),
+    isForeign: (error: unknown): boolean => typeof error === "object" && error !== null && !inner.has(error)
+  }
+}

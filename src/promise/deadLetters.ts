@@ -1,0 +1,107 @@
+/**
+ * Dead letters as the Promise API shows them.
+ */
+import { Clock, DateTime, Effect, Stream } from "effect"
+import * as Channel from "../Channel.ts"
+import type { DeadLetter } from "../DeadLetter.ts"
+import * as DeadLetters from "../DeadLetters.ts"
+import * as Publisher from "../Publisher.ts"
+import { checkDlqQuery } from "./checks.ts"
+import type { Payload } from "./message.ts"
+import { payloadOf } from "./message.ts"
+import type { DlqQuery } from "./options.ts"
+import { anything } from "./options.ts"
+
+/**
+ * A dead letter, as `getDLQMessages` shows it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqMessage {
+  /** The id of the message. */
+  readonly id: string
+  readonly channel: string
+  readonly group: string
+  readonly payload: Payload
+  readonly headers: Readonly<Record<string, string>>
+  /** What the handler failed with at last. */
+  readonly error: string
+  /** `exhausted`: no retries left. `term`: never again, said the handler. `decode`, `crashed`, `expired`. */
+  readonly reason: string
+  /** The last attempt, from 1. */
+  readonly attempt: number
+  /** When it was first published, and when it was given up; milliseconds since 1970. */
+  readonly timestamp: number
+  readonly failedAt: number
+  /** Milliseconds since it was given up. */
+  readonly age: number
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqStats {
+  readonly totalMessages: number
+  readonly messagesByChannel: Readonly<Record<string, number>>
+  /** When the oldest and the newest dead letter was given up; `undefined` when there is none. */
+  readonly oldestMessage: number | undefined
+  readonly newestMessage: number | undefined
+}
+
+const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
+  id: letter.id,
+  channel: letter.channel,
+  group: letter.group,
+  payload: payloadOf(letter.raw),
+  headers: letter.headers,
+  error: letter.failure.message,
+  reason: letter.failure.reason,
+  attempt: letter.attempt,
+  timestamp: DateTime.toEpochMillis(letter.publishedAt),
+  failedAt: DateTime.toEpochMillis(letter.diedAt),
+  age: Math.max(0, now - DateTime.toEpochMillis(letter.diedAt))
+})
+
+export const stats: Effect.Effect<DlqStats, unknown, DeadLetters.DeadLetters> = Effect.gen(function*() {
+  const counts = yield* DeadLetters.counts()
+  const edge = (order: "oldest" | "newest") =>
+    Effect.map(
+      DeadLetters.list({}, { order, limit: 1 }),
+      ({ letters: [letter] }) => letter === undefined ? undefined : DateTime.toEpochMillis(letter.diedAt)
+    )
+  const byChannel = Map.groupBy(counts, ({ channel }) => channel)
+  return {
+    totalMessages: yield* DeadLetters.count(),
+    messagesByChannel: Object.fromEntries(
+      Array.from(byChannel, ([channel, rows]) => [channel, rows.reduce((sum, { count }) => sum + count, 0)])
+    ),
+    oldestMessage: yield* edge("oldest"),
+    newestMessage: yield* edge("newest")
+  }
+})
+
+export const list = Effect.fnUntraced(function*(query: DlqQuery) {
+  const problem = checkDlqQuery(query)
+  if (problem !== undefined) return yield* problem
+  const { channel, limit = 100, maxAge, offset = 0 } = query
+  const now = yield* Clock.currentTimeMillis
+  const letters = yield* DeadLetters.all({ channel, from: maxAge === undefined ? undefined : now - maxAge }).pipe(
+    Stream.drop(offset),
+    Stream.take(limit),
+    Stream.runCollect
+  )
+  return letters.map((letter) => letterOf(letter, now))
+})
+
+/** Publishes letters to the channel of the archive. It may get one twice, and is to have it once. */
+export const archive = (channel: string, letters: ReadonlyArray<DeadLetter>) =>
+  Effect.suspend(() =>
+    Publisher.publishAll(
+      // Without the limits of the others: an archive keeps everything.
+      Channel.make(channel, anything),
+      letters.map((letter): Payload => letterOf(letter, DateTime.toEpochMillis(letter.diedAt))),
+      (_, index) => ({ id: letters[index]!.letterId })
+    )
+  )

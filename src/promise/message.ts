@@ -1,0 +1,173 @@
+/**
+ * What a handler of the Promise API receives: one delivery, or one dead letter that is offered.
+ */
+import { DateTime, Effect, Exit } from "effect"
+import type * as Channel from "../Channel.ts"
+import type { Offered } from "../DeadLetter.ts"
+import type * as Message from "../Message.ts"
+import * as Retry from "../Retry.ts"
+import { showAs, withoutCode } from "../internal/inspected.ts"
+import * as Given from "../internal/optionChecks.ts"
+import { shown } from "../internal/shown.ts"
+
+/**
+ * Any JSON value. What a channel carries is known to nobody here; Effect programs have schemas for that.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+// oxlint-disable-next-line typescript/no-explicit-any -- its users read fields of it without a check
+export type Payload = any
+
+/**
+ * A message in the hands of a handler. Its functions may be taken apart from it.
+ *
+ * **Details**: the first of `ack`, `retry` and `reject` counts, the others then do nothing. A handler that ends without any of them has
+ * acknowledged its message; one that throws has it retried.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RotifMessage {
+  readonly id: string
+  readonly channel: string
+  readonly payload: Payload
+  /** When it was first published, by the clock of Redis, in milliseconds since 1970. */
+  readonly timestamp: number
+  /** From 1. Only failures count. */
+  readonly attempt: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly group: string
+  /** Of a dead letter: what the handler failed with at last. */
+  readonly error?: string | undefined
+  /** Done. Of a dead letter: deletes it. Settles once that is stored. */
+  readonly ack: () => Promise<void>
+  /**
+   * Again, as the next attempt, after `delayMs` or as the retry settings say, as soon as the handler has ended; it counts as a failure of
+   * the handler. Of a dead letter: offers it again. A delay that cannot be used (NaN, below 0, a Promise) is logged, and 1 second is waited.
+   */
+  readonly retry: (delayMs?: number) => Promise<void>
+  /** Never again: to the dead letters, with this reason. Settles once that is stored. A dead letter stays one. */
+  readonly reject: (reason?: string) => Promise<void>
+}
+
+/**
+ * Throw this in a handler to send its message to the dead letters at once.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class UnrecoverableError extends Error {
+  override readonly name: string = "UnrecoverableError"
+}
+
+// By its name too: another library's class of this name means the same.
+export const isUnrecoverable = (error: unknown): boolean =>
+  error instanceof Error && (error instanceof UnrecoverableError || error.name === "UnrecoverableError")
+
+/** What `retry()` makes the attempt fail with: the retry settings decide when. */
+export class RetryRequested extends Error {
+  override readonly name = "RetryRequested"
+  override readonly message = "the handler asked for a retry"
+}
+
+/** Whether a handler asked to be run again, and did not fail. */
+export const isWish = (error: unknown): boolean => error instanceof RetryRequested || error instanceof Retry.RetryAfter
+
+type Any = Message.Message<Channel.Source>
+
+/** What a handler asked for by `retry`, once it has ended. */
+const wishes = new WeakMap<RotifMessage, RetryRequested | Retry.RetryAfter>()
+
+const functions = new Set(["ack", "retry", "reject"])
+const visible = (message: RotifMessage): RotifMessage => showAs(message, () => withoutCode(message, functions))
+
+/** One object for each message, also where the policy and the hooks see it. */
+const made = new WeakMap<object, RotifMessage>()
+
+export const fromMessage = (message: Any): RotifMessage => {
+  let mine = made.get(message)
+  if (mine === undefined) {
+    mine = makeMessage(message)
+    made.set(message, mine)
+  }
+  return mine
+}
+
+const makeMessage = (message: Any): RotifMessage => {
+  let settlement: Promise<void> | undefined
+  const first = (settle: () => Promise<void>): Promise<void> => {
+    if (settlement === undefined) {
+      settlement = settle()
+      // Whoever waits for it is told that it failed; a handler that does not wait must not end the process.
+      settlement.catch(() => {})
+    }
+    return settlement
+  }
+  const mine: RotifMessage = {
+    id: message.id,
+    channel: message.channel,
+    payload: message.payload,
+    timestamp: DateTime.toEpochMillis(message.publishedAt),
+    attempt: message.attempt,
+    headers: message.headers,
+    group: message.group,
+    ack: () => first(() => Effect.runPromise(message.ack)),
+    retry: (delayMs) =>
+      first(() => {
+        wishes.set(
+          mine,
+          delayMs === undefined
+            ? new RetryRequested()
+            : new Retry.RetryAfter({
+              delay: delayMs,
+              message: `the handler asked for a retry after ${shown(delayMs)} ms`
+            })
+        )
+        return Promise.resolve()
+      }),
+    reject: (reason = "rejected by the handler") => first(() => Effect.runPromise(message.term(reason)))
+  }
+  return visible(mine)
+}
+
+/** Whether code of the user's has done its work by now. */
+export const done = (what: string, returned: unknown): void => {
+  const problem = Given.undoneProblem(what, returned)
+  if (problem !== undefined) throw problem
+}
+
+/** Runs a handler; what it asked for by `retry` is the outcome, however it ended. */
+export const handle = (
+  handler: (message: RotifMessage) => unknown,
+  message: RotifMessage
+): Effect.Effect<void, unknown> =>
+  Effect.flatMap(
+    Effect.exit(
+      Effect.tryPromise({ try: async () => done("the handler", await handler(message)), catch: (error) => error })
+    ),
+    (exit): Effect.Effect<void, unknown> => {
+      const wish = wishes.get(message)
+      if (wish !== undefined && !Exit.hasInterrupts(exit)) return Effect.fail(wish)
+      return Effect.asVoid(exit)
+    }
+  )
+
+/** The payload as it is stored; where that is no JSON, its text. */
+export const payloadOf = (raw: string): Payload =>
+  Effect.runSync(Effect.orElseSucceed(Effect.try((): unknown => JSON.parse(raw)), () => raw))
+
+export const fromLetter = (letter: Offered): RotifMessage =>
+  visible({
+    id: letter.id,
+    channel: letter.channel,
+    payload: payloadOf(letter.raw),
+    timestamp: DateTime.toEpochMillis(letter.publishedAt),
+    attempt: letter.attempt,
+    headers: letter.headers,
+    group: letter.group,
+    error: letter.failure.message,
+    ack: () => Effect.runPromise(letter.ack),
+    retry: (delayMs) => Effect.runPromise(letter.nack({ delay: delayMs ?? 0 })),
+    reject: () => Effect.runPromise(letter.keep)
+  })

@@ -1,0 +1,371 @@
+/**
+ * What users of the Promise API may set, checked where it is given, and what it means to the layers below.
+ */
+import { Data, Duration, Effect, Schema } from "effect"
+import type * as DeadLetters from "../DeadLetters.ts"
+import type * as Redis from "../Redis.ts"
+import type * as RedisBroker from "../RedisBroker.ts"
+import type * as Rotif from "../Rotif.ts"
+import type * as Subscription from "../Subscription.ts"
+import { archive } from "../internal/pattern.ts"
+import type { Payload, RotifMessage } from "./message.ts"
+
+/**
+ * Where log lines go: `console`, pino, winston, or anything with these methods. Each gets one string.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Logger {
+  debug(message: string): unknown
+  info(message: string): unknown
+  warn(message: string): unknown
+  error(message: string): unknown
+}
+
+/**
+ * The names of the ways to space retries.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RetryStrategyName = "fixed" | "linear" | "exponential" | "fibonacci" | "custom"
+
+/**
+ * A named way to space retries; n is the number of the retry, from 1.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RetryStrategy {
+  /**
+   * - `fixed`: `baseDelay`. - `linear`: `baseDelay` · n. - `exponential`: `baseDelay` · `multiplier`^(n − 1).
+   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: what `customDelayFn` says. Default `exponential`.
+   */
+  readonly strategy?: RetryStrategyName | undefined
+  /** Milliseconds. Not needed by `custom`. Default 1000. */
+  readonly baseDelay?: number | undefined
+  /** Of `exponential`. Default 2. */
+  readonly multiplier?: number | undefined
+  /** No delay is longer than so many milliseconds, before jitter. */
+  readonly maxDelay?: number | undefined
+  /**
+   * Spreads each delay d over 0.8 d to 1.2 d (`true`), a number j from 0 to 1 over (1 - j) d to (1 + j) d; the names are those of
+   * `Retry.StrategyOptions`. Default: none.
+   */
+  readonly jitter?: boolean | "full" | "equal" | "proportional" | number | undefined
+  readonly customDelayFn?: ((attempt: number, message: RotifMessage) => number) | undefined
+}
+
+/**
+ * How dead letters end.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqCleanup {
+  /** `false`: dead letters are kept until `cleanupDLQ`, which acts on the limits here. Default `true`. */
+  readonly enabled?: boolean | undefined
+  /** Milliseconds after which a dead letter is deleted. Default 90 days. */
+  readonly maxAge?: number | undefined
+  /** How many dead letters are kept; the oldest go first. Default 100,000. */
+  readonly maxSize?: number | undefined
+  /** How often is looked, in milliseconds. Default 1 minute. */
+  readonly cleanupInterval?: number | undefined
+  /** Publishes each dead letter to the channel `archivePrefix` before it is deleted. Default `false`. */
+  readonly archiveBeforeDelete?: boolean | undefined
+  /**
+   * The name of the channel of the archive. Default `"dlq-archive"`. No wildcard matches that name and those below it
+   * (`"dlq-archive.orders"`); any other name is matched as every channel is, and then the group of the wildcard gets what is archived.
+   */
+  readonly archivePrefix?: string | undefined
+}
+
+/**
+ * The configuration of a `NotificationManager`. All spans of time are milliseconds, unless a name says otherwise.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RotifConfig {
+  /**
+   * Where Redis is: a URL, options (`url`, `host` and `port`, `sentinels`, `cluster`, `username`, `password`, `tls`, `db`, …), or `"memory"`
+   * for everything in this process, without Redis. Default `"redis://localhost:6379"`. Options of ioredis are taken, too, but for
+   * `keyPrefix` (the option `prefix` does that): those of a connection hold for all of Rotif's, those of commands and retries for the
+   * client `redis` of the manager.
+   */
+  readonly redis?: string | RedisOptions | undefined
+  /** Retries after the first attempt. Default 5. */
+  readonly maxRetries?: number | undefined
+  /** How long a failed message waits for its next attempt. Default 1000. */
+  readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
+  /** In place of `retryDelay`. */
+  readonly retryStrategy?: RetryStrategy | RetryStrategyName | undefined
+  /** How often waiting messages are looked at when nothing is known to be due; only a safety net. Default 1000. */
+  readonly checkDelayInterval?: number | undefined
+  /**
+   * Whether this process delivers messages that were published with `delayMs` or `deliverAt`; some process of the namespace has to, or they
+   * wait. Retries do not depend on it. Default `true`.
+   */
+  readonly enableDelayed?: boolean | undefined
+  /** The opposite of `enableDelayed`. */
+  readonly disableDelayed?: boolean | undefined
+  /** How long one read waits at Redis; a message ends the wait at once. Default 5000. */
+  readonly blockInterval?: number | undefined
+  /** Default: the logger of Effect, which prints to the console. */
+  readonly logger?: Logger | undefined
+  /** Keep at most about so many messages of each channel, at least 1. What it removes is lost for groups that had not handled it. */
+  readonly maxStreamLength?: number | undefined
+  /** Keep no message below this position, such as `"1700000000000-0"`. */
+  readonly minStreamId?: string | undefined
+  /** The group of a subscription that names none. Default `grp:` and the pattern. */
+  readonly groupNameFn?: ((pattern: string) => string) | undefined
+  /** The first part of consumers' names; a random part is added. Default `host:pid`. */
+  readonly consumerNameFn?: (() => string) | undefined
+  /** How long what was published or handled exactly once is remembered, in **seconds**. Default 3600. */
+  readonly deduplicationTTL?: number | undefined
+  /**
+   * What makes two messages the same for `exactlyOnce`, where the publish names no `dedupKey`. Default: channel and payload for `publish`; for
+   * `subscribe` the id of the message.
+   */
+  readonly generateDedupKey?: ((message: { readonly channel: string; readonly payload: Payload }) => string) | undefined
+  /** The subscriptions of one group take turns, one message each, in place of reading ahead. Default `false`. */
+  readonly localRoundRobin?: boolean | undefined
+  /** How many handlers of a subscription run at a time. Default 1, in the order of publishing. */
+  readonly concurrency?: number | undefined
+  /** Namespace of all keys in Redis. Default `"rotif"`. */
+  readonly prefix?: string | undefined
+  /** How many slots of a Cluster the channels are spread over; the same for all programs of a namespace. Default 1. */
+  readonly shards?: number | undefined
+  /** How long a message belongs to a handler without a sign of life of its process. Default 60,000. */
+  readonly lease?: number | undefined
+  /** How long `stopAll` and `unsubscribe` wait for running handlers. Default 30,000. */
+  readonly drainTimeout?: number | undefined
+  /** Looks at the health this often, and logs when it changes. Default: never. */
+  readonly healthInterval?: number | undefined
+  /**
+   * The name under which `subscribeToDLQ` remembers which dead letters it has seen: processes with one name share them, each name gets
+   * all. Default `"dlq"`.
+   */
+  readonly dlqKey?: string | undefined
+  readonly dlqCleanup?: DlqCleanup | undefined
+  /** Largest message in bytes. Default 1 MiB. */
+  readonly maxPayloadBytes?: number | undefined
+  /** What every message has to survive before its `publish` resolves. Default: the loss of this process. */
+  readonly durability?: Durability | undefined
+  /**
+   * Where is told what goes wrong with messages (dead letters, defects, what is given back again and again): a level of the log, `false` for
+   * nowhere, or a function that gets every report. Default `"warn"`: at most 10 lines in 10 seconds for each group, then a count of what was
+   * left out. A failure that is retried is a line of level `debug`.
+   */
+  readonly reports?: Reports | undefined
+  /** A handler that runs for so many milliseconds is told once, in the log. Default 5 minutes. */
+  readonly slowHandler?: number | undefined
+  /** Options of `@devgrid/rotif` that are taken, and have nothing to set here. */
+  readonly scheduledBatchSize?: unknown
+  readonly pendingCheckInterval?: unknown
+  readonly pendingIdleThreshold?: unknown
+  readonly disablePendingMessageRecovery?: unknown
+  readonly pipelineBatchSize?: unknown
+  readonly enablePipelining?: unknown
+  readonly enableFieldPooling?: unknown
+  readonly enableBackpressure?: unknown
+  readonly backpressureThreshold?: unknown
+  readonly enableHealthCheck?: unknown
+}
+
+/**
+ * A level of the log, nowhere (`false`), or a function. What the function throws is logged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Reports = "error" | "warn" | "info" | "debug" | false | ((report: Subscription.Report) => unknown)
+
+/**
+ * Where Redis is, and options of ioredis.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RedisOptions =
+  | (Redis.Options & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
+  | (Partial<Redis.AllOptions> & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
+
+/**
+ * What a message has to survive before its publish resolves. Otherwise it rejects with `DurabilityNotReached`; the message is stored
+ * all the same, and publishing it again with the same `dedupKey` waits again and stores nothing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Durability {
+  /** How many replicas must have the message. Default 1. */
+  readonly replicas?: number | undefined
+  /** Whether it must be on disk on the master and on so many replicas; needs Redis 7.2. Default `false`. */
+  readonly fsync?: boolean | undefined
+  /** How long to wait for that, in milliseconds. Default 1000. */
+  readonly timeout?: number | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOptions {
+  /** Deliver it after so many milliseconds, at the earliest. Below 0 is now. */
+  readonly delayMs?: number | undefined
+  /** Deliver it at this time, at the earliest: a `Date`, milliseconds since 1970, or an ISO string. */
+  readonly deliverAt?: Date | number | string | undefined
+  /** Store it once: the same message again within `deduplicationTTL` is a duplicate. */
+  readonly exactlyOnce?: boolean | undefined
+  /** What makes two messages the same; it includes `exactlyOnce`. Default: `generateDedupKey`, or channel and payload. */
+  readonly dedupKey?: string | undefined
+  /** Seconds, at most 7 days or that of the manager, if it is longer. Default: that of the manager. */
+  readonly deduplicationTTL?: number | undefined
+  /** Strings that travel with the message. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** What it has to survive before this resolves; `false`: nothing more than the loss of this process. Default: that of the manager. */
+  readonly durability?: Durability | false | undefined
+  /** Taken, and not used: a publish begins with attempt 1. */
+  readonly attempt?: unknown
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubscribeOptions {
+  /** The consumer group: every group gets every message, its members share them. Default: `groupNameFn` of the pattern. */
+  readonly group?: string | undefined
+  /** The same as `group`. */
+  readonly groupName?: string | undefined
+  /** The first part of the consumer's name; a random part is added. */
+  readonly consumerName?: string | undefined
+  readonly maxRetries?: number | undefined
+  readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
+  readonly retryStrategy?: RetryStrategy | RetryStrategyName | undefined
+  /**
+   * Each message is handled to completion once by the group: another delivery of it is skipped, and so is a message with the same
+   * `generateDedupKey`, unless its publish was by a key (`exactlyOnce`, `dedupKey`) and has accepted it as new.
+   */
+  readonly exactlyOnce?: boolean | undefined
+  /** Seconds. Default: that of the manager. */
+  readonly deduplicationTTL?: number | undefined
+  /**
+   * Where a new group begins on what is stored already: `"earliest"` (or `"0"`, the default), `"latest"` (or `"$"`), after a position, or at
+   * a `Date`. A group that exists goes on where it was.
+   */
+  readonly startFrom?: string | Date | undefined
+  readonly concurrency?: number | undefined
+  readonly lease?: number | undefined
+  readonly localRoundRobin?: boolean | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface UnsubscribeOptions {
+  /** Forget the group, with all it had not handled. Default `false`. */
+  readonly removeGroup?: boolean | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface DlqQuery {
+  /** A channel's name or a pattern. */
+  readonly channel?: string | undefined
+  /** Default 100. */
+  readonly limit?: number | undefined
+  /** Skip so many. Default 0. */
+  readonly offset?: number | undefined
+  /** Only those that died within so many milliseconds. */
+  readonly maxAge?: number | undefined
+}
+
+/**
+ * An option is not known, or has a value it cannot have. Thrown before anything is done.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidOption extends Data.TaggedError("InvalidOption")<{
+  /** Its name, with dots: `"redis.url"`. */
+  readonly option: string
+  readonly message: string
+}> {}
+
+// -----------------------------------------------------------------------------
+// What the options mean
+// -----------------------------------------------------------------------------
+
+/** The schema of every channel here. */
+export const anything = { payload: Schema.Unknown }
+
+export const defaults = {
+  url: "redis://localhost:6379",
+  retryDelayMillis: 1000,
+  leaseMillis: 60_000,
+  deduplicationSeconds: 3600,
+  longestSeconds: 7 * 86_400,
+  requeued: 10,
+  dlqKey: "dlq",
+  archive,
+  maxAge: Duration.days(90),
+  maxSize: 100_000
+} as const
+
+const reportLevels = { error: "Error", warn: "Warn", info: "Info", debug: "Debug" } as const
+
+const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | undefined =>
+  typeof reports === "function"
+    ? (report) => Effect.tryPromise(() => Promise.resolve(reports(report)))
+    : reports === false
+    ? "None"
+    : reports && reportLevels[reports]
+
+/** The longest that a publish may be remembered. */
+export const mostSecondsOf = ({ deduplicationTTL = 0 }: RotifConfig): number =>
+  Math.max(deduplicationTTL, defaults.longestSeconds)
+
+/** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
+export const rotifOptions = (
+  options: RotifConfig,
+  toArchive: NonNullable<DeadLetters.Retention["archive"]>
+): Rotif.Options & RedisBroker.Options => {
+  const { dlqCleanup: cleanup } = options
+  return {
+    checkInterval: options.checkDelayInterval ?? 1000,
+    delayed: options.enableDelayed !== false && options.disableDelayed !== true,
+    blockInterval: options.blockInterval ?? 5000,
+    concurrency: options.concurrency,
+    lease: options.lease ?? defaults.leaseMillis,
+    drainTimeout: options.drainTimeout ?? 30_000,
+    maxRetries: options.maxRetries ?? 5,
+    maxPayloadBytes: options.maxPayloadBytes,
+    durability: options.durability,
+    maxWindow: mostSecondsOf(options) * 1000,
+    prefix: options.prefix,
+    shards: options.shards,
+    reports: reportsOf(options.reports),
+    health: { slowHandler: options.slowHandler },
+    deadLetters: {
+      enabled: cleanup?.enabled,
+      maxAge: cleanup?.maxAge ?? defaults.maxAge,
+      maxCount: cleanup?.maxSize ?? defaults.maxSize,
+      interval: cleanup?.cleanupInterval,
+      archive: cleanup?.archiveBeforeDelete === true ? toArchive : undefined,
+      archiveChannel: cleanup?.archivePrefix
+    }
+  }
+}
+
+export const startOf = (start: SubscribeOptions["startFrom"]): Subscription.StartFrom | undefined => {
+  if (start === undefined) return undefined
+  if (typeof start !== "string") return { time: start }
+  if (start === "$" || start === "latest") return "latest"
+  return start === "0" || start === "earliest" ? "earliest" : { position: start }
+}

@@ -1,0 +1,107 @@
+/** The options of a publish. */
+import type { DateTime, Duration } from "effect"
+import type * as Channel from "../Channel.ts"
+
+/**
+ * What a message has to survive before its publish succeeds, beyond the loss of its publisher.
+ *
+ * **Details**: Redis copies what is written to its replicas a moment later; a master that is lost in that moment takes along what it
+ * has acknowledged. With this option a publish waits until replicas have the message. In memory there is nothing to wait for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Durability {
+  /** How many replicas must have the message. Default 1. 0 is only of use with `fsync`. */
+  readonly replicas?: number | undefined
+  /**
+   * Whether it must be on disk, too: on the master's and on those of as many replicas. Needs Redis 7.2 or newer (WAITAOF) and
+   * `appendonly yes`. Default `false`.
+   */
+  readonly fsync?: boolean | undefined
+  /** How long to wait for that, once the message is stored. Default 1 second. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishOptions {
+  /** Strings that travel with the message. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /**
+   * The message id: 1 to 512 bytes. Publishing the same id to the same channel again within an hour (of its due time, if it is
+   * scheduled) stores nothing. Default: the `idempotencyKey` of the channel, or an id of its own.
+   */
+  readonly id?: string | undefined
+  /** How long this id is remembered, instead of an hour; at most `maxWindow` of the publisher. */
+  readonly deduplicate?: { readonly window: Duration.Input } | undefined
+  /** The first message with this key within the window wins; the others are duplicates of it, whatever their ids. */
+  readonly throttle?: { readonly key: string; readonly window: Duration.Input } | undefined
+  /**
+   * The last message with this key wins: it is delivered when none has come for so long, and replaces the one that waits. It has no
+   * other id; its receipt says `Scheduled`.
+   */
+  readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
+  /** Deliver it after this span, at the earliest. 0 is now. */
+  readonly delay?: Duration.Input | undefined
+  /** Deliver it at this time, at the earliest. A time in the past is now. */
+  readonly at?: DateTime.DateTime.Input | undefined
+  /**
+   * How long it may be delivered, from its publish or, if it is scheduled, from its due time. Later it is not handed out any more; see
+   * the option `expired` of a subscription.
+   */
+  readonly expiresIn?: Duration.Input | undefined
+  /** What it has to survive before this succeeds; `false` waits for nothing. Default: that of the publisher. */
+  readonly durability?: Durability | false | undefined
+}
+
+/**
+ * The options of a publish to this channel: a template channel wants its params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
+  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
+
+/**
+ * The options are required exactly when the channel has params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: PublishOptions | undefined]
+  : [options: OptionsFor<C>]
+
+/**
+ * What the compiler says where the params of a channel are missing: no channel is of this type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type MissingParams<C extends Channel.Any> = `missing params: ${keyof Channel.ParamsOf<C> & string}`
+
+/**
+ * The options of a publish to any channel, as middleware sees them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type AnyOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
+
+/**
+ * Options for all payloads, or made for each.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OptionsForAll<C extends Channel.Any> =
+  | OptionsFor<C>
+  | ((payload: Channel.PayloadOf<C>, index: number) => OptionsFor<C>)
+
+export type OptionsForAllArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
+  ? [options?: OptionsForAll<C> | undefined]
+  : [options: OptionsForAll<C>]

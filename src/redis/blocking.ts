@@ -1,0 +1,126 @@
+/**
+ * The connection of one reader, for commands that block.
+ */
+import { Effect } from "effect"
+import type { Settings, Socket } from "./link.ts"
+import { makeLink } from "./link.ts"
+import * as Permissions from "./permissions.ts"
+import type { Command } from "./protocol.ts"
+import { RedisError } from "./protocol.ts"
+import { exchange } from "./request.ts"
+import type { Servers } from "./servers.ts"
+import { sleep } from "./startWait.ts"
+
+const unblockSpacingMillis = 5
+
+/** How long closing waits for a blocked command to return. */
+const farewellMillis = 1000
+
+export const makeReader = Effect.fnUntraced(function*(
+  settings: Settings,
+  servers: Servers,
+  slot: number,
+  /** What all readers know of the permission to unblock. It is asked for once. */
+  unblocking: { isRefused: boolean }
+) {
+  const link = makeLink(settings, {
+    // A socket timeout would have to know how long each command blocks: `send` does.
+    target: () => servers.target("reader", undefined, slot),
+    onFailure: servers.refresh
+  })
+  let blocked: { readonly socket: Socket; onEnd: () => void } | undefined
+
+  const send = (command: Command, deadlineMillis: number): Effect.Effect<unknown, RedisError> =>
+    Effect.callback((resume) => {
+      const [name] = command
+      let stopWaiting = () => {}
+      let expiry: NodeJS.Timeout | undefined
+      const run = () => {
+        const socket = link.ready()
+        if (socket === undefined) {
+          // From the first time on: only those who wait have a timer.
+          expiry ??= setTimeout(() => {
+            stopWaiting()
+            resume(Effect.fail(link.problem(name)))
+          }, settings.commandMillis)
+          stopWaiting = link.wait(name, (failure) => {
+            if (failure === undefined) return run()
+            clearTimeout(expiry)
+            resume(Effect.fail(failure))
+          })
+          return
+        }
+        clearTimeout(expiry)
+        const mine = { socket, onEnd: () => {} }
+        blocked = mine
+        const watchdog = setTimeout(() => link.drop(socket), deadlineMillis)
+        stopWaiting = () => {
+          // Nobody takes the answer any more. On a new socket the next command neither queues behind this one nor gets
+          // less than it was sent: the change of generation tells that an answer was lost.
+          clearTimeout(watchdog)
+          link.drop(socket)
+        }
+        socket.write([command], false, ([reply]) => {
+          clearTimeout(watchdog)
+          if (blocked === mine) blocked = undefined
+          mine.onEnd()
+          if (!(reply instanceof RedisError)) return resume(Effect.succeed(reply))
+          if (reply.message.startsWith("MOVED ")) {
+            servers.moved(reply.message, socket)
+            link.drop(socket)
+          } else if (reply.message.startsWith("READONLY ")) {
+            link.drop(socket)
+          }
+          resume(Effect.fail(reply))
+        })
+      }
+      run()
+      return Effect.sync(() => {
+        clearTimeout(expiry)
+        stopWaiting()
+      })
+    })
+
+  const unblock: Effect.Effect<void> = Effect.suspend(() => {
+    const mine = blocked
+    if (mine === undefined || unblocking.isRefused) return Effect.void
+    const shared = servers.named(mine.socket.target)
+    const toShared = (command: Command) =>
+      exchange({ ...servers, owner: () => shared }, slot, settings.commandMillis, {
+        commands: [command],
+        idempotent: true
+      })
+    const again: Effect.Effect<void, RedisError> = Effect.suspend(() => {
+      if (blocked !== mine) return Effect.void
+      const socket = shared.ready()
+      if (socket === undefined) return Effect.andThen(toShared(["ping"]), again)
+      // The reader was left at a server that is not the master any more; here its id may be that of somebody else.
+      if (socket.runId !== mine.socket.runId) return Effect.sync(() => link.drop(mine.socket))
+      return Effect.flatMap(toShared(["client", "unblock", mine.socket.id]), ([reply]) => {
+        if (reply instanceof RedisError && reply.reason === "Refused" && !unblocking.isRefused) {
+          unblocking.isRefused = true
+          return Permissions.tell([Permissions.unblock])
+        }
+        // 0: its command has not arrived yet, or its answer is on the way.
+        return reply === 0 ? Effect.andThen(sleep(unblockSpacingMillis), again) : Effect.void
+      })
+    })
+    // Where nothing can be sent, the time of the command ends it.
+    return Effect.catch(again, () => Effect.void)
+  })
+
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      const mine = blocked
+      const close = Effect.sync(link.close)
+      if (mine === undefined) return close
+      // Taken while it still has a reader: what is lost with the socket stays leased for nothing.
+      const answered = new Promise<void>((resolve) => {
+        mine.onEnd = resolve
+      })
+      const farewell = Effect.andThen(unblock, Effect.promise(() => answered))
+      return Effect.ensuring(Effect.raceFirst(farewell, sleep(farewellMillis)), close)
+    })
+  )
+  return { send, unblock, mayUnblock: () => !unblocking.isRefused, generation: link.generation }
+})

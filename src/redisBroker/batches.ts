@@ -1,0 +1,31 @@
+/** Portions of what goes into one call. */
+import type { Delivery } from "../Broker.ts"
+
+/** Characters of payloads that are moved in one call, where it has more than one: a script holds everybody up while it moves them. */
+const charactersPerCall = 2 ** 20
+
+/** At most so many at a time, and less where their payloads are large. */
+export const portioned = <A extends Pick<Delivery, "payload">>(
+  items: ReadonlyArray<A>,
+  most: number
+): ReadonlyArray<ReadonlyArray<A>> => {
+  const out: Array<Array<A>> = []
+  let room = 0
+  for (const item of items) {
+    const portion = out.at(-1)
+    room -= item.payload.length
+    if (portion !== undefined && portion.length < most && room >= 0) {
+      portion.push(item)
+    } else {
+      out.push([item])
+      room = charactersPerCall - item.payload.length
+    }
+  }
+  return out
+}
+
+export const chunked = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> => {
+  const out: Array<ReadonlyArray<A>> = []
+  for (let i = 0; i < items.length; i += size) out.push(items.slice(i, i + size))
+  return out
+}

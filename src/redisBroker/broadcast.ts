@@ -1,0 +1,102 @@
+/**
+ * Pub/Sub mode on Redis.
+ *
+ * Each channel is a Pub/Sub channel of its own. On a Cluster it is a sharded one, of which there are no patterns: there each
+ * message goes to a second channel too, one for the whole shard, on which patterns listen. What a pattern means is decided
+ * here, by `pattern.ts`; Redis only narrows down what is sent here.
+ */
+import { Effect } from "effect"
+import type { BrokerError } from "../Broker.ts"
+import type { Command, Connection, Redis } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import type { BroadcastPort, Cast } from "../broker/broadcast.ts"
+import { matcherOf } from "../internal/pattern.ts"
+import * as Wire from "./broadcastWire.ts"
+import type { Keys } from "./keys.ts"
+
+/** Messages in one pipeline, and their characters. */
+const messagesPerWrite = 500
+const charsPerWrite = 1024 * 1024
+
+export const make = (options: {
+  readonly redis: Redis["Service"]
+  readonly shards: number
+  readonly shardOf: (channel: string) => number
+  readonly keysOf: (shard: number) => Keys
+  readonly connectionOf: (shard: number) => Connection
+  readonly fail: (error: RedisError) => BrokerError
+}): BroadcastPort => {
+  const { connectionOf, fail, keysOf, redis, shardOf, shards } = options
+  const isSharded = redis.mode === "cluster"
+
+  const commandsFor = (cast: Cast, keys: Keys, text: string): ReadonlyArray<Command> =>
+    isSharded
+      ? [["spublish", keys.cast(cast.channel), text], ["spublish", keys.casts, text]]
+      : [["publish", keys.cast(cast.channel), text]]
+
+  const write = (connection: Connection, commands: ReadonlyArray<Command>) =>
+    Effect.flatMap(connection.pipeline(commands), (replies) => {
+      const refused = replies.find((reply) => reply instanceof RedisError)
+      return refused === undefined ? Effect.void : Effect.fail(refused)
+    })
+
+  const publishAll = Effect.fnUntraced(function*(casts: ReadonlyArray<Cast>) {
+    const shard = shardOf(casts[0]!.channel)
+    const connection = connectionOf(shard)
+    let commands: Array<Command> = []
+    let messages = 0
+    let chars = 0
+    for (const cast of casts) {
+      const text = Wire.encode(cast)
+      if (messages === messagesPerWrite || (messages > 0 && chars + text.length > charsPerWrite)) {
+        yield* write(connection, commands)
+        commands = []
+        messages = chars = 0
+      }
+      commands.push(...commandsFor(cast, keysOf(shard), text))
+      messages++
+      chars += text.length
+    }
+    yield* write(connection, commands)
+  })
+
+  const publishOne = (cast: Cast) => {
+    const shard = shardOf(cast.channel)
+    const commands = commandsFor(cast, keysOf(shard), Wire.encode(cast))
+    return commands.length === 1
+      ? Effect.asVoid(connectionOf(shard).send(commands[0]!, { idempotent: false }))
+      : write(connectionOf(shard), commands)
+  }
+
+  const perShard = (name: (keys: Keys) => string) => Array.from({ length: shards }, (_, shard) => name(keysOf(shard)))
+
+  return {
+    publish: (casts) =>
+      casts.length === 0
+        ? Effect.void
+        : Effect.mapError(casts.length === 1 ? publishOne(casts[0]!) : publishAll(casts), fail),
+    listen: (selector, handler) => {
+      const matches = matcherOf(selector)
+      const listen = (names: ReadonlyArray<string>, command: "subscribe" | "psubscribe" | "ssubscribe") =>
+        redis.listen(names, {
+          onMessage: (topic, text) => {
+            const cast = Wire.decode(text)
+            if (cast === undefined) handler.onMalformed(topic)
+            else if (matches(cast.channel)) handler.onMessage(cast)
+          },
+          onGap: handler.onGap
+        }, command)
+      if (selector._tag === "Channels") {
+        const names = selector.names.map((name) => keysOf(shardOf(name)).cast(name))
+        return Effect.mapError(listen(names, isSharded ? "ssubscribe" : "subscribe"), fail)
+      }
+      if (isSharded) return Effect.mapError(listen(perShard((keys) => keys.casts), "ssubscribe"), fail)
+      const globs = (pattern: string) => listen(perShard((keys) => keys.castGlob(pattern)), "psubscribe")
+      return globs(selector.pattern).pipe(
+        // An ACL permits a glob letter by letter: it can only name the one that every pattern may use.
+        Effect.catchIf((error) => error.reason === "Refused", () => globs("**")),
+        Effect.mapError(fail)
+      )
+    }
+  }
+}

@@ -1,0 +1,390 @@
+/**
+ * The wire format: how a message is written into a stream entry, and read back.
+ *
+ * A message in a channel's log has the fields `i` (id), `h` (headers, JSON; left out when there are none), `r` (params,
+ * JSON; likewise), `x` (how many ms after its position it expires; left out when it does not) and `p` (payload). Everything else that carries a message (retry streams, waiting messages, dead letters)
+ * has `m`, a JSON object with what is known beside the payload, and `p`. A stream stores repeated field names once, so the
+ * short names cost nothing; the payload is a field of its own so that no script ever has to parse it. A dead letter has the
+ * field `k` besides: group, channel and reason, so that a script can count it without parsing JSON.
+ *
+ * A message that waits for its first delivery is a body: the fields `h`, `r` and `x` of its entry to be, each on a line of its own
+ * behind its letter, before them `w` with its deduplication window, if it has one (its span in ms, the name of the call that opened it, and its
+ * key), an empty line, and the payload. Most are a line feed and a payload, which is what keeps a million of them small.
+ */
+import type { Failure, NewMessage } from "../Broker.ts"
+import type { Letter, PastFailure } from "../broker/deadLetters.ts"
+import { historyLength, pastOf } from "../broker/deadLetters.ts"
+
+type Strings = Readonly<Record<string, string>>
+
+/** What travels with a payload outside a channel's log. */
+export interface Meta {
+  readonly id: string
+  readonly headers: Strings
+  readonly params: Strings
+  readonly publishedAtMillis: number
+  /** The attempt the next hand-out will be. */
+  readonly attempt: number
+  /** Hand-outs so far. */
+  readonly deliveries: number
+  readonly crashes: number
+  /** It was taken over from a lost consumer, and its handler has not ended since. */
+  readonly isSuspect?: boolean | undefined
+  /** The position of the message in the log of its channel; with the channel it is unique, which the id need not be. */
+  readonly origin: string
+  /** When it expires, by the server's clock. */
+  readonly expiresAtMillis?: number | undefined
+  /** Dead letters only. */
+  readonly channel?: string | undefined
+  readonly group?: string | undefined
+  readonly failure?: Failure | undefined
+  /** The failures of earlier lives, of a message that was requeued from the dead letters. */
+  readonly history?: ReadonlyArray<PastFailure> | undefined
+}
+
+export interface Entry extends Meta {
+  readonly payload: string
+  readonly malformed: string | undefined
+}
+
+export const none: Strings = Object.freeze(Object.create(null) as Record<string, string>)
+
+const isEmpty = (strings: Strings | undefined): strings is undefined => {
+  for (const _ in strings) return false
+  return true
+}
+
+type Content = Pick<NewMessage, "payload" | "headers" | "params" | "expiresInMillis">
+
+/** The fields of a log entry beside id and payload. */
+const extras = (message: Content): ReadonlyArray<readonly [name: string, value: string]> => {
+  const fields: Array<readonly [string, string]> = []
+  if (!isEmpty(message.headers)) fields.push(["h", JSON.stringify(message.headers)])
+  if (!isEmpty(message.params)) fields.push(["r", JSON.stringify(message.params)])
+  if (message.expiresInMillis !== undefined) fields.push(["x", String(message.expiresInMillis)])
+  return fields
+}
+
+/** The fields of a log entry, as arguments of XADD. */
+export const logFields = (message: NewMessage): ReadonlyArray<string> =>
+  message.headers === undefined && message.params === undefined && message.expiresInMillis === undefined
+    ? ["i", message.id, "p", message.payload]
+    : ["i", message.id, ...extras(message).flat(), "p", message.payload]
+
+/**
+ * A message that waits for its first delivery, and the name of the call that opened its window. JSON has no raw line feed, and keys have no control
+ * characters, so the lines are told apart.
+ */
+export const encodeBody = (message: Content & Pick<NewMessage, "window">, call = "-"): string =>
+  (message.window === undefined ? "" : `w${message.window.millis} ${call} ${message.window.key}\n`) +
+  `${extras(message).map(([name, value]) => `${name}${value}\n`).join("")}\n${message.payload}`
+
+/** Reads a body; `undefined` when it is none. */
+export const decodeBody = (body: string): Content | undefined => {
+  const found: Record<string, string> = Object.create(null)
+  let from = 0
+  for (let end = body.indexOf("\n"); end !== from; end = body.indexOf("\n", from)) {
+    if (end < 0) return undefined
+    found[body[from]!] = body.slice(from + 1, end)
+    from = end + 1
+  }
+  const { h, r, x } = found
+  return {
+    payload: body.slice(from + 1),
+    headers: h === undefined ? none : strings(parseObject(h)),
+    params: r === undefined ? none : strings(parseObject(r)),
+    expiresInMillis: x === undefined ? undefined : count(Number(x), 0)
+  }
+}
+
+/** The fields of an entry of the outbox: the message but for its payload, as JSON, the payload, and a name that no other entry has. */
+export const outboxFields = ({ payload, ...message }: NewMessage, name: string): ReadonlyArray<string> => [
+  "m",
+  JSON.stringify(message),
+  "p",
+  payload,
+  "n",
+  name
+]
+
+/** The name of an entry of the outbox. */
+export const outboxName = (position: string, fields: ReadonlyArray<string>): string => fields[5] ?? position
+
+/** The message of an entry of the outbox; `undefined` when it holds none. */
+export const decodeOutbox = (fields: ReadonlyArray<string>): NewMessage | undefined => {
+  const message = parseObject(fields[1] ?? "")
+  const payload = fields[3]
+  return message === undefined || payload === undefined || typeof message["id"] !== "string"
+      || typeof message["channel"] !== "string"
+    ? undefined
+    // A transaction wrote it, out of a `NewMessage`.
+    : { ...message, payload } as unknown as NewMessage
+}
+
+export const encodeMeta = (meta: Meta): string =>
+  JSON.stringify({
+    i: meta.id,
+    h: isEmpty(meta.headers) ? undefined : meta.headers,
+    r: isEmpty(meta.params) ? undefined : meta.params,
+    t: meta.publishedAtMillis,
+    n: meta.attempt,
+    d: meta.deliveries,
+    c: meta.crashes,
+    s: meta.isSuspect === true ? 1 : undefined,
+    o: meta.origin,
+    e: meta.expiresAtMillis,
+    ch: meta.channel,
+    g: meta.group,
+    f: meta.failure,
+    y: meta.history === undefined || meta.history.length === 0 ? undefined : meta.history
+  })
+
+const pair = (position: string) => {
+  const [time = "0", sequence = "0"] = position.split("-")
+  return [BigInt(/^\d+$/.test(time) ? time : 0), BigInt(/^\d+$/.test(sequence) ? sequence : 0)] as const
+}
+
+/** Whether one position is higher than another. */
+export const isAfter = (one: string, other: string): boolean => {
+  const [a, b] = [pair(one), pair(other)]
+  return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1])
+}
+
+/** The time part of a position. */
+export const millisOf = (position: string): number => Number(position.slice(0, position.indexOf("-")))
+
+// JSON.parse gives own properties only, also for "__proto__"; a copy into an object without prototype keeps it that way.
+const strings = (value: unknown): Strings => {
+  if (typeof value !== "object" || value === null) return none
+  const out: Record<string, string> = Object.create(null)
+  for (const [key, item] of Object.entries(value)) {
+    if (typeof item === "string") out[key] = item
+  }
+  return out
+}
+
+/** A policy steps through the attempts there were: what another program has written must not make it step for ever. */
+const mostAttempts = 100_000
+
+const count = (value: unknown, fallback: number): number =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : fallback
+
+const parseObject = (text: string): Record<string, unknown> | undefined => {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? value as Record<string, unknown>
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const reasons = new Set<unknown>(
+  ["exhausted", "term", "decode", "crashed", "expired"] satisfies Array<Failure["reason"]>
+)
+
+const optionalText = (value: unknown) => typeof value === "string" ? value : undefined
+
+const failureOf = (value: unknown): Failure | undefined => {
+  if (typeof value !== "object" || value === null) return undefined
+  const fields = value as Readonly<Record<string, unknown>>
+  return reasons.has(fields["reason"])
+    ? {
+      reason: fields["reason"] as Failure["reason"],
+      errorTag: optionalText(fields["errorTag"]),
+      message: optionalText(fields["message"]) ?? "",
+      cause: optionalText(fields["cause"]),
+      isDefect: fields["isDefect"] === true ? true : undefined
+    }
+    : undefined
+}
+
+const historyOf = (value: unknown): ReadonlyArray<PastFailure> | undefined => {
+  if (!Array.isArray(value)) return undefined
+  const out: Array<PastFailure> = []
+  for (const item of value as Array<Readonly<Record<string, unknown>> | null>) {
+    const failure = failureOf(item)
+    if (failure !== undefined) {
+      out.push({ ...failure, diedAtMillis: count(item?.["diedAtMillis"], 0), attempt: count(item?.["attempt"], 1) })
+    }
+  }
+  return out.slice(-historyLength)
+}
+
+/**
+ * How long an entry of a log may be, in characters; none of ours is longer. Strings of Node end at 2^29, and so do values of Redis, in
+ * bytes: what another program has written could be read otherwise and not be moved, and its group would read it again for ever.
+ */
+const longestEntry = 2 ** 27
+/** What was moved from a log has a description besides. */
+const longestMoved = 2 ** 28
+/** An id is written as JSON, in which one character may be six. */
+const longestId = 2 ** 20
+/** What is kept of the fields of what is no message: as JSON it may be six times as long. */
+const keptFields = 2 ** 20
+
+const lengthOf = (fields: ReadonlyArray<string>): number => {
+  let length = 0
+  for (const field of fields) length += field.length
+  return length
+}
+
+/** The fields as JSON, or the beginning of them. */
+const fieldsAsPayload = (fields: ReadonlyArray<string>): string => {
+  // In JSON an empty field has three characters, too.
+  if (lengthOf(fields) + fields.length <= keptFields) return JSON.stringify(fields)
+  const kept: Array<string> = []
+  let room = keptFields
+  for (const field of fields) {
+    if (room <= 0) break
+    kept.push(field.slice(0, room))
+    room -= field.length + 1
+  }
+  return JSON.stringify(kept)
+}
+
+const malformed = (position: string, fields: ReadonlyArray<string>, problem: string): Entry => ({
+  id: position,
+  headers: none,
+  params: none,
+  publishedAtMillis: millisOf(position),
+  attempt: 1,
+  deliveries: 0,
+  crashes: 0,
+  origin: position,
+  payload: fieldsAsPayload(fields),
+  malformed: problem
+})
+
+/** Reads the fields of a stream entry. What is not a message comes back as `malformed`, with the fields as its payload. */
+export const decode = (position: string, fields: ReadonlyArray<string>): Entry => {
+  let id: string | undefined
+  let headers: string | undefined
+  let params: string | undefined
+  let expires: string | undefined
+  let meta: string | undefined
+  let payload: string | undefined
+  for (let i = 0; i + 1 < fields.length; i += 2) {
+    const value = fields[i + 1]!
+    switch (fields[i]) {
+      case "i":
+        id = value
+        break
+      case "h":
+        headers = value
+        break
+      case "r":
+        params = value
+        break
+      case "x":
+        expires = value
+        break
+      case "m":
+        meta = value
+        break
+      case "p":
+        payload = value
+        break
+    }
+  }
+  if (payload === undefined) return malformed(position, fields, "the entry has no payload field")
+  if (lengthOf(fields) > (meta === undefined ? longestEntry : longestMoved)) {
+    return malformed(position, fields, "the entry is too long for a message")
+  }
+  if (id !== undefined && id.length > longestId) return malformed(position, fields, "the entry's id is too long")
+  if (meta !== undefined) {
+    const known = parseObject(meta)
+    if (known === undefined || typeof known["i"] !== "string") {
+      return malformed(position, fields, "the entry's description is not a JSON object with an id")
+    }
+    return {
+      id: known["i"],
+      headers: strings(known["h"]),
+      params: strings(known["r"]),
+      publishedAtMillis: count(known["t"], millisOf(position)),
+      attempt: Math.min(mostAttempts, Math.max(1, count(known["n"], 1))),
+      deliveries: count(known["d"], 0),
+      crashes: count(known["c"], 0),
+      isSuspect: known["s"] === 1 ? true : undefined,
+      origin: typeof known["o"] === "string" ? known["o"] : position,
+      expiresAtMillis: typeof known["e"] === "number" ? known["e"] : undefined,
+      channel: typeof known["ch"] === "string" ? known["ch"] : undefined,
+      group: typeof known["g"] === "string" ? known["g"] : undefined,
+      failure: failureOf(known["f"]),
+      history: historyOf(known["y"]),
+      payload,
+      malformed: undefined
+    }
+  }
+  if (id === undefined) return malformed(position, fields, "the entry has no id field")
+  const parsedHeaders = headers === undefined ? undefined : parseObject(headers)
+  const parsedParams = params === undefined ? undefined : parseObject(params)
+  if ((headers !== undefined && parsedHeaders === undefined) || (params !== undefined && parsedParams === undefined)) {
+    return malformed(position, fields, "the entry's headers or params are not a JSON object")
+  }
+  return {
+    id,
+    headers: parsedHeaders === undefined ? none : strings(parsedHeaders),
+    params: parsedParams === undefined ? none : strings(parsedParams),
+    publishedAtMillis: millisOf(position),
+    attempt: 1,
+    deliveries: 0,
+    crashes: 0,
+    origin: position,
+    // What came late is nearer to its end: `x` may be below 0.
+    expiresAtMillis: expires === undefined || !Number.isFinite(Number(expires))
+      ? undefined
+      : millisOf(position) + Number(expires),
+    payload,
+    malformed: undefined
+  }
+}
+
+/** What a script has to know of a dead letter. */
+export const letterKey = (group: string, channel: string, reason: Failure["reason"]): string =>
+  `${group}\n${channel}\n${reason}`
+
+/** Reads a dead letter. What another program wrote there comes back as `malformed`. */
+export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): Letter => {
+  const entry = decode(letterId, fields)
+  const key = fields[fields.findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
+  const problem = entry.malformed
+    ?? (entry.group === undefined || entry.channel === undefined || entry.failure === undefined
+      ? "the entry does not say which group failed, on which channel, and why"
+      : key !== letterKey(entry.group, entry.channel, entry.failure.reason)
+      ? "the entry's key is not that of its description"
+      : undefined)
+  return {
+    letterId,
+    group: entry.group ?? "",
+    diedAtMillis: millisOf(letterId),
+    failure: entry.failure ?? { reason: "term", message: problem ?? "" },
+    id: entry.id,
+    channel: entry.channel ?? "",
+    payload: entry.payload,
+    headers: entry.headers,
+    params: entry.params,
+    publishedAtMillis: entry.publishedAtMillis,
+    attempt: entry.attempt,
+    deliveryCount: entry.deliveries,
+    crashes: entry.crashes,
+    history: entry.history ?? [],
+    malformed: problem
+  }
+}
+
+/** The description of a dead letter's message when it goes back to its group: a new life, with its past. */
+export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): string =>
+  encodeMeta({
+    id: entry.id,
+    headers: entry.headers,
+    params: entry.params,
+    publishedAtMillis: entry.publishedAtMillis,
+    attempt: 1,
+    deliveries: entry.deliveries,
+    crashes: 0,
+    isSuspect: failure.reason === "crashed" ? true : undefined,
+    origin: entry.origin,
+    history: pastOf(entry.history, failure, millisOf(letterId), entry.attempt)
+  })

@@ -1,0 +1,116 @@
+/** What the inspection of a shard on Redis stands on: reads that pass over what has a wrong type, and suspects that a script judges. */
+import { Effect, Option, Stream } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Command, Connection, Script } from "../../Redis.ts"
+import { RedisError } from "../../Redis.ts"
+import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
+import type { Keys } from "../keys.ts"
+
+/** Commands in one pipeline. */
+export const commandsPerCall = 500
+
+/** What can neither be read nor mended as things stand, and is no reason to end: the wrong key itself is reported. */
+export const isElsewhere = (error: RedisError) => error.reason === "NoGroup" || error.message.startsWith("WRONGTYPE")
+
+export interface Ground {
+  readonly keys: Keys
+  /** Replies in order; `undefined` where a key has a wrong type or a stream no such group. */
+  readonly ask: (commands: ReadonlyArray<Command>) => Effect.Effect<ReadonlyArray<unknown>, BrokerError>
+  readonly run: (
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>
+  ) => Effect.Effect<unknown, BrokerError>
+  /** A suspect that a script judges, and mends with `mend` for its first argument where the finding says that it can be. */
+  readonly suspect: (
+    finding: Omit<Finding, "shard">,
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>,
+    mend?: Effect.Effect<unknown, BrokerError>
+  ) => Suspect
+  /** The server's clock, in ms. */
+  readonly now: Effect.Effect<number, BrokerError>
+}
+
+export const make = (
+  keys: Keys,
+  connection: Connection,
+  fail: (error: RedisError) => BrokerError
+): Ground => {
+  const ask: Ground["ask"] = Effect.fnUntraced(function*(commands) {
+    const out: Array<unknown> = []
+    for (let i = 0; i < commands.length; i += commandsPerCall) {
+      const replies = yield* Effect.mapError(connection.pipeline(commands.slice(i, i + commandsPerCall)), fail)
+      for (const reply of replies) {
+        if (!(reply instanceof RedisError)) out.push(reply)
+        else if (isElsewhere(reply)) out.push(undefined)
+        else return yield* Effect.fail(fail(reply))
+      }
+    }
+    return out
+  })
+
+  const run: Ground["run"] = (script, keys, args) =>
+    connection.evaluate(script, keys, args, { idempotent: true }).pipe(
+      Effect.catchIf(isElsewhere, () => Effect.succeed(undefined)),
+      Effect.mapError(fail)
+    )
+
+  const suspect: Ground["suspect"] = (finding, script, names, args, mend) => {
+    const look = (step: string) => run(script, names, [step, ...args])
+    return {
+      finding: { shard: keys.shard, ...finding },
+      judge: Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
+      mend: finding.repair === undefined
+        ? undefined
+        : mend === undefined
+        ? Effect.map(look("mend"), (reply) => reply === 1)
+        : Effect.flatMap(look("look"), (reply) => reply === 1 ? Effect.as(mend, true) : Effect.succeed(false))
+    }
+  }
+
+  return {
+    keys,
+    ask,
+    run,
+    suspect,
+    now: Effect.map(ask([["time"]]), ([time]) => {
+      const [seconds, micros] = time as readonly [string, string]
+      return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
+    })
+  }
+}
+
+/** Steps that follow each other: each makes a page, and says where to go on. */
+export const paged = <S>(
+  start: S,
+  step: (state: S) => Effect.Effect<readonly [page: Page, next: S | undefined], BrokerError>
+): Stream.Stream<Page, BrokerError> =>
+  Stream.paginate(
+    start,
+    (state: S) => Effect.map(step(state), ([page, next]) => [[page], Option.fromUndefinedOr(next)] as const)
+  )
+
+/** One step for each chunk of a list. */
+export const chunks = <A>(
+  items: ReadonlyArray<A>,
+  size: number,
+  step: (chunk: ReadonlyArray<A>) => Effect.Effect<Page, BrokerError>
+): Stream.Stream<Page, BrokerError> =>
+  items.length === 0 ? Stream.empty : paged(0, (from) =>
+    Effect.map(step(items.slice(from, from + size)), (page) => [
+      page,
+      from + size < items.length ? from + size : undefined
+    ]))
+
+export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)
+
+/** The groups of a stream, by the reply of XINFO GROUPS; none where there is no stream. */
+export const groupsIn = (
+  reply: unknown
+): ReadonlyMap<string, { readonly pending: number; readonly at: string }> =>
+  new Map((Array.isArray(reply) ? reply as ReadonlyArray<ReadonlyArray<unknown>> : []).map((flat) => {
+    const valueOf = (name: string) => flat[flat.indexOf(name) + 1]
+    return [String(flat[1]), { pending: Number(valueOf("pending")), at: String(valueOf("last-delivered-id")) }]
+  }))

@@ -1,0 +1,154 @@
+/** Dead letters, their counts, and what is offered of them. */
+import { Effect, Stream } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Command } from "../../Redis.ts"
+import type { Page, Suspect } from "../../broker/inspection.ts"
+import * as Entry from "../entry.ts"
+import { waitingMember } from "../keys.ts"
+import type { RawEntries } from "../replies.ts"
+import { judgeCount } from "../scripts/checks/letterCount.ts"
+import { judgeLetter } from "../scripts/checks/letterInTwoStates.ts"
+import { judgeOffer } from "../scripts/checks/lostOffer.ts"
+import { charactersIn, Steps } from "../steps.ts"
+import type { Ground } from "./check.ts"
+import { isPosition, paged } from "./check.ts"
+
+const lettersPerStep = 100
+
+/** How many letters there are, and how many there ever were: while both stay, it is the same letters. */
+interface Extent {
+  readonly length: number
+  readonly added: number
+}
+
+const extentOf = ({ ask, keys }: Ground): Effect.Effect<Extent, BrokerError> =>
+  Effect.map(ask([["exists", keys.dead], ["xinfo", "STREAM", keys.dead]]), ([exists, info]) => {
+    const flat = exists === 1 && Array.isArray(info) ? info as ReadonlyArray<unknown> : []
+    const valueOf = (name: string) => flat.length === 0 ? 0 : Number(flat[flat.indexOf(name) + 1])
+    return { length: valueOf("length"), added: valueOf("entries-added") }
+  })
+
+/** Letters of messages that are on their way as well, and counts of letters that are wrong. */
+export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>): Stream.Stream<Page, BrokerError> => {
+  const { ask, keys, suspect } = ground
+  const counted = new Map<string, number>()
+  const compare = Effect.fnUntraced(function*(before: Extent): Effect.fn.Return<Page, BrokerError> {
+    const after = yield* extentOf(ground)
+    // Letters came or went meanwhile: the next walk counts them again.
+    if (after.length !== before.length || after.added !== before.added) return { suspects: [] }
+    const [reply] = yield* ask([["hgetall", keys.counts]])
+    const stored = new Map(
+      Object.entries((reply ?? {}) as Record<string, string>).filter(([field]) => field.startsWith("d\n"))
+    )
+    const fields = new Set([...stored.keys(), ...counted.keys()])
+    return {
+      suspects: [...fields].filter((field) => Number(stored.get(field) ?? 0) !== (counted.get(field) ?? 0)).map(
+        (field) => {
+          const [, group, channel] = field.split("\n")
+          const right = counted.get(field) ?? 0
+          return suspect(
+            {
+              kind: "LetterCount",
+              key: keys.counts,
+              group,
+              channel,
+              id: field,
+              message: `${stored.get(field) ?? 0} dead letters are counted, and there are ${right}`,
+              repair: "writes the right count"
+            },
+            judgeCount,
+            [keys.dead, keys.counts],
+            [after.added, after.length, field, right]
+          )
+        }
+      )
+    }
+  })
+  const steps = new Steps(lettersPerStep)
+  return Stream.unwrap(Effect.map(extentOf(ground), (before) =>
+    Stream.concat(
+      paged(
+        "-",
+        Effect.fnUntraced(function*(from) {
+          const count = steps.size
+          const [reply] = yield* ask([["xrange", keys.dead, from, "+", "COUNT", count]])
+          const entries = (reply ?? []) as RawEntries
+          steps.took(entries.length, charactersIn(entries))
+          const known = entries.flatMap(([id, fields]) => {
+            const key = (fields ?? [])[(fields ?? []).findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
+            if (key !== undefined && (fields ?? []).includes("k")) {
+              counted.set(`d\n${key}`, (counted.get(`d\n${key}`) ?? 0) + 1)
+            }
+            const { channel, group, malformed, origin } = Entry.decode(id, fields ?? [])
+            return malformed === undefined && group !== undefined && channel !== undefined && isPosition(origin)
+              ? [{ id, group, channel, origin, member: waitingMember(group, channel, origin) }]
+              : []
+          })
+          const replies = yield* ask(known.flatMap(({ channel, group, member, origin }): ReadonlyArray<Command> => [
+            ["zscore", keys.waiting, member],
+            ["xpending", keys.log(channel), group, origin, origin, 1]
+          ]))
+          const suspects: Array<Suspect> = []
+          for (const [i, { channel, group, id, member, origin }] of known.entries()) {
+            const leases = replies[2 * i + 1] as ReadonlyArray<unknown> | undefined
+            const position = remembered.get(member)
+            if (typeof replies[2 * i] !== "string" && (leases ?? []).length === 0 && position === undefined) continue
+            const names = [keys.dead, keys.waiting, keys.log(channel), keys.retry(group, channel)]
+            suspects.push({
+              finding: {
+                shard: keys.shard,
+                kind: "TwoStates",
+                key: keys.dead,
+                group,
+                channel,
+                id: `${keys.shard}:${id}`,
+                message: "the group has given it up, and is still to handle it: remove the letter if it is not wanted"
+              },
+              judge: Effect.map(
+                ground.run(judgeLetter, names, [id, group, member, origin, position ?? ""]),
+                (answer) => answer === 1
+              )
+            })
+          }
+          const last = entries.at(-1)?.[0]
+          return [
+            { looked: { letters: entries.length }, suspects },
+            last === undefined || entries.length < count ? undefined : `(${last}`
+          ] as const
+        })
+      ),
+      Stream.fromEffect(compare(before))
+    )))
+}
+
+/** Letters that count as offered to a subscription and would never be offered again. */
+export const offers = ({ ask, keys, suspect }: Ground, name: string): Stream.Stream<Page, BrokerError> =>
+  paged(
+    "0",
+    Effect.fnUntraced(function*(cursor) {
+      const [reply] = yield* ask([["hscan", keys.offered(name), cursor, "COUNT", lettersPerStep]])
+      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+      const ids = flat.filter((id, i) => i % 2 === 0 && id !== "cursor")
+      const scores = yield* ask(ids.map((id): Command => ["zscore", keys.offers(name), id]))
+      return [
+        {
+          suspects: ids.filter((_, i) => scores[i] === null).map((id) =>
+            suspect(
+              {
+                kind: "LostOffer",
+                key: keys.offered(name),
+                id: `${keys.shard}:${id}`,
+                message:
+                  `the dead letter counts as offered to the subscription "${name}", and would never be offered again`,
+                repair: "offers it again, or forgets it where the letter is gone"
+              },
+              judgeOffer,
+              [keys.dead, keys.offers(name), keys.offered(name)],
+              [id, keys.events]
+            )
+          )
+        },
+        next === "0" ? undefined : next
+      ] as const
+    })
+  )

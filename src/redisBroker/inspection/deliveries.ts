@@ -1,0 +1,147 @@
+/** What is handed out and what is ready again: ghosts, and messages in two states. */
+import { Effect } from "effect"
+import type { Command } from "../../Redis.ts"
+import type { Suspect } from "../../broker/inspection.ts"
+import * as Entry from "../entry.ts"
+import { waitingMember } from "../keys.ts"
+import type { RawEntries, RawPending } from "../replies.ts"
+import { judgeLease } from "../scripts/checks/ghostDelivery.ts"
+import { judgeReady } from "../scripts/checks/readyInTwoStates.ts"
+import { strayLeases } from "../scripts/checks/scanDeliveries.ts"
+import { judgeSettled } from "../scripts/checks/settledCount.ts"
+import { charactersIn, Steps } from "../steps.ts"
+import type { Ground } from "./check.ts"
+import { isPosition, paged } from "./check.ts"
+
+const leasesPerStep = 500
+const entriesPerStep = 100
+
+/** So many messages that are ready again are remembered, to be looked for among the dead letters. */
+const mostRemembered = 100_000
+
+export interface Source {
+  readonly key: string
+  readonly group: string
+  readonly channel: string
+  readonly isRetry: boolean
+}
+
+/** Deliveries whose message is gone, and that nobody has touched for long. */
+export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source, toleranceMillis: number) => {
+  const { keys, run, suspect } = ground
+  return paged(
+    "-",
+    Effect.fnUntraced(function*(from) {
+      const reply = yield* run(strayLeases, [key], [group, from, leasesPerStep, toleranceMillis])
+      const [count, next, stray] = (reply ?? [0, "", []]) as readonly [number, string, ReadonlyArray<string>]
+      const suspects = stray.map((id) =>
+        suspect(
+          {
+            kind: "GhostDelivery",
+            key,
+            group,
+            channel,
+            id,
+            message: "it is handed out, and its message was removed from the stream: there is nothing left to handle",
+            repair: "ends the delivery"
+          },
+          judgeLease,
+          [key, keys.counts],
+          [group, channel, id, toleranceMillis, isRetry ? 1 : 0]
+        )
+      )
+      return [{ looked: { pending: count }, suspects }, next === "" ? undefined : next] as const
+    })
+  )
+}
+
+/** Whether as many of a retry stream count as settled as were; only where nothing of it is left to be read, for then it is known. */
+export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Source): Suspect =>
+  suspect(
+    {
+      kind: "Miscounted",
+      key: keys.counts,
+      group,
+      channel,
+      id: `z\n${group}\n${channel}`,
+      message: "more or fewer of the messages that were ready again count as settled than were: statistics are wrong",
+      repair: "writes the right count"
+    },
+    judgeSettled,
+    [key, keys.counts],
+    [group, channel]
+  )
+
+/** What is in a retry stream and not settled: remembered as `origin` of group and channel → position, and looked for elsewhere. */
+export const ready = (
+  ground: Ground,
+  { channel, group, key }: Source,
+  at: string,
+  remembered: Map<string, string>
+) => {
+  const { ask, keys, suspect } = ground
+  type State = { readonly unread: boolean; readonly from: string }
+  const steps = new Steps(entriesPerStep)
+  return paged<State>(
+    { unread: false, from: "-" },
+    Effect.fnUntraced(function*({ from, unread }) {
+      let entries: RawEntries
+      let last: string | undefined
+      if (unread) {
+        const [reply] = yield* ask([["xrange", key, from, "+", "COUNT", steps.size]])
+        entries = (reply ?? []) as RawEntries
+        last = entries.at(-1)?.[0]
+      } else {
+        const [reply] = yield* ask([["xpending", key, group, from, "+", steps.size]])
+        const leases = (reply ?? []) as RawPending
+        last = leases.at(-1)?.[0]
+        const found = yield* ask(leases.map(([position]): Command => ["xrange", key, position, position]))
+        entries = found.flatMap((some) => (some ?? []) as RawEntries)
+      }
+      steps.took(entries.length, charactersIn(entries))
+      const isLast = last === undefined
+      const messages = entries.flatMap(([position, fields]) => {
+        const { malformed, origin } = Entry.decode(position, fields ?? [])
+        return malformed === undefined && isPosition(origin) ? [{ position, origin }] : []
+      })
+      const replies = yield* ask(messages.flatMap(({ origin }): ReadonlyArray<Command> => [
+        ["zscore", keys.waiting, waitingMember(group, channel, origin)],
+        ["xpending", keys.log(channel), group, origin, origin, 1]
+      ]))
+      const suspects: Array<Suspect> = []
+      for (const [i, { origin, position }] of messages.entries()) {
+        const member = waitingMember(group, channel, origin)
+        if (remembered.size < mostRemembered) remembered.set(member, position)
+        const waits = typeof replies[2 * i] === "string"
+        const isLeased = Array.isArray(replies[2 * i + 1]) && (replies[2 * i + 1] as ReadonlyArray<unknown>).length > 0
+        const twice = (where: "waiting" | "log", message: string, repair: string) =>
+          suspects.push(suspect(
+            { kind: "TwoStates", key, group, channel, id: origin, message, repair },
+            judgeReady,
+            [key, keys.waiting, keys.bodies(group, channel), keys.log(channel), keys.counts],
+            [where, group, channel, position, member, origin]
+          ))
+        if (waits) {
+          twice(
+            "waiting",
+            "it waits for its retry and is ready again as well: it will be handled twice",
+            "removes what waits; the retry stream still has the message"
+          )
+        }
+        if (isLeased) {
+          twice(
+            "log",
+            "it is ready again, and handed out in the log as well: it will be handled twice",
+            "removes what is ready, unless somebody has it already; the log still has the message"
+          )
+        }
+      }
+      const next = unread
+        ? isLast ? undefined : { unread, from: `(${last}` }
+        : isLast
+        ? { unread: true, from: `(${at}` }
+        : { unread, from: `(${last}` }
+      return [{ looked: { ready: entries.length }, suspects }, next] as const
+    })
+  )
+}

@@ -1,0 +1,156 @@
+/** The keys of a page of SCAN: those that are none of Rotif's, of a wrong type, or kept for nobody. */
+import { Effect } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Command } from "../../Redis.ts"
+import type { Suspect } from "../../broker/inspection.ts"
+import type { Found } from "../keys.ts"
+import { judgeExpiry } from "../scripts/checks/noExpiry.ts"
+import { judgeRecord } from "../scripts/checks/orphanRecord.ts"
+import { judgeTrials } from "../scripts/checks/orphanTrials.ts"
+import { judgeRetries } from "../scripts/checks/unlistedRetries.ts"
+import type { Ground } from "./check.ts"
+import type { Registry } from "./registry.ts"
+import { brokenChannel, unregistered } from "./registry.ts"
+
+/** A window that would never end is ended after so long: the longest that a publish asks for unless told otherwise. */
+const windowMillis = 604_800_000
+
+export interface Key {
+  readonly key: string
+  readonly found: Found
+}
+
+export const keys = (
+  ground: Ground,
+  registry: Registry,
+  shardOf: (channel: string) => number,
+  some: ReadonlyArray<Key>
+): Effect.Effect<ReadonlyArray<Suspect>, BrokerError> =>
+  Effect.gen(function*() {
+    const { ask, keys, suspect } = ground
+    const { shard } = keys
+    const isTimed = ({ kind }: Found) =>
+      kind === "seen" || kind === "told" || kind === "removed" || kind === "janitor" || kind === "undertaker" ||
+      kind === "surveyor"
+    const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
+      ["type", key],
+      isTimed(found)
+        ? ["pttl", key]
+        : kind === "retry"
+        ? ["sismember", keys.retries(parts[0]!), parts[1]!]
+        : ["exists", key]
+    ]))
+    const typeOf = (key: string) => Effect.map(ask([["type", key]]), ([type]) => String(type))
+    const isThere = (key: string) => Effect.map(typeOf(key), (type) => type !== "none")
+    const suspects: Array<Suspect> = []
+    for (const [i, { found, key }] of some.entries()) {
+      const [type, second] = [String(replies[2 * i]), replies[2 * i + 1]]
+      const { kind, parts } = found
+      const [first = "", last = first] = parts
+      if (type === "none") continue
+      if (kind === undefined) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "UnknownKey",
+            key,
+            message: "the key is none of Rotif's: another program wrote it, or another version, and it can be removed"
+          },
+          judge: isThere(key)
+        })
+        continue
+      }
+      if (found.type !== undefined && type !== found.type) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "WrongType",
+            key,
+            message: `the key is a ${type} and must be a ${found.type}: what needs it fails until it is removed`
+          },
+          judge: Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)
+        })
+        continue
+      }
+      const hasChannel = kind === "log" || kind === "retry" || kind === "bodies" || kind === "trials" || kind === "seen"
+      const channel = kind === "log" || kind === "seen" ? first : last
+      if (hasChannel && shardOf(channel) !== shard) {
+        suspects.push({
+          finding: {
+            shard,
+            kind: "Misplaced",
+            key,
+            channel,
+            message: `the channel belongs to shard ${
+              shardOf(channel)
+            }: nobody looks for it here. Was the number of shards changed?`
+          },
+          judge: isThere(key)
+        })
+      } else if (isTimed(found) && second === -1) {
+        suspects.push(suspect(
+          {
+            kind: "NoExpiry",
+            key,
+            message: kind === "seen"
+              ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
+              : kind === "told"
+              ? "the answer of a call that would be kept for ever"
+              : kind === "removed"
+              ? "the removal of a group that would be kept for ever"
+              : "a duty is given to one process for ever",
+            repair: kind === "seen" ? "ends it after a week" : "ends it"
+          },
+          judgeExpiry,
+          [key],
+          [kind === "seen" ? windowMillis : 0]
+        ))
+      } else if (kind === "log" && !registry.channels.has(first)) {
+        suspects.push(brokenChannel(ground, first, "name"))
+      } else if (kind === "retry" && second === 0) {
+        suspects.push(suspect(
+          {
+            kind: "UnlistedRetries",
+            key,
+            group: first,
+            channel: last,
+            message: "messages are ready again, and the group does not know of their stream",
+            repair: "makes it known"
+          },
+          judgeRetries,
+          [key, keys.retries(first), keys.meta],
+          [first, last, keys.events]
+        ))
+      } else if (kind === "trials") {
+        suspects.push(suspect(
+          {
+            kind: "OrphanRecord",
+            key,
+            group: first,
+            channel: last,
+            message: "it tells of deliveries that are handed out to nobody",
+            repair: "forgets them"
+          },
+          judgeTrials,
+          [key, keys.log(last), keys.retry(first, last)],
+          [first]
+        ))
+      } else if (kind === "floors" && !registry.groups.has(first)) {
+        suspects.push(unregistered(ground, key, first, undefined, isThere(key)))
+      } else if ((kind === "members" || kind === "marks" || kind === "oldmarks") && !registry.groups.has(first)) {
+        suspects.push(suspect(
+          {
+            kind: "OrphanRecord",
+            key,
+            group: first,
+            message: "it is kept for a group that is gone",
+            repair: "removes it, if nothing else of the group is left"
+          },
+          judgeRecord,
+          [keys.groups, keys.floors(first), keys.retries(first), key],
+          [first]
+        ))
+      }
+    }
+    return suspects
+  })

@@ -1,0 +1,88 @@
+/** Recurring messages: each has a definition and a next tick. */
+import { Effect, Result } from "effect"
+import type { Command } from "../../Redis.ts"
+import type { Suspect } from "../../broker/inspection.ts"
+import * as Recurrence from "../../internal/recurrence.ts"
+import { judgeTick } from "../scripts/checks/brokenRecurrence.ts"
+import type { Ground } from "./check.ts"
+import { paged } from "./check.ts"
+
+const keysPerStep = 200
+
+/** What has a next tick. */
+export const ticks = ({ ask, keys, now, suspect }: Ground, toleranceMillis: number) =>
+  paged(
+    "0",
+    Effect.fnUntraced(function*(cursor) {
+      const [reply] = yield* ask([["zscan", keys.ticks, cursor, "COUNT", keysPerStep]])
+      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+      const nowMillis = yield* now
+      const found = flat.flatMap((key, i) => i % 2 === 0 ? [{ key, score: Number(flat[i + 1]) }] : [])
+      const defined = yield* ask(found.map(({ key }): Command => ["hexists", keys.recurring, key]))
+      const suspects = found.flatMap(({ key, score }, i): ReadonlyArray<Suspect> => {
+        if (defined[i] === 0) {
+          return [suspect(
+            {
+              kind: "TickWithoutDefinition",
+              key: keys.ticks,
+              id: key,
+              message: "a recurring message has a next tick and no definition",
+              repair: "removes the tick"
+            },
+            judgeTick,
+            [keys.ticks, keys.recurring],
+            ["tick", key, "", keys.events]
+          )]
+        }
+        return score > nowMillis - toleranceMillis ? [] : [{
+          finding: {
+            shard: keys.shard,
+            kind: "OverdueTick",
+            key: keys.ticks,
+            id: key,
+            message:
+              `its tick was due ${Math.round((nowMillis - score) / 1000)} seconds ago and nobody has published it: ` +
+              `does any process run with \`delayed\`, and what does its log say?`
+          },
+          judge: Effect.gen(function*() {
+            const [late] = yield* ask([["zscore", keys.ticks, key]])
+            return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
+          })
+        }]
+      })
+      return [{ looked: { recurring: found.length }, suspects }, next === "0" ? undefined : next] as const
+    })
+  )
+
+/** What has a definition. */
+export const definitions = ({ ask, keys, now, suspect }: Ground) =>
+  paged(
+    "0",
+    Effect.fnUntraced(function*(cursor) {
+      const [reply] = yield* ask([["hscan", keys.recurring, cursor, "COUNT", keysPerStep]])
+      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+      const found = flat.flatMap((key, i) => i % 2 === 0 ? [{ key, definition: flat[i + 1]! }] : [])
+      const scores = yield* ask(found.map(({ key }): Command => ["zscore", keys.ticks, key]))
+      const nowMillis = yield* now
+      const suspects = found.filter((_, i) => scores[i] === null).map(({ definition, key }) => {
+        const [recurrence = "", channel = ""] = definition.split("\n")
+        const at = Recurrence.decode(recurrence).pipe(Result.flatMap((ticks) => ticks.after(nowMillis)))
+        return suspect(
+          {
+            kind: "DefinitionWithoutTick",
+            key: keys.recurring,
+            channel: channel === "" ? undefined : channel,
+            id: key,
+            message: Result.isSuccess(at)
+              ? "a recurring message is defined and has no next tick: it would never be published"
+              : "what is defined here is no recurring message: define it anew or remove it",
+            repair: Result.isSuccess(at) ? "gives it the next tick of its definition" : undefined
+          },
+          judgeTick,
+          [keys.ticks, keys.recurring],
+          ["definition", key, Result.isSuccess(at) ? at.success : "", keys.events]
+        )
+      })
+      return [{ suspects }, next === "0" ? undefined : next] as const
+    })
+  )

@@ -1,0 +1,271 @@
+/** Channels and groups: what is registered, what is there, and how far each group is. */
+import { Effect, Result } from "effect"
+import type { BrokerError } from "../../Broker.ts"
+import type { Command } from "../../Redis.ts"
+import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
+import type { ChannelStats, GroupStats } from "../../broker/statistics.ts"
+import { reading } from "../../internal/pattern.ts"
+import { isAfter } from "../entry.ts"
+import { registrationOf, registrationsOf } from "../keys.ts"
+import { judgeChannel } from "../scripts/checks/brokenChannel.ts"
+import { judgeFloor } from "../scripts/checks/brokenFloor.ts"
+import { attach } from "../scripts/member/attachGroup.ts"
+import { channel as channelScript } from "../scripts/publish/createChannel.ts"
+import type { Ground } from "./check.ts"
+import { groupsIn } from "./check.ts"
+import type { Source } from "./deliveries.ts"
+
+export interface Registration {
+  readonly group: string
+  readonly matches: (channel: string) => boolean
+}
+
+export interface Registry {
+  /** Channels, with their limits as they are stored. */
+  readonly channels: ReadonlyMap<string, string>
+  readonly registrations: ReadonlyArray<Registration>
+  readonly groups: ReadonlySet<string>
+}
+
+const registrationsIn = (fields: unknown): ReadonlyArray<Registration> =>
+  registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
+
+export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError> =>
+  Effect.map(ask([["hgetall", keys.channels], ["hkeys", keys.groups]]), ([limits, fields]) => {
+    const registrations = registrationsIn(fields)
+    return {
+      channels: new Map(Object.entries((limits ?? {}) as Record<string, string>)),
+      registrations,
+      groups: new Set(registrations.map(({ group }) => group))
+    }
+  })
+
+const limitsIn = (text: string): Record<string, unknown> | undefined => {
+  const parsed = Result.try(() => (text === "" ? {} : JSON.parse(text)) as Record<string, unknown> | null)
+  const value = Result.getOrElse(parsed, () => null)
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value : undefined
+}
+
+/** A channel that has a log and is not registered, or the other way round. */
+export const brokenChannel = ({ keys, run, suspect }: Ground, channel: string, missing: "log" | "name"): Suspect => {
+  const names = [keys.meta, keys.channels, keys.log(channel)]
+  return suspect(
+    missing === "name"
+      ? {
+        kind: "UnregisteredChannel",
+        key: keys.log(channel),
+        channel,
+        message: "the channel has messages, and nobody knows of it: it is neither read nor trimmed",
+        repair: "registers it; its limits come back with the next program that publishes"
+      }
+      : {
+        kind: "MissingLog",
+        key: keys.log(channel),
+        channel,
+        message: "the log of the channel is gone, with what was in it",
+        repair: "creates it, without messages"
+      },
+    judgeChannel,
+    names,
+    [channel, missing === "name" ? "log" : "name", ""],
+    run(channelScript, names, [channel, "", keys.events])
+  )
+}
+
+/** What is wrong with the registry itself. */
+export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
+  const { ask, keys, suspect } = ground
+  return Effect.map(ask([["hkeys", keys.groups]]), ([fields]) => {
+    const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => registrationOf(field) === undefined)
+    return {
+      suspects: [
+        ...[...channels].filter(([, limits]) => limitsIn(limits) === undefined).map(([channel, limits]) =>
+          suspect(
+            {
+              kind: "Unreadable",
+              key: keys.channels,
+              channel,
+              message: "the limits of the channel cannot be read: nothing is trimmed in its shard",
+              repair: "removes them; they come back with the next program that publishes"
+            },
+            judgeChannel,
+            [keys.meta, keys.channels, keys.log(channel)],
+            [channel, "limits", limits]
+          )
+        ),
+        ...strange.map((field): Suspect => ({
+          finding: {
+            shard: keys.shard,
+            kind: "Unreadable",
+            key: keys.groups,
+            id: field,
+            message: "the entry names no group and channel: another program wrote it, and it can be removed"
+          },
+          judge: Effect.map(ask([["hexists", keys.groups, field]]), ([there]) => there === 1)
+        }))
+      ]
+    }
+  })
+}
+
+/** Whether a group is there that no program has registered, in spite of what is kept for it. */
+export const unregistered = (
+  { ask, keys }: Ground,
+  key: string,
+  group: string,
+  channel: string | undefined,
+  isThere: Effect.Effect<boolean, BrokerError>
+): Suspect => ({
+  finding: {
+    shard: keys.shard,
+    kind: "UnregisteredGroup",
+    key,
+    group,
+    channel,
+    message: "the group is not registered for this and keeps messages all the same: subscribe with it, or remove it " +
+      "(`unsubscribe({ removeGroup: true })`)"
+  },
+  // A start attaches a group before it registers it: what is there first must not be registered afterwards.
+  judge: Effect.gen(function*() {
+    if (!(yield* isThere)) return false
+    const [fields] = yield* ask([["hkeys", keys.groups]])
+    return !registrationsIn(fields).some((one) =>
+      one.group === group && (channel === undefined || one.matches(channel))
+    )
+  })
+})
+
+/** Accounts that do not add up, and messages that were removed although no limit did. */
+export const accounts = (
+  { ask, keys }: Ground,
+  channels: ReadonlyArray<string>,
+  look: (channels: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
+): Effect.Effect<Page, BrokerError> => {
+  type Problem = Pick<Finding, "kind" | "group" | "channel" | "message">
+  const problemOf = (
+    { channel, dead, due, group, lost = 0, pending, ready, removed, totals }: GroupStats,
+    limits: string
+  ): ReadonlyArray<Problem> => {
+    const wrong = Object.entries({ pending, ready, due, "dead now": dead, removed, lost, ...totals })
+      .filter(([, count]) => count < 0)
+    if (wrong.length > 0) {
+      const message = `${
+        wrong.map(([name, count]) => `${name} is ${count}`).join(", ")
+      }: statistics are wrong until the ` +
+        "group is removed"
+      return [{ kind: "Miscounted", group, channel, message }]
+    }
+    if (lost <= 0 || Object.keys(limitsIn(limits) ?? {}).length > 0) return []
+    const message = `${lost} messages were removed before the group had handled them, and the channel has no limits: ` +
+      "another program removed them, or the channel had limits once"
+    return [{ kind: "LostMessages", group, channel, message }]
+  }
+  const problems = (names: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const stats = yield* look(names)
+      const replies = yield* ask(stats.flatMap(({ channel }): ReadonlyArray<Command> => [
+        ["hget", keys.channels, channel],
+        ["xinfo", "GROUPS", keys.log(channel)]
+      ]))
+      return stats.flatMap(({ groups }, i) => {
+        // A group that is lost begins a new account when it is there again.
+        const present = groupsIn(replies[2 * i + 1])
+        return groups.flatMap((one) => present.has(one.group) ? problemOf(one, (replies[2 * i] ?? "") as string) : [])
+      })
+    })
+  return Effect.map(problems(channels), (found) => ({
+    suspects: found.map((problem): Suspect => ({
+      finding: { shard: keys.shard, key: keys.counts, ...problem },
+      judge: Effect.map(
+        problems([problem.channel!]),
+        (now) => now.some(({ group, kind }) => group === problem.group && kind === problem.kind)
+      )
+    }))
+  }))
+}
+
+/** Some channels with their groups. What is handed out there is to be looked at, too. */
+export const places = (
+  ground: Ground,
+  { registrations }: Registry,
+  channels: ReadonlyArray<string>
+): Effect.Effect<readonly [page: Page, sources: ReadonlyArray<Source>], BrokerError> =>
+  Effect.gen(function*() {
+    const { ask, keys, run, suspect } = ground
+    const replies = yield* ask(channels.flatMap((channel): ReadonlyArray<Command> => [
+      ["exists", keys.log(channel)],
+      ["xinfo", "GROUPS", keys.log(channel)]
+    ]))
+    const suspects: Array<Suspect> = []
+    const sources: Array<Source> = []
+    const pairs: Array<readonly [group: string, channel: string, at: string | undefined]> = []
+    for (const [i, channel] of channels.entries()) {
+      if (replies[2 * i] === 0) suspects.push(brokenChannel(ground, channel, "log"))
+      const key = keys.log(channel)
+      const present = groupsIn(replies[2 * i + 1])
+      const expected = new Set(registrations.filter(({ matches }) => matches(channel)).map(({ group }) => group))
+      for (const [group, { at, pending }] of present) {
+        pairs.push([group, channel, at])
+        if (pending > 0) sources.push({ key, group, channel, isRetry: false })
+        if (expected.delete(group)) continue
+        const isThere = Effect.map(ask([["xinfo", "GROUPS", key]]), ([found]) => groupsIn(found).has(group))
+        suspects.push(unregistered(ground, key, group, channel, isThere))
+      }
+      // Without a log it is the log that is missing.
+      if (replies[2 * i] === 1 && Array.isArray(replies[2 * i + 1])) {
+        for (const group of expected) pairs.push([group, channel, undefined])
+      }
+    }
+    const floors = yield* ask(pairs.map(([group, channel]): Command => ["hget", keys.floors(group), channel]))
+    const lowest = yield* ask(pairs.map(([group, channel]): Command => ["xpending", keys.log(channel), group]))
+    for (const [i, [group, channel, at]] of pairs.entries()) {
+      const floor = floors[i]
+      if (typeof floor !== "string") continue
+      const names = [keys.log(channel), keys.floors(group)]
+      const first = (lowest[i] as ReadonlyArray<unknown> | undefined)?.[1]
+      if (at === undefined) {
+        suspects.push(suspect(
+          {
+            kind: "LostGroup",
+            key: keys.log(channel),
+            group,
+            channel,
+            message: "the group was there, and is gone from the log: it gets nothing",
+            repair: "creates it where it had acknowledged everything; what was handed out comes again"
+          },
+          judgeFloor,
+          names,
+          ["lost", group, channel],
+          run(
+            attach,
+            [
+              keys.floors(group),
+              keys.counts,
+              keys.settled,
+              keys.removed(group),
+              keys.log(channel),
+              keys.retry(group, channel),
+              keys.bodies(group, channel)
+            ],
+            [group, "0", "[]", channel]
+          )
+        ))
+      } else if (isAfter(floor, at) || (typeof first === "string" && !isAfter(first, floor))) {
+        suspects.push(suspect(
+          {
+            kind: "FloorBeyondCursor",
+            key: keys.floors(group),
+            group,
+            channel,
+            message:
+              `the floor ${floor} is beyond what the group has acknowledged: if the group were lost, it would lose messages`,
+            repair: "sets the floor to where the group is"
+          },
+          judgeFloor,
+          names,
+          ["beyond", group, channel]
+        ))
+      }
+    }
+    return [{ looked: { channels: channels.length, groups: pairs.length }, suspects }, sources] as const
+  })

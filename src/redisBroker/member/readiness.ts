@@ -1,0 +1,147 @@
+/**
+ * Which streams of a member may have something for it, and how it waits for that without taking anything.
+ *
+ * A blocking `XREADGROUP` takes what comes, and so many of each stream: where there is less room than that, and where the room is not to be
+ * kept for one reader, `XREAD` waits from where the group was last. That position may be older than the truth, which costs a look in vain; what
+ * a group that was made again has before it is found by a look now and then.
+ */
+import { Effect } from "effect"
+import type { BlockingConnection, Command, Connection } from "../../Redis.ts"
+import { RedisError } from "../../Redis.ts"
+import { chunked } from "../batches.ts"
+import type { RawEntries } from "../replies.ts"
+
+/** Streams asked for their groups in one pipeline. */
+const streamsPerCall = 100
+
+/** So many messages are taken from a busy stream among many before it is the turn of the next. */
+const busyBatch = 8
+
+/** So many streams in which nothing has come are read once in a lease, whatever their positions are. */
+const recheckedStreams = 16
+
+export type RawStreams = ReadonlyArray<readonly [key: string, entries: RawEntries]>
+
+/** How far a group is in a stream, of the answer of `XINFO GROUPS`. */
+const placeOf = (reply: unknown, group: string): ReadonlyMap<unknown, unknown> | undefined => {
+  for (const flat of reply as ReadonlyArray<ReadonlyArray<unknown>>) {
+    const fields = new Map<unknown, unknown>()
+    for (let i = 0; i < flat.length; i += 2) fields.set(flat[i], flat[i + 1])
+    if (fields.get("name") === group) return fields
+  }
+  return undefined
+}
+
+export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, reader }: {
+  readonly group: string
+  readonly leaseMillis: number
+  readonly connection: Connection
+  readonly reader: BlockingConnection
+  readonly graceMillis: number
+  readonly monotonic: () => number
+}) => {
+  /** The streams that may have something, in the order of their turns, and how much is expected of each. */
+  const ready = new Map<string, number>()
+  /** Up to where the group was handed out others, at least. */
+  const positions = new Map<string, string>()
+  /** Those of which a look has said that there is something. */
+  const told = new Set<string>()
+  let rechecked = 0
+  let recheckAt = monotonic() + leaseMillis
+
+  const locate = Effect.fnUntraced(function*(keys: ReadonlyArray<string>) {
+    for (const chunk of chunked(keys, streamsPerCall)) {
+      const replies = yield* connection.pipeline(chunk.map((key): Command => ["xinfo", "groups", key]))
+      for (const [i, key] of chunk.entries()) {
+        const reply = replies[i]
+        if (reply instanceof RedisError && !/no such key/.test(reply.message)) return yield* Effect.fail(reply)
+        const place = reply instanceof RedisError ? undefined : placeOf(reply, group)
+        if (place === undefined) {
+          return yield* new RedisError({ reason: "NoGroup", command: "xinfo", message: `NOGROUP of ${key}` })
+        }
+        positions.set(key, String(place.get("last-delivered-id")))
+        if (place.get("lag") !== 0) ready.set(key, 1)
+      }
+    }
+  })
+
+  return {
+    /** Whether anything may be had at once. */
+    isReady: () => ready.size > 0,
+
+    /** Those of these streams that are not known to have anything. */
+    quiet: (all: ReadonlyArray<string>): ReadonlyArray<string> => all.filter((key) => !ready.has(key)),
+
+    /** Which streams to read next, and how many messages of each, to get at most `room`. */
+    next: (room: number): { readonly streams: ReadonlyArray<string>; readonly each: number } => {
+      const streams: Array<string> = []
+      let expected = 0
+      for (const [key, count] of ready) {
+        expected += count
+        if (streams.length > 0 && expected > room) break
+        streams.push(key)
+      }
+      return { streams, each: Math.max(1, Math.floor(room / streams.length)) }
+    },
+
+    /** Told of what a read of so many from each of these streams has given. Those with more go to the end of the line. */
+    took: (streams: ReadonlyArray<string>, each: number, reply: RawStreams): void => {
+      const given = new Map(reply)
+      for (const key of streams) {
+        const entries = given.get(key)
+        const expected = ready.get(key) ?? 0
+        ready.delete(key)
+        if (entries !== undefined && entries.length > 0) {
+          positions.set(key, entries.at(-1)![0])
+          if (entries.length >= each) ready.set(key, Math.min(busyBatch, Math.max(each, 2 * expected)))
+        } else if (told.has(key)) {
+          // Another member was faster, and has perhaps taken more than that.
+          positions.delete(key)
+        }
+        told.delete(key)
+      }
+    },
+
+    /** Waits until a stream that is not known to be ready has something, at most so long, and not at all when another one is ready. */
+    look: Effect.fnUntraced(function*(all: ReadonlyArray<string>, blockMillis: number) {
+      const unknown = all.filter((key) => !positions.has(key) && !ready.has(key))
+      if (unknown.length > 0) yield* locate(unknown)
+      const quiet = all.filter((key) => !ready.has(key))
+      if (quiet.length === 0) return
+      const millis = ready.size > 0 ? 0 : Math.ceil(blockMillis)
+      const reply = (yield* reader.send([
+        "xread",
+        "COUNT",
+        1,
+        ...(millis > 0 ? ["BLOCK", millis] : []),
+        "STREAMS",
+        ...quiet,
+        ...quiet.map((key) => positions.get(key)!)
+      ], millis + graceMillis)) as RawStreams | null
+      for (const [key] of reply ?? []) {
+        ready.set(key, 1)
+        told.add(key)
+      }
+      if (reply === null && monotonic() >= recheckAt) {
+        recheckAt = monotonic() + leaseMillis
+        for (let i = 0; i < Math.min(recheckedStreams, quiet.length); i++) {
+          ready.set(quiet[rechecked++ % quiet.length]!, 1)
+        }
+      }
+    }),
+
+    /** Knows only these streams from now on. */
+    keep: (keys: ReadonlySet<string>): void => {
+      for (const known of [ready, positions, told]) {
+        for (const key of known.keys()) if (!keys.has(key)) known.delete(key)
+      }
+    },
+
+    /** Groups were made again: nothing is known of where they are. */
+    reset: (): void => {
+      ready.clear()
+      positions.clear()
+      told.clear()
+    }
+  }
+}

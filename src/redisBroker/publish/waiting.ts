@@ -1,0 +1,290 @@
+/**
+ * What waits for a time, on Redis: one sorted set of names by due time, and their bodies in a hash for each group and channel (without
+ * a group: for the first delivery), so that counting them is one HLEN. Promotion moves them into the streams they wait for.
+ */
+import { Effect } from "effect"
+import type { Appended, BrokerError, NewMessage } from "../../Broker.ts"
+import type { Connection } from "../../Redis.ts"
+import { RedisError } from "../../Redis.ts"
+import { windowOf } from "../../broker/idWindow.ts"
+import type { Due } from "../../broker/publishing.ts"
+import type { Place, Reference, ScheduledMessage, ScheduledStore } from "../../broker/scheduled.ts"
+import * as Entry from "../entry.ts"
+import type { Evidence } from "../evidence.ts"
+import { answer, keptMillis, nextCall } from "../evidence.ts"
+import type { Keys } from "../keys.ts"
+import { waitingMember } from "../keys.ts"
+import { cancel } from "../scripts/publish/cancel.ts"
+import { scheduled } from "../scripts/publish/listScheduled.ts"
+import { promote } from "../scripts/publish/promote.ts"
+import { reschedule } from "../scripts/publish/reschedule.ts"
+import { schedule } from "../scripts/publish/schedule.ts"
+
+/** How long a message is put off that cannot be moved because of wrong data under a key. */
+const putOffMillis = 60_000
+
+/** How many members one look at the sorted set passes over. */
+const lookPage = 1_000
+
+/**
+ * Where scheduled messages are due that nobody promotes, a retry that begins to wait may not be told: it is looked for after so long, and
+ * one millisecond more for so many that are passed over each time.
+ */
+const lookMillis = 250
+const passedPerMilli = 100
+
+/** Targets of promotion that are named without being asked for. */
+const rememberedTargets = 64
+
+const dueArgument = (due: Due): string =>
+  "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
+
+const partsOf = (member: string): readonly [group: string, channel: string, id: string] => {
+  const a = member.indexOf("\n")
+  const b = member.indexOf("\n", a + 1)
+  return [member.slice(0, a), member.slice(a + 1, b), member.slice(b + 1)]
+}
+
+/** What a deduplication window remembers: the position of the first message (`@`: it was scheduled), a name, and its id. */
+export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "Duplicate" }> => {
+  const [position = "", call = ""] = first.split(" ", 2)
+  return {
+    _tag: "Duplicate",
+    position: position === "@" ? undefined : position,
+    id: first.slice(position.length + call.length + 2)
+  }
+}
+
+/** On which connections messages are stored, and who wants to know of those that were there before. */
+export interface Way {
+  readonly connectionOf: (shard: number) => Connection
+  /** The message was found; nothing was written. */
+  readonly onFound?: ((message: NewMessage) => void) | undefined
+}
+
+export interface Setup {
+  readonly shards: ReadonlyArray<Keys>
+  readonly shardOf: (channel: string) => number
+  readonly connectionOf: (shard: number) => Connection
+  readonly fail: (operation: string) => (error: RedisError) => BrokerError
+}
+
+export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
+  const keysOf = (channel: string): Keys => shards[shardOf(channel)]!
+
+  const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
+    outcome === "scheduled"
+      ? { _tag: "Scheduled", dueAtMillis: Number(value) }
+      : outcome === "stored"
+      ? { _tag: "Stored", position: value }
+      : duplicateOf(value)
+
+  /**
+   * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. Doing it twice is safe: the script tells a
+   * repetition what it told before. Of each message `onSend` gets what will tell so for longer.
+   */
+  const store = Effect.fnUntraced(function*(
+    messages: ReadonlyArray<NewMessage>,
+    way: Way,
+    onSend: (message: NewMessage, evidence: Evidence) => void
+  ) {
+    const { channel } = messages[0]!
+    const keys = keysOf(channel)
+    const windows: Array<string> = []
+    const call = nextCall()
+    const told = keys.told(call)
+    for (const [i, message] of messages.entries()) {
+      onSend(
+        message,
+        answer(told, (value) => outcomeOf((JSON.parse(value) as ReadonlyArray<readonly [string, string]>)[i]!))
+      )
+    }
+    const args = messages.flatMap((message) => {
+      if (message.window !== undefined) windows.push(keys.seen(channel, message.window.key))
+      return [
+        message.id,
+        dueArgument(message.due!),
+        Entry.encodeBody(message, call),
+        message.replace === true ? 1 : 0,
+        message.window?.millis ?? 0,
+        windows.length + 4
+      ]
+    })
+    const reply = (yield* way.connectionOf(keys.shard).evaluate(
+      schedule,
+      [keys.waiting, keys.bodies("", channel), keys.log(channel), told, ...windows],
+      [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args],
+      { idempotent: true }
+    )) as readonly ["unknown"] | ReadonlyArray<readonly [string, string]>
+    if (reply[0] === "unknown") return undefined
+    return (reply as ReadonlyArray<readonly [string, string]>).map((one, i): Appended => {
+      if (one[0] === "duplicate") way.onFound?.(messages[i]!)
+      return outcomeOf(one)
+    })
+  })
+
+  const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
+
+  const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number, only?: "retries") {
+    const keys = shards[shard]!
+    const known = targets[shard]!
+    let passed = 0
+    let total = 0
+    while (true) {
+      const [moved, broken, aside, unknown, wait, more = 0] = (yield* connectionOf(shard).evaluate(
+        promote,
+        [keys.waiting, ...[...known.values()].flat()],
+        [limit, putOffMillis, only === undefined ? "" : passed, ...known.keys()],
+        { idempotent: true }
+      )) as readonly [number, number, number, ReadonlyArray<string>, number, number?]
+      total += moved
+      if (broken > 0) {
+        yield* Effect.logError(
+          `rotif: ${broken} waiting messages in ${keys.waiting} had no readable body and were removed`
+        )
+      }
+      if (aside > 0) {
+        yield* Effect.logError(
+          `rotif: ${aside} waiting messages in ${keys.waiting} are put off by ${putOffMillis} ms: their stream or their bodies are ` +
+            `not what they should be (WRONGTYPE), or the stream has no position left; remove the wrong key`
+        )
+      }
+      if (known.size + unknown.length > rememberedTargets) known.clear()
+      for (const prefix of unknown) {
+        const [group, channel] = partsOf(prefix)
+        known.set(
+          prefix,
+          group === ""
+            ? [keys.bodies(group, channel), keys.log(channel), keys.log(channel)]
+            : [keys.bodies(group, channel), keys.retry(group, channel), keys.retries(group)]
+        )
+      }
+      const done = moved + broken + aside
+      if (done === 0 && unknown.length > 0) continue
+      passed += more
+      // What is behind those that stay is looked at, too: they are due longer, and there may be many.
+      if (only !== undefined && wait === 0 && more > 0) continue
+      const next = wait < 0 ? undefined : wait
+      return {
+        moved: total,
+        nextInMillis: passed === 0 ? next : Math.min(next ?? Infinity, lookMillis + passed / passedPerMilli)
+      }
+    }
+  })
+
+  /** Changes a waiting message. Only its body says which window is its own: most have that of their id, or none. */
+  const change = (
+    operation: "cancel" | "reschedule",
+    { channel, id }: Reference,
+    run: (keys: Keys, window: string, told: string, key: string) => Effect.Effect<unknown, RedisError>
+  ): Effect.Effect<boolean, BrokerError> =>
+    Effect.gen(function*() {
+      const keys = keysOf(channel)
+      const told = keys.told(nextCall())
+      let { key } = windowOf(id)
+      while (true) {
+        const reply = yield* run(keys, keys.seen(channel, key), told, key)
+        if (typeof reply !== "string") return reply === 1
+        key = reply
+      }
+    }).pipe(Effect.mapError(fail(operation)))
+
+  const list = Effect.fnUntraced(function*(
+    shard: number,
+    { after, channel, limit }: Parameters<ScheduledStore["list"]>[1]
+  ) {
+    const keys = shards[shard]!
+    const connection = connectionOf(shard)
+    const prefix = channel === undefined ? "\n" : waitingMember("", channel, "")
+    const places: Array<Place> = []
+    let score: string | number = after?.dueAtMillis ?? ""
+    let member: string | undefined = after === undefined ? "" : waitingMember("", after.channel, after.id)
+    // What waits for a group is passed over.
+    while (places.length === 0 && member !== undefined) {
+      const reply: readonly [ReadonlyArray<string>, string?, string?] = (yield* connection.evaluate(
+        scheduled,
+        [keys.waiting],
+        [prefix, score, member, limit, lookPage],
+        { idempotent: true }
+      )) as readonly [ReadonlyArray<string>, string?, string?]
+      const [found] = reply
+      for (let i = 0; i < found.length; i += 2) {
+        const [, channel, id] = partsOf(found[i + 1]!)
+        places.push({ channel, id, dueAtMillis: Number(found[i]) })
+      }
+      score = reply[1] ?? ""
+      member = reply[2]
+    }
+    const bodies = yield* connection.pipeline(
+      places.map(({ channel, id }) => ["hget", keys.bodies("", channel), id])
+    )
+    const messages: Array<ScheduledMessage> = []
+    for (const [i, place] of places.entries()) {
+      const body = typeof bodies[i] === "string" ? Entry.decodeBody(bodies[i]) : undefined
+      if (bodies[i] instanceof RedisError && bodies[i].reason !== "Refused") return yield* bodies[i]
+      if (body !== undefined) {
+        messages.push({
+          ...place,
+          payload: body.payload,
+          headers: body.headers ?? Entry.none,
+          params: body.params ?? Entry.none,
+          expiresInMillis: body.expiresInMillis
+        })
+      }
+    }
+    return { messages, next: member === undefined ? undefined : places.at(-1) }
+  })
+
+  const count = Effect.fnUntraced(function*(channel: string | undefined) {
+    const lengths = yield* Effect.forEach(
+      channel === undefined ? shards : [keysOf(channel)],
+      Effect.fnUntraced(function*(keys) {
+        const connection = connectionOf(keys.shard)
+        const channels = channel === undefined
+          ? (yield* connection.send(["hkeys", keys.channels], { idempotent: true })) as ReadonlyArray<string>
+          : [channel]
+        const replies = yield* connection.pipeline(channels.map((name) => ["hlen", keys.bodies("", name)]))
+        for (const reply of replies) if (reply instanceof RedisError) return yield* reply
+        return (replies as ReadonlyArray<number>).reduce((sum, length) => sum + length, 0)
+      }),
+      { concurrency: 16 }
+    )
+    return lengths.reduce((sum, length) => sum + length, 0)
+  })
+
+  const service: ScheduledStore = {
+    cancel: (message) =>
+      change("cancel", message, (keys, window, told, key) =>
+        connectionOf(keys.shard).evaluate(
+          cancel,
+          [keys.waiting, keys.bodies("", message.channel), window, told],
+          [waitingMember("", message.channel, message.id), message.id, key, keptMillis],
+          // Done twice, it is told what it was told before.
+          { idempotent: true }
+        )),
+    reschedule: (message, due) =>
+      change("reschedule", message, (keys, window, told, key) =>
+        connectionOf(keys.shard).evaluate(
+          reschedule,
+          [keys.waiting, keys.bodies("", message.channel), keys.log(message.channel), window, told],
+          [
+            keys.events,
+            waitingMember("", message.channel, message.id),
+            message.id,
+            dueArgument(due),
+            key,
+            keptMillis
+          ],
+          { idempotent: true }
+        )),
+    list: (shard, options) => Effect.mapError(list(shard, options), fail("list")),
+    count: (channel) => Effect.mapError(count(channel), fail("count"))
+  }
+
+  return {
+    service,
+    store,
+    promote: (shard: number, limit: number, only?: "retries") =>
+      Effect.mapError(promoteShard(shard, limit, only), fail("promote"))
+  }
+}

@@ -1,0 +1,30 @@
+import type { Script } from "../../../Redis.ts"
+import { positions } from "../parts/positions.ts"
+
+/**
+ * How the floor of a group is broken: `beyond` when it is above what the group has acknowledged, `lost` when the log has no such group.
+ *
+ * KEYS: log, floors of the group. ARGV: `look` or `mend`, what is looked for, group, channel. Reply: 1 when it is so, else 0.
+ *
+ * Mending sets a floor to where the group is. A lost group is created anew by the script `attach`, at its floor.
+ */
+export const judgeFloor: Script = {
+  name: "judgeFloor",
+  lua: `
+local log, floors = KEYS[1], KEYS[2]
+local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local floor = redis.call('HGET', floors, channel)
+if not floor or redis.call('TYPE', log).ok ~= 'stream' then return 0 end
+${positions}
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+  if info[2] == group then
+    if kind == 'lost' then return 0 end
+    local right = floorOf(log, info)
+    if not lower(right, floor) then return 0 end
+    if step == 'mend' then redis.call('HSET', floors, channel, right) end
+    return 1
+  end
+end
+return kind == 'lost' and 1 or 0
+`
+}

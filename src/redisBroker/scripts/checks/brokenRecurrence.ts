@@ -1,0 +1,28 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * How a recurring message is broken: `tick` when it has a next tick and no definition, `definition` when it is the other way round.
+ *
+ * KEYS: ticks, recurring. ARGV: `look` or `mend`, what is looked for, key, the next tick, events channel. Reply: 1 when it is so, else 0.
+ *
+ * Mending removes a tick of nothing, and gives a definition its next tick.
+ */
+export const judgeTick: Script = {
+  name: "judgeTick",
+  lua: `
+local ticks, recurring = KEYS[1], KEYS[2]
+local step, kind, key, at, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local ticking, defined = redis.call('ZSCORE', ticks, key), redis.call('HEXISTS', recurring, key) == 1
+if kind == 'tick' and not (ticking and not defined) then return 0 end
+if kind == 'definition' and not (defined and not ticking) then return 0 end
+if step == 'mend' then
+  if kind == 'tick' then
+    redis.call('ZREM', ticks, key)
+  else
+    redis.call('ZADD', ticks, at, key)
+    redis.call('PUBLISH', events, 'tick')
+  end
+end
+return 1
+`
+}

@@ -1,0 +1,26 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Whether a count of dead letters is still wrong: there are as many letters, and as many were ever added, as when they were counted.
+ * Mending writes the right one.
+ *
+ * KEYS: dead, counts. ARGV: `look` or `mend`, letters ever added, letters there, field, the right count. Reply: 1 when it is so, else 0.
+ */
+export const judgeCount: Script = {
+  name: "judgeCount",
+  lua: `
+local dead, counts = KEYS[1], KEYS[2]
+local step, added, length, field, right = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local there, ever = 0, 0
+if redis.call('EXISTS', dead) == 1 then
+  local info = redis.call('XINFO', 'STREAM', dead)
+  there, ever = info[2], info[12]
+end
+if there ~= length or ever ~= added then return 0 end
+if (tonumber(redis.call('HGET', counts, field)) or 0) == right then return 0 end
+if step == 'mend' then
+  if right == 0 then redis.call('HDEL', counts, field) else redis.call('HSET', counts, field, right) end
+end
+return 1
+`
+}

@@ -1,0 +1,19 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Whether a key that is there for a time has none.
+ *
+ * KEYS: the key. ARGV: `look` or `mend`, ms after which it is to end (0: at once). Reply: 1 when it is so, else 0.
+ */
+export const judgeExpiry: Script = {
+  name: "judgeExpiry",
+  lua: `
+local key = KEYS[1]
+local step, ms = ARGV[1], ARGV[2]
+if redis.call('PTTL', key) ~= -1 then return 0 end
+if step == 'mend' then
+  if ms == '0' then redis.call('DEL', key) else redis.call('PEXPIRE', key, ms) end
+end
+return 1
+`
+}

@@ -1,0 +1,20 @@
+import type { Script } from "../../../Redis.ts"
+import { registering } from "../parts/registered.ts"
+
+/**
+ * Whether a record is kept for a group that is gone: it is not registered, has no floor and nothing that is ready again. Mending removes it.
+ *
+ * KEYS: groups, floors of the group, retries of the group, the record. ARGV: `look` or `mend`, group. Reply: 1 when it is so, else 0.
+ */
+export const judgeRecord: Script = {
+  name: "judgeRecord",
+  lua: `
+local groups, floors, retries, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local step, group = ARGV[1], ARGV[2]
+${registering}
+if redis.call('EXISTS', record) == 0 or redis.call('EXISTS', floors) == 1 or redis.call('EXISTS', retries) == 1 then return 0 end
+if isRegistered(groups, group) then return 0 end
+if step == 'mend' then redis.call('UNLINK', record) end
+return 1
+`
+}

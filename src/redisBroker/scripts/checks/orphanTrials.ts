@@ -1,0 +1,28 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Whether something is noted of deliveries that are handed out to nobody. Mending forgets it.
+ *
+ * KEYS: trials of the group and channel, log, retry stream. ARGV: `look` or `mend`, group. Reply: 1 when it is so, else 0.
+ * It looks at a bounded page of a large hash: what it forgets brings out the rest.
+ */
+export const judgeTrials: Script = {
+  name: "judgeTrials",
+  lua: `
+local trials, log, retry = KEYS[1], KEYS[2], KEYS[3]
+local step, group = ARGV[1], ARGV[2]
+if redis.call('TYPE', trials).ok ~= 'hash' then return 0 end
+local page = redis.call('HSCAN', trials, 0, 'COUNT', 500)[2]
+local stray = {}
+for i = 1, #page, 2 do
+  local kind, position = string.match(page[i], '^([lr])(%d+%-%d+)$')
+  local pending = kind and redis.pcall('XPENDING', kind == 'l' and log or retry, group, position, position, 1)
+  if not pending or pending.err or #pending == 0 then stray[#stray + 1] = page[i] end
+end
+if #stray == 0 then return 0 end
+if step == 'mend' then
+  for i = 1, #stray do redis.call('HDEL', trials, stray[i]) end
+end
+return 1
+`
+}

@@ -1,0 +1,19 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Whether a member of `waiting` has no body. Mending removes it: there is nothing to be delivered.
+ *
+ * KEYS: waiting, bodies (waiting again where the member names none). ARGV: `look` or `mend`, member, id.
+ * Reply: 1 when it is so, else 0.
+ */
+export const judgeTime: Script = {
+  name: "judgeTime",
+  lua: `
+local waiting, bodies = KEYS[1], KEYS[2]
+local step, member, id = ARGV[1], ARGV[2], ARGV[3]
+if not redis.call('ZSCORE', waiting, member) then return 0 end
+if bodies ~= waiting and redis.call('HEXISTS', bodies, id) == 1 then return 0 end
+if step == 'mend' then redis.call('ZREM', waiting, member) end
+return 1
+`
+}

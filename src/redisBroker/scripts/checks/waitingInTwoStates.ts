@@ -1,0 +1,27 @@
+import type { Script } from "../../../Redis.ts"
+import { checking } from "../parts/checks.ts"
+import { openIn } from "../parts/isOpen.ts"
+
+/**
+ * Whether a message waits for its retry and is still to be settled in the log as well. Mending removes what waits: the log still has it.
+ *
+ * KEYS: waiting, bodies, log. ARGV: `look` or `mend`, group, member, position in the log (its id among the bodies).
+ * Reply: 1 when it is so, else 0.
+ */
+export const judgeTwice: Script = {
+  name: "judgeTwice",
+  lua: `
+local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
+local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+${checking}
+${openIn}
+if not redis.call('ZSCORE', waiting, member) or not openIn(log, group, position) then return 0 end
+if step == 'mend' then
+  local problem = wrongType(bodies, 'hash')
+  if problem then return problem end
+  redis.call('ZREM', waiting, member)
+  redis.call('HDEL', bodies, position)
+end
+return 1
+`
+}

@@ -1,0 +1,57 @@
+import type { Script } from "../../../Redis.ts"
+import { checking } from "../parts/checks.ts"
+import { countingOff } from "../parts/counting.ts"
+
+/**
+ * Ends or prolongs offers of dead letters, each only while its token is that of the last offer.
+ *
+ * KEYS: dead, counts, offers, offered. ARGV: events channel, then for each letter: id, token, outcome (`remove`, `keep`, `again`, `release`,
+ * `renew`), ms until it may be offered again.
+ * Reply: {how many were concluded, then the ids of those that were refused}: after about 1 MiB of removed letters a call ends.
+ *
+ * The first write passes when memory is full and lets the rest pass: who handles dead letters frees memory.
+ */
+export const concludeLetters: Script = {
+  name: "concludeLetters",
+  lua: `
+local dead, counts, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local events, total = ARGV[1], #ARGV
+${checking}
+${countingOff}
+local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(offers, 'zset') or wrongType(offered, 'hash')
+if problem then return problem end
+redis.call('ZREM', offers, '')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local reply, back, bytes = {(total - 1) / 4}, false, 0
+for i = 2, total, 4 do
+  local id, token, outcome, millis = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
+  local count, current = string.match(redis.call('HGET', offered, id) or '', '^(%d+)\\n(.*)$')
+  if current ~= token then
+    reply[#reply + 1] = id
+  elseif outcome == 'again' or outcome == 'release' or outcome == 'renew' then
+    redis.call('ZADD', offers, now + millis, id)
+    if outcome ~= 'renew' then
+      -- An offer that ended has no token; the count goes on.
+      back = true
+      redis.call('HSET', offered, id, (outcome == 'release' and count - 1 or count) .. '\\n')
+    end
+  else
+    redis.call('ZREM', offers, id)
+    redis.call('HDEL', offered, id)
+    local entry = outcome == 'remove' and redis.call('XRANGE', dead, id, id)[1]
+    if entry then
+      redis.call('XDEL', dead, id)
+      countOff(entry[2], true)
+      for _, field in ipairs(entry[2]) do bytes = bytes + #field end
+    end
+  end
+  if bytes >= 1048576 then
+    reply[1] = (i + 2) / 4
+    break
+  end
+end
+if back then redis.call('PUBLISH', events, 'letter') end
+return reply
+`
+}

@@ -1,0 +1,23 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Removes a consumer from the streams on which it has nothing pending. (XGROUP DELCONSUMER destroys what is pending.)
+ *
+ * KEYS: streams. ARGV: group, consumer. Reply: from how many it was removed.
+ */
+export const leave: Script = {
+  name: "leave",
+  lua: `
+local total = #KEYS
+local group, consumer = ARGV[1], ARGV[2]
+local removed = 0
+for i = 1, total do
+  local pending = redis.pcall('XPENDING', KEYS[i], group, '-', '+', 1, consumer)
+  if not pending.err and #pending == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[i], group, consumer)
+    removed = removed + 1
+  end
+end
+return removed
+`
+}

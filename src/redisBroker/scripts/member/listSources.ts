@@ -1,0 +1,30 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Lists what a group may have to read, if anything has changed since the caller looked last: something came, or somebody
+ * removed what is registered.
+ *
+ * KEYS: meta, channels, groups, retries and removals of the group. ARGV: version the caller knows ("": none), how many channels and how many retry
+ * streams it knows, fields of the group.
+ * Reply: {version} when nothing changed, else {version, channels, channels with a retry stream, 1 for each field that is
+ * registered and 0 for each that is not, the last removal of each ("": none)}.
+ */
+export const sources: Script = {
+  name: "sources",
+  lua: `
+local meta, channels, groups, retries, removed = unpack(KEYS)
+local known, channelCount, retryCount = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local version = redis.call('HGET', meta, 'v') or '0'
+local registered, removals, isWhole = {}, {}, true
+for i = 4, #ARGV do
+  registered[i - 3] = redis.call('HEXISTS', groups, ARGV[i])
+  isWhole = isWhole and registered[i - 3] == 1
+end
+isWhole = isWhole and redis.call('HLEN', channels) == channelCount and #redis.call('SMEMBERS', retries) == retryCount
+if isWhole and version == known then return {version} end
+for i = 4, #ARGV do
+  removals[i - 3] = redis.call('HGET', removed, string.match(ARGV[i], '\\n(.*)$')) or ''
+end
+return {version, redis.call('HKEYS', channels), redis.call('SMEMBERS', retries), registered, removals}
+`
+}

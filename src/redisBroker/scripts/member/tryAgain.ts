@@ -1,0 +1,44 @@
+import type { Script } from "../../../Redis.ts"
+import { checking } from "../parts/checks.ts"
+
+/**
+ * Notes that the handlers of deliveries begin which were taken over from lost consumers: each while this consumer holds this very hand-out.
+ * Their leases start anew.
+ *
+ * KEYS: the stream, trials of the group and channel. ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), then for each
+ * delivery: position, delivery count. Reply: the positions that were refused. Doing it twice changes nothing.
+ *
+ * The field of a delivery is its kind and position; its value is how often its handler was begun, and the delivery count of the last time,
+ * or 0 when that was taken back. A
+ * higher delivery count than that tells that the consumer was lost meanwhile. The type is checked first; XCLAIM passes when memory is full,
+ * and lets the rest pass: what cannot be begun would never be acknowledged.
+ */
+export const tryAgain: Script = {
+  name: "tryAgain",
+  lua: `
+local stream, trials = KEYS[1], KEYS[2]
+local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]
+local args, total = ARGV, #ARGV
+${checking}
+local problem = wrongType(trials, 'hash')
+if problem then return problem end
+local refused, begun = {}, {'HSET', trials}
+for i = 4, total, 2 do
+  local position, count = args[i], args[i + 1]
+  local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
+  local isMine = lease and lease[2] == consumer and lease[4] == tonumber(count)
+  -- What was removed from the log meanwhile is not handed out any more.
+  if not isMine or #redis.call('XCLAIM', stream, group, consumer, 0, position, 'JUSTID') == 0 then
+    refused[#refused + 1] = position
+  else
+    local times, at = string.match(redis.call('HGET', trials, kind .. position) or '', '^(%d+) (%d+)$')
+    if at ~= count then
+      begun[#begun + 1] = kind .. position
+      begun[#begun + 1] = (tonumber(times) or 0) + 1 .. ' ' .. count
+    end
+  end
+end
+if #begun > 2 then redis.call(unpack(begun)) end
+return refused
+`
+}

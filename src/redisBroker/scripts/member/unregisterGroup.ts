@@ -1,0 +1,35 @@
+import type { Script } from "../../../Redis.ts"
+import { checking } from "../parts/checks.ts"
+import { versioning } from "../parts/registryVersion.ts"
+
+/**
+ * Ends the registration of a group, and notes that it was removed, so that those of its consumers that live do not take it for lost and make
+ * it again. They are told.
+ *
+ * KEYS: meta, groups, removals of the group. ARGV: group, ms for which the removal is noted, events channel, patterns. Reply: how many were
+ * registered.
+ */
+export const unregister: Script = {
+  name: "unregister",
+  lua: `
+local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
+local group, ms, events = ARGV[1], ARGV[2], ARGV[3]
+local total = #ARGV
+${checking}
+${versioning}
+local problem = wrongType(meta, 'hash') or wrongType(groups, 'hash') or wrongType(removed, 'hash')
+if problem then return problem end
+local gone = {}
+for i = 4, total do
+  -- What is full lets this pass, and then the rest.
+  if redis.call('HDEL', groups, group .. '\\n' .. ARGV[i]) == 1 then gone[#gone + 1] = ARGV[i] end
+end
+if #gone == 0 then return 0 end
+newVersion()
+local removal = redis.call('HGET', meta, 'v')
+for _, pattern in ipairs(gone) do redis.call('HSET', removed, pattern, removal) end
+redis.call('PEXPIRE', removed, ms)
+redis.call('PUBLISH', events, 'removed\\n' .. group)
+return #gone
+`
+}

@@ -1,0 +1,130 @@
+import type { Script } from "../../../Redis.ts"
+import { fieldsOfBody } from "../parts/bodyFields.ts"
+import { checkingRoom } from "../parts/checks.ts"
+import { addingTo } from "../parts/makeStream.ts"
+import { utf8 } from "../parts/utf8.ts"
+
+/**
+ * Moves waiting messages that are due into the streams they wait for, in the order of their time. Whoever comes second finds them
+ * gone.
+ *
+ * KEYS: waiting, then for each target: bodies, stream, retries of the group (a log: the log again). ARGV: how many at most, ms by which a
+ * message is put off whose bodies or stream have a wrong type, or whose stream takes nothing more, an offset ("": everything is moved; else
+ * only retries, and so many that are due are not looked at), then for each target: its members without an id (group and channel, each with a
+ * line feed).
+ * Reply: {moved, removed without a readable body, put off, targets that were not named, ms until the next is due (0: some are due
+ * already; -1: nothing waits), for retries how many that are due were passed over}.
+ *
+ * The first write passes when memory is full and lets the rest pass: what waits is only moved, and once it is handled it is freed. Types and
+ * room are checked first; still the XADD of each message comes before it is removed, in the same script whatever becomes of the others. After
+ * about 1 MiB a call ends, and says that more is due.
+ *
+ * A name without a body whose group has no retry stream for the channel any more is of a group that was removed.
+ */
+export const promote: Script = {
+  name: "promote",
+  lua: `
+local waiting = KEYS[1]
+local limit, off = ARGV[1], tonumber(ARGV[2])
+local targets, keys, longest = {}, KEYS, 1048576
+local offset, passed = tonumber(ARGV[3]), 0
+for i = 4, #ARGV do
+  local at = 3 * i - 10
+  targets[ARGV[i]] = {
+    bodies = keys[at], stream = keys[at + 1], retries = keys[at + 2], isLog = string.byte(ARGV[i]) == 10, taken = {}
+  }
+end
+${checkingRoom}
+${fieldsOfBody}
+${addingTo}
+${utf8}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREM', waiting, '')
+local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', offset or 0, limit)
+local moved, broken, aside, bytes = 0, 0, 0, 0
+local unknown, isUnknown, gone, failure = {}, {}, {}, nil
+local prefix, target = nil, nil
+local function isRemoved(target)
+  local channel = string.sub(string.match(prefix, '\\n.*'), 2, -2)
+  return not target.isLog and redis.call('SISMEMBER', target.retries, channel) == 0
+end
+local function addTo(target, id, body, late)
+  if not target.isLog then
+    local separator = string.find(body, '\\n', 1, true)
+    return separator and add(
+      redis.pcall, target.stream, 'm', string.sub(body, 1, separator - 1), 'p', string.sub(body, separator + 1))
+  end
+  if string.byte(body) == 10 then return add(redis.pcall, target.stream, 'i', id, 'p', string.sub(body, 2)) end
+  local fields = fieldsOf(id, body, late)
+  return fields and add(redis.pcall, target.stream, unpack(fields))
+end
+for i = 1, #due, 2 do
+  local member = due[i]
+  -- One that waits for its first delivery begins with the line feed behind no group.
+  local isPassed = offset and string.byte(member) == 10
+  if isPassed then
+    passed = passed + 1
+  elseif not prefix or string.sub(member, 1, #prefix) ~= prefix then
+    local a = string.find(member, '\\n', 1, true)
+    local b = a and string.find(member, '\\n', a + 1, true)
+    prefix = b and string.sub(member, 1, b)
+    target = prefix and targets[prefix]
+  end
+  if isPassed then
+    -- It stays.
+  elseif not prefix or not target and not isText(prefix) then
+    prefix = nil
+    gone[#gone + 1] = member
+    broken = broken + 1
+  elseif target then
+    local id = string.sub(member, #prefix + 1)
+    if target.problem == nil then
+      target.problem = wrongType(target.bodies, 'hash') or wrongType(target.stream, 'stream')
+        or not target.isLog and wrongType(target.retries, 'set') or false
+    end
+    local body = not target.problem and redis.call('HGET', target.bodies, id)
+    if body and not target.room then target.room = roomIn(target.stream, #body) end
+    if target.problem or body and target.room == 0 then
+      redis.call('ZADD', waiting, 'XX', string.format('%.0f', now + off), member)
+      aside = aside + 1
+    else
+      local reply = body and addTo(target, id, body, now - tonumber(due[i + 1]))
+      if reply and reply.err then
+        failure = reply
+        break
+      end
+      gone[#gone + 1] = member
+      target.taken[#target.taken + 1] = id
+      if reply then
+        target.room = target.room - 1
+        moved = moved + 1
+      elseif body or not isRemoved(target) then
+        broken = broken + 1
+      end
+      bytes = bytes + (body and #body or 0)
+      if bytes >= longest then break end
+    end
+  elseif not isUnknown[prefix] then
+    isUnknown[prefix] = true
+    unknown[#unknown + 1] = prefix
+  end
+end
+if #gone > 0 then redis.call('ZREM', waiting, unpack(gone)) end
+for _, target in pairs(targets) do
+  if #target.taken > 0 then redis.call('HDEL', target.bodies, unpack(target.taken)) end
+end
+if failure and #gone + aside == 0 then return failure end
+local first
+if offset then
+  local rest = redis.call('ZCOUNT', waiting, '-inf', now) - offset - passed
+  first = rest > 0 and now or tonumber(redis.call('ZRANGEBYSCORE', waiting, '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+else
+  first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+end
+local wait = -1
+if first then wait = first <= now and 0 or math.min(math.ceil(first - now), 2000000000) end
+if offset then return {moved, broken, aside, unknown, wait, passed} end
+return {moved, broken, aside, unknown, wait}
+`
+}

@@ -1,0 +1,24 @@
+import type { Script } from "../../../Redis.ts"
+
+/**
+ * Asks what the user may not do, without doing it.
+ *
+ * KEYS: meta. ARGV: commands, those with a subcommand with a bar between them. Reply: those that are not permitted on a key of this
+ * shard. Servers that cannot tell forbid nothing here.
+ */
+export const permitted: Script = {
+  name: "permitted",
+  lua: `
+local meta = KEYS[1]
+local commands, total = ARGV, #ARGV
+local refused = {}
+for i = 1, redis.acl_check_cmd and total or 0 do
+  local words = {}
+  for word in string.gmatch(commands[i], '[^|]+') do words[#words + 1] = word end
+  for _ = 1, 6 do words[#words + 1] = meta end
+  local isKnown, isAllowed = pcall(redis.acl_check_cmd, unpack(words))
+  if isKnown and not isAllowed then refused[#refused + 1] = commands[i] end
+end
+return refused
+`
+}

@@ -1,0 +1,166 @@
+/** Counts on Redis: one script call for each channel, which sees it and its groups at one time; several where messages are large. */
+import { Effect } from "effect"
+import type { BrokerError, Selector } from "../Broker.ts"
+import type { Command, Connection } from "../Redis.ts"
+import { RedisError } from "../Redis.ts"
+import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
+import { balance } from "../broker/statistics.ts"
+import { matcherOf, reading } from "../internal/pattern.ts"
+import type { Keys } from "./keys.ts"
+import { registrationsOf } from "./keys.ts"
+import { lead } from "./leadership.ts"
+import { stats as statsScript } from "./scripts/upkeep/statistics.ts"
+
+/** Channels looked at in one pipeline, and scripts under way at a time. */
+const channelsPerCall = 100
+const scriptsAtOnce = 8
+
+/** Nodes of the log that Redis looks at to tell its size. */
+const samples = 5
+
+export interface Setup {
+  readonly shards: ReadonlyArray<Keys>
+  readonly connectionOf: (shard: number) => Connection
+  readonly fail: (operation: string) => (error: RedisError) => BrokerError
+  /** This program among those that take turns. */
+  readonly me: string
+}
+
+type RawConsumer = readonly [name: string, pending: number, idle: number]
+
+type Raw = readonly [
+  length: number,
+  published: number,
+  scheduled: number,
+  groups: ReadonlyArray<ReadonlyArray<unknown>>,
+  left: number
+]
+
+const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
+
+export const make = ({ connectionOf, fail, me, shards }: Setup) => {
+  const lookAt = Effect.fnUntraced(function*(
+    keys: Keys,
+    channel: string,
+    groups: ReadonlyArray<string>,
+    bytes: number | undefined
+  ): Effect.fn.Return<ChannelStats, RedisError> {
+    const see = (some: ReadonlyArray<string>) =>
+      Effect.map(
+        connectionOf(keys.shard).evaluate(
+          statsScript,
+          [
+            keys.log(channel),
+            keys.counts,
+            keys.bodies("", channel),
+            ...some.flatMap((group) => [keys.retry(group, channel), keys.bodies(group, channel)])
+          ],
+          [channel, ...some],
+          { idempotent: true }
+        ),
+        (reply) => reply as Raw
+      )
+    const [length, published, scheduled, first, rest] = yield* see(groups)
+    const found = [...first]
+    for (let left = rest; left > 0;) {
+      const [, , , more, still] = yield* see(groups.slice(groups.length - left))
+      if (more.length === 0) break
+      found.push(...more)
+      left = still
+    }
+    return {
+      channel,
+      published,
+      length,
+      bytes,
+      scheduled,
+      groups: found.map((raw, i) => {
+        const [lag, pending, ready, due, oldest, started, acked, duplicates, failed, retried, buried, crashed] =
+          raw as ReadonlyArray<number>
+        const [removed, ...letters] = raw.slice(12, -1) as ReadonlyArray<number>
+        return balance(published, length, {
+          group: groups[i]!,
+          channel,
+          lag: orUndefined(lag),
+          pending: pending!,
+          ready: ready!,
+          due: due!,
+          dead: letters.reduce((sum, count) => sum + count, 0),
+          removed: removed!,
+          started: typeof started === "number" ? started : undefined,
+          oldestMillis: orUndefined(oldest),
+          consumers: (raw.at(-1) as ReadonlyArray<RawConsumer>).map(([consumer, pending, idleMillis]) => ({
+            consumer,
+            pending,
+            idleMillis
+          })),
+          totals: {
+            acked: acked!,
+            duplicates: duplicates!,
+            failed: failed!,
+            retried: retried!,
+            dead: buried!,
+            crashed: crashed!
+          }
+        })
+      })
+    }
+  })
+
+  const readShard = Effect.fnUntraced(function*(
+    keys: Keys,
+    matches: (channel: string) => boolean,
+    withBytes: boolean
+  ): Effect.fn.Return<ReadonlyArray<ChannelStats>, RedisError> {
+    const connection = connectionOf(keys.shard)
+    const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
+    for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
+    const registered = registrationsOf(fields).map(({ group, pattern }) => ({ group, reads: reading(pattern) }))
+    const channels = (names as ReadonlyArray<string>).filter(matches).sort()
+    const out: Array<ChannelStats> = []
+    for (let i = 0; i < channels.length; i += channelsPerCall) {
+      const some = channels.slice(i, i + channelsPerCall)
+      const groups = yield* connection.pipeline(
+        some.map((channel): Command => ["xinfo", "GROUPS", keys.log(channel)])
+      )
+      // Where MEMORY is not permitted the size is not known.
+      const sizes = withBytes
+        ? yield* connection.pipeline(
+          some.map((channel): Command => ["memory", "USAGE", keys.log(channel), "SAMPLES", samples])
+        )
+        : []
+      const looked = yield* Effect.forEach(some, (channel, j) => {
+        const attached = groups[j]
+        // A log that is gone has no groups.
+        const present = Array.isArray(attached) ? (attached as ReadonlyArray<ReadonlyArray<unknown>>) : []
+        const names = new Set([
+          ...present.map((info) => String(info[1])),
+          ...registered.filter(({ reads }) => reads(channel)).map(({ group }) => group)
+        ])
+        return lookAt(keys, channel, [...names].sort(), orUndefined(sizes[j]))
+      }, { concurrency: scriptsAtOnce })
+      out.push(...looked)
+    }
+    return out
+  })
+
+  const look = (selector: Selector, withBytes: boolean): Effect.Effect<ReadonlyArray<ChannelStats>, RedisError> => {
+    const matches = matcherOf(selector)
+    return Effect.map(
+      Effect.forEach(shards, (keys) => readShard(keys, matches, withBytes), { concurrency: 16 }),
+      (all) => all.flat()
+    )
+  }
+
+  const store: StatsStore = {
+    read: (selector) => Effect.mapError(look(selector, true), fail("stats")),
+    lead: (leaseMillis) =>
+      Effect.mapError(lead(connectionOf(0), shards[0]!.surveyor, me, leaseMillis), fail("stats.lead"))
+  }
+
+  /** At named channels of one shard. */
+  const lookIn = (shard: number, names: ReadonlyArray<string>) =>
+    readShard(shards[shard]!, matcherOf({ _tag: "Channels", names }), false)
+
+  return { look, lookIn, store }
+}

@@ -1,0 +1,116 @@
+/** How a consumer's settlements go out: in batches, again after a failure, and told to whoever waits for them. */
+import type { Clock } from "effect"
+import { Effect } from "effect"
+import type { BrokerError, Burial, Committed, Delivery, Requeue } from "../Broker.ts"
+import type { Reporter } from "../internal/reports.ts"
+import type { Final } from "../internal/settlement.ts"
+import { release } from "../internal/settlement.ts"
+import type { Committing, Counts, Held, Lane, Pending, Settled } from "./heldDelivery.ts"
+
+export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporter }: {
+  readonly clock: Clock.Clock
+  readonly counts: Counts
+  readonly drop: (held: Held, outcome: Settled) => void
+  readonly enqueue: (held: Held, settlement: Final) => void
+  readonly lose: (held: Held) => void
+  readonly reporter: Pick<Reporter, "settled">
+  /** Whether a moment later there may be more to settle. */
+  readonly isMoreComing: () => boolean
+}) => {
+  const concluded = ({ held, resume }: Committing, outcome: Committed) => {
+    if (held.phase === "gone") return
+    if (outcome === "lost") {
+      lose(held)
+    } else if (outcome === "done") {
+      counts.processed++
+      counts.lastMessageAtMillis = counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      drop(held, "done")
+    } else if (held.isOver) {
+      // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
+      enqueue(held, release(held.delivery))
+    } else {
+      held.phase = "running"
+    }
+    resume(outcome)
+  }
+
+  /** Waits for something to settle, and sends all there is. */
+  return Effect.fnUntraced(function*(lane: Lane) {
+    yield* lane.settlements.await
+    lane.settlements.closeUnsafe()
+    // What finishes in this turn of the event loop goes into the same batch.
+    if (isMoreComing()) yield* Effect.yieldNow
+    const batch = lane.outbox
+    lane.outbox = []
+    const acks: Array<Pending> = []
+    const drops: Array<Pending> = []
+    const requeues: Array<Pending> = []
+    const burials: Array<Pending> = []
+    for (const item of batch) {
+      // A lease that was lost while its settlement waited.
+      if (item.held.phase === "gone") continue
+      if (item.settlement._tag === "Ack") acks.push(item)
+      else if (item.settlement._tag === "Drop") drops.push(item)
+      else if (item.settlement._tag === "Requeue") requeues.push(item)
+      else burials.push(item)
+    }
+    let failure: BrokerError | undefined
+    const send = Effect.fnUntraced(function*(
+      items: ReadonlyArray<Pending>,
+      effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+    ) {
+      if (items.length === 0) return
+      const result = yield* Effect.result(effect())
+      if (result._tag === "Failure") {
+        // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
+        failure = result.failure
+        lane.outbox.push(...items)
+        return
+      }
+      const lost = new Set(result.success)
+      counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
+      for (const { held, settlement } of items) {
+        if (held.phase === "gone") continue
+        if (lost.has(held.delivery)) {
+          lose(held)
+          continue
+        }
+        if (settlement._tag === "Ack") {
+          if (settlement.isDuplicate === true) counts.duplicates++
+          else {
+            counts.processed++
+            counts.lastMessageAtMillis = counts.lastSettledAtMillis
+          }
+        } else if (settlement._tag === "Bury") counts.dead++
+        else if (settlement._tag === "Requeue" && settlement.isRetry) counts.retried++
+        if (settlement._tag !== "Ack") reporter.settled(held.delivery, settlement)
+        drop(held, "done")
+      }
+    })
+    yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
+    yield* send(drops, () => lane.member.drop(drops.map((item) => item.held.delivery)))
+    yield* send(requeues, () =>
+      lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
+        const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>
+        return { delivery: held.delivery, delayMillis, attempt }
+      })))
+    yield* send(burials, () =>
+      lane.member.bury(burials.map(({ held, settlement }): Burial => ({
+        delivery: held.delivery,
+        failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
+      }))))
+    const commits = lane.commits.filter(({ held }) => held.phase !== "gone")
+    lane.commits = []
+    if (commits.length > 0) {
+      const result = yield* Effect.result(lane.member.commit(commits.map(({ commit }) => commit)))
+      if (result._tag === "Failure") {
+        failure = result.failure
+        lane.commits.push(...commits)
+      } else {
+        for (const [i, committing] of commits.entries()) concluded(committing, result.success[i]!)
+      }
+    }
+    if (lane.outbox.length > 0 || lane.commits.length > 0) lane.settlements.openUnsafe()
+    if (failure !== undefined) return yield* Effect.fail(failure)
+  })
+}

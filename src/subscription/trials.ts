@@ -1,0 +1,221 @@
+/**
+ * How deliveries begin that were taken over from lost consumers: the suspects.
+ *
+ * Nobody knows whether a message has taken its consumer down, or was only held by it. So a suspect is noted in the backend before its
+ * handler begins, and only a note that is lost with its consumer counts as a crash. The first time suspects begin side by side: most
+ * consumers are lost for other reasons. Those that were begun when a consumer was lost once more are tried alone, one at a time in a
+ * process, whatever subscriptions it has: then at most the one that did it counts another crash. What is fresh goes on beside them.
+ *
+ * One that is tried alone for long (`patienceMillis`) is acquitted when another one waits for its turn: its note is taken back, its handler
+ * goes on, and the next one begins.
+ */
+import type { Clock, Scope } from "effect"
+import { Effect, Latch } from "effect"
+import type { BrokerError } from "../Broker.ts"
+import type { Held, Lane } from "./heldDelivery.ts"
+
+/** After this long one that is tried alone no longer keeps others waiting; longer where one of the two is known for more crashes. */
+const patienceMillis = (crashes: number) => 5_000 * 6 ** Math.min(3, Math.max(0, crashes - 1))
+
+/** The one that is tried alone. */
+interface Trial {
+  readonly crashes: number
+  /** In nanoseconds of the monotonic clock. */
+  readonly since: bigint
+  /** Takes back its note, and gives the turn up. */
+  readonly acquit: Effect.Effect<void, BrokerError>
+}
+
+/** The turn to try one alone. */
+class Turn {
+  /** Who has it. */
+  trial: Trial | undefined
+  /** Told when it is free. */
+  readonly waiting = new Set<() => void>()
+
+  take(trial: Trial): void {
+    this.trial = trial
+  }
+
+  giveUp(trial: Trial): void {
+    if (this.trial !== trial) return
+    this.trial = undefined
+    for (const wake of this.waiting) wake()
+  }
+}
+
+/** One turn for each process: what takes it down takes down all that runs in it. A simulated clock is a process of its own. */
+const turns = new WeakMap<Clock.Clock, Turn>()
+
+const turnOf = (clock: Clock.Clock): Turn => {
+  const known = turns.get(clock)
+  if (known !== undefined) return known
+  const turn = new Turn()
+  turns.set(clock, turn)
+  return turn
+}
+
+export interface Trials {
+  /** Takes a suspect that may begin. */
+  readonly add: (held: Held) => void
+  /** Takes back those that have not begun. */
+  readonly clear: () => ReadonlyArray<Held>
+  /** The delivery has left this process. */
+  readonly left: (held: Held) => void
+  /** A place has become free. */
+  readonly wake: () => void
+  /** Places that are kept free for suspects. */
+  readonly places: () => number
+  /** Waits for suspects, and for room, and begins them; to be run again and again by one fiber. */
+  readonly next: Effect.Effect<void, BrokerError>
+}
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly clock: Clock.Clock
+  readonly leaseNanos: bigint
+  /** How many handlers may be started; none while the consumer is paused or ends. */
+  readonly room: () => number
+  readonly start: (held: Held) => void
+  readonly giveBack: (held: Held) => void
+  readonly lose: (held: Held) => void
+}): Effect.fn.Return<Trials, never, Scope.Scope> {
+  const { clock, room } = options
+  const turn = turnOf(clock)
+  const work = Latch.makeUnsafe(false)
+  const wake = () => void work.openUnsafe()
+  /** Those that begin side by side, and those that are tried alone. */
+  let together: Array<Held> = []
+  let alone: Array<Held> = []
+  let beginning = 0
+  let mine: { readonly held: Held; readonly trial: Trial } | undefined
+
+  const add = (held: Held) => {
+    if (held.delivery.crashes > 0) {
+      alone.push(held)
+      // The one that is known for most crashes comes first: none is tried beside it.
+      alone.sort((a, b) => b.delivery.crashes - a.delivery.crashes)
+      turn.waiting.add(wake)
+    } else together.push(held)
+    wake()
+  }
+
+  const takeTurn = (held: Held) => {
+    const { crashes } = held.delivery
+    const trial: Trial = {
+      crashes,
+      since: clock.monotonicTimeNanosUnsafe(),
+      acquit: Effect.suspend(() =>
+        Effect.map(held.lane.member.acquit([held.delivery]), () => {
+          if (mine?.trial === trial) giveUpTurn()
+        })
+      )
+    }
+    mine = { held, trial }
+    turn.take(trial)
+  }
+
+  const giveUpTurn = () => {
+    const given = mine
+    mine = undefined
+    if (given !== undefined) turn.giveUp(given.trial)
+  }
+
+  const left = (held: Held) => {
+    if (mine?.held === held) giveUpTurn()
+  }
+
+  /** How long the one that has the turn may keep it. */
+  const leftMillis = (): number | undefined => {
+    if (alone.length === 0 || turn.trial === undefined || room() === 0) return undefined
+    const passed = Number(clock.monotonicTimeNanosUnsafe() - turn.trial.since) / 1e6
+    return Math.max(0, patienceMillis(Math.max(turn.trial.crashes, alone[0]!.delivery.crashes)) - passed)
+  }
+
+  const isWaiting = ({ phase }: Held) => phase === "waiting"
+
+  /** Those that may begin now. */
+  const take = (): ReadonlyArray<Held> => {
+    alone = alone.filter(isWaiting)
+    together = together.filter(isWaiting)
+    const batch: Array<Held> = []
+    if (alone.length > 0 && room() > 0 && turn.trial === undefined) {
+      const held = alone.shift()!
+      takeTurn(held)
+      batch.push(held)
+    }
+    batch.push(...together.splice(0, Math.max(0, room() - batch.length)))
+    if (alone.length === 0) turn.waiting.delete(wake)
+    return batch
+  }
+
+  const again = (held: Held) => {
+    left(held)
+    if (isWaiting(held)) add(held)
+  }
+
+  /** Notes that they begin, and starts those that are still held. */
+  const begin = Effect.fnUntraced(function*(lane: Lane, some: ReadonlyArray<Held>) {
+    const askedAt = clock.monotonicTimeNanosUnsafe()
+    const refused = new Set(
+      yield* Effect.onError(
+        lane.member.tryAgain(some.map(({ delivery }) => delivery)),
+        () => Effect.sync(() => some.forEach(again))
+      )
+    )
+    for (const held of some) {
+      if (refused.has(held.delivery)) {
+        options.lose(held)
+        continue
+      }
+      held.leasedUntil = askedAt + options.leaseNanos
+      if (!isWaiting(held)) continue
+      beginning--
+      if (room() === 0) options.giveBack(held)
+      // This process was frozen meanwhile: another one may have it.
+      else if (clock.monotonicTimeNanosUnsafe() >= held.leasedUntil) again(held)
+      else options.start(held)
+    }
+  })
+
+  const next = Effect.gen(function*() {
+    const millis = leftMillis()
+    yield* millis === undefined ? work.await : Effect.timeoutOption(work.await, millis)
+    work.closeUnsafe()
+    if (leftMillis() === 0) yield* turn.trial!.acquit
+    const batch = take()
+    if (batch.length === 0) return
+    const byLane = Map.groupBy(batch, ({ lane }) => lane)
+    beginning = batch.length
+    yield* Effect.forEach(byLane, ([lane, some]) => begin(lane, some), { concurrency: "unbounded", discard: true })
+      .pipe(
+        Effect.ensuring(Effect.sync(() => {
+          beginning = 0
+          wake()
+        }))
+      )
+  })
+
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      turn.waiting.delete(wake)
+      giveUpTurn()
+    })
+  )
+
+  return {
+    add,
+    clear: () => {
+      const all = [...alone, ...together]
+      alone = []
+      together = []
+      turn.waiting.delete(wake)
+      return all
+    },
+    left,
+    wake: () => {
+      if (alone.length > 0 || together.length > 0) wake()
+    },
+    places: () => beginning + together.length + (alone.length > 0 && turn.trial === undefined ? 1 : 0),
+    next
+  }
+})
