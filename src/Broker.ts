@@ -2,7 +2,7 @@
  * The port between Rotif and a backend: the state machine of a delivery, and nothing else.
  *
  * Everything above it (channels, schemas, retry policies, subscriptions) is the same on every backend; everything
- * below it (`RedisBroker`, `MemoryBroker`) knows nothing of schemas and policies. `test/suite/broker.ts` is its contract.
+ * below it (`RedisBroker`, `MemoryBroker`) knows nothing of schemas and policies. `test/contract/broker.ts` is its contract.
  *
  * ```text
  *            append                    read                     ack

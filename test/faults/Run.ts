@@ -7,7 +7,7 @@
 import type { Scope } from "effect"
 import { Effect, Schedule } from "effect"
 import { type Channel, Inspector } from "rotif"
-import { leftover, nothingLeft } from "../suite/kit.ts"
+import { leftover, nothingLeft } from "../contract/kit.ts"
 
 export interface Setting {
   readonly seed: number

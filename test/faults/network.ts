@@ -6,7 +6,7 @@ import type { Scope } from "effect"
 import { Effect, Layer, Logger, Random, Schema } from "effect"
 import { Broker, Channel, type Message, Publisher, Rotif, Subscription, Transaction } from "rotif"
 import type { TcpProxy } from "../fixtures/TcpProxy.ts"
-import { letters } from "../suite/kit.ts"
+import { letters } from "../contract/kit.ts"
 import { Recorder } from "./Recorder.ts"
 import { type Outcome, type Setting, settled, until } from "./Run.ts"
 

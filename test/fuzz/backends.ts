@@ -1,6 +1,6 @@
 /** The backends that have to agree. */
 import { Rotif } from "rotif"
-import { freshPrefix } from "../suite/kit.ts"
+import { freshPrefix } from "../contract/kit.ts"
 import type { Backend } from "./compare.ts"
 import { options } from "./play.ts"
 

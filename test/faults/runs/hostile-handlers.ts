@@ -3,7 +3,7 @@ import { Effect, Exit, Layer, Logger, Random, Schema, Scope } from "effect"
 import { Broker, Channel, Publisher, Rotif, Subscription } from "rotif"
 import { NotificationManager } from "rotif/promise"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
-import { letters } from "../../suite/kit.ts"
+import { letters } from "../../contract/kit.ts"
 import { Recorder } from "../Recorder.ts"
 import { type Run, settled, until } from "../Run.ts"
 

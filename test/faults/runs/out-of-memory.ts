@@ -2,7 +2,7 @@
 import { Effect, Layer, Logger, Random, Schema } from "effect"
 import { Broker, Channel, Publisher, Rotif, Subscription, Transaction } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
-import { letters } from "../../suite/kit.ts"
+import { letters } from "../../contract/kit.ts"
 import { Recorder } from "../Recorder.ts"
 import { type Run, settled, until } from "../Run.ts"
 

@@ -5,7 +5,7 @@
 import { Effect, Random } from "effect"
 import { Publisher, Rotif } from "rotif"
 import * as RedisServer from "../../fixtures/RedisServer.ts"
-import { letters } from "../../suite/kit.ts"
+import { letters } from "../../contract/kit.ts"
 import { Recorder } from "../Recorder.ts"
 import { happens, type Run, settled, sound } from "../Run.ts"
 import { type Job, Work } from "../worker.ts"

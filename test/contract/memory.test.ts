@@ -1,0 +1,5 @@
+import { Rotif } from "rotif"
+import { runSuites } from "./all.ts"
+import { memoryBackend } from "./kit.ts"
+
+runSuites(memoryBackend(Rotif.layerMemoryWith))

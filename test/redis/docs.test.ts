@@ -1,0 +1,190 @@
+/**
+ * Everything the documentation shows compiles and runs, and its links lead somewhere.
+ */
+import { assert, beforeAll, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { existsSync, globSync, readFileSync } from "node:fs"
+import { dirname, join, relative } from "node:path"
+import { inject } from "vitest"
+import * as Keys from "../../src/redisBroker/keys.ts"
+import * as RedisServer from "../fixtures/RedisServer.ts"
+import * as Snippets from "../fixtures/Snippets.ts"
+
+const root = join(import.meta.dirname, "../..")
+const read = (page: string) => readFileSync(join(root, page), "utf8")
+
+const pages = globSync(["README.md", "CHANGELOG.md", "docs/**/*.md"], { cwd: root }).toSorted()
+const snippets = new Map(pages.map((page) => [page, Snippets.extract(page, read(page))]))
+const pagesWithCode = pages.filter((page) => snippets.get(page)!.length > 0)
+
+describe("code in the documentation", () => {
+  let compiled: Snippets.Compiled
+  beforeAll(async () => {
+    compiled = await Snippets.compile("docs", [...snippets.values()].flat())
+  }, 120_000)
+
+  it.effect.each(pagesWithCode)("%s compiles and runs", (page) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(compiled.errors(page), [], page)
+      const server = yield* RedisServer.make()
+      for (const snippet of snippets.get(page)!.filter((snippet) => snippet.runs)) {
+        yield* server.command("flushall")
+        assert.isUndefined(yield* Effect.promise(() => compiled.run(snippet, { REDIS_URL: server.url })))
+      }
+    }), 300_000)
+})
+
+/** The anchor GitHub gives to a heading. */
+const anchor = (heading: string) =>
+  heading.trim().toLowerCase().replaceAll(/[^\p{L}\p{N}\p{M} _-]/gu, "").replaceAll(" ", "-")
+
+const prose = (markdown: string) => markdown.replaceAll(/^\s*(`{3,})[^]*?^\s*\1\s*$/gm, "")
+
+const anchors = (page: string) =>
+  Array.from(prose(read(page)).matchAll(/^#{1,6} (.+)$/gm), ([, heading]) => anchor(heading!))
+
+/** The links of a page that lead nowhere; those to other sites are not followed. */
+const deadLinks = (page: string, markdown: string): ReadonlyArray<string> =>
+  Array.from(prose(markdown).matchAll(/\]\(([^)\s]+)\)/g), ([, link]) => link!).filter((link) => {
+    if (/^[a-z]+:/.test(link)) return false
+    const [path = "", hash] = link.split("#")
+    const target = path === "" ? page : relative(root, join(root, dirname(page), decodeURIComponent(path)))
+    if (!existsSync(join(root, target))) return true
+    return hash !== undefined && target.endsWith(".md") && !anchors(target).includes(hash)
+  })
+
+describe("links in the documentation", () => {
+  it("none leads nowhere", () => {
+    assert.deepStrictEqual(pages.flatMap((page) => deadLinks(page, read(page)).map((link) => `${page}: ${link}`)), [])
+  })
+
+  it("the check itself finds a missing file and a missing heading", () => {
+    const page = "test/fixtures/page.md"
+    assert.deepStrictEqual(
+      deadLinks(
+        page,
+        "[a](./RedisServer.ts) [b](gone.md) [c](page.md#a-page-for-its-own-test) [d](page.md#gone) [e](https://x.example)"
+      ),
+      ["gone.md", "page.md#gone"]
+    )
+  })
+})
+
+describe("facts in the documentation", () => {
+  it("docs/redis-keys.md names every key", () => {
+    const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
+    const {
+      arrived,
+      bodies,
+      cast,
+      castGlob: _glob,
+      floors,
+      log,
+      marks,
+      members,
+      offered,
+      offers,
+      oldMarks,
+      own,
+      removed,
+      retries,
+      retry,
+      seen,
+      settings,
+      shard: _,
+      told,
+      trials,
+      ...fixed
+    } = Keys.make(
+      "rotif",
+      0
+    )
+    const keys: ReadonlyArray<string> = [
+      ...Object.values(fixed),
+      cast("C"),
+      bodies("G", "C"),
+      log("C"),
+      retry("G", "C"),
+      retries("G"),
+      floors("G"),
+      removed("G"),
+      members("G"),
+      settings("G"),
+      seen("C", "I"),
+      told("T"),
+      offers("N"),
+      offered("N"),
+      marks("G"),
+      oldMarks("G"),
+      trials("G", "C"),
+      own("K"),
+      arrived(0).replace(/0$/, "S")
+    ]
+    const parts = keys.map((key) => key.replace("{rotif:0}:", ""))
+    assert.deepStrictEqual(named.toSorted(), parts.toSorted())
+  })
+
+  it("docs/connections.md names everything that is read from the environment", () => {
+    const source = new Set(Array.from(read("src/Redis.ts").matchAll(/"(REDIS_[A-Z_]+)"/g), ([, name]) => name!))
+    const named = new Set(Array.from(read("docs/connections.md").matchAll(/`(REDIS_[A-Z_]+)`/g), ([, name]) => name!))
+    assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
+  })
+
+  it("docs/configuration.md names everything that is read from the environment, and every option of the Promise API", () => {
+    const page = read("docs/configuration.md")
+    const source = new Set(Array.from(read("src/Rotif.ts").matchAll(/"(ROTIF_[A-Z_]+)"/g), ([, name]) => name!))
+    const named = new Set(Array.from(page.matchAll(/`(ROTIF_[A-Z_]+)`/g), ([, name]) => name!))
+    assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
+    const options = read("src/promise/options.ts")
+    const fields = (name: string) => {
+      const [, body] = new RegExp(`export interface ${name} {\n([^]*?)\n}`).exec(options)!
+      return Array.from(body!.matchAll(/^ {2}readonly (\w+)\?/gm), ([, field]) => field!)
+    }
+    const all = ["RotifConfig", "DlqCleanup", "PublishOptions"].flatMap(fields)
+    assert.isAbove(all.length, 30)
+    assert.deepStrictEqual(all.filter((field) => !new RegExp(`\\b${field}\\b`).test(page)), [])
+  })
+})
+
+describe("the runner of snippets", () => {
+  const page = "test/fixtures/page.md"
+  const found = Snippets.extract(page, read(page))
+  let own: Snippets.Compiled
+  beforeAll(async () => {
+    own = await Snippets.compile("page", found)
+  }, 120_000)
+  const env = { REDIS_URL: `redis://127.0.0.1:${inject("redisPort")}` }
+  const startingWith = (text: string) => found.find(({ code }) => code.startsWith(text))!
+
+  it("joins what belongs together and knows what is to be run", () => {
+    assert.deepStrictEqual(found.map(({ code, runs }) => [code.split("\n")[0], runs]), [
+      [`import { connect } from "node:net"`, true],
+      [`const wrong: number = "text"`, false],
+      [`throw new Error("at run time")`, true]
+    ])
+  })
+
+  it("reports errors of the compiler with the line of the page", () => {
+    const line = read(page).split("\n").findIndex((text) => text.startsWith("const wrong")) + 1
+    const errors = own.errors(page)
+    assert.lengthOf(errors, 1)
+    assert.match(errors[0]!, new RegExp(`^line ${line}: error TS2322`))
+  })
+
+  it("runs a module over several fences, with the server at hand", async () => {
+    assert.isUndefined(await own.run(startingWith("import"), env))
+    assert.include(await own.run(startingWith("import"), { REDIS_URL: "redis://127.0.0.1:1" }), "ECONNREFUSED")
+  })
+
+  it("reports a module that fails with the line of the page", async () => {
+    const line = read(page).split("\n").findIndex((text) => text.startsWith("throw")) + 1
+    const failure = await own.run(startingWith("throw"), env)
+    assert.include(failure, `${page}:${line}: `)
+    assert.include(failure, `.ts:${line}`)
+  })
+
+  it("refuses a label it does not know, and a fence that is left open", () => {
+    assert.throws(() => Snippets.extract("p.md", "\n```ts chekc\n```\n"), "p.md:2")
+    assert.throws(() => Snippets.extract("p.md", "```ts\n"), "not closed")
+  })
+})

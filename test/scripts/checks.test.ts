@@ -1,0 +1,521 @@
+/**
+ * The scripts that judge: looking changes nothing, mending changes what it says, and a second time there is nothing to be mended. `$name`
+ * stands for the key of that name in the namespace of the case.
+ */
+import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Redis } from "ioredis"
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import { inject } from "vitest"
+import type { Script } from "../../src/Redis.ts"
+import { freshPrefix } from "../contract/kit.ts"
+
+type Arg = string | number
+type Data = Readonly<Record<string, unknown>>
+
+interface Case {
+  readonly does: string
+  readonly seed: ReadonlyArray<ReadonlyArray<Arg>>
+  readonly keys: ReadonlyArray<string>
+  /** Behind the step. */
+  readonly args: ReadonlyArray<Arg>
+  /** 1 unless said otherwise; what answers otherwise is not mended. */
+  readonly reply?: number
+  /** What is changed by mending; `undefined`: it is gone. */
+  readonly mended?: Data
+}
+
+const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
+afterAll(() => client.disconnect())
+
+const contents = async (key: string): Promise<unknown> => {
+  switch (await client.type(key)) {
+    case "hash": {
+      const fields = Object.entries(await client.hgetall(key))
+      // A version begins with the time.
+      return Object.fromEntries(fields.map(([field, value]) => [field, value.replace(/^1\d{15}$/, "time")]))
+    }
+    case "set":
+      return (await client.smembers(key)).toSorted()
+    case "zset":
+      return client.zrange(key, "0", "-1")
+    case "stream": {
+      const groups = await client.xinfo("GROUPS", key) as ReadonlyArray<ReadonlyArray<unknown>>
+      const entries = (await client.xrange(key, "-", "+")).map(([id]) => id)
+      const pending = await Promise.all(groups.map(async ([, group]) => {
+        const [count] = await client.xpending(key, String(group))
+        return [group, count]
+      }))
+      return { entries, pending: Object.fromEntries(pending) as object }
+    }
+    default:
+      return [await client.get(key), (await client.pttl(key)) > 0 ? "expires" : "stays"]
+  }
+}
+
+const dump = async (prefix: string): Promise<Data> => {
+  const out: Record<string, unknown> = {}
+  for (const key of (await client.keys(`${prefix}*`)).toSorted()) out[key.slice(prefix.length)] = await contents(key)
+  return out
+}
+
+const seeded = async (seed: Case["seed"]) => {
+  const prefix = `{${freshPrefix()}}:`
+  const keyed = (arg: Arg) => typeof arg === "string" && arg.startsWith("$") ? prefix + arg.slice(1) : arg
+  for (const [name, ...rest] of seed) await client.call(String(name), rest.map(keyed))
+  return prefix
+}
+
+const without = (data: Data): Data =>
+  Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined))
+
+const run = (script: Script, { args, keys, mended, reply = 1, seed }: Case) => async () => {
+  const prefix = await seeded(seed)
+  const evaluate = (step: string) =>
+    client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), step, ...args.map(String))
+  const before = await dump(prefix)
+  assert.strictEqual(await evaluate("look"), reply)
+  assert.deepStrictEqual(await dump(prefix), before)
+  assert.strictEqual(await evaluate("mend"), reply)
+  const after = without({ ...before, ...mended })
+  assert.deepStrictEqual(await dump(prefix), after)
+  assert.strictEqual(await evaluate("mend"), mended === undefined ? reply : 0)
+  assert.deepStrictEqual(await dump(prefix), after)
+}
+
+const none = async (script: Script, keys: ReadonlyArray<string>, args: ReadonlyArray<Arg>) => {
+  const prefix = await seeded([])
+  for (const step of ["look", "mend"]) {
+    assert.strictEqual(
+      await client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), step, ...args.map(String)),
+      0
+    )
+  }
+  assert.deepStrictEqual(await dump(prefix), {})
+}
+
+/** One message of group "g" in a stream, handed out. */
+const leased = (stream: string): Case["seed"] => [
+  ["xgroup", "create", stream, "g", "0", "mkstream"],
+  ["xadd", stream, "1-0", "p", "x"],
+  ["xreadgroup", "group", "g", "c", "streams", stream, ">"]
+]
+
+const member = "g\nch\n1-0"
+const readyKeys = ["retry", "waiting", "bodies", "log", "counts"]
+const readyArgs = (where: string) => [where, "g", "ch", "1-0", member, "1-0"]
+const bodyKeys = ["waiting", "bodies", "retry", "retries", "meta", "groups"]
+
+const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
+  judgeExpiry: [
+    {
+      does: "ends what would never end",
+      seed: [["set", "$key", "x"]],
+      keys: ["key"],
+      args: [60_000],
+      mended: { key: ["x", "expires"] }
+    },
+    { does: "ends it at once", seed: [["set", "$key", "x"]], keys: ["key"], args: [0], mended: { key: undefined } },
+    { does: "leaves what ends", seed: [["set", "$key", "x", "px", 9_000]], keys: ["key"], args: [0], reply: 0 }
+  ],
+  judgeChannel: [
+    {
+      does: "tells a log without a name",
+      seed: [["xadd", "$log", "1-0", "p", "x"]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "log", ""]
+    },
+    {
+      does: "tells a name without a log",
+      seed: [["hset", "$channels", "ch", ""]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "name", ""]
+    },
+    {
+      does: "removes limits that cannot be read",
+      seed: [["hset", "$channels", "ch", "{"]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "limits", "{"],
+      mended: { channels: { ch: "" }, meta: { v: "time" } }
+    },
+    {
+      does: "leaves limits that were changed",
+      seed: [["hset", "$channels", "ch", "{}"]],
+      keys: ["meta", "channels", "log"],
+      args: ["ch", "limits", "{"],
+      reply: 0
+    }
+  ],
+  judgeRetries: [{
+    does: "lists a retry stream",
+    seed: [["xadd", "$retry", "1-0", "p", "x"]],
+    keys: ["retry", "retries", "meta"],
+    args: ["g", "ch", "events"],
+    mended: { retries: ["ch"], meta: { v: "time" } }
+  }],
+  judgeTime: [
+    {
+      does: "removes a name without a body",
+      seed: [["zadd", "$waiting", 1, member, 2, "other"], ["hset", "$bodies", "2-0", "x"]],
+      keys: ["waiting", "bodies"],
+      args: [member, "1-0"],
+      mended: { waiting: ["other"] }
+    },
+    {
+      does: "leaves one with a body",
+      seed: [["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
+      keys: ["waiting", "bodies"],
+      args: [member, "1-0"],
+      reply: 0
+    },
+    {
+      does: "removes a strange name",
+      seed: [["zadd", "$waiting", 1, "strange", 2, "other"]],
+      keys: ["waiting", "waiting"],
+      args: ["strange", ""],
+      mended: { waiting: ["other"] }
+    }
+  ],
+  judgeBody: [
+    {
+      does: "makes a body due, and its group read it",
+      seed: [["hset", "$bodies", "1-0", "x"], ["hset", "$groups", "g\nch", ""]],
+      keys: bodyKeys,
+      args: ["g", "ch", "1-0", "events"],
+      mended: {
+        waiting: [member],
+        retry: { entries: [], pending: { g: 0 } },
+        retries: ["ch"],
+        meta: { v: "time" }
+      }
+    },
+    {
+      does: "makes a scheduled one due",
+      seed: [["hset", "$bodies", "a", "x"]],
+      keys: bodyKeys,
+      args: ["", "ch", "a", "events"],
+      mended: { waiting: ["\nch\na"] }
+    },
+    {
+      does: "leaves one of a group that is not registered",
+      seed: [["hset", "$bodies", "1-0", "x"], ["hset", "$groups", "gg\nch", ""]],
+      keys: bodyKeys,
+      args: ["g", "ch", "1-0", "events"],
+      reply: 2
+    }
+  ],
+  judgeTwice: [
+    {
+      does: "removes what waits where the log has it",
+      seed: [...leased("$log"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
+      keys: ["waiting", "bodies", "log"],
+      args: ["g", member, "1-0"],
+      mended: { waiting: undefined, bodies: undefined }
+    },
+    {
+      does: "leaves it where the log is done with it",
+      seed: [
+        ...leased("$log"),
+        ["xack", "$log", "g", "1-0"],
+        ["zadd", "$waiting", 1, member],
+        ["hset", "$bodies", "1-0", "x"]
+      ],
+      keys: ["waiting", "bodies", "log"],
+      args: ["g", member, "1-0"],
+      reply: 0
+    }
+  ],
+  judgeReady: [
+    {
+      does: "removes what waits",
+      seed: [...leased("$retry"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
+      keys: readyKeys,
+      args: readyArgs("waiting"),
+      mended: { waiting: undefined, bodies: undefined }
+    },
+    {
+      does: "removes what nobody has yet",
+      seed: [
+        ...leased("$log"),
+        ["xgroup", "create", "$retry", "g", "0", "mkstream"],
+        ["xadd", "$retry", "1-0", "p", "x"]
+      ],
+      keys: readyKeys,
+      args: readyArgs("log"),
+      mended: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
+    },
+    {
+      does: "leaves what somebody has",
+      seed: [...leased("$log"), ...leased("$retry")],
+      keys: readyKeys,
+      args: readyArgs("log"),
+      reply: 2
+    }
+  ],
+  judgeLease: [
+    {
+      does: "ends a delivery of nothing, and counts it in a retry stream",
+      seed: [...leased("$retry"), ["xdel", "$retry", "1-0"]],
+      keys: ["retry", "counts"],
+      args: ["g", "ch", "1-0", 0, 1],
+      mended: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
+    },
+    {
+      does: "leaves one that was touched lately",
+      seed: [...leased("$log"), ["xdel", "$log", "1-0"]],
+      keys: ["log", "counts"],
+      args: ["g", "ch", "1-0", 60_000, 0],
+      reply: 0
+    },
+    {
+      does: "leaves one that has its message",
+      seed: leased("$log"),
+      keys: ["log", "counts"],
+      args: ["g", "ch", "1-0", 0, 0],
+      reply: 0
+    }
+  ],
+  judgeFloor: [
+    {
+      does: "sets a floor below what is handed out",
+      seed: [...leased("$log"), ["hset", "$floors", "ch", "1-0"]],
+      keys: ["log", "floors"],
+      args: ["beyond", "g", "ch"],
+      mended: { floors: { ch: "0-18446744073709551615" } }
+    },
+    {
+      does: "sets a floor to what was read",
+      seed: [...leased("$log"), ["xack", "$log", "g", "1-0"], ["hset", "$floors", "ch", "5-0"]],
+      keys: ["log", "floors"],
+      args: ["beyond", "g", "ch"],
+      mended: { floors: { ch: "1-0" } }
+    },
+    {
+      does: "tells a group that is lost",
+      seed: [...leased("$log"), ["hset", "$floors", "ch", "5-0"]],
+      keys: ["log", "floors"],
+      args: ["lost", "h", "ch"]
+    },
+    {
+      does: "leaves a floor that is right",
+      seed: [...leased("$log"), ["hset", "$floors", "ch", "0-0"]],
+      keys: ["log", "floors"],
+      args: ["beyond", "g", "ch"],
+      reply: 0
+    }
+  ],
+  judgeRecord: [
+    {
+      does: "removes what is kept for nobody",
+      seed: [["zadd", "$members", 1, "me"], ["hset", "$groups", "gg\nch", ""]],
+      keys: ["groups", "floors", "retries", "members"],
+      args: ["g"],
+      mended: { members: undefined }
+    },
+    ...[["hset", "$groups", "g\nch", ""], ["hset", "$floors", "ch", "1-0"], ["sadd", "$retries", "ch"]].map((kept) => ({
+      does: `leaves it where ${kept[1]} has the group`,
+      seed: [["zadd", "$members", 1, "me"], kept],
+      keys: ["groups", "floors", "retries", "members"],
+      args: ["g"],
+      reply: 0
+    }))
+  ],
+  judgeTrials: [
+    {
+      does: "forgets what is noted of nothing that is handed out",
+      seed: [
+        ["xgroup", "create", "$log", "g", "0", "mkstream"],
+        ["xadd", "$log", "1-0", "p", "x"],
+        ["xreadgroup", "group", "g", "c", "streams", "$log", ">"],
+        ["hset", "$trials", "l1-0", "1 2", "r1-0", "1 2", "l2-0", "1 2", "strange", ""]
+      ],
+      keys: ["trials", "log", "retry"],
+      args: ["g"],
+      mended: { trials: { "l1-0": "1 2" } }
+    },
+    {
+      does: "leaves what is handed out",
+      seed: [
+        ["xgroup", "create", "$retry", "g", "0", "mkstream"],
+        ["xadd", "$retry", "1-0", "p", "x"],
+        ["xreadgroup", "group", "g", "c", "streams", "$retry", ">"],
+        ["hset", "$trials", "r1-0", "1 2"]
+      ],
+      keys: ["trials", "log", "retry"],
+      args: ["g"],
+      reply: 0
+    }
+  ],
+  judgeCount: [
+    {
+      does: "writes the right count",
+      seed: [["xadd", "$dead", "1-0", "k", "x"], ["hset", "$counts", "d", 5]],
+      keys: ["dead", "counts"],
+      args: [1, 1, "d", 1],
+      mended: { counts: { d: "1" } }
+    },
+    {
+      does: "removes a count of nothing",
+      seed: [["hset", "$counts", "d", 5]],
+      keys: ["dead", "counts"],
+      args: [0, 0, "d", 0],
+      mended: { counts: undefined }
+    },
+    {
+      does: "does not judge when letters came meanwhile",
+      seed: [["xadd", "$dead", "1-0", "k", "x"], ["hset", "$counts", "d", 5]],
+      keys: ["dead", "counts"],
+      args: [0, 0, "d", 0],
+      reply: 0
+    }
+  ],
+  judgeSettled: [
+    {
+      does: "writes how many were settled",
+      seed: [...leased("$retry"), ["xack", "$retry", "g", "1-0"]],
+      keys: ["retry", "counts"],
+      args: ["g", "ch"],
+      mended: { counts: { "z\ng\nch": "1" } }
+    },
+    {
+      does: "does not judge while there is something to be read",
+      seed: [...leased("$retry"), ["xack", "$retry", "g", "1-0"], ["xadd", "$retry", "2-0", "p", "x"]],
+      keys: ["retry", "counts"],
+      args: ["g", "ch"],
+      reply: 0
+    }
+  ],
+  judgeTick: [
+    {
+      does: "removes a tick of nothing",
+      seed: [["zadd", "$ticks", 1, "k", 2, "other"]],
+      keys: ["ticks", "recurring"],
+      args: ["tick", "k", "", "events"],
+      mended: { ticks: ["other"] }
+    },
+    {
+      does: "gives a definition its tick",
+      seed: [["hset", "$recurring", "k", "x"]],
+      keys: ["ticks", "recurring"],
+      args: ["definition", "k", 5, "events"],
+      mended: { ticks: ["k"] }
+    }
+  ],
+  judgeOffer: [
+    {
+      does: "offers a letter again",
+      seed: [["xadd", "$dead", "1-0", "p", "x"], ["hset", "$offered", "1-0", "1\nt"]],
+      keys: ["dead", "offers", "offered"],
+      args: ["1-0", "events"],
+      mended: { offers: ["1-0"] }
+    },
+    {
+      does: "forgets one that is gone",
+      seed: [["hset", "$offered", "1-0", "1\nt", "cursor", "1-0"]],
+      keys: ["dead", "offers", "offered"],
+      args: ["1-0", "events"],
+      mended: { offered: { cursor: "1-0" } }
+    }
+  ]
+}
+
+/** Those that only look, with what they find. */
+const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"> & { readonly reply: unknown }>>> = {
+  judgeLetter: [
+    ...[
+      ["waits", [["zadd", "$waiting", 1, member]], ""],
+      ["is in the log", leased("$log"), ""],
+      ["is ready again", leased("$retry"), "1-0"]
+    ].map(([where, seed, position]) => ({
+      does: `tells a letter that ${String(where)}`,
+      seed: [["xadd", "$dead", "9-0", "p", "x"], ...seed as Case["seed"]],
+      keys: ["dead", "waiting", "log", "retry"],
+      args: ["9-0", "g", member, "1-0", String(position)],
+      reply: 1
+    })),
+    {
+      does: "tells none that is nowhere else",
+      seed: [["xadd", "$dead", "9-0", "p", "x"], ...leased("$log"), ["xack", "$log", "g", "1-0"]],
+      keys: ["dead", "waiting", "log", "retry"],
+      args: ["9-0", "g", member, "1-0", ""],
+      reply: 0
+    }
+  ],
+  strayLeases: [{
+    does: "tells a page, and where it ends",
+    seed: [...leased("$log"), ["xadd", "$log", "2-0", "p", "x"], [
+      "xreadgroup",
+      "group",
+      "g",
+      "c",
+      "streams",
+      "$log",
+      ">"
+    ], [
+      "xdel",
+      "$log",
+      "1-0"
+    ]],
+    keys: ["log"],
+    args: ["g", "-", 1, 0],
+    reply: [1, "(1-0", ["1-0"]]
+  }],
+  strayBodies: [
+    {
+      does: "tells scheduled ones without a time, and those that are none",
+      seed: [
+        ["hset", "$bodies", "a", "\nx", "b", "h{}\n\nx", "c", "h{}\nx", "d", "x"],
+        ["zadd", "$waiting", 1, "\nch\na", 1, "\nch\nc"]
+      ],
+      keys: ["bodies", "waiting"],
+      args: [0, 10, "\nch\n"],
+      reply: ["0", 4, ["b", "d"], ["c", "d"], 14]
+    },
+    {
+      does: "tells those of a group",
+      seed: [["hset", "$bodies", "1-0", "{}\nx", "2-0", "x"], ["zadd", "$waiting", 1, member]],
+      keys: ["bodies", "waiting"],
+      args: [0, 10, "g\nch\n"],
+      reply: ["0", 2, ["2-0"], ["2-0"], 5]
+    }
+  ]
+}
+
+const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
+const scriptOf = async (name: string) =>
+  (await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>)[name]!
+
+describe("scripts that judge", () => {
+  it("every one has its cases", () => {
+    const names = readdirSync(directory).map((file) => file.slice(0, -3)).filter((name) => /^(judge|stray)/.test(name))
+    assert.deepStrictEqual([...Object.keys(cases), ...Object.keys(looks)].toSorted(), names.toSorted())
+  })
+
+  for (const [name, list] of Object.entries(cases)) {
+    describe(name, async () => {
+      const script = await scriptOf(name)
+      for (const one of list) it(one.does, run(script, one))
+      it("finds nothing where there is nothing", () => none(script, list[0]!.keys, list[0]!.args))
+    })
+  }
+
+  for (const [name, list] of Object.entries(looks)) {
+    describe(name, async () => {
+      const script = await scriptOf(name)
+      for (const { args, does, keys, reply, seed } of list) {
+        it(does, async () => {
+          const prefix = await seeded(seed)
+          const before = await dump(prefix)
+          const found = await client.eval(
+            script.lua,
+            keys.length,
+            ...keys.map((key) => prefix + key),
+            ...args.map(String)
+          )
+          assert.deepStrictEqual(found, reply)
+          assert.deepStrictEqual(await dump(prefix), before)
+        })
+      }
+    })
+  }
+})

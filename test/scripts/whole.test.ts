@@ -1,0 +1,455 @@
+/**
+ * No script leaves half of its work: with memory full, with something of another type under any of its keys, and with a stream at its last
+ * position it changes nothing, or does all of it. A script has no rollback, so each has to look before its first write; here every one of them
+ * is tried, also those that come later.
+ */
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import { Redis } from "ioredis"
+import { readdirSync } from "node:fs"
+import { join } from "node:path"
+import type { Script } from "../../src/Redis.ts"
+import * as Keyspace from "../fixtures/Keyspace.ts"
+import * as RedisServer from "../fixtures/RedisServer.ts"
+
+type Arg = string | number
+/** `$name` stands for the key of that name. */
+type Command = ReadonlyArray<Arg>
+
+interface Case {
+  readonly seed?: ReadonlyArray<Command>
+  readonly keys: ReadonlyArray<string>
+  readonly args: ReadonlyArray<Arg>
+  /** Streams to which it adds, and how many entries. */
+  readonly adds?: Readonly<Record<string, number>>
+  /** What only moves, or frees memory, is done when memory is full as well. */
+  readonly whenFull?: "done" | "refused"
+}
+
+const day = 86_400_000
+const far = 9_000_000_000_000
+const past = 1_000_000_000_000
+
+/** Messages `1-0`, `2-0`, … in the log, handed out to c of group g. */
+const held = (count: number, stream = "log"): ReadonlyArray<Command> => [
+  ["xgroup", "create", `$${stream}`, "g", "0", "mkstream"],
+  ...Array.from({ length: count }, (_, i): Command => ["xadd", `$${stream}`, `${i + 1}-0`, "i", `m${i + 1}`, "p", "x"]),
+  ["xreadgroup", "group", "g", "c", "streams", `$${stream}`, ">"]
+]
+const log = ["xadd", "$log", "1-0", "i", "a", "p", "x"]
+const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "m", "{}", "p", "x"]
+const marks: Command = ["hset", "$marks", "", `${past} ${far}`, "ch\nm", `${far} t`]
+const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"]
+
+const judges: Readonly<Record<string, Case>> = {
+  judgeBody: {
+    seed: [["hset", "$bodies", "1-0", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
+    keys: ["waiting", "bodies", "retry", "retries", "meta", "groups"],
+    args: ["mend", "g", "ch", "1-0", "events"]
+  },
+  judgeChannel: {
+    seed: [["hset", "$channels", "ch", "no"], log],
+    keys: ["meta", "channels", "log"],
+    args: ["mend", "ch", "limits", "no"]
+  },
+  judgeCount: {
+    seed: [letter(1)],
+    keys: ["dead", "counts"],
+    args: ["mend", 1, 1, "d\ng\nch\nterm", 1]
+  },
+  judgeExpiry: { seed: [["set", "$seen", "x"]], keys: ["seen"], args: ["mend", 1_000] },
+  judgeFloor: {
+    seed: [...held(1), ["hset", "$floors", "ch", "5-0"]],
+    keys: ["log", "floors"],
+    args: ["mend", "beyond", "g", "ch"]
+  },
+  judgeLease: {
+    seed: [...held(1), ["xdel", "$log", "1-0"]],
+    keys: ["log", "counts"],
+    args: ["mend", "g", "ch", "1-0", 0, 1]
+  },
+  judgeLetter: {
+    seed: [letter(1), ...held(1)],
+    keys: ["dead", "waiting", "log", "retry"],
+    args: ["1-0", "g", "g\nch\n1-0", "1-0", ""]
+  },
+  judgeOffer: {
+    seed: [letter(1), ["hset", "$offered", "1-0", "1\nt"]],
+    keys: ["dead", "offers", "offered"],
+    args: ["mend", "1-0", "events"]
+  },
+  judgeReady: {
+    seed: [...held(1, "retry"), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
+    keys: ["retry", "waiting", "bodies", "log", "counts"],
+    args: ["mend", "waiting", "g", "ch", "1-0", "g\nch\n1-0", "1-0"]
+  },
+  judgeRecord: {
+    seed: [["hset", "$record", "x", "y"]],
+    keys: ["groups", "floors", "retries", "record"],
+    args: ["mend", "g"]
+  },
+  judgeRetries: {
+    seed: held(1, "retry"),
+    keys: ["retry", "retries", "meta"],
+    args: ["mend", "g", "ch", "events"]
+  },
+  judgeSettled: { seed: held(1, "retry"), keys: ["retry", "counts"], args: ["mend", "g", "ch"] },
+  judgeTick: {
+    seed: [["hset", "$recurring", "k", "r\nch\n\nx"]],
+    keys: ["ticks", "recurring"],
+    args: ["mend", "definition", "k", far, "events"]
+  },
+  judgeTime: {
+    seed: [["zadd", "$waiting", far, "\nch\na"]],
+    keys: ["waiting", "bodies"],
+    args: ["mend", "\nch\na", "a"]
+  },
+  judgeTrials: {
+    seed: [...held(1), ["hset", "$trials", "l9-0", "1 1"]],
+    keys: ["trials", "log", "retry"],
+    args: ["mend", "g"]
+  },
+  judgeTwice: {
+    seed: [...held(1), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
+    keys: ["waiting", "bodies", "log"],
+    args: ["mend", "g", "g\nch\n1-0", "1-0"]
+  }
+}
+
+const cases: Readonly<Record<string, Case>> = {
+  ...judges,
+  ack: {
+    seed: held(2),
+    keys: ["counts", "log"],
+    args: ["g", "ch", 0, 0, 2, "1-0", "2-0"],
+    whenFull: "done"
+  },
+  acquit: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
+  agree: { seed: [["zadd", "$settings", 1, "other"]], keys: ["settings"], args: ["mine", 60_000], whenFull: "done" },
+  append: {
+    seed: [log],
+    keys: ["log", "seen", "told"],
+    args: ["b", "call", 60_000, 60_000, "", "", 0, 0, 0, -1, 0, "", "i", "b", "p", "y"],
+    adds: { log: 1 },
+    whenFull: "refused"
+  },
+  attach: {
+    seed: [log],
+    keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies", "other", "r", "b"],
+    args: ["g", "$", "[]", "ch", "other"]
+  },
+  beat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
+  begin: { seed: [marks], keys: ["marks", "old"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
+  cancel: {
+    seed: [["zadd", "$waiting", far, "\nch\na"], ["hset", "$bodies", "a", "w9 call ia\n\nx"], [
+      "set",
+      "$seen",
+      "@ call a"
+    ]],
+    keys: ["waiting", "bodies", "seen", "told"],
+    args: ["\nch\na", "a", "ia", 60_000],
+    whenFull: "done"
+  },
+  channel: { keys: ["meta", "channels", "log", "definitions"], args: ["ch", "1 - -", "events", 1000] },
+  commit: {
+    seed: [...held(1), marks, ["xadd", "$to", "1-0", "p", "x"], ["set", "$number", 1]],
+    keys: ["log", "marks", "old", "counts", "to", "seen", "outbox", "number", "hash", "waiting", "bodies"],
+    args: [
+      ["ack", "g", "1-0", "ch\nm", "t", "ch", 0, 0, day, "events"],
+      ["publish", 5, 7, 60_000, 6, "x", "i", "x", "p", "2"],
+      ["publish", 5, 7, 0, 0, "y", "i", "y", "p", "2"],
+      ["outbox", 7, 4, "m", "{}", "p", "4"],
+      ["incrby", 8, 1, 1],
+      ["hset", 9, 2, "a", "b"],
+      ["schedule", 5, 9, 0, 0, "s", 10, 11, "\nch\ns", far, 0, "\nx"]
+    ].flat(),
+    adds: { to: 2, outbox: 1 },
+    whenFull: "done"
+  },
+  concludeLetters: {
+    seed: [
+      letter(1),
+      letter(2),
+      ["zadd", "$offers", 1, "1-0", 1, "2-0"],
+      ["hset", "$offered", "1-0", "1\nt", "2-0", "1\nt"],
+      ["hset", "$counts", "d\ng\nch\nterm", 2]
+    ],
+    keys: ["dead", "counts", "offers", "offered"],
+    args: ["events", "1-0", "t", "again", 1_000, "2-0", "t", "remove", 0],
+    whenFull: "done"
+  },
+  drop: {
+    seed: [
+      ...held(1),
+      ...held(1, "retry"),
+      ["sadd", "$retries", "ch"],
+      ["hset", "$floors", "ch", "1-0"],
+      ["hset", "$counts", "a\ng\nch", 1],
+      ["hset", "$bodies", "1-0", "x"]
+    ],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled"],
+    args: ["g", "ch", 1],
+    whenFull: "done"
+  },
+  finish: {
+    seed: [...held(1), marks],
+    keys: ["log", "marks", "old", "counts", "trials"],
+    args: ["g", "ch", 0, day, "1-0", "ch\nm", "t", 0],
+    whenFull: "done"
+  },
+  forget: {
+    seed: [["zadd", "$ticks", far, "k"], ["hset", "$recurring", "k", "r\nch\n\nx"]],
+    keys: ["ticks", "recurring"],
+    args: ["k"],
+    whenFull: "done"
+  },
+  leave: {
+    seed: [["xgroup", "create", "$log", "g", "0", "mkstream"], ["xgroup", "createconsumer", "$log", "g", "c"]],
+    keys: ["log"],
+    args: ["g", "c"],
+    whenFull: "done"
+  },
+  limit: {
+    seed: [["hset", "$channels", "ch", "{\"maxLength\":1}"], log],
+    keys: ["channels", "log"],
+    args: ["ch", 10],
+    whenFull: "done"
+  },
+  offerLetters: {
+    seed: [letter(1), letter(2), ["zadd", "$offers", 1, "1-0"], ["hset", "$offered", "1-0", "1\n", "cursor", "1-0"]],
+    keys: ["dead", "offers", "offered"],
+    args: [10, 60_000, "t", "earliest"],
+    whenFull: "done"
+  },
+  once: { keys: ["key"], args: ["begin", "t", 60_000], whenFull: "refused" },
+  permitted: { keys: ["meta"], args: ["xadd"] },
+  promote: {
+    seed: [
+      ["zadd", "$waiting", 1, "\nch\na", 2, "g\nch\n1-0"],
+      ["hset", "$scheduled", "a", "\nx"],
+      ["hset", "$bodies", "1-0", "{}\nx"],
+      ["sadd", "$retries", "ch"],
+      log
+    ],
+    keys: ["waiting", "scheduled", "log", "log", "bodies", "retry", "retries"],
+    args: [10, 60_000, "", "\nch\n", "g\nch\n"],
+    adds: { log: 1, retry: 1 },
+    whenFull: "done"
+  },
+  recover: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0"], whenFull: "done" },
+  recur: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
+  register: {
+    seed: [["hset", "$meta", "v", 1]],
+    keys: ["meta", "groups", "removed"],
+    args: ["[]", "g\na", "g\nb"],
+    whenFull: "refused"
+  },
+  removeLetters: {
+    seed: [letter(1), letter(2), ["hset", "$counts", "d\ng\nch\nterm", 2]],
+    keys: ["dead", "counts"],
+    args: ["1-0", "2-0"],
+    whenFull: "done"
+  },
+  renew: { seed: held(1), keys: ["log"], args: ["g", "c", "1-0", 1], whenFull: "done" },
+  requeueLetters: {
+    seed: [letter(1), letter(2), ["hset", "$counts", "d\ng\nch\nterm", 2]],
+    keys: ["dead", "counts", "meta", "retry", "retries"],
+    args: ["events", 1, "g", "ch", "1-0", 1, "{}", "x", "2-0", 1, "{}", "x"],
+    adds: { retry: 2 },
+    whenFull: "done"
+  },
+  reschedule: {
+    seed: [["zadd", "$waiting", far, "\nch\na"], ["hset", "$bodies", "a", "\nx"], log],
+    keys: ["waiting", "bodies", "log", "seen", "told"],
+    args: ["events", "\nch\na", "a", "+0", "", 60_000],
+    adds: { log: 1 },
+    whenFull: "done"
+  },
+  schedule: {
+    seed: [log],
+    keys: ["waiting", "bodies", "log", "told", "seen"],
+    args: [
+      ["events", "\nch\n", "call", 60_000],
+      ["a", 1, "\nx", 0, 0, 4],
+      ["b", 1, "\nx", 0, 60_000, 5],
+      ["c", far, "\nx", 0, 0, 4]
+    ].flat(),
+    adds: { log: 2 },
+    whenFull: "refused"
+  },
+  scheduled: { seed: [["zadd", "$waiting", 1, "\nch\na"]], keys: ["waiting"], args: ["\n", "", "", 10, 10] },
+  search: { seed: [log], keys: ["log"], args: ["0-0", "0-0", "a"] },
+  settle: {
+    seed: [...held(5), marks],
+    keys: settleKeys,
+    args: [
+      ["g", "c", "ch", "events"],
+      ["1-0", 1, "ack", "", "", "", "ch\nm", "t"],
+      ["2-0", 1, "ready+", "", "{}", "x", "", ""],
+      ["3-0", 1, "wait", "60000\ng\nch\n3-0", "{}", "x", "", ""],
+      ["4-0", 1, "dead", "g\nch\nterm", "{}", "x", "", ""],
+      ["5-0", 1, "dead", "g\nch\nterm", "{}", "x", "", ""]
+    ].flat(),
+    adds: { retry: 1, dead: 2 },
+    whenFull: "done"
+  },
+  sources: { keys: ["meta", "channels", "groups", "retries", "removed"], args: ["", 0, 0, "g\nch"] },
+  stats: {
+    seed: held(1),
+    keys: ["log", "counts", "scheduled", "retry", "bodies"],
+    args: ["ch", "g"]
+  },
+  strayBodies: { seed: [["hset", "$bodies", "a", "\nx"]], keys: ["bodies", "waiting"], args: ["0", 10, "\nch\n"] },
+  strayLeases: { seed: held(1), keys: ["log"], args: ["g", "-", 10, 0] },
+  sweep: {
+    seed: [["hset", "$marks", "", `${past} ${past}`, "ch\nm", ""]],
+    keys: ["marks", "old"],
+    args: [1],
+    whenFull: "done"
+  },
+  tick: {
+    seed: [["zadd", "$ticks", 5, "k"], ["hset", "$recurring", "k", "r\nch\n\nx"], log],
+    keys: ["ticks", "recurring", "log", "seen", "seen2"],
+    args: ["k", "r", 5, far, "a", 60_000, "b", 60_000],
+    adds: { log: 2 },
+    whenFull: "refused"
+  },
+  ticks: { seed: [["zadd", "$ticks", 5, "k"]], keys: ["ticks", "recurring"], args: [10], whenFull: "done" },
+  tryAgain: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
+  touch: { keys: ["meta", "log"], args: [] },
+  trim: {
+    seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "old"]],
+    keys: ["meta", "log", "floors"],
+    args: ["0", 0, 0, "", -1, -1, "ch", "g"],
+    whenFull: "done"
+  },
+  unregister: {
+    seed: [["hset", "$meta", "v", 1], ["hset", "$groups", "g\na", ""]],
+    keys: ["meta", "groups", "removed"],
+    args: ["g", 60_000, "events", "a"],
+    whenFull: "done"
+  }
+}
+
+const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
+const names = readdirSync(directory).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -3)).toSorted()
+
+const last = 2n ** 64n - 1n
+
+describe("scripts do all or nothing", () => {
+  const scope = Effect.runSync(Scope.make())
+  let client: Redis
+  beforeAll(async () => {
+    const server = await Effect.runPromise(Scope.provide(RedisServer.make({ "maxmemory-policy": "noeviction" }), scope))
+    client = new Redis({ host: server.host, port: server.port, protocol: 2 })
+  })
+  afterAll(async () => {
+    client.disconnect()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  })
+
+  let number = 0
+  const place = async (script: Script, { args, keys, seed = [] }: Case) => {
+    const prefix = `{${number++}}:`
+    const keyed = (arg: Arg) =>
+      typeof arg === "string" && arg.startsWith("$") && arg !== "$" ? prefix + arg.slice(1) : arg
+    for (const [name, ...rest] of seed) await client.call(String(name), rest.map(keyed))
+    return {
+      prefix,
+      run: () =>
+        client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), ...args.map(String)).then(
+          // `commit` says in its reply that it refuses.
+          (reply) => {
+            if (script.name !== "commit") return undefined
+            const told = (reply as ReadonlyArray<string>).join(" ")
+            return told === "done" ? undefined : told
+          },
+          (error: Error) => error.message
+        ),
+      /** To the byte. */
+      dump: async () => {
+        const found = (await client.keys(`${prefix}*`)).toSorted()
+        return Promise.all(found.map(async (key) => [key, (await client.dumpBuffer(key))?.toString("base64")]))
+      },
+      /** Without what depends on the time. */
+      contents: async () =>
+        JSON.stringify([
+          await Keyspace.snapshot(client, prefix),
+          await client.xpending(`${prefix}log`, "g").catch(() => [])
+        ]).replace(/\d{13,16}(-\d+)?/g, "time")
+    }
+  }
+  type Place = Awaited<ReturnType<typeof place>>
+
+  const scriptOf = async (name: string) =>
+    (await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>)[name]!
+
+  /** Runs it; when it is refused, nothing is changed. */
+  const attempt = async (here: Place, what: string) => {
+    const before = await here.dump()
+    const error = await here.run()
+    if (error !== undefined) assert.deepStrictEqual(await here.dump(), before, `${what}: ${error}`)
+    return error
+  }
+
+  it("every script is tried", () => {
+    assert.deepStrictEqual(Object.keys(cases).toSorted(), names)
+  })
+
+  for (const [name, one] of Object.entries(cases)) {
+    describe(name, () => {
+      it("does its work where nothing is in its way", async () => {
+        const here = await place(await scriptOf(name), one)
+        assert.isUndefined(await here.run())
+        for (const key of Object.keys(one.adds ?? {})) assert.isAbove(await client.xlen(here.prefix + key), 0)
+        if (name === "promote") assert.strictEqual(await client.zcard(`${here.prefix}waiting`), 0)
+      })
+
+      it("with memory full", async () => {
+        const script = await scriptOf(name)
+        const normal = await place(script, one)
+        await normal.run()
+        const full = await place(script, one)
+        const before = await full.dump()
+        await client.config("SET", "maxmemory", 1)
+        const error = await full.run()
+        await client.config("SET", "maxmemory", 0)
+        const after = await full.dump()
+        if (error !== undefined) assert.deepStrictEqual(after, before, error)
+        // `stats` only remembers what it can find again.
+        else if (name !== "stats") assert.strictEqual(await full.contents(), await normal.contents())
+        if (one.whenFull === "done") assert.isUndefined(error)
+        if (one.whenFull === "refused") assert.match(error ?? "", /^OOM/)
+      })
+
+      it.each([...new Set(one.keys)])("with something else under %s", async (key) => {
+        const here = await place(await scriptOf(name), one)
+        await client.del(here.prefix + key)
+        await client.rpush(here.prefix + key, "x")
+        await attempt(here, key)
+      })
+
+      it.each(Object.entries(one.adds ?? {}))("with too few positions left in %s", async (key, count) => {
+        const script = await scriptOf(name)
+        for (let left = 0; left < count; left++) {
+          const here = await place(script, one)
+          await client.xadd(here.prefix + key, `${last}-${last - BigInt(left)}`, "a", "b")
+          const error = await attempt(here, `${left} positions`)
+          // Others are not held up by a target: its messages stay, and are put off.
+          if (name === "promote") {
+            assert.isUndefined(error)
+            assert.strictEqual(await client.zcard(`${here.prefix}waiting`), 1)
+          } else assert.match(error ?? "", /has no position left|exhausted|^full/)
+          const length = await client.xlen(here.prefix + key)
+          assert.isAtMost(
+            length,
+            (one.seed ?? []).filter(([verb, at]) => verb === "xadd" && at === `$${key}`).length + 1
+          )
+        }
+        const here = await place(script, one)
+        await client.xadd(here.prefix + key, `${last}-${last - BigInt(count)}`, "a", "b")
+        assert.isUndefined(await here.run(), "as many positions as are needed")
+      })
+    })
+  }
+})

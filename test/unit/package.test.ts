@@ -1,0 +1,129 @@
+/**
+ * The package as a new user has it: packed, unpacked into an empty project, and used by the example of the README, in TypeScript with
+ * strict settings and in plain JavaScript. Nothing is downloaded: its dependencies are those of this repository.
+ */
+import { assert, beforeAll, describe, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { createRequire } from "node:module"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { afterAll } from "vitest"
+
+const root = join(import.meta.dirname, "../..")
+
+const run = (cwd: string, file: string, args: ReadonlyArray<string>) =>
+  new Promise<string>((resolve, reject) => {
+    execFile(file, args, { cwd, timeout: 60_000, killSignal: "SIGKILL" }, (error, stdout, stderr) => {
+      if (error === null) resolve(stdout)
+      else reject(new Error(`${file} ${args.join(" ")}: ${error.code}\n${stdout}${stderr}`))
+    })
+  })
+
+const node = (cwd: string, ...args: ReadonlyArray<string>) => run(cwd, process.execPath, args)
+
+describe("the package", () => {
+  let project: string
+  const installed = () => join(project, "node_modules/rotif")
+  let examples: ReadonlyArray<string>
+
+  beforeAll(async () => {
+    project = await mkdtemp(join(tmpdir(), "rotif-package-"))
+    // Not into dist/: another check may build there at the same time.
+    const built = join(project, "build")
+    await mkdir(built)
+    for (const file of ["package.json", "README.md", "LICENSE", "CHANGELOG.md", "src", "docs"]) {
+      await cp(join(root, file), join(built, file), {
+        recursive: true,
+        filter: (from) => !from.endsWith("node_modules")
+      })
+    }
+    const config = join(root, "tsconfig.build.json")
+    await node(root, "node_modules/typescript/bin/tsc", "-p", config, "--outDir", join(built, "dist"))
+    await run(built, "npm", ["pack", "--ignore-scripts", "--pack-destination", project])
+    const [archive] = (await readdir(project)).filter((name) => name.endsWith(".tgz"))
+    await mkdir(installed(), { recursive: true })
+    await run(project, "tar", ["-xzf", archive!, "-C", installed(), "--strip-components", "1"])
+    // From the files of the repository, not of a tool that runs this.
+    const dependency = createRequire(join(root, "package.json"))
+    for (const name of ["effect", "ioredis", "@types/node", "undici-types"]) {
+      const link = join(project, "node_modules", name)
+      await mkdir(dirname(link), { recursive: true })
+      await symlink(dirname(dependency.resolve(`${name}/package.json`)), link)
+    }
+    const readme = await readFile(join(root, "README.md"), "utf8")
+    examples = Array.from(readme.matchAll(/```ts\n([^]*?)```/g), ([, code]) => code!)
+    await writeFile(join(project, "package.json"), JSON.stringify({ type: "module" }))
+  }, 120_000)
+  afterAll(() => rm(project, { recursive: true, force: true }))
+
+  /** What the examples print: that with Effect, and that with Promises. */
+  const worked = [
+    /^Published \S+ on orders.placed\ncharged 42 for o-1 of \S+, attempt 2\n$/,
+    /^published \S+\ncharged 42 for o-1, attempt 2\n$/
+  ]
+
+  it("the README has an example for each", () => {
+    assert.lengthOf(examples, worked.length)
+  })
+
+  it("holds what is needed and nothing else", async () => {
+    const entries = await readdir(installed())
+    assert.deepStrictEqual(entries.sort(), [
+      "CHANGELOG.md",
+      "LICENSE",
+      "README.md",
+      "dist",
+      "docs",
+      "package.json",
+      "src"
+    ])
+  })
+
+  it("runs the examples of the README in plain JavaScript", async () => {
+    for (const [i, example] of examples.entries()) {
+      await writeFile(join(project, "example.mjs"), example)
+      assert.match(await node(project, "example.mjs"), worked[i]!)
+    }
+  })
+
+  it("compiles the examples with strict settings, and runs them", async () => {
+    const files = examples.map((_, i) => `example${i}.ts`)
+    for (const [i, file] of files.entries()) await writeFile(join(project, file), examples[i]!)
+    const compilerOptions = {
+      target: "ES2022",
+      // Effect describes Web Crypto and streams in words of the DOM.
+      lib: ["ES2023", "DOM", "DOM.Iterable"],
+      module: "NodeNext",
+      strict: true,
+      exactOptionalPropertyTypes: true,
+      types: ["node"],
+      outDir: "out"
+    }
+    await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, files }))
+    await node(project, join(root, "node_modules/typescript/bin/tsc"), "-p", ".")
+    for (const [i, file] of files.entries()) {
+      assert.match(await node(project, `out/${file.replace(".ts", ".js")}`), worked[i]!)
+    }
+  })
+
+  it("gives each module a path of its own, and keeps the inner ones to itself", async () => {
+    const names = (await readdir(join(root, "src"))).filter((name) => name.endsWith(".ts")).map((name) =>
+      name.slice(0, -3)
+    )
+    const paths = names.filter((name) => name !== "index").map((name) => `rotif/${name}`)
+    const script = `
+      for (const path of ${JSON.stringify(paths)}) await import(path)
+      const inner = await import("rotif/internal/keys").catch((error) => error.code)
+      console.log(inner, Object.keys(await import("rotif")).join())
+    `
+    await writeFile(join(project, "paths.mjs"), script)
+    assert.strictEqual(
+      await node(project, "paths.mjs"),
+      // The Promise API is for those who do not use Effect, what makes operations fail is for tests: both are apart from the rest.
+      `ERR_PACKAGE_PATH_NOT_EXPORTED ${
+        names.filter((name) => !["index", "promise", "testing"].includes(name)).sort().join()
+      }\n`
+    )
+  })
+})

@@ -1,0 +1,74 @@
+/** A publish whose fate is unknown is looked for only when its lost connection can do nothing any more. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { NewMessage } from "../../src/Broker.ts"
+import * as Keys from "../../src/redisBroker/keys.ts"
+import { brokerError } from "../../src/redisBroker/brokerError.ts"
+import * as RedisAppend from "../../src/redisBroker/publish/append.ts"
+import { type Connection, RedisError } from "../../src/Redis.ts"
+
+const lost = (command: string) => new RedisError({ reason: "ConnectionLost", command, message: "as the test wants it" })
+const message: NewMessage = { id: "m-1", channel: "texts", payload: "x" }
+const durable = { ...message, durability: { replicas: 1, onDisk: false, timeoutMillis: 1 } }
+
+/** Connections that note what is sent; those in `down` lose it. */
+const setup = () => {
+  const sent: Array<string> = []
+  const down = new Set<string>()
+  const noted = (name: string, what: string, reply: unknown) =>
+    Effect.suspend(() => {
+      sent.push(`${name} ${what}`)
+      return down.has(name) ? Effect.fail(lost(what)) : Effect.succeed(reply)
+    })
+  const connection = (name: string): Connection => ({
+    send: ([command]) => noted(name, command, command === "xadd" ? "2-0" : 1),
+    pipeline: (commands) => noted(name, "pipeline", commands.map(() => "2-0")) as Effect.Effect<ReadonlyArray<unknown>>,
+    evaluate: ({ name: script }, _, args) =>
+      // The channel is always known: only its messages get lost.
+      script === "channel" ? Effect.succeed("1-0") : noted(name, script, ["2-0", 1, 0, args[2], "2-0"])
+  })
+  const shared = connection("shared")
+  const { append } = RedisAppend.make({
+    shards: [Keys.make("rotif", 0)],
+    shardOf: () => 0,
+    connectionOf: () => shared,
+    durable: () => ({ ...connection("durable"), confirm: () => Effect.succeed({ isReached: true, replicas: 1 }) }),
+    fail: brokerError,
+    graceMillis: 10_000,
+    schedule: () => Effect.die("nothing is scheduled here"),
+    touch: () => {},
+    onFlush: Effect.void
+  })
+  /** What became of the message, and what was sent for it. */
+  const publish = (one: NewMessage) => Effect.map(append([one]), ([outcome]) => [outcome!._tag, ...sent.splice(0)])
+  return { down, publish }
+}
+
+describe("a publish that could not be decided", () => {
+  it.effect("is looked for on another connection when the one it was lost on answers again", () =>
+    Effect.gen(function*() {
+      for (
+        const [first, then, name, other] of [
+          [durable, message, "durable", "shared"],
+          [message, durable, "shared", "durable"]
+        ] as const
+      ) {
+        const { down, publish } = setup()
+        yield* publish({ ...durable, id: "the server has WAIT" })
+        down.add(name)
+        assert.deepStrictEqual(yield* publish(first), ["Uncertain", `${name} xadd`, `${name} search`])
+        assert.deepStrictEqual(yield* publish(then), ["Uncertain", `${name} ping`])
+        down.delete(name)
+        assert.deepStrictEqual((yield* publish(then)).slice(0, 3), ["Stored", `${name} ping`, `${other} search`])
+      }
+    }))
+
+  it.effect("is looked for at once on the same connection", () =>
+    Effect.gen(function*() {
+      const { down, publish } = setup()
+      down.add("shared")
+      assert.deepStrictEqual(yield* publish(message), ["Uncertain", "shared xadd", "shared search"])
+      down.delete("shared")
+      assert.deepStrictEqual(yield* publish(message), ["Stored", "shared search"])
+    }))
+})
