@@ -18,7 +18,7 @@ import { shown } from "./internal/shown.ts"
 import { Marks } from "./memoryBroker/onceKeys.ts"
 import { brokerError } from "./redisBroker/brokerError.ts"
 import * as Keys from "./redisBroker/keys.ts"
-import { once as onceScript } from "./redisBroker/scripts/upkeep/deduplicate.ts"
+import { deduplicate as onceScript } from "./redisBroker/scripts/upkeep/deduplicate.ts"
 
 /**
  * Somebody else is doing this key. Asking again later is safe.

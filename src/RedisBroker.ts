@@ -27,9 +27,9 @@ import * as RedisMember from "./redisBroker/member/member.ts"
 import * as RedisAppend from "./redisBroker/publish/append.ts"
 import * as RedisScheduled from "./redisBroker/publish/waiting.ts"
 import * as RedisRecurring from "./redisBroker/recurring.ts"
-import { drop } from "./redisBroker/scripts/member/removeGroup.ts"
-import { unregister } from "./redisBroker/scripts/member/unregisterGroup.ts"
-import { permitted } from "./redisBroker/scripts/upkeep/missingPermissions.ts"
+import { removeGroup as removeGroupScript } from "./redisBroker/scripts/member/removeGroup.ts"
+import { unregisterGroup } from "./redisBroker/scripts/member/unregisterGroup.ts"
+import { missingPermissions } from "./redisBroker/scripts/upkeep/missingPermissions.ts"
 import * as RedisStats from "./redisBroker/statistics.ts"
 import * as RedisJanitor from "./redisBroker/trimming.ts"
 
@@ -141,7 +141,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   yield* recordShards
   // Said at the start, not when the first message fails.
   const refused = (yield* connectionOf(0).evaluate(
-    permitted,
+    missingPermissions,
     [keysOf(0).meta],
     [...Permissions.needed, ...Permissions.wished],
     again
@@ -273,7 +273,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       const connection = connectionOf(shard)
       // First: its consumers are to know why the rest is gone.
       yield* connection.evaluate(
-        unregister,
+        unregisterGroup,
         [keys.meta, keys.groups, keys.removed(group)],
         [group, removalMillis, keys.events, ...patternsOf(selector)],
         { idempotent: true }
@@ -291,7 +291,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       for (const channel of removed) {
         const dropped = (isFirst: boolean) =>
           connection.evaluate(
-            drop,
+            removeGroupScript,
             [
               keys.log(channel),
               keys.retry(group, channel),

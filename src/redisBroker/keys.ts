@@ -1,4 +1,52 @@
+/**
+ * Every key Rotif uses in Redis. All keys of a shard share the hash tag `{prefix:shard}`, so that a script may touch any of
+ * them. Text that users choose never becomes part of the tag and is escaped everywhere else.
+ *
+ * | key            | type        | holds                                                                    |
+ * | -------------- | ----------- | ------------------------------------------------------------------------ |
+ * | `meta`         | hash        | `shards`; `v`: goes up when a channel, a group or a retry stream appears |
+ * | `channels`     | hash        | name of each channel → its limits as JSON                                |
+ * | `definitions`  | hash        | name of each channel → the limits that programs define, and when each was last heard of |
+ * | `groups`       | hash        | group and selector → empty                                               |
+ * | `log:C`        | stream      | the messages of channel C                                                |
+ * | `retry:G:C`    | stream      | messages of C that are ready again for group G only                      |
+ * | `retries:G`    | set         | the channels for which `retry:G:*` exists                                |
+ * | `floors:G`     | hash        | channel → the position below which group G has acknowledged everything   |
+ * | `settled`      | hash        | channel without groups → the position up to which its last one had settled |
+ * | `removed:G`    | hash, TTL   | pattern or name → when group G was removed from it, as a version; for a  |
+ * |                |             | day, for those of its consumers that live                                |
+ * | `settings:G`   | sorted set, TTL | what the consumers of group G are set to, by until when that counts; without a group: all processes |
+ * | `members:G`    | sorted set  | members of group G that read many streams, by when they were last heard of |
+ * | `waiting`      | sorted set  | what waits for a time, by due time (ms of the server's clock)            |
+ * | `bodies:G:C`   | hash        | the messages of C that wait for group G (no group: for their first delivery) |
+ * | `trials:G:C`   | hash        | deliveries of C to G that were taken over from lost consumers and begun again |
+ * | `ticks`        | sorted set  | key of each recurring message, by the time of its next tick              |
+ * | `recurring`    | hash        | the definitions of recurring messages                                    |
+ * | `dead`         | stream      | dead letters                                                             |
+ * | `counts`       | hash        | `d`, group, channel and reason → how many dead letters there are; a      |
+ * |                |             | letter, group and channel → a total: `a` acked, `u` duplicates, `f`      |
+ * |                |             | failed, `r` retried, `b` dead letters ever, `c` crashes, `x` dead        |
+ * |                |             | letters deleted, `z` settled in the retry stream; `s`: stored before the |
+ * |                |             | group began                                                              |
+ * | `offers:N`     | sorted set  | dead letters offered to subscription N, by the end of their lease        |
+ * | `offered:N`    | hash        | dead letter → token and count of its offers; `cursor`: the last one seen |
+ * | `undertaker`   | string, TTL | who ends the retention of dead letters for now (shard 0 only)            |
+ * | `surveyor`     | string, TTL | who reports metrics of groups for now (shard 0 only)                     |
+ * | `seen:C:K`     | string, TTL | deduplication window of key K in channel C: position, call and id of the first |
+ * | `told:T`       | string, TTL | what the call T was told, for when its answer was lost                   |
+ * | `marks:G`      | hash        | channel and key → until when it is done by group G; or until when who is at it |
+ * | `oldmarks:G`   | hash        | the same, of the time before                                             |
+ * | `outbox`       | stream      | messages of transactions for channels of other shards                    |
+ * | `relayed`      | hash        | shard → the last position of its outbox that has arrived here            |
+ * | `arrived:S`    | sorted set  | the last messages that have arrived here from the outbox of shard S      |
+ * | `own:K`        | the user's  | what transactions write                                                  |
+ * | `janitor`      | string, TTL | who trims this shard for now                                             |
+ * | `events`       | Pub/Sub     | wakes readers and promoters                                              |
+ * | `cast:C`       | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
+ * | `casts`        | Pub/Sub     | on a Cluster, these messages once more, for those who listen on patterns |
+ */
 import { escape, ownKey, tagOf } from "../broker/keyNames.ts"
+
 export interface Keys {
   readonly shard: number
   readonly meta: string

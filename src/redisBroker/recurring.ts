@@ -11,10 +11,10 @@ import type { RedisError } from "../Redis.ts"
 import type { Recurring, RecurringStore } from "../broker/recurring.ts"
 import * as Entry from "./entry.ts"
 import type { Setup } from "./publish/waiting.ts"
-import { ticks } from "./scripts/recurring/dueTicks.ts"
-import { tick } from "./scripts/recurring/publishTicks.ts"
-import { forget } from "./scripts/recurring/removeRecurring.ts"
-import { recur } from "./scripts/recurring/upsertRecurring.ts"
+import { dueTicks } from "./scripts/recurring/dueTicks.ts"
+import { publishTicks } from "./scripts/recurring/publishTicks.ts"
+import { removeRecurring } from "./scripts/recurring/removeRecurring.ts"
+import { upsertRecurring } from "./scripts/recurring/upsertRecurring.ts"
 
 /** Definitions read in one command. */
 const page = 500
@@ -27,7 +27,9 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   const removeFrom = (shard: number, key: string, definition = "") => {
     const keys = shards[shard]!
     return Effect.map(
-      connectionOf(shard).evaluate(forget, [keys.ticks, keys.recurring], [key, definition], { idempotent: false }),
+      connectionOf(shard).evaluate(removeRecurring, [keys.ticks, keys.recurring], [key, definition], {
+        idempotent: false
+      }),
       (reply) => reply === 1
     )
   }
@@ -42,7 +44,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   ) => {
     const keys = shards[shard]!
     return Effect.map(
-      connectionOf(shard).evaluate(recur, [keys.recurring, keys.ticks], [
+      connectionOf(shard).evaluate(upsertRecurring, [keys.recurring, keys.ticks], [
         keys.events,
         key,
         head,
@@ -73,7 +75,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
 
   const due: RecurringStore["due"] = Effect.fnUntraced(function*(shard, limit) {
     const keys = shards[shard]!
-    const [now, wait, ...rest] = (yield* connectionOf(shard).evaluate(ticks, [keys.ticks, keys.recurring], [limit], {
+    const [now, wait, ...rest] = (yield* connectionOf(shard).evaluate(dueTicks, [keys.ticks, keys.recurring], [limit], {
       idempotent: true
     })) as readonly [string, number, ...ReadonlyArray<string>]
     const found: Array<Pick<Recurring, "key" | "channel" | "recurrence" | "nextAtMillis">> = []
@@ -95,7 +97,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
     const keys = shards[shard]!
     while (true) {
       const reply = yield* connectionOf(shard).evaluate(
-        tick,
+        publishTicks,
         [
           keys.ticks,
           keys.recurring,

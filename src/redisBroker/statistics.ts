@@ -9,7 +9,7 @@ import { matcherOf, reading } from "../internal/pattern.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { lead } from "./leadership.ts"
-import { stats as statsScript } from "./scripts/upkeep/statistics.ts"
+import { statistics as statsScript } from "./scripts/upkeep/statistics.ts"
 
 /** Channels looked at in one pipeline, and scripts under way at a time. */
 const channelsPerCall = 100

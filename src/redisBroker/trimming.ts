@@ -10,8 +10,8 @@ import { RedisError } from "../Redis.ts"
 import { reading } from "../internal/pattern.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
-import { agree } from "./scripts/member/shareSettings.ts"
-import { sweep } from "./scripts/upkeep/sweepOnce.ts"
+import { shareSettings } from "./scripts/member/shareSettings.ts"
+import { sweepOnce } from "./scripts/upkeep/sweepOnce.ts"
 import { trim as trimScript } from "./scripts/upkeep/trim.ts"
 
 /** Streams that nobody asked for, trimmed in one pass; the next pass goes on with the next ones. */
@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     longestGraceMillis = told.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
   }
   const agreeOnGrace = Effect.gen(function*() {
-    const reply = yield* connection.evaluate(agree, [keys.settings("")], [graceMillis, settingsMillis], {
+    const reply = yield* connection.evaluate(shareSettings, [keys.settings("")], [graceMillis, settingsMillis], {
       idempotent: true
     })
     hear(reply as ReadonlyArray<string>)
@@ -222,7 +222,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       if (all.length > 0) pass.add(all[cursor++ % all.length]!)
       if (groupNames.length > 0) {
         const group = groupNames[cursor % groupNames.length]!
-        yield* connection.evaluate(sweep, [keys.marks(group), keys.oldMarks(group)], [longestMarksMillis], {
+        yield* connection.evaluate(sweepOnce, [keys.marks(group), keys.oldMarks(group)], [longestMarksMillis], {
           idempotent: true
         })
       }

@@ -7,7 +7,7 @@ import { inject } from "vitest"
 import * as Keys from "../../src/redisBroker/keys.ts"
 import { brokerError } from "../../src/redisBroker/brokerError.ts"
 import * as RedisRecurring from "../../src/redisBroker/recurring.ts"
-import { channel as channelScript } from "../../src/redisBroker/scripts/publish/createChannel.ts"
+import { createChannel as channelScript } from "../../src/redisBroker/scripts/publish/createChannel.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
 const shardOf = (channel: string) => channel === "here" ? 0 : 1

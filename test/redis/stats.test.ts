@@ -62,10 +62,14 @@ describe("a soak with failures, crashes and restarts", () => {
   const start = (url: string, group: string) =>
     Effect.acquireRelease(
       Effect.sync(() =>
-        spawn(process.execPath, ["--conditions=rotif-source", join(import.meta.dirname, "../processes/accounting.ts")], {
-          env: { ...process.env, REDIS_URL: url, PREFIX: prefix, GROUP: group },
-          stdio: ["ignore", "ignore", "inherit"]
-        })
+        spawn(
+          process.execPath,
+          ["--conditions=rotif-source", join(import.meta.dirname, "../processes/accounting.ts")],
+          {
+            env: { ...process.env, REDIS_URL: url, PREFIX: prefix, GROUP: group },
+            stdio: ["ignore", "ignore", "inherit"]
+          }
+        )
       ),
       kill
     )

@@ -4,11 +4,10 @@
  */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
-import { readdirSync } from "node:fs"
-import { join } from "node:path"
 import { inject } from "vitest"
 import type { Script } from "../../src/Redis.ts"
 import { freshPrefix } from "../contract/kit.ts"
+import { namesOf, scriptNamed } from "../fixtures/scripts.ts"
 
 type Arg = string | number
 type Data = Readonly<Record<string, unknown>>
@@ -107,7 +106,7 @@ const readyArgs = (where: string) => [where, "g", "ch", "1-0", member, "1-0"]
 const bodyKeys = ["waiting", "bodies", "retry", "retries", "meta", "groups"]
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
-  judgeExpiry: [
+  noExpiry: [
     {
       does: "ends what would never end",
       seed: [["set", "$key", "x"]],
@@ -118,7 +117,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     { does: "ends it at once", seed: [["set", "$key", "x"]], keys: ["key"], args: [0], mended: { key: undefined } },
     { does: "leaves what ends", seed: [["set", "$key", "x", "px", 9_000]], keys: ["key"], args: [0], reply: 0 }
   ],
-  judgeChannel: [
+  brokenChannel: [
     {
       does: "tells a log without a name",
       seed: [["xadd", "$log", "1-0", "p", "x"]],
@@ -146,14 +145,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeRetries: [{
+  unlistedRetries: [{
     does: "lists a retry stream",
     seed: [["xadd", "$retry", "1-0", "p", "x"]],
     keys: ["retry", "retries", "meta"],
     args: ["g", "ch", "events"],
     mended: { retries: ["ch"], meta: { v: "time" } }
   }],
-  judgeTime: [
+  timeWithoutBody: [
     {
       does: "removes a name without a body",
       seed: [["zadd", "$waiting", 1, member, 2, "other"], ["hset", "$bodies", "2-0", "x"]],
@@ -176,7 +175,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       mended: { waiting: ["other"] }
     }
   ],
-  judgeBody: [
+  bodyWithoutTime: [
     {
       does: "makes a body due, and its group read it",
       seed: [["hset", "$bodies", "1-0", "x"], ["hset", "$groups", "g\nch", ""]],
@@ -204,7 +203,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 2
     }
   ],
-  judgeTwice: [
+  waitingInTwoStates: [
     {
       does: "removes what waits where the log has it",
       seed: [...leased("$log"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
@@ -225,7 +224,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeReady: [
+  readyInTwoStates: [
     {
       does: "removes what waits",
       seed: [...leased("$retry"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
@@ -252,7 +251,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 2
     }
   ],
-  judgeLease: [
+  ghostDelivery: [
     {
       does: "ends a delivery of nothing, and counts it in a retry stream",
       seed: [...leased("$retry"), ["xdel", "$retry", "1-0"]],
@@ -275,7 +274,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeFloor: [
+  brokenFloor: [
     {
       does: "sets a floor below what is handed out",
       seed: [...leased("$log"), ["hset", "$floors", "ch", "1-0"]],
@@ -304,7 +303,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeRecord: [
+  orphanRecord: [
     {
       does: "removes what is kept for nobody",
       seed: [["zadd", "$members", 1, "me"], ["hset", "$groups", "gg\nch", ""]],
@@ -320,7 +319,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }))
   ],
-  judgeTrials: [
+  orphanTrials: [
     {
       does: "forgets what is noted of nothing that is handed out",
       seed: [
@@ -346,7 +345,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeCount: [
+  letterCount: [
     {
       does: "writes the right count",
       seed: [["xadd", "$dead", "1-0", "k", "x"], ["hset", "$counts", "d", 5]],
@@ -369,7 +368,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeSettled: [
+  settledCount: [
     {
       does: "writes how many were settled",
       seed: [...leased("$retry"), ["xack", "$retry", "g", "1-0"]],
@@ -385,7 +384,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
-  judgeTick: [
+  brokenRecurrence: [
     {
       does: "removes a tick of nothing",
       seed: [["zadd", "$ticks", 1, "k", 2, "other"]],
@@ -401,7 +400,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       mended: { ticks: ["k"] }
     }
   ],
-  judgeOffer: [
+  lostOffer: [
     {
       does: "offers a letter again",
       seed: [["xadd", "$dead", "1-0", "p", "x"], ["hset", "$offered", "1-0", "1\nt"]],
@@ -421,7 +420,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
 
 /** Those that only look, with what they find. */
 const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"> & { readonly reply: unknown }>>> = {
-  judgeLetter: [
+  letterInTwoStates: [
     ...[
       ["waits", [["zadd", "$waiting", 1, member]], ""],
       ["is in the log", leased("$log"), ""],
@@ -441,7 +440,7 @@ const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"
       reply: 0
     }
   ],
-  strayLeases: [{
+  scanDeliveries: [{
     does: "tells a page, and where it ends",
     seed: [...leased("$log"), ["xadd", "$log", "2-0", "p", "x"], [
       "xreadgroup",
@@ -460,7 +459,7 @@ const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"
     args: ["g", "-", 1, 0],
     reply: [1, "(1-0", ["1-0"]]
   }],
-  strayBodies: [
+  scanBodies: [
     {
       does: "tells scheduled ones without a time, and those that are none",
       seed: [
@@ -481,19 +480,14 @@ const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"
   ]
 }
 
-const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
-const scriptOf = async (name: string) =>
-  (await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>)[name]!
-
 describe("scripts that judge", () => {
   it("every one has its cases", () => {
-    const names = readdirSync(directory).map((file) => file.slice(0, -3)).filter((name) => /^(judge|stray)/.test(name))
-    assert.deepStrictEqual([...Object.keys(cases), ...Object.keys(looks)].toSorted(), names.toSorted())
+    assert.deepStrictEqual([...Object.keys(cases), ...Object.keys(looks)].toSorted(), namesOf("checks"))
   })
 
   for (const [name, list] of Object.entries(cases)) {
     describe(name, async () => {
-      const script = await scriptOf(name)
+      const script = scriptNamed(name)
       for (const one of list) it(one.does, run(script, one))
       it("finds nothing where there is nothing", () => none(script, list[0]!.keys, list[0]!.args))
     })
@@ -501,7 +495,7 @@ describe("scripts that judge", () => {
 
   for (const [name, list] of Object.entries(looks)) {
     describe(name, async () => {
-      const script = await scriptOf(name)
+      const script = scriptNamed(name)
       for (const { args, does, keys, reply, seed } of list) {
         it(does, async () => {
           const prefix = await seeded(seed)

@@ -4,8 +4,6 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schema } from "effect"
 import { Redis } from "ioredis"
-import { readdirSync } from "node:fs"
-import { join } from "node:path"
 import type { DeadLetter } from "rotif"
 import { Broker, Channel, DeadLetters, Publisher, Rotif, Subscription } from "rotif"
 import { inject } from "vitest"
@@ -17,6 +15,7 @@ import { requeueLetters } from "../../src/redisBroker/scripts/deadLetters/requeu
 import { settle } from "../../src/redisBroker/scripts/member/settle.ts"
 import type { Script } from "../../src/Redis.ts"
 import * as Keyspace from "../fixtures/Keyspace.ts"
+import { namesOf } from "../fixtures/scripts.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
 const port = inject("redisPort")
@@ -39,10 +38,9 @@ const place = (): Place => {
 }
 
 it("every script of dead letters has its cases here", () => {
-  const files = readdirSync(join(import.meta.dirname, "../../src/redisBroker/scripts"))
   assert.deepStrictEqual(
-    files.filter((file) => file.endsWith("Letters.ts")).toSorted(),
-    [concludeLetters, offerLetters, removeLetters, requeueLetters].map(({ name }) => `${name}.ts`)
+    namesOf("deadLetters"),
+    [concludeLetters, offerLetters, removeLetters, requeueLetters].map(({ name }) => name)
   )
 })
 

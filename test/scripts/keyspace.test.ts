@@ -4,11 +4,10 @@
  */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
-import { readdirSync } from "node:fs"
-import { join } from "node:path"
 import { inject } from "vitest"
 import type { Script } from "../../src/Redis.ts"
 import { freshPrefix } from "../contract/kit.ts"
+import { namesOf, scriptNamed } from "../fixtures/scripts.ts"
 
 type Arg = string | number
 type Data = Readonly<Record<string, unknown>>
@@ -152,7 +151,7 @@ const trimArgs = (
 ]
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
-  permitted: [
+  missingPermissions: [
     {
       does: "tells what may not be done, and does nothing",
       seed: [],
@@ -213,7 +212,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   ],
-  drop: [{
+  removeGroup: [{
     does: "removes the group from a channel, with its totals; its dead letters stay",
     seed: [
       ...handedOut("c"),
@@ -262,7 +261,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   }],
-  stats: [
+  statistics: [
     {
       does: "sees a channel and its groups, and changes nothing",
       seed: [
@@ -536,7 +535,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: {}
     }
   ],
-  attach: [
+  attachGroup: [
     {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
@@ -687,7 +686,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       again: { reply: null }
     }
   ],
-  beat: [{
+  heartbeat: [{
     does: "notes who lives and names who is silent",
     seed: [["zadd", "$members", 1, "old", far, "ahead"]],
     keys: ["members"],
@@ -695,7 +694,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     reply: ["old"],
     after: { members: { old: 1, ahead: "far", c: "now+0" } }
   }],
-  channel: [
+  createChannel: [
     {
       does: "creates log and entry, and begins the version with the time",
       keys: ["meta", "channels", "log"],
@@ -769,7 +768,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   ],
-  limit: [
+  setLimits: [
     ...([["length", "{\"maxLength\":1}"], ["minimal position", "{\"minId\":\"3-0\"}"]] as const).map((
       [what, limits]
     ): Case => ({
@@ -792,7 +791,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: { channels: { ch: limits }, log: { entries: [["1-0", "i", "m1", "p", "x".repeat(5_000)]] } }
     }))
   ],
-  leave: [{
+  leaveGroup: [{
     does: "removes the consumer where it has nothing pending",
     seed: [
       ...handedOut("c"),
@@ -831,7 +830,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   }],
-  agree: [
+  shareSettings: [
     {
       does: "tells what it is set to, forgets what is over, and gives what counts",
       seed: [["zadd", "$settings", 1, "over", far, "other"]],
@@ -928,7 +927,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: { trials: { "l1-0": "1 3" } }
     }
   ],
-  register: [{
+  registerGroup: [{
     does: "registers what is new and raises the version once",
     seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", ""]],
     keys: ["meta", "groups", "removed"],
@@ -1080,7 +1079,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }))
   ],
-  sources: [
+  listSources: [
     {
       does: "says only that nothing has changed",
       seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
@@ -1116,7 +1115,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     }))
   ],
-  unregister: [{
+  unregisterGroup: [{
     does: "ends the registration, and notes with which version, for a time",
     seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", "", "g\nb", "", "h\na", ""]],
     keys: ["meta", "groups", "removed"],
@@ -1130,7 +1129,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     },
     again: { reply: 0 }
   }],
-  touch: [{
+  confirmable: [{
     does: "writes where messages are, also when the same was written before, and changes none of them",
     seed: [["xadd", "$log", "1-0", "p", "x"], ["hset", "$meta", "v", 3]],
     keys: ["meta", "log"],
@@ -1233,29 +1232,24 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   ]
 }
 
-const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
-const names = readdirSync(directory).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -3))
-  // Those that move dead letters are in scripts-letters.redis.test.ts, those that judge in scripts-inspector.redis.test.ts.
-  .filter((name) => !name.endsWith("Letters") && !/^(judge|stray)/.test(name)).toSorted()
-/** These are in scripts-scheduling.redis.test.ts: what they do depends on what was done before. */
-const elsewhere = new Set(
-  [
-    "cancel",
-    "forget",
-    "promote",
-    "recur",
-    "reschedule",
-    "schedule",
-    "scheduled",
-    "tick",
-    "ticks",
-    "begin",
-    "commit",
-    "finish",
-    "once",
-    "sweep"
-  ]
-)
+const names = namesOf("publish", "member", "recurring", "upkeep")
+/** These have their cases in `scheduling.test.ts` and `once.test.ts`: what they do depends on what was done before. */
+const elsewhere = new Set([
+  "cancel",
+  "removeRecurring",
+  "promote",
+  "upsertRecurring",
+  "reschedule",
+  "schedule",
+  "listScheduled",
+  "publishTicks",
+  "dueTicks",
+  "beginOnce",
+  "commit",
+  "ackOnce",
+  "deduplicate",
+  "sweepOnce"
+])
 
 describe("scripts on data", () => {
   it("every script has its cases", () => {
@@ -1263,9 +1257,8 @@ describe("scripts on data", () => {
   })
 
   for (const name of Object.keys(cases)) {
-    describe(name, async () => {
-      const module = await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>
-      for (const one of cases[name] ?? []) it(one.does, run(module[name]!, one))
+    describe(name, () => {
+      for (const one of cases[name] ?? []) it(one.does, run(scriptNamed(name), one))
     })
   }
 })

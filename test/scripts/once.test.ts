@@ -5,12 +5,12 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
 import { inject } from "vitest"
-import { begin } from "../../src/redisBroker/scripts/member/beginOnce.ts"
+import { beginOnce } from "../../src/redisBroker/scripts/member/beginOnce.ts"
 import { commit } from "../../src/redisBroker/scripts/member/commit.ts"
-import { finish } from "../../src/redisBroker/scripts/member/ackOnce.ts"
-import { once } from "../../src/redisBroker/scripts/upkeep/deduplicate.ts"
+import { ackOnce } from "../../src/redisBroker/scripts/member/ackOnce.ts"
+import { deduplicate } from "../../src/redisBroker/scripts/upkeep/deduplicate.ts"
 import { settle } from "../../src/redisBroker/scripts/member/settle.ts"
-import { sweep } from "../../src/redisBroker/scripts/upkeep/sweepOnce.ts"
+import { sweepOnce } from "../../src/redisBroker/scripts/upkeep/sweepOnce.ts"
 import type { Script } from "../../src/Redis.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
@@ -94,7 +94,7 @@ const doneMarks = { "": "past later", "c\nm": "later" }
 const cases: ReadonlyArray<Case> = [
   {
     does: "begin: marks what is free, and says what is done and who is at it",
-    script: begin,
+    script: beginOnce,
     seed: [[
       "hset",
       "marks",
@@ -131,7 +131,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "begin: looks at the marks of the time before",
-    script: begin,
+    script: beginOnce,
     seed: [["hset", "old", "c\ndone", far, "c\nforgotten", past, "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
     keys: ["marks", "old"],
     args: [30_000, day, "t1", "c\ndone", "c\nforgotten", "c\nbusy", "c\nown"],
@@ -143,7 +143,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "begin: marks become the old ones after their time, when those count no more",
-    script: begin,
+    script: beginOnce,
     seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", `${past} ${past}`, "c\nolder", past]],
     keys: ["marks", "old"],
     args: [30_000, 1000, "t1", "c\ndone", "c\nolder"],
@@ -155,7 +155,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "begin: old marks that count stay, whatever the one that begins would keep",
-    script: begin,
+    script: beginOnce,
     seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", head, "c\nolder", far]],
     keys: ["marks", "old"],
     args: [30_000, 1000, "t1", "c\nnew", "c\nolder"],
@@ -167,7 +167,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "finish: acknowledges and remembers what has this token",
-    script: finish,
+    script: ackOnce,
     seed: mine,
     keys: ["log", "marks", "old", "counts"],
     args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
@@ -179,7 +179,7 @@ const cases: ReadonlyArray<Case> = [
     [what, isRetry, forgotten, left]
   ): Case => ({
     does: `finish: forgets the trials of what it acknowledges of a ${what}, and of nothing else`,
-    script: finish,
+    script: ackOnce,
     seed: [...mine, ["hset", "trials", forgotten, "1 2", "l2-1", "1 2", left, "1 2"]],
     keys: ["log", "marks", "old", "counts", "trials"],
     args: ["g", "c", isRetry, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
@@ -194,7 +194,7 @@ const cases: ReadonlyArray<Case> = [
   })),
   {
     does: "finish: finds its mark in the time before",
-    script: finish,
+    script: ackOnce,
     seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
     keys: ["log", "marks", "old", "counts"],
     args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
@@ -209,7 +209,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "finish: refuses a mark that is another's or gone, and touches nothing",
-    script: finish,
+    script: ackOnce,
     seed: [...held, marked(`${past} t2`)],
     keys: ["log", "marks", "old", "counts"],
     args: ["g", "c", 0, day, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
@@ -521,7 +521,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "sweep: marks of which one counts stay",
-    script: sweep,
+    script: sweepOnce,
     seed: [["hset", "marks", "", head, "c\nm", past], ["hset", "old", "", head, "c\nn", far]],
     keys: ["marks", "old"],
     args: [day],
@@ -530,7 +530,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "sweep: those whose time is over go",
-    script: sweep,
+    script: sweepOnce,
     seed: [["hset", "marks", "", head, "c\nm", far], ["hset", "old", "", `${past} ${past}`, "c\nn", past]],
     keys: ["marks", "old"],
     args: [day],
@@ -540,7 +540,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "sweep: those that do not say it are given their time",
-    script: sweep,
+    script: sweepOnce,
     seed: [["hset", "marks", "c\nm", "x"]],
     keys: ["marks", "old"],
     args: [day],
@@ -549,7 +549,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: begins a free key, again under the same token, and not under another",
-    script: once,
+    script: deduplicate,
     keys: ["key", "proof"],
     args: ["begin", "t1", 60_000, 600_000],
     reply: ["mine", 0],
@@ -557,7 +557,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: does not renew a key that is free",
-    script: once,
+    script: deduplicate,
     keys: ["key", "proof"],
     args: ["renew", "t1", 60_000, 600_000],
     reply: ["lost", 0],
@@ -565,7 +565,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: finishes under its token",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "t1"]],
     keys: ["key", "proof"],
     args: ["finish", "t1", 60_000, 600_000],
@@ -575,7 +575,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: needs no proof of what stays done for longer",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "t1"]],
     keys: ["key", "proof"],
     args: ["finish", "t1", 600_000, 600_000],
@@ -585,7 +585,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: knows by the proof what was finished, when the key is another's by now",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "t2"], ["set", "proof", ""]],
     keys: ["key", "proof"],
     args: ["finish", "t1", 60_000, 600_000],
@@ -594,7 +594,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: refuses to finish under another",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "t2"]],
     keys: ["key", "proof"],
     args: ["finish", "t1", 60_000, 600_000],
@@ -603,7 +603,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: frees under its token",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "t1"]],
     keys: ["key", "proof"],
     args: ["free", "t1", 0, 600_000],
@@ -613,7 +613,7 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     does: "once: forgets what is done, and leaves what is being done",
-    script: once,
+    script: deduplicate,
     seed: [["set", "key", "=t1"]],
     keys: ["key", "proof"],
     args: ["forget", "", 0, 600_000],

@@ -5,15 +5,15 @@ import { Redis } from "rotif"
 import { inject } from "vitest"
 import * as Keys from "../../src/redisBroker/keys.ts"
 import { cancel } from "../../src/redisBroker/scripts/publish/cancel.ts"
-import { drop } from "../../src/redisBroker/scripts/member/removeGroup.ts"
-import { forget } from "../../src/redisBroker/scripts/recurring/removeRecurring.ts"
+import { removeGroup } from "../../src/redisBroker/scripts/member/removeGroup.ts"
+import { removeRecurring } from "../../src/redisBroker/scripts/recurring/removeRecurring.ts"
 import { promote } from "../../src/redisBroker/scripts/publish/promote.ts"
-import { recur } from "../../src/redisBroker/scripts/recurring/upsertRecurring.ts"
+import { upsertRecurring } from "../../src/redisBroker/scripts/recurring/upsertRecurring.ts"
 import { reschedule } from "../../src/redisBroker/scripts/publish/reschedule.ts"
 import { schedule } from "../../src/redisBroker/scripts/publish/schedule.ts"
-import { scheduled } from "../../src/redisBroker/scripts/publish/listScheduled.ts"
-import { tick } from "../../src/redisBroker/scripts/recurring/publishTicks.ts"
-import { ticks } from "../../src/redisBroker/scripts/recurring/dueTicks.ts"
+import { listScheduled } from "../../src/redisBroker/scripts/publish/listScheduled.ts"
+import { publishTicks } from "../../src/redisBroker/scripts/recurring/publishTicks.ts"
+import { dueTicks } from "../../src/redisBroker/scripts/recurring/dueTicks.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
 type Args = ReadonlyArray<string | number>
@@ -198,7 +198,7 @@ describe("promote and drop", () => {
         yield* send("zadd", keys.waiting, 1, "g\nc\n1-1")
         yield* send("hset", keys.bodies("g", "c"), "1-1", "{}\nB")
         const remove = run(
-          drop,
+          removeGroup,
           [
             keys.log("c"),
             keys.retry("g", "c"),
@@ -238,7 +238,7 @@ describe("promote and drop", () => {
       yield* send("xreadgroup", "GROUP", "g", "me", "COUNT", 2_500, "STREAMS", log, ">")
       const names = [log, keys.retry("g", "c"), keys.retries("g"), keys.floors("g"), keys.meta, keys.counts]
       const step = (isFirst: number) =>
-        run(drop, [...names, keys.bodies("g", "c"), keys.trials("g", "c"), keys.settled], ["g", "c", isFirst])
+        run(removeGroup, [...names, keys.bodies("g", "c"), keys.trials("g", "c"), keys.settled], ["g", "c", isFirst])
       const before = Number(
         (yield* send("xpending", log, "g") as Effect.Effect<Array<string>, unknown>)[1]!.split("-")[1]
       )
@@ -527,7 +527,7 @@ describe("scheduled", () => {
       let member: string | undefined = ""
       while (member !== undefined) {
         const reply: readonly [ReadonlyArray<string>, string?, string?] =
-          (yield* run(scheduled, [keys.waiting], ["\nc\n", score, member, 2, 3])) as readonly [
+          (yield* run(listScheduled, [keys.waiting], ["\nc\n", score, member, 2, 3])) as readonly [
             ReadonlyArray<string>,
             string?,
             string?
@@ -538,7 +538,7 @@ describe("scheduled", () => {
       }
       assert.deepStrictEqual(found, ids)
       assert.deepStrictEqual(yield* everything, before)
-      const [past] = (yield* run(scheduled, [keys.waiting], ["\nc\n", later, "\nc\nc", 1, 10])) as [
+      const [past] = (yield* run(listScheduled, [keys.waiting], ["\nc\n", later, "\nc\nc", 1, 10])) as [
         ReadonlyArray<string>
       ]
       assert.deepStrictEqual(past, [`${later}`, "\nc\nz"])
@@ -552,20 +552,20 @@ describe("recur, ticks, tick, forget", () => {
     Effect.gen(function*() {
       const { everything, keys, logged, run, send } = yield* namespace
       const define = (head: string, body: string, at: number) =>
-        run(recur, [keys.recurring, keys.ticks], [keys.events, "k", head, body, at])
+        run(upsertRecurring, [keys.recurring, keys.ticks], [keys.events, "k", head, body, at])
       assert.strictEqual(yield* define("{}\nc", "\nA", 10), "10")
       assert.strictEqual(yield* define("{}\nc", "h{}\n\nB", 20), "10")
       assert.deepStrictEqual(yield* everything, { recurring: { k: "{}\nc\nh{}\n\nB" }, ticks: { k: "10" } })
 
       yield* send("zadd", keys.ticks, 5, "orphan", later, "other")
-      const [, wait, ...due] = (yield* run(ticks, [keys.ticks, keys.recurring], [10])) as Args
+      const [, wait, ...due] = (yield* run(dueTicks, [keys.ticks, keys.recurring], [10])) as Args
       assert.deepStrictEqual([wait, ...due], [0, "orphan", "", "", "k", "10", "{}\nc"])
       // It was removed.
       yield* send("zrem", keys.ticks, "other")
 
       const publish = (recurrence: string, from: number) =>
         run(
-          tick,
+          publishTicks,
           [keys.ticks, keys.recurring, keys.log("c"), keys.seen("c", "ik@1"), keys.seen("c", "ik@2")],
           ["k", recurrence, from, later, "k@1", 1000, "k@2", 1000]
         )
@@ -588,8 +588,8 @@ describe("recur, ticks, tick, forget", () => {
       assert.deepStrictEqual(yield* everything, before)
 
       assert.strictEqual(yield* define("{}\nother", "\nA", 30), "30")
-      assert.strictEqual(yield* run(forget, [keys.ticks, keys.recurring], ["k"]), 1)
-      assert.strictEqual(yield* run(forget, [keys.ticks, keys.recurring], ["k"]), 0)
+      assert.strictEqual(yield* run(removeRecurring, [keys.ticks, keys.recurring], ["k"]), 1)
+      assert.strictEqual(yield* run(removeRecurring, [keys.ticks, keys.recurring], ["k"]), 0)
       assert.hasAllKeys(yield* everything, ["log:c", "seen:c:ik@1", "seen:c:ik@2"])
     })
   )

@@ -4,22 +4,12 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as luaparse from "luaparse"
-import { readdirSync } from "node:fs"
-import { join } from "node:path"
-
-interface Script {
-  readonly name: string
-  readonly lua: string
-}
+import { scripts } from "../fixtures/scripts.ts"
 
 const allowed = new Set(
   ("redis KEYS ARGV cjson cmsgpack string table math tonumber tostring ipairs pairs type unpack pcall error next select")
     .split(" ")
 )
-
-const isScript = (value: unknown): value is Script =>
-  typeof value === "object" && value !== null && "lua" in value && typeof value.lua === "string"
-  && "name" in value && typeof value.name === "string"
 
 /** What is wrong with a script; nothing, if all is well. */
 const problems = (lua: string): ReadonlyArray<string> => {
@@ -62,22 +52,17 @@ const problems = (lua: string): ReadonlyArray<string> => {
   return found
 }
 
-const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
-const files = readdirSync(directory).filter((file) => file.endsWith(".ts")).toSorted()
-
 describe("scripts", () => {
   it("there are scripts to check", () => {
-    assert.isNotEmpty(files)
+    assert.isNotEmpty(scripts)
   })
 
-  it.each(files)("%s is well-formed", async (file) => {
-    const module: Record<string, unknown> = await import(join(directory, file))
-    const scripts = Object.values(module).filter(isScript)
-    assert.isNotEmpty(scripts, `${file} exports no { name, lua }`)
-    for (const script of scripts) {
-      assert.deepStrictEqual(problems(script.lua), [], `${file}: ${script.name}`)
+  it.each(scripts.map(({ folder, script }) => ({ name: `${folder}/${script.name}`, script })))(
+    "$name is well-formed",
+    ({ script }) => {
+      assert.deepStrictEqual(problems(script.lua), [])
     }
-  })
+  )
 
   it.each([
     ["local key = KEYS[1]\nreturn redis.call('GET', key)", 0],

@@ -5,10 +5,10 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
 import { inject } from "vitest"
-import { attach } from "../../src/redisBroker/scripts/member/attachGroup.ts"
-import { channel } from "../../src/redisBroker/scripts/publish/createChannel.ts"
+import { attachGroup } from "../../src/redisBroker/scripts/member/attachGroup.ts"
+import { createChannel } from "../../src/redisBroker/scripts/publish/createChannel.ts"
 import { commit } from "../../src/redisBroker/scripts/member/commit.ts"
-import { judgeBody } from "../../src/redisBroker/scripts/checks/bodyWithoutTime.ts"
+import { bodyWithoutTime } from "../../src/redisBroker/scripts/checks/bodyWithoutTime.ts"
 import { promote } from "../../src/redisBroker/scripts/publish/promote.ts"
 import { requeueLetters } from "../../src/redisBroker/scripts/deadLetters/requeue.ts"
 import { reschedule } from "../../src/redisBroker/scripts/publish/reschedule.ts"
@@ -44,15 +44,15 @@ const settled = (
 ) => ["g", "c", "ch", "events", "1-0", 1, action, value, "{}", "x", "", ""]
 
 const cases: ReadonlyArray<Case> = [
-  { script: channel, makes: "log", keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
+  { script: createChannel, makes: "log", keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
   {
-    script: attach,
+    script: attachGroup,
     makes: "log",
     keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
     args: ["g", "0", "[]", "ch"]
   },
   {
-    script: attach,
+    script: attachGroup,
     makes: "retry",
     keys: ["floors", "counts", "settled", "removed", "retry", "retry", "retry"],
     args: ["g", "0", "[]", "\nch"]
@@ -67,7 +67,7 @@ const cases: ReadonlyArray<Case> = [
     args: ["events", 1, "g", "ch", "1-0", 1, "{}", "x"]
   },
   {
-    script: judgeBody,
+    script: bodyWithoutTime,
     makes: "retry",
     seed: [["hset", "$bodies", "id", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
     keys: ["waiting", "bodies", "retry", "retries", "meta", "groups"],

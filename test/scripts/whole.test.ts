@@ -6,10 +6,9 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { Redis } from "ioredis"
-import { readdirSync } from "node:fs"
-import { join } from "node:path"
 import type { Script } from "../../src/Redis.ts"
 import * as Keyspace from "../fixtures/Keyspace.ts"
+import { namesOf, scriptNamed } from "../fixtures/scripts.ts"
 import * as RedisServer from "../fixtures/RedisServer.ts"
 
 type Arg = string | number
@@ -42,74 +41,74 @@ const marks: Command = ["hset", "$marks", "", `${past} ${far}`, "ch\nm", `${far}
 const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"]
 
 const judges: Readonly<Record<string, Case>> = {
-  judgeBody: {
+  bodyWithoutTime: {
     seed: [["hset", "$bodies", "1-0", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
     keys: ["waiting", "bodies", "retry", "retries", "meta", "groups"],
     args: ["mend", "g", "ch", "1-0", "events"]
   },
-  judgeChannel: {
+  brokenChannel: {
     seed: [["hset", "$channels", "ch", "no"], log],
     keys: ["meta", "channels", "log"],
     args: ["mend", "ch", "limits", "no"]
   },
-  judgeCount: {
+  letterCount: {
     seed: [letter(1)],
     keys: ["dead", "counts"],
     args: ["mend", 1, 1, "d\ng\nch\nterm", 1]
   },
-  judgeExpiry: { seed: [["set", "$seen", "x"]], keys: ["seen"], args: ["mend", 1_000] },
-  judgeFloor: {
+  noExpiry: { seed: [["set", "$seen", "x"]], keys: ["seen"], args: ["mend", 1_000] },
+  brokenFloor: {
     seed: [...held(1), ["hset", "$floors", "ch", "5-0"]],
     keys: ["log", "floors"],
     args: ["mend", "beyond", "g", "ch"]
   },
-  judgeLease: {
+  ghostDelivery: {
     seed: [...held(1), ["xdel", "$log", "1-0"]],
     keys: ["log", "counts"],
     args: ["mend", "g", "ch", "1-0", 0, 1]
   },
-  judgeLetter: {
+  letterInTwoStates: {
     seed: [letter(1), ...held(1)],
     keys: ["dead", "waiting", "log", "retry"],
     args: ["1-0", "g", "g\nch\n1-0", "1-0", ""]
   },
-  judgeOffer: {
+  lostOffer: {
     seed: [letter(1), ["hset", "$offered", "1-0", "1\nt"]],
     keys: ["dead", "offers", "offered"],
     args: ["mend", "1-0", "events"]
   },
-  judgeReady: {
+  readyInTwoStates: {
     seed: [...held(1, "retry"), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["retry", "waiting", "bodies", "log", "counts"],
     args: ["mend", "waiting", "g", "ch", "1-0", "g\nch\n1-0", "1-0"]
   },
-  judgeRecord: {
+  orphanRecord: {
     seed: [["hset", "$record", "x", "y"]],
     keys: ["groups", "floors", "retries", "record"],
     args: ["mend", "g"]
   },
-  judgeRetries: {
+  unlistedRetries: {
     seed: held(1, "retry"),
     keys: ["retry", "retries", "meta"],
     args: ["mend", "g", "ch", "events"]
   },
-  judgeSettled: { seed: held(1, "retry"), keys: ["retry", "counts"], args: ["mend", "g", "ch"] },
-  judgeTick: {
+  settledCount: { seed: held(1, "retry"), keys: ["retry", "counts"], args: ["mend", "g", "ch"] },
+  brokenRecurrence: {
     seed: [["hset", "$recurring", "k", "r\nch\n\nx"]],
     keys: ["ticks", "recurring"],
     args: ["mend", "definition", "k", far, "events"]
   },
-  judgeTime: {
+  timeWithoutBody: {
     seed: [["zadd", "$waiting", far, "\nch\na"]],
     keys: ["waiting", "bodies"],
     args: ["mend", "\nch\na", "a"]
   },
-  judgeTrials: {
+  orphanTrials: {
     seed: [...held(1), ["hset", "$trials", "l9-0", "1 1"]],
     keys: ["trials", "log", "retry"],
     args: ["mend", "g"]
   },
-  judgeTwice: {
+  waitingInTwoStates: {
     seed: [...held(1), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["waiting", "bodies", "log"],
     args: ["mend", "g", "g\nch\n1-0", "1-0"]
@@ -125,7 +124,12 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "done"
   },
   acquit: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
-  agree: { seed: [["zadd", "$settings", 1, "other"]], keys: ["settings"], args: ["mine", 60_000], whenFull: "done" },
+  shareSettings: {
+    seed: [["zadd", "$settings", 1, "other"]],
+    keys: ["settings"],
+    args: ["mine", 60_000],
+    whenFull: "done"
+  },
   append: {
     seed: [log],
     keys: ["log", "seen", "told"],
@@ -133,13 +137,13 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { log: 1 },
     whenFull: "refused"
   },
-  attach: {
+  attachGroup: {
     seed: [log],
     keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies", "other", "r", "b"],
     args: ["g", "$", "[]", "ch", "other"]
   },
-  beat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
-  begin: { seed: [marks], keys: ["marks", "old"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
+  heartbeat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
+  beginOnce: { seed: [marks], keys: ["marks", "old"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
   cancel: {
     seed: [["zadd", "$waiting", far, "\nch\na"], ["hset", "$bodies", "a", "w9 call ia\n\nx"], [
       "set",
@@ -150,7 +154,7 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["\nch\na", "a", "ia", 60_000],
     whenFull: "done"
   },
-  channel: { keys: ["meta", "channels", "log", "definitions"], args: ["ch", "1 - -", "events", 1000] },
+  createChannel: { keys: ["meta", "channels", "log", "definitions"], args: ["ch", "1 - -", "events", 1000] },
   commit: {
     seed: [...held(1), marks, ["xadd", "$to", "1-0", "p", "x"], ["set", "$number", 1]],
     keys: ["log", "marks", "old", "counts", "to", "seen", "outbox", "number", "hash", "waiting", "bodies"],
@@ -178,7 +182,7 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["events", "1-0", "t", "again", 1_000, "2-0", "t", "remove", 0],
     whenFull: "done"
   },
-  drop: {
+  removeGroup: {
     seed: [
       ...held(1),
       ...held(1, "retry"),
@@ -191,25 +195,25 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["g", "ch", 1],
     whenFull: "done"
   },
-  finish: {
+  ackOnce: {
     seed: [...held(1), marks],
     keys: ["log", "marks", "old", "counts", "trials"],
     args: ["g", "ch", 0, day, "1-0", "ch\nm", "t", 0],
     whenFull: "done"
   },
-  forget: {
+  removeRecurring: {
     seed: [["zadd", "$ticks", far, "k"], ["hset", "$recurring", "k", "r\nch\n\nx"]],
     keys: ["ticks", "recurring"],
     args: ["k"],
     whenFull: "done"
   },
-  leave: {
+  leaveGroup: {
     seed: [["xgroup", "create", "$log", "g", "0", "mkstream"], ["xgroup", "createconsumer", "$log", "g", "c"]],
     keys: ["log"],
     args: ["g", "c"],
     whenFull: "done"
   },
-  limit: {
+  setLimits: {
     seed: [["hset", "$channels", "ch", "{\"maxLength\":1}"], log],
     keys: ["channels", "log"],
     args: ["ch", 10],
@@ -221,8 +225,8 @@ const cases: Readonly<Record<string, Case>> = {
     args: [10, 60_000, "t", "earliest"],
     whenFull: "done"
   },
-  once: { keys: ["key"], args: ["begin", "t", 60_000], whenFull: "refused" },
-  permitted: { keys: ["meta"], args: ["xadd"] },
+  deduplicate: { keys: ["key"], args: ["begin", "t", 60_000], whenFull: "refused" },
+  missingPermissions: { keys: ["meta"], args: ["xadd"] },
   promote: {
     seed: [
       ["zadd", "$waiting", 1, "\nch\na", 2, "g\nch\n1-0"],
@@ -237,8 +241,8 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "done"
   },
   recover: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0"], whenFull: "done" },
-  recur: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
-  register: {
+  upsertRecurring: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
+  registerGroup: {
     seed: [["hset", "$meta", "v", 1]],
     keys: ["meta", "groups", "removed"],
     args: ["[]", "g\na", "g\nb"],
@@ -277,7 +281,7 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { log: 2 },
     whenFull: "refused"
   },
-  scheduled: { seed: [["zadd", "$waiting", 1, "\nch\na"]], keys: ["waiting"], args: ["\n", "", "", 10, 10] },
+  listScheduled: { seed: [["zadd", "$waiting", 1, "\nch\na"]], keys: ["waiting"], args: ["\n", "", "", 10, 10] },
   search: { seed: [log], keys: ["log"], args: ["0-0", "0-0", "a"] },
   settle: {
     seed: [...held(5), marks],
@@ -293,37 +297,37 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { retry: 1, dead: 2 },
     whenFull: "done"
   },
-  sources: { keys: ["meta", "channels", "groups", "retries", "removed"], args: ["", 0, 0, "g\nch"] },
-  stats: {
+  listSources: { keys: ["meta", "channels", "groups", "retries", "removed"], args: ["", 0, 0, "g\nch"] },
+  statistics: {
     seed: held(1),
     keys: ["log", "counts", "scheduled", "retry", "bodies"],
     args: ["ch", "g"]
   },
-  strayBodies: { seed: [["hset", "$bodies", "a", "\nx"]], keys: ["bodies", "waiting"], args: ["0", 10, "\nch\n"] },
-  strayLeases: { seed: held(1), keys: ["log"], args: ["g", "-", 10, 0] },
-  sweep: {
+  scanBodies: { seed: [["hset", "$bodies", "a", "\nx"]], keys: ["bodies", "waiting"], args: ["0", 10, "\nch\n"] },
+  scanDeliveries: { seed: held(1), keys: ["log"], args: ["g", "-", 10, 0] },
+  sweepOnce: {
     seed: [["hset", "$marks", "", `${past} ${past}`, "ch\nm", ""]],
     keys: ["marks", "old"],
     args: [1],
     whenFull: "done"
   },
-  tick: {
+  publishTicks: {
     seed: [["zadd", "$ticks", 5, "k"], ["hset", "$recurring", "k", "r\nch\n\nx"], log],
     keys: ["ticks", "recurring", "log", "seen", "seen2"],
     args: ["k", "r", 5, far, "a", 60_000, "b", 60_000],
     adds: { log: 2 },
     whenFull: "refused"
   },
-  ticks: { seed: [["zadd", "$ticks", 5, "k"]], keys: ["ticks", "recurring"], args: [10], whenFull: "done" },
+  dueTicks: { seed: [["zadd", "$ticks", 5, "k"]], keys: ["ticks", "recurring"], args: [10], whenFull: "done" },
   tryAgain: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
-  touch: { keys: ["meta", "log"], args: [] },
+  confirmable: { keys: ["meta", "log"], args: [] },
   trim: {
     seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "old"]],
     keys: ["meta", "log", "floors"],
     args: ["0", 0, 0, "", -1, -1, "ch", "g"],
     whenFull: "done"
   },
-  unregister: {
+  unregisterGroup: {
     seed: [["hset", "$meta", "v", 1], ["hset", "$groups", "g\na", ""]],
     keys: ["meta", "groups", "removed"],
     args: ["g", 60_000, "events", "a"],
@@ -331,8 +335,7 @@ const cases: Readonly<Record<string, Case>> = {
   }
 }
 
-const directory = join(import.meta.dirname, "../../src/redisBroker/scripts")
-const names = readdirSync(directory).filter((file) => file.endsWith(".ts")).map((file) => file.slice(0, -3)).toSorted()
+const names = namesOf()
 
 const last = 2n ** 64n - 1n
 
@@ -381,9 +384,6 @@ describe("scripts do all or nothing", () => {
   }
   type Place = Awaited<ReturnType<typeof place>>
 
-  const scriptOf = async (name: string) =>
-    (await import(join(directory, `${name}.ts`)) as Readonly<Record<string, Script>>)[name]!
-
   /** Runs it; when it is refused, nothing is changed. */
   const attempt = async (here: Place, what: string) => {
     const before = await here.dump()
@@ -399,14 +399,14 @@ describe("scripts do all or nothing", () => {
   for (const [name, one] of Object.entries(cases)) {
     describe(name, () => {
       it("does its work where nothing is in its way", async () => {
-        const here = await place(await scriptOf(name), one)
+        const here = await place(scriptNamed(name), one)
         assert.isUndefined(await here.run())
         for (const key of Object.keys(one.adds ?? {})) assert.isAbove(await client.xlen(here.prefix + key), 0)
         if (name === "promote") assert.strictEqual(await client.zcard(`${here.prefix}waiting`), 0)
       })
 
       it("with memory full", async () => {
-        const script = await scriptOf(name)
+        const script = scriptNamed(name)
         const normal = await place(script, one)
         await normal.run()
         const full = await place(script, one)
@@ -423,14 +423,14 @@ describe("scripts do all or nothing", () => {
       })
 
       it.each([...new Set(one.keys)])("with something else under %s", async (key) => {
-        const here = await place(await scriptOf(name), one)
+        const here = await place(scriptNamed(name), one)
         await client.del(here.prefix + key)
         await client.rpush(here.prefix + key, "x")
         await attempt(here, key)
       })
 
       it.each(Object.entries(one.adds ?? {}))("with too few positions left in %s", async (key, count) => {
-        const script = await scriptOf(name)
+        const script = scriptNamed(name)
         for (let left = 0; left < count; left++) {
           const here = await place(script, one)
           await client.xadd(here.prefix + key, `${last}-${last - BigInt(left)}`, "a", "b")

@@ -6,9 +6,9 @@ import type { Page, Suspect } from "../../broker/inspection.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries } from "../replies.ts"
-import { judgeCount } from "../scripts/checks/letterCount.ts"
-import { judgeLetter } from "../scripts/checks/letterInTwoStates.ts"
-import { judgeOffer } from "../scripts/checks/lostOffer.ts"
+import { letterCount } from "../scripts/checks/letterCount.ts"
+import { letterInTwoStates } from "../scripts/checks/letterInTwoStates.ts"
+import { lostOffer } from "../scripts/checks/lostOffer.ts"
 import { charactersIn, Steps } from "../steps.ts"
 import type { Ground } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
@@ -56,7 +56,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
               message: `${stored.get(field) ?? 0} dead letters are counted, and there are ${right}`,
               repair: "writes the right count"
             },
-            judgeCount,
+            letterCount,
             [keys.dead, keys.counts],
             [after.added, after.length, field, right]
           )
@@ -105,7 +105,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
                 message: "the group has given it up, and is still to handle it: remove the letter if it is not wanted"
               },
               judge: Effect.map(
-                ground.run(judgeLetter, names, [id, group, member, origin, position ?? ""]),
+                ground.run(letterInTwoStates, names, [id, group, member, origin, position ?? ""]),
                 (answer) => answer === 1
               )
             })
@@ -142,7 +142,7 @@ export const offers = ({ ask, keys, suspect }: Ground, name: string): Stream.Str
                   `the dead letter counts as offered to the subscription "${name}", and would never be offered again`,
                 repair: "offers it again, or forgets it where the letter is gone"
               },
-              judgeOffer,
+              lostOffer,
               [keys.dead, keys.offers(name), keys.offered(name)],
               [id, keys.events]
             )

@@ -5,10 +5,10 @@ import type { Suspect } from "../../broker/inspection.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
-import { judgeLease } from "../scripts/checks/ghostDelivery.ts"
-import { judgeReady } from "../scripts/checks/readyInTwoStates.ts"
-import { strayLeases } from "../scripts/checks/scanDeliveries.ts"
-import { judgeSettled } from "../scripts/checks/settledCount.ts"
+import { ghostDelivery } from "../scripts/checks/ghostDelivery.ts"
+import { readyInTwoStates } from "../scripts/checks/readyInTwoStates.ts"
+import { scanDeliveries } from "../scripts/checks/scanDeliveries.ts"
+import { settledCount } from "../scripts/checks/settledCount.ts"
 import { charactersIn, Steps } from "../steps.ts"
 import type { Ground } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
@@ -32,7 +32,7 @@ export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source,
   return paged(
     "-",
     Effect.fnUntraced(function*(from) {
-      const reply = yield* run(strayLeases, [key], [group, from, leasesPerStep, toleranceMillis])
+      const reply = yield* run(scanDeliveries, [key], [group, from, leasesPerStep, toleranceMillis])
       const [count, next, stray] = (reply ?? [0, "", []]) as readonly [number, string, ReadonlyArray<string>]
       const suspects = stray.map((id) =>
         suspect(
@@ -45,7 +45,7 @@ export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source,
             message: "it is handed out, and its message was removed from the stream: there is nothing left to handle",
             repair: "ends the delivery"
           },
-          judgeLease,
+          ghostDelivery,
           [key, keys.counts],
           [group, channel, id, toleranceMillis, isRetry ? 1 : 0]
         )
@@ -67,7 +67,7 @@ export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Sour
       message: "more or fewer of the messages that were ready again count as settled than were: statistics are wrong",
       repair: "writes the right count"
     },
-    judgeSettled,
+    settledCount,
     [key, keys.counts],
     [group, channel]
   )
@@ -117,7 +117,7 @@ export const ready = (
         const twice = (where: "waiting" | "log", message: string, repair: string) =>
           suspects.push(suspect(
             { kind: "TwoStates", key, group, channel, id: origin, message, repair },
-            judgeReady,
+            readyInTwoStates,
             [key, keys.waiting, keys.bodies(group, channel), keys.log(channel), keys.counts],
             [where, group, channel, position, member, origin]
           ))

@@ -4,10 +4,10 @@ import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import type { Found } from "../keys.ts"
-import { judgeExpiry } from "../scripts/checks/noExpiry.ts"
-import { judgeRecord } from "../scripts/checks/orphanRecord.ts"
-import { judgeTrials } from "../scripts/checks/orphanTrials.ts"
-import { judgeRetries } from "../scripts/checks/unlistedRetries.ts"
+import { noExpiry } from "../scripts/checks/noExpiry.ts"
+import { orphanRecord } from "../scripts/checks/orphanRecord.ts"
+import { orphanTrials } from "../scripts/checks/orphanTrials.ts"
+import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
 import type { Ground } from "./check.ts"
 import type { Registry } from "./registry.ts"
 import { brokenChannel, unregistered } from "./registry.ts"
@@ -101,7 +101,7 @@ export const keys = (
               : "a duty is given to one process for ever",
             repair: kind === "seen" ? "ends it after a week" : "ends it"
           },
-          judgeExpiry,
+          noExpiry,
           [key],
           [kind === "seen" ? windowMillis : 0]
         ))
@@ -117,7 +117,7 @@ export const keys = (
             message: "messages are ready again, and the group does not know of their stream",
             repair: "makes it known"
           },
-          judgeRetries,
+          unlistedRetries,
           [key, keys.retries(first), keys.meta],
           [first, last, keys.events]
         ))
@@ -131,7 +131,7 @@ export const keys = (
             message: "it tells of deliveries that are handed out to nobody",
             repair: "forgets them"
           },
-          judgeTrials,
+          orphanTrials,
           [key, keys.log(last), keys.retry(first, last)],
           [first]
         ))
@@ -146,7 +146,7 @@ export const keys = (
             message: "it is kept for a group that is gone",
             repair: "removes it, if nothing else of the group is left"
           },
-          judgeRecord,
+          orphanRecord,
           [keys.groups, keys.floors(first), keys.retries(first), key],
           [first]
         ))

@@ -3,7 +3,7 @@ import { Effect, Result } from "effect"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import * as Recurrence from "../../internal/recurrence.ts"
-import { judgeTick } from "../scripts/checks/brokenRecurrence.ts"
+import { brokenRecurrence } from "../scripts/checks/brokenRecurrence.ts"
 import type { Ground } from "./check.ts"
 import { paged } from "./check.ts"
 
@@ -29,7 +29,7 @@ export const ticks = ({ ask, keys, now, suspect }: Ground, toleranceMillis: numb
               message: "a recurring message has a next tick and no definition",
               repair: "removes the tick"
             },
-            judgeTick,
+            brokenRecurrence,
             [keys.ticks, keys.recurring],
             ["tick", key, "", keys.events]
           )]
@@ -78,7 +78,7 @@ export const definitions = ({ ask, keys, now, suspect }: Ground) =>
               : "what is defined here is no recurring message: define it anew or remove it",
             repair: Result.isSuccess(at) ? "gives it the next tick of its definition" : undefined
           },
-          judgeTick,
+          brokenRecurrence,
           [keys.ticks, keys.recurring],
           ["definition", key, Result.isSuccess(at) ? at.success : "", keys.events]
         )

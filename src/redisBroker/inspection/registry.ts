@@ -7,10 +7,10 @@ import type { ChannelStats, GroupStats } from "../../broker/statistics.ts"
 import { reading } from "../../internal/pattern.ts"
 import { isAfter } from "../entry.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
-import { judgeChannel } from "../scripts/checks/brokenChannel.ts"
-import { judgeFloor } from "../scripts/checks/brokenFloor.ts"
-import { attach } from "../scripts/member/attachGroup.ts"
-import { channel as channelScript } from "../scripts/publish/createChannel.ts"
+import { brokenChannel as brokenChannelScript } from "../scripts/checks/brokenChannel.ts"
+import { brokenFloor } from "../scripts/checks/brokenFloor.ts"
+import { attachGroup } from "../scripts/member/attachGroup.ts"
+import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import type { Ground } from "./check.ts"
 import { groupsIn } from "./check.ts"
 import type { Source } from "./deliveries.ts"
@@ -65,7 +65,7 @@ export const brokenChannel = ({ keys, run, suspect }: Ground, channel: string, m
         message: "the log of the channel is gone, with what was in it",
         repair: "creates it, without messages"
       },
-    judgeChannel,
+    brokenChannelScript,
     names,
     [channel, missing === "name" ? "log" : "name", ""],
     run(channelScript, names, [channel, "", keys.events])
@@ -88,7 +88,7 @@ export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<P
               message: "the limits of the channel cannot be read: nothing is trimmed in its shard",
               repair: "removes them; they come back with the next program that publishes"
             },
-            judgeChannel,
+            brokenChannelScript,
             [keys.meta, keys.channels, keys.log(channel)],
             [channel, "limits", limits]
           )
@@ -233,11 +233,11 @@ export const places = (
             message: "the group was there, and is gone from the log: it gets nothing",
             repair: "creates it where it had acknowledged everything; what was handed out comes again"
           },
-          judgeFloor,
+          brokenFloor,
           names,
           ["lost", group, channel],
           run(
-            attach,
+            attachGroup,
             [
               keys.floors(group),
               keys.counts,
@@ -261,7 +261,7 @@ export const places = (
               `the floor ${floor} is beyond what the group has acknowledged: if the group were lost, it would lose messages`,
             repair: "sets the floor to where the group is"
           },
-          judgeFloor,
+          brokenFloor,
           names,
           ["beyond", group, channel]
         ))

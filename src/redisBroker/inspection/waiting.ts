@@ -5,10 +5,10 @@ import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import { isAfter } from "../entry.ts"
 import { registrationsOf, waitingMember, waitingParts } from "../keys.ts"
-import { judgeBody } from "../scripts/checks/bodyWithoutTime.ts"
-import { strayBodies } from "../scripts/checks/scanBodies.ts"
-import { judgeTime } from "../scripts/checks/timeWithoutBody.ts"
-import { judgeTwice } from "../scripts/checks/waitingInTwoStates.ts"
+import { bodyWithoutTime } from "../scripts/checks/bodyWithoutTime.ts"
+import { scanBodies } from "../scripts/checks/scanBodies.ts"
+import { timeWithoutBody } from "../scripts/checks/timeWithoutBody.ts"
+import { waitingInTwoStates } from "../scripts/checks/waitingInTwoStates.ts"
 import { Steps } from "../steps.ts"
 import type { Ground } from "./check.ts"
 import { groupsIn, isPosition, paged } from "./check.ts"
@@ -54,7 +54,7 @@ export const waiting = (
                 : "a message waits for its time and is not there: nothing will be delivered",
               repair: "removes the name"
             },
-            judgeTime,
+            timeWithoutBody,
             [keys.waiting, parts === undefined ? keys.waiting : keys.bodies(parts[0], parts[1])],
             [member, id ?? ""]
           ))
@@ -104,7 +104,7 @@ export const waiting = (
               "it waits for its retry, and the group has still to handle it in the log: it will be handled twice",
             repair: "removes what waits; the log still has the message"
           },
-          judgeTwice,
+          waitingInTwoStates,
           [keys.waiting, keys.bodies(group, channel), keys.log(channel)],
           [group, member, id]
         ))
@@ -123,7 +123,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
   return paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
-      const reply = yield* run(strayBodies, [key, keys.waiting], [
+      const reply = yield* run(scanBodies, [key, keys.waiting], [
         cursor,
         steps.size,
         waitingMember(group, channel, "")
@@ -150,7 +150,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
               : "a message waits for a group that is not registered, and for no time: if the group is wanted, subscribe and repair",
             repair: isKnown ? "makes it due at once" : undefined
           },
-          judgeBody,
+          bodyWithoutTime,
           [keys.waiting, key, keys.retry(group, channel), keys.retries(group), keys.meta, keys.groups],
           [group, channel, id, keys.events]
         )

@@ -4,7 +4,7 @@ import type { GroupSettings, Membership } from "../../Broker.ts"
 import type { Connection, RedisError } from "../../Redis.ts"
 import * as Agreement from "../../broker/groupSettings.ts"
 import type { Keys } from "../keys.ts"
-import { agree } from "../scripts/member/shareSettings.ts"
+import { shareSettings } from "../scripts/member/shareSettings.ts"
 
 /** So many leases after a member has told what it is set to it counts no more: what it held has been taken over by then. */
 const leasesToCount = 3
@@ -29,7 +29,7 @@ export const make = ({ connection, keys, membership, monotonic }: {
 
   const ask = Effect.gen(function*() {
     const reply = (yield* connection.evaluate(
-      agree,
+      shareSettings,
       [keys.settings(group)],
       [Agreement.encode(membership), Math.ceil(leasesToCount * leaseMillis)],
       { idempotent: true }

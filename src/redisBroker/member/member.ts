@@ -14,12 +14,12 @@ import { shortBlockMillis } from "../../redis/permissions.ts"
 import { chunked } from "../batches.ts"
 import type { Keys } from "../keys.ts"
 import { registrationField, registrationsOf } from "../keys.ts"
-import { judgeRetries } from "../scripts/checks/unlistedRetries.ts"
-import { attach } from "../scripts/member/attachGroup.ts"
-import { leave } from "../scripts/member/leaveGroup.ts"
-import { sources as sourcesScript } from "../scripts/member/listSources.ts"
-import { register } from "../scripts/member/registerGroup.ts"
-import { channel as channelScript } from "../scripts/publish/createChannel.ts"
+import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
+import { attachGroup } from "../scripts/member/attachGroup.ts"
+import { leaveGroup } from "../scripts/member/leaveGroup.ts"
+import { listSources as sourcesScript } from "../scripts/member/listSources.ts"
+import { registerGroup } from "../scripts/member/registerGroup.ts"
+import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import { charactersIn, Steps } from "../steps.ts"
 import * as RedisClaims from "./claims.ts"
 import type { Channels } from "./commit.ts"
@@ -161,7 +161,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       Effect.forEach(chunked(streams.map((key, i) => [key, channels[i]!] as const), streamsPerCall), (chunk) =>
         Effect.map(
           evaluate(
-            attach,
+            attachGroup,
             [
               keys.floors(group),
               keys.counts,
@@ -277,7 +277,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
       (channel) =>
         Effect.map(
           evaluate(
-            judgeRetries,
+            unlistedRetries,
             [keys.retry(group, channel), keys.retries(group), keys.meta],
             ["mend", group, channel, keys.events],
             { idempotent: true }
@@ -373,7 +373,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     // A registration that is gone went with a flush of the namespace.
     if (!established || heal || registered.includes(0)) {
       const registering = yield* evaluate(
-        register,
+        registerGroup,
         [keys.meta, keys.groups, keys.removed(group)],
         [JSON.stringify(known), ...fields],
         { idempotent: true }
@@ -687,7 +687,7 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     close: Effect.gen(function*() {
       let left = 0
       for (const chunk of chunked(allKeys, streamsPerCall)) {
-        left += (yield* evaluate(leave, chunk, [group, consumer], { idempotent: true })) as number
+        left += (yield* evaluate(leaveGroup, chunk, [group, consumer], { idempotent: true })) as number
       }
       // One that leaves something behind falls silent, and is looked for.
       if (left === allKeys.length) yield* presence.leave

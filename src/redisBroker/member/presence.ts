@@ -6,7 +6,7 @@ import type { Membership } from "../../Broker.ts"
 import type { Connection, RedisError } from "../../Redis.ts"
 import { compile } from "../../internal/pattern.ts"
 import type { Keys } from "../keys.ts"
-import { beat } from "../scripts/member/heartbeat.ts"
+import { heartbeat } from "../scripts/member/heartbeat.ts"
 
 export interface Presence {
   /** Tells the other members that this one lives; who has been silent for so long. */
@@ -44,7 +44,7 @@ export const make = ({ connection, keys, membership, patterns }: {
   return {
     sayAlive: (silentMillis) =>
       Effect.map(
-        connection.evaluate(beat, [members], [me, silentMillis], { idempotent: true }),
+        connection.evaluate(heartbeat, [members], [me, silentMillis], { idempotent: true }),
         (reply) => {
           silentMembers = reply as ReadonlyArray<string>
           return silentMembers.map(nameOf)

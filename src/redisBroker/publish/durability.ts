@@ -8,7 +8,7 @@ import { BrokerError } from "../../Broker.ts"
 import type { Connection, DurableConnection, RedisError } from "../../Redis.ts"
 import type { Evidence } from "../evidence.ts"
 import type { Keys } from "../keys.ts"
-import { touch } from "../scripts/publish/confirmable.ts"
+import { confirmable } from "../scripts/publish/confirmable.ts"
 import type { Way } from "./waiting.ts"
 
 export interface Setup {
@@ -78,7 +78,7 @@ export const make = (setup: Setup) => {
   const follow = (connection: Connection, keys: Keys, found: ReadonlyArray<NewMessage>) =>
     Effect.match(
       connection.evaluate(
-        touch,
+        confirmable,
         [
           ...new Set([
             keys.meta,

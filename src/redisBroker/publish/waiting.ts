@@ -15,7 +15,7 @@ import { answer, keptMillis, nextCall } from "../evidence.ts"
 import type { Keys } from "../keys.ts"
 import { waitingMember } from "../keys.ts"
 import { cancel } from "../scripts/publish/cancel.ts"
-import { scheduled } from "../scripts/publish/listScheduled.ts"
+import { listScheduled } from "../scripts/publish/listScheduled.ts"
 import { promote } from "../scripts/publish/promote.ts"
 import { reschedule } from "../scripts/publish/reschedule.ts"
 import { schedule } from "../scripts/publish/schedule.ts"
@@ -202,7 +202,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     // What waits for a group is passed over.
     while (places.length === 0 && member !== undefined) {
       const reply: readonly [ReadonlyArray<string>, string?, string?] = (yield* connection.evaluate(
-        scheduled,
+        listScheduled,
         [keys.waiting],
         [prefix, score, member, limit, lookPage],
         { idempotent: true }

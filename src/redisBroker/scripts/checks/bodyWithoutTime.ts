@@ -10,8 +10,8 @@ import { versioning } from "../parts/registryVersion.ts"
  * KEYS: waiting, bodies, retry stream, retries of the group, meta, groups. ARGV: `look` or `mend`, group ("": it is scheduled), channel, id,
  * events channel. Reply: 1 when it is so, 2 when so of a group that is not registered (it may be being removed: that is not mended), else 0.
  */
-export const judgeBody: Script = {
-  name: "judgeBody",
+export const bodyWithoutTime: Script = {
+  name: "bodyWithoutTime",
   lua: `
 local waiting, bodies, retry, retries, meta, groups = unpack(KEYS)
 local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

@@ -10,8 +10,8 @@ import { versioning } from "../parts/registryVersion.ts"
  *
  * `log` and `name` are mended by the script `channel`, which does both in one step; here only the limits are.
  */
-export const judgeChannel: Script = {
-  name: "judgeChannel",
+export const brokenChannel: Script = {
+  name: "brokenChannel",
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local step, name, kind, limits = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

@@ -8,8 +8,8 @@ import { positions } from "../parts/positions.ts"
  *
  * Mending sets a floor to where the group is. A lost group is created anew by the script `attach`, at its floor.
  */
-export const judgeFloor: Script = {
-  name: "judgeFloor",
+export const brokenFloor: Script = {
+  name: "brokenFloor",
   lua: `
 local log, floors = KEYS[1], KEYS[2]
 local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

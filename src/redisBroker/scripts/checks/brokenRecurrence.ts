@@ -7,8 +7,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * Mending removes a tick of nothing, and gives a definition its next tick.
  */
-export const judgeTick: Script = {
-  name: "judgeTick",
+export const brokenRecurrence: Script = {
+  name: "brokenRecurrence",
   lua: `
 local ticks, recurring = KEYS[1], KEYS[2]
 local step, kind, key, at, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

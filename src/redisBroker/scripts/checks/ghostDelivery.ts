@@ -8,8 +8,8 @@ import { counting } from "../parts/counting.ts"
  * KEYS: the stream, counts. ARGV: `look` or `mend`, group, channel, position, ms, 1 when it is a retry stream (else 0).
  * Reply: 1 when it is so, else 0.
  */
-export const judgeLease: Script = {
-  name: "judgeLease",
+export const ghostDelivery: Script = {
+  name: "ghostDelivery",
   lua: `
 local stream, counts = KEYS[1], KEYS[2]
 local step, group, channel, position, idle, again = unpack(ARGV)

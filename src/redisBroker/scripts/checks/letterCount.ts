@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * KEYS: dead, counts. ARGV: `look` or `mend`, letters ever added, letters there, field, the right count. Reply: 1 when it is so, else 0.
  */
-export const judgeCount: Script = {
-  name: "judgeCount",
+export const letterCount: Script = {
+  name: "letterCount",
   lua: `
 local dead, counts = KEYS[1], KEYS[2]
 local step, added, length, field, right = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])

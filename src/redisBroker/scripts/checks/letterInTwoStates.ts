@@ -7,8 +7,8 @@ import { openIn } from "../parts/isOpen.ts"
  * KEYS: dead, waiting, log, retry stream. ARGV: id of the letter, group, member of waiting, position in the log, position in the retry
  * stream ("": not looked for). Reply: 1 when it is so, else 0.
  */
-export const judgeLetter: Script = {
-  name: "judgeLetter",
+export const letterInTwoStates: Script = {
+  name: "letterInTwoStates",
   lua: `
 local dead, waiting, log, retry = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local letter, group, member, origin, position = unpack(ARGV)

@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * KEYS: dead, offers, offered. ARGV: `look` or `mend`, id of the letter, events channel. Reply: 1 when it is so, else 0.
  */
-export const judgeOffer: Script = {
-  name: "judgeOffer",
+export const lostOffer: Script = {
+  name: "lostOffer",
   lua: `
 local dead, offers, offered = KEYS[1], KEYS[2], KEYS[3]
 local step, letter, events = ARGV[1], ARGV[2], ARGV[3]

@@ -5,8 +5,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * KEYS: the key. ARGV: `look` or `mend`, ms after which it is to end (0: at once). Reply: 1 when it is so, else 0.
  */
-export const judgeExpiry: Script = {
-  name: "judgeExpiry",
+export const noExpiry: Script = {
+  name: "noExpiry",
   lua: `
 local key = KEYS[1]
 local step, ms = ARGV[1], ARGV[2]

@@ -6,8 +6,8 @@ import { registering } from "../parts/registered.ts"
  *
  * KEYS: groups, floors of the group, retries of the group, the record. ARGV: `look` or `mend`, group. Reply: 1 when it is so, else 0.
  */
-export const judgeRecord: Script = {
-  name: "judgeRecord",
+export const orphanRecord: Script = {
+  name: "orphanRecord",
   lua: `
 local groups, floors, retries, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local step, group = ARGV[1], ARGV[2]

@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: trials of the group and channel, log, retry stream. ARGV: `look` or `mend`, group. Reply: 1 when it is so, else 0.
  * It looks at a bounded page of a large hash: what it forgets brings out the rest.
  */
-export const judgeTrials: Script = {
-  name: "judgeTrials",
+export const orphanTrials: Script = {
+  name: "orphanTrials",
   lua: `
 local trials, log, retry = KEYS[1], KEYS[2], KEYS[3]
 local step, group = ARGV[1], ARGV[2]

@@ -12,8 +12,8 @@ import { openIn } from "../parts/isOpen.ts"
  *
  * An entry that is removed counts as settled in the retry stream, so that what is ready is counted right.
  */
-export const judgeReady: Script = {
-  name: "judgeReady",
+export const readyInTwoStates: Script = {
+  name: "readyInTwoStates",
   lua: `
 local retry, waiting, bodies, log, counts = unpack(KEYS)
 local step, where, group, channel, position, member, origin = unpack(ARGV)

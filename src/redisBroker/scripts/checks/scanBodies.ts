@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: bodies, waiting. ARGV: cursor, about how many, group and channel, each with a line feed (as in `waiting`).
  * Reply: {next cursor ("0": that was all), bodies looked at, ids without a time, ids that cannot be read, how long they are}.
  */
-export const strayBodies: Script = {
-  name: "strayBodies",
+export const scanBodies: Script = {
+  name: "scanBodies",
   lua: `
 local bodies, waiting = KEYS[1], KEYS[2]
 local cursor, limit, prefix = ARGV[1], ARGV[2], ARGV[3]

@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: the stream. ARGV: group, where to go on, how many at most, ms for which nobody has touched it at least.
  * Reply: {positions of the page, where to go on ("": that was all), positions without a message}.
  */
-export const strayLeases: Script = {
-  name: "strayLeases",
+export const scanDeliveries: Script = {
+  name: "scanDeliveries",
   lua: `
 local stream = KEYS[1]
 local group, from, limit, idle = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])

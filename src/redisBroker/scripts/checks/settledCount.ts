@@ -5,8 +5,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * KEYS: retry stream, counts. ARGV: `look` or `mend`, group, channel. Reply: 1 when it is so, else 0.
  */
-export const judgeSettled: Script = {
-  name: "judgeSettled",
+export const settledCount: Script = {
+  name: "settledCount",
   lua: `
 local retry, counts = KEYS[1], KEYS[2]
 local step, group, channel = ARGV[1], ARGV[2], ARGV[3]

@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: waiting, bodies (waiting again where the member names none). ARGV: `look` or `mend`, member, id.
  * Reply: 1 when it is so, else 0.
  */
-export const judgeTime: Script = {
-  name: "judgeTime",
+export const timeWithoutBody: Script = {
+  name: "timeWithoutBody",
   lua: `
 local waiting, bodies = KEYS[1], KEYS[2]
 local step, member, id = ARGV[1], ARGV[2], ARGV[3]

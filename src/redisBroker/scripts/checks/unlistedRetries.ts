@@ -8,8 +8,8 @@ import { versioning } from "../parts/registryVersion.ts"
  * KEYS: retry stream, retries of the group, meta. ARGV: `look` or `mend`, group, channel, events channel.
  * Reply: 1 when it is so, else 0.
  */
-export const judgeRetries: Script = {
-  name: "judgeRetries",
+export const unlistedRetries: Script = {
+  name: "unlistedRetries",
   lua: `
 local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
 local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

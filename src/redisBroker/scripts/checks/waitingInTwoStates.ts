@@ -8,8 +8,8 @@ import { openIn } from "../parts/isOpen.ts"
  * KEYS: waiting, bodies, log. ARGV: `look` or `mend`, group, member, position in the log (its id among the bodies).
  * Reply: 1 when it is so, else 0.
  */
-export const judgeTwice: Script = {
-  name: "judgeTwice",
+export const waitingInTwoStates: Script = {
+  name: "waitingInTwoStates",
   lua: `
 local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
 local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

@@ -14,8 +14,8 @@ import { marking } from "../parts/marking.ts"
  *
  * XACK is the first write: it passes when memory is full, and lets the rest pass.
  */
-export const finish: Script = {
-  name: "finish",
+export const ackOnce: Script = {
+  name: "ackOnce",
   lua: `
 local stream, marks, old, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV[4])

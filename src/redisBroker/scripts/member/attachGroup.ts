@@ -19,8 +19,8 @@ import { removals } from "../parts/removals.ts"
  * life (dead letters, and what was requeued from them). How many lie before a position in the middle of a long log is not
  * counted, and then there is no "s". Nor is there one where retry stream or bodies are none.
  */
-export const attach: Script = {
-  name: "attach",
+export const attachGroup: Script = {
+  name: "attachGroup",
   lua: `
 local floors, counts, settled, removed = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]

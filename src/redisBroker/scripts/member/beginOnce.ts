@@ -12,8 +12,8 @@ import { marking } from "../parts/marking.ts"
  * marks: each says itself until when it counts. The first write is one that passes when memory is full and lets the rest pass: what
  * cannot be begun could not be acknowledged either.
  */
-export const begin: Script = {
-  name: "begin",
+export const beginOnce: Script = {
+  name: "beginOnce",
   lua: `
 local marks, old = KEYS[1], KEYS[2]
 local lease, keep, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]

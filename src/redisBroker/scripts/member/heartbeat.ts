@@ -8,8 +8,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * Without memory nobody can write that he lives: then all seem silent, which makes the others look in vain, and no more.
  */
-export const beat: Script = {
-  name: "beat",
+export const heartbeat: Script = {
+  name: "heartbeat",
   lua: `
 local members = KEYS[1]
 local member, silence = ARGV[1], tonumber(ARGV[2])

@@ -5,8 +5,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * KEYS: streams. ARGV: group, consumer. Reply: from how many it was removed.
  */
-export const leave: Script = {
-  name: "leave",
+export const leaveGroup: Script = {
+  name: "leaveGroup",
   lua: `
 local total = #KEYS
 local group, consumer = ARGV[1], ARGV[2]

@@ -9,8 +9,8 @@ import type { Script } from "../../../Redis.ts"
  * Reply: {version} when nothing changed, else {version, channels, channels with a retry stream, 1 for each field that is
  * registered and 0 for each that is not, the last removal of each ("": none)}.
  */
-export const sources: Script = {
-  name: "sources",
+export const listSources: Script = {
+  name: "listSources",
   lua: `
 local meta, channels, groups, retries, removed = unpack(KEYS)
 local known, channelCount, retryCount = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

@@ -10,8 +10,8 @@ import { removals } from "../parts/removals.ts"
  * KEYS: meta, groups, removals of the group. ARGV: the removals that the caller knows, fields of the group (group and pattern or name).
  * Reply: how many are new; -1 when the group was removed since, and nothing was done.
  */
-export const register: Script = {
-  name: "register",
+export const registerGroup: Script = {
+  name: "registerGroup",
   lua: `
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local known, total = ARGV[1], #ARGV

@@ -13,8 +13,8 @@ import { versioning } from "../parts/registryVersion.ts"
  * `promote` could make a retry stream of; their names in `waiting` are removed by whoever finds them. How far the last group of a channel has come is
  * remembered: the next group gets nothing of what is left of that.
  */
-export const drop: Script = {
-  name: "drop",
+export const removeGroup: Script = {
+  name: "removeGroup",
   lua: `
 local log, retry, retries, floors, meta, counts, bodies, trials, settled = unpack(KEYS)
 local group, channel, isFirst = ARGV[1], ARGV[2], ARGV[3] == '1'

@@ -8,8 +8,8 @@ import { checking } from "../parts/checks.ts"
  *
  * Processes that are set to the same are one member. ZREM passes when memory is full, and lets the rest pass.
  */
-export const agree: Script = {
-  name: "agree",
+export const shareSettings: Script = {
+  name: "shareSettings",
   lua: `
 local settings = KEYS[1]
 local mine, millis = ARGV[1], tonumber(ARGV[2])

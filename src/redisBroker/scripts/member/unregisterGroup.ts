@@ -9,8 +9,8 @@ import { versioning } from "../parts/registryVersion.ts"
  * KEYS: meta, groups, removals of the group. ARGV: group, ms for which the removal is noted, events channel, patterns. Reply: how many were
  * registered.
  */
-export const unregister: Script = {
-  name: "unregister",
+export const unregisterGroup: Script = {
+  name: "unregisterGroup",
   lua: `
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local group, ms, events = ARGV[1], ARGV[2], ARGV[3]

@@ -7,8 +7,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: meta, then what holds the messages (their logs, waiting, their bodies), so that it is executed where these are.
  * ARGV: none. Reply: 1.
  */
-export const touch: Script = {
-  name: "touch",
+export const confirmable: Script = {
+  name: "confirmable",
   lua: `
 local meta = KEYS[1]
 redis.call('HSET', meta, 'touched', '1')

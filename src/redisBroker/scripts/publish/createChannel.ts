@@ -15,8 +15,8 @@ import { versioning } from "../parts/registryVersion.ts"
  *
  * Definitions are forgotten when another one is heard, and not by themselves: of a channel that nobody publishes to any more the last ones count.
  */
-export const channel: Script = {
-  name: "channel",
+export const createChannel: Script = {
+  name: "createChannel",
   lua: `
 local meta, channels, log, definitions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, definition, events, lasting = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

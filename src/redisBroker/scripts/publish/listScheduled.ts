@@ -7,8 +7,8 @@ import { rankAfter } from "../parts/rankAfter.ts"
  * KEYS: waiting. ARGV: prefix, score and member to go on after ("" and "": from the beginning), how many at most, how many to look
  * at. Reply: {scores and members of the page, score and member to go on after (left out at the end)}.
  */
-export const scheduled: Script = {
-  name: "scheduled",
+export const listScheduled: Script = {
+  name: "listScheduled",
   lua: `
 local waiting = KEYS[1]
 local prefix, score, member, limit, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: channels, log. ARGV: channel, how many entries at most. Reply: how many were removed. Whole nodes of the stream go, so a few more
  * than the limit stay.
  */
-export const limit: Script = {
-  name: "limit",
+export const setLimits: Script = {
+  name: "setLimits",
   lua: `
 local channels, log = KEYS[1], KEYS[2]
 local name, most = ARGV[1], ARGV[2]

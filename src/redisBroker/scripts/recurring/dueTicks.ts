@@ -8,8 +8,8 @@ import { utf8 } from "../parts/utf8.ts"
  * for each that is due: key, its time, its definition up to the body (recurrence and channel)}. What has no such definition is removed:
  * its key comes with time and definition "".
  */
-export const ticks: Script = {
-  name: "ticks",
+export const dueTicks: Script = {
+  name: "dueTicks",
   lua: `
 local ticks, recurring = KEYS[1], KEYS[2]
 local limit = ARGV[1]

@@ -12,8 +12,8 @@ import { checkingRoom } from "../parts/checks.ts"
  *
  * Types and room are checked first; then the XADDs come first: they can be refused when memory is full, and then it still stands where it was.
  */
-export const tick: Script = {
-  name: "tick",
+export const publishTicks: Script = {
+  name: "publishTicks",
   lua: `
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

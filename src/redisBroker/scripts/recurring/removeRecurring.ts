@@ -5,8 +5,8 @@ import { checking } from "../parts/checks.ts"
  * Removes the definition of a recurring message. KEYS: ticks, recurring. ARGV: key, the definition it must have ("": any). Reply: 1 when there was
  * one, else 0.
  */
-export const forget: Script = {
-  name: "forget",
+export const removeRecurring: Script = {
+  name: "removeRecurring",
   lua: `
 local ticks, recurring = KEYS[1], KEYS[2]
 local key, wanted = ARGV[1], ARGV[2] or ''

@@ -9,8 +9,8 @@ import { checking } from "../parts/checks.ts"
  * is one by this key, with its next tick (in a shard that it is to leave); `keep` what there is by this key. Reply: the next tick; "" when there is
  * nothing to replace.
  */
-export const recur: Script = {
-  name: "recur",
+export const upsertRecurring: Script = {
+  name: "upsertRecurring",
   lua: `
 local recurring, ticks = KEYS[1], KEYS[2]
 local events, key, head, body, at, how = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] or 'set'

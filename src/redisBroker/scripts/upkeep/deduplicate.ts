@@ -11,8 +11,8 @@ import type { Script } from "../../../Redis.ts"
  * The value is the token while it is being done, and `=` with the token when it is done. A proof is written where the key is done for
  * a shorter time than that: the answer may be lost, and asked for again when the key is free or another's.
  */
-export const once: Script = {
-  name: "once",
+export const deduplicate: Script = {
+  name: "deduplicate",
   lua: `
 local key, proof = KEYS[1], KEYS[2]
 local step, token, ms, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

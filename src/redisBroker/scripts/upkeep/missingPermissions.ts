@@ -6,8 +6,8 @@ import type { Script } from "../../../Redis.ts"
  * KEYS: meta. ARGV: commands, those with a subcommand with a bar between them. Reply: those that are not permitted on a key of this
  * shard. Servers that cannot tell forbid nothing here.
  */
-export const permitted: Script = {
-  name: "permitted",
+export const missingPermissions: Script = {
+  name: "missingPermissions",
   lua: `
 local meta = KEYS[1]
 local commands, total = ARGV, #ARGV

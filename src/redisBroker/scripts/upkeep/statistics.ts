@@ -14,8 +14,8 @@ import type { Script } from "../../../Redis.ts"
  * The lag that Redis tells is not to be trusted: it knows none of a group that began in the middle, counts what a limit removed, and forgets
  * what was read when it replays its file (7.0). Of a group in the midst of its log it follows from all else.
  */
-export const stats: Script = {
-  name: "stats",
+export const statistics: Script = {
+  name: "statistics",
   lua: `
 local log, counts, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local channel, total = ARGV[1], #ARGV

@@ -9,8 +9,8 @@ import { marking } from "../parts/marking.ts"
  *
  * UNLINK frees in the background; an expiry time would free millions of marks at once, and hold up the server.
  */
-export const sweep: Script = {
-  name: "sweep",
+export const sweepOnce: Script = {
+  name: "sweepOnce",
   lua: `
 local keys, keep = KEYS, tonumber(ARGV[1])
 ${checking}
