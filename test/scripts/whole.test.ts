@@ -416,8 +416,8 @@ describe("scripts do all or nothing", () => {
         await client.config("SET", "maxmemory", 0)
         const after = await full.dump()
         if (error !== undefined) assert.deepStrictEqual(after, before, error)
-        // `stats` only remembers what it can find again.
-        else if (name !== "stats") assert.strictEqual(await full.contents(), await normal.contents())
+        // `statistics` only remembers what it can find again.
+        else if (name !== "statistics") assert.strictEqual(await full.contents(), await normal.contents())
         if (one.whenFull === "done") assert.isUndefined(error)
         if (one.whenFull === "refused") assert.match(error ?? "", /^OOM/)
       })

@@ -25,7 +25,7 @@ const setup = () => {
     pipeline: (commands) => noted(name, "pipeline", commands.map(() => "2-0")) as Effect.Effect<ReadonlyArray<unknown>>,
     evaluate: ({ name: script }, _, args) =>
       // The channel is always known: only its messages get lost.
-      script === "channel" ? Effect.succeed("1-0") : noted(name, script, ["2-0", 1, 0, args[2], "2-0"])
+      script === "createChannel" ? Effect.succeed("1-0") : noted(name, script, ["2-0", 1, 0, args[2], "2-0"])
   })
   const shared = connection("shared")
   const { append } = RedisAppend.make({
