@@ -559,7 +559,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       onSuccess: () => Effect.sync(() => void handled++),
       onFailure: (cause) => failedOn(cause, channel)
     })
-  const handleOne = ({ turn, work }: Workers.Ways) =>
+  const handleOne = ({ turn, work }: Workers.Wrappers) =>
     turn(Effect.gen(function*() {
       const item = mailbox.poll()
       if (item === undefined) return yield* mailbox.arrived

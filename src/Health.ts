@@ -12,7 +12,7 @@ import type { GroupSum } from "./Stats.ts"
 import { ofGroup } from "./Stats.ts"
 import * as Subscription from "./Subscription.ts"
 import { Duties } from "./duties/duties.ts"
-import type { Pulse } from "./internal/heartbeat.ts"
+import type { Heartbeat } from "./internal/heartbeat.ts"
 import * as Given from "./internal/optionChecks.ts"
 
 /**
@@ -223,7 +223,7 @@ export const layer = (
             : [{ name: `group "${group}" on ${pattern}`, group, selector: found.selector }]
         })
 
-      const hung = (pulse: Pulse, subject: string): ReadonlyArray<Reason> =>
+      const hung = (pulse: Heartbeat, subject: string): ReadonlyArray<Reason> =>
         pulse.sinceTurnMillis <= pulse.roundMillis + hungMillis ? [] : [{
           kind: "Hung",
           status: "unhealthy",

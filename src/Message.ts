@@ -10,11 +10,11 @@ import type * as Channel from "./Channel.ts"
 import { reasonText } from "./internal/failure.ts"
 import { Inspect } from "./internal/inspected.ts"
 import * as Given from "./internal/optionChecks.ts"
-import type { Final } from "./internal/settlement.ts"
+import type { Settlement } from "./internal/settlement.ts"
 import { ackSettlement, again } from "./internal/settlement.ts"
 import { momentOf } from "./internal/times.ts"
 import type { Consumer } from "./subscription/consumer.ts"
-import type { Held, Settled } from "./subscription/heldDelivery.ts"
+import type { HeldDelivery, Settled } from "./subscription/heldDelivery.ts"
 
 /**
  * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
@@ -153,7 +153,7 @@ const delayOnly: ReadonlySet<string> = new Set(["delay"])
 /** What the settlements of a stream's messages come to. */
 export interface StreamSide {
   /** How an attempt ends that failed. */
-  readonly judge: (message: Envelope, delivery: Delivery, error: unknown) => Effect.Effect<Final>
+  readonly verdict: (message: Envelope, delivery: Delivery, error: unknown) => Effect.Effect<Settlement>
   /** The lease of a message was lost before it was settled. */
   readonly lost: (error: LeaseLost) => Effect.Effect<void, LeaseLost>
 }
@@ -163,12 +163,12 @@ class Live implements Envelope {
   readonly payload: unknown
   readonly group: string
   readonly headers: Readonly<Record<string, string>>
-  readonly #held: Held
+  readonly #held: HeldDelivery
   readonly #consumer: Consumer
   readonly #side: StreamSide | undefined
 
   constructor(
-    held: Held,
+    held: HeldDelivery,
     payload: unknown,
     group: string,
     consumer: Consumer,
@@ -229,7 +229,7 @@ class Live implements Envelope {
       : Effect.fail(new LeaseLost({ channel: this.channel, group: this.group, id: this.id }))
   }
 
-  #settle(settlement: Final): Effect.Effect<void, LeaseLost> {
+  #settle(settlement: Settlement): Effect.Effect<void, LeaseLost> {
     return Effect.flatMap(this.#consumer.settle(this.#held, settlement), (settled) => this.#settled(settled))
   }
 
@@ -264,7 +264,7 @@ class Live implements Envelope {
       ? undefined
       : (error: unknown) =>
         Effect.flatMap(
-          Effect.suspend(() => side.judge(this, this.delivery, error)),
+          Effect.suspend(() => side.verdict(this, this.delivery, error)),
           (settlement) => this.#settle(settlement)
         )
   }
@@ -282,7 +282,7 @@ class Live implements Envelope {
 
 /** Makes the message of a delivery; `payload` is what its channel's schema made of it, which no compiler can see: hence the cast. */
 export const makeUnsafe = <S extends Channel.Source>(
-  held: Held,
+  held: HeldDelivery,
   payload: unknown,
   group: string,
   consumer: Consumer

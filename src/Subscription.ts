@@ -20,16 +20,16 @@ import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
 import * as Limits from "./internal/optionLimits.ts"
 import * as Reporting from "./internal/reports.ts"
-import type { Final, Settlement } from "./internal/settlement.ts"
+import type { HandlerOutcome, Settlement } from "./internal/settlement.ts"
 import { ackSettlement, holdSettlement } from "./internal/settlement.ts"
 import * as Unnamed from "./internal/unnamedGroups.ts"
 import * as Chain from "./middleware/composition.ts"
 import { keyOf as keyOfMessage } from "./publisher/identity.ts"
 import { prefetchOf } from "./subscription/capacity.ts"
 import * as Consumer from "./subscription/consumer.ts"
-import { makeJudge } from "./subscription/failureVerdict.ts"
+import * as FailureVerdict from "./subscription/failureVerdict.ts"
 import type { Processing } from "./subscription/handlerTimes.ts"
-import type { Counts, Held } from "./subscription/heldDelivery.ts"
+import type { Counts, HeldDelivery } from "./subscription/heldDelivery.ts"
 import type { KeyOf } from "./subscription/onceGate.ts"
 
 /**
@@ -313,7 +313,11 @@ interface Watched {
   readonly selector: Selector
   readonly vitals: () => Consumer.Vitals
   /** What becomes of an attempt that failed, by the policy of the subscription. */
-  readonly judge: (message: Message.Envelope, delivery: Delivery, cause: Cause.Cause<unknown>) => Effect.Effect<Final>
+  readonly verdict: (
+    message: Message.Envelope,
+    delivery: Delivery,
+    cause: Cause.Cause<unknown>
+  ) => Effect.Effect<Settlement>
 }
 
 /**
@@ -657,13 +661,13 @@ export const make = Effect.fnUntraced(function*<
   }
   const selector = Channel.selector(source)
   const decoderFor = Channel.decoderFor(source)
-  const settled = Effect.succeed<Settlement>(
+  const settled = Effect.succeed<HandlerOutcome>(
     ackMode === "manual" ? holdSettlement : ackSettlement
   )
 
   const border = program.process.length === 0 ? undefined : Chain.makeBorder()
   const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
-  const judge = makeJudge<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>({
+  const verdictOf = FailureVerdict.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>({
     name: `"${pattern}" for group "${group}"`,
     policy: options.retry,
     fallback: defaults.retry ?? retryMillis,
@@ -676,8 +680,13 @@ export const make = Effect.fnUntraced(function*<
     nowMillis: (channel) => broker.recurring.nowMillis(broker.shardsOf({ _tag: "Channels", names: [channel] })[0] ?? 0)
   })
 
-  const retry = (message: Message.Message<S>, held: Held, consumer: Consumer.Consumer, cause: Cause.Cause<Failed>) =>
-    judge(message, held.delivery, cause, () => {
+  const retry = (
+    message: Message.Message<S>,
+    held: HeldDelivery,
+    consumer: Consumer.Consumer,
+    cause: Cause.Cause<Failed>
+  ) =>
+    verdictOf(message, held.delivery, cause, () => {
       consumer.counts.failed++
     })
 
@@ -698,22 +707,22 @@ export const make = Effect.fnUntraced(function*<
     ) => Effect.Effect<unknown, Failed, Needs>
 
   /** One attempt, with what it has put into its scope: that ends before anything is settled. */
-  const attempt = (held: Held, message: Message.Message<S>): Effect.Effect<unknown, Failed, Needs> =>
+  const attempt = (held: HeldDelivery, message: Message.Message<S>): Effect.Effect<unknown, Failed, Needs> =>
     Effect.onExitPrimitive(chained(message), (exit) => Scope.closeUnsafe(held.scope, exit))
 
   /** Runs the handler with a transaction, and applies it. */
   const transact = (
-    held: Held,
+    held: HeldDelivery,
     consumer: Consumer.Consumer,
     message: Message.Message<S>
-  ): Effect.Effect<Settlement, Failed, Needs> =>
+  ): Effect.Effect<HandlerOutcome, Failed, Needs> =>
     Effect.suspend(() => {
       held.isTransactional = true
       const transaction = Transaction.makeUnsafe(held.delivery.channel)
       return attempt(held, message).pipe(
         Effect.provideService(Transaction.Transaction, transaction),
         Effect.ensuring(Effect.sync(transaction.close)),
-        Effect.flatMap((): Effect.Effect<Settlement, CommitRefused> => {
+        Effect.flatMap((): Effect.Effect<HandlerOutcome, CommitRefused> => {
           const { messages, writes } = transaction
           if (messages.length === 0 && writes.length === 0) return Effect.succeed(ackSettlement)
           return Effect.flatMap(
@@ -722,12 +731,12 @@ export const make = Effect.fnUntraced(function*<
             (outcome) => typeof outcome === "string" ? Effect.succeed(holdSettlement) : Effect.fail(outcome)
           )
         })
-      ) as Effect.Effect<Settlement, Failed, Needs>
+      ) as Effect.Effect<HandlerOutcome, Failed, Needs>
     })
 
   /** Decoded at once, where the schema can: it is an `Exit` then. */
   const decoded = (
-    held: Held,
+    held: HeldDelivery,
     consumer: Consumer.Consumer
   ): Effect.Effect<Message.Message<S>, Channel.InvalidPayload, Channel.DecodingServices<S>> => {
     const { channel, payload } = held.delivery
@@ -742,28 +751,31 @@ export const make = Effect.fnUntraced(function*<
       : Effect.map(value, (value) => Message.makeUnsafe<S>(held, value, group, consumer))
   }
 
-  const undecodable = (cause: Cause.Cause<unknown>): Final => ({ _tag: "Bury", failure: failureOf("decode", cause) })
+  const undecodable = (cause: Cause.Cause<unknown>): Settlement => ({
+    _tag: "Bury",
+    failure: failureOf("decode", cause)
+  })
 
   const handle = (
-    held: Held,
+    held: HeldDelivery,
     consumer: Consumer.Consumer
-  ): Effect.Effect<Settlement, never, Needs> => {
+  ): Effect.Effect<HandlerOutcome, never, Needs> => {
     const run = (message: Message.Message<S>) =>
       Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(held, message), {
         onFailure: (cause: Cause.Cause<Failed>) => retry(message, held, consumer, cause),
-        onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as Settlement) : settled
+        onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as HandlerOutcome) : settled
       })
     // Decoded already to find its key.
     if (held.prepared !== undefined) return run(held.prepared as Message.Message<S>)
     const message = decoded(held, consumer)
     return isDone(message) ? run(message.value) : Effect.matchCauseEffect(message, {
-      onFailure: (cause) => Effect.succeed<Settlement>(undecodable(cause)),
+      onFailure: (cause) => Effect.succeed<HandlerOutcome>(undecodable(cause)),
       onSuccess: run
     })
   }
 
   const keyOf = (
-    held: Held,
+    held: HeldDelivery,
     consumer: Consumer.Consumer
   ): ReturnType<KeyOf<Channel.DecodingServices<S>>> => {
     if (onceOptions?.key === undefined) {
@@ -826,9 +838,9 @@ export const make = Effect.fnUntraced(function*<
     expired,
     keyOf: isOnce ? keyOf : undefined,
     handle,
-    judge: (held, consumer, cause) =>
+    verdict: (held, consumer, cause) =>
       Effect.matchCauseEffect(decoded(held, consumer), {
-        onFailure: (cause: Cause.Cause<unknown>) => Effect.succeed<Settlement>(undecodable(cause)),
+        onFailure: (cause: Cause.Cause<unknown>) => Effect.succeed<HandlerOutcome>(undecodable(cause)),
         onSuccess: (message) => retry(message, held, consumer, cause)
       }),
     onEnd: () => running.delete(subscription),
@@ -875,8 +887,8 @@ export const make = Effect.fnUntraced(function*<
   watched.set(subscription, {
     selector,
     vitals: consumer.vitals,
-    judge: (message, delivery, cause) =>
-      judge(message as unknown as Message.Message<S>, delivery, cause, () => {
+    verdict: (message, delivery, cause) =>
+      verdictOf(message as unknown as Message.Message<S>, delivery, cause, () => {
         consumer.counts.failed++
       })
   })
@@ -987,8 +999,8 @@ export const stream: {
     const queue = yield* Queue.unbounded<Message.StreamMessage<S, never, E>, Cause.Done | GroupRemoved>()
     let lostLeases = 0
     const side: Message.StreamSide = {
-      judge: (message, delivery, error) =>
-        Effect.suspend(() => watched.get(subscription)!.judge(message, delivery, Cause.fail(error))),
+      verdict: (message, delivery, error) =>
+        Effect.suspend(() => watched.get(subscription)!.verdict(message, delivery, Cause.fail(error))),
       lost: leaseLost === "fail" ? Effect.fail : (error) => {
         lostLeases++
         return Reporting.isTold(lostLeases)

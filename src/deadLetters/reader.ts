@@ -134,7 +134,7 @@ export const run = Effect.fnUntraced(function*<R>(
         Effect.logWarning(`rotif: an offer of a dead letter was not concluded: ${error.message}`))
 
   /** Takes one letter and handles it; whether there was one, and when there may be another. */
-  const takeOne = (shard: number, work: Workers.Ways["work"]) =>
+  const takeOne = (shard: number, work: Workers.Wrappers["work"]) =>
     Effect.acquireUseRelease(
       Effect.map(store.offer(shard, { name, limit: 1, leaseMillis, start: options.start }), (answer) => ({
         ...answer,
@@ -153,7 +153,7 @@ export const run = Effect.fnUntraced(function*<R>(
           : Effect.ignore(Effect.timeoutOption(finish(desk, { outcome: "release" }), 2_000))
     )
 
-  const look = (shard: number, work: Workers.Ways["work"]) =>
+  const look = (shard: number, work: Workers.Wrappers["work"]) =>
     Effect.acquireUseRelease(
       // Listening starts before looking: what arrives in between is not missed.
       Effect.forkChild(store.awaitLetter(shard), { startImmediately: true }),

@@ -1,14 +1,14 @@
 /** The background duties of a program: they run as long as the layer, and give signs of life. */
 import { Clock, Context, Effect, Layer } from "effect"
 import { Broker } from "../Broker.ts"
-import { Pulse } from "../internal/heartbeat.ts"
+import { Heartbeat } from "../internal/heartbeat.ts"
 import * as Janitor from "./janitor.ts"
 import * as Promoter from "./promoter.ts"
 import * as Relayer from "./relay.ts"
 import * as Ticker from "./ticker.ts"
 
 export class Duties extends Context.Service<Duties, {
-  readonly pulses: ReadonlyArray<Pulse>
+  readonly pulses: ReadonlyArray<Heartbeat>
 }>()("rotif/Duties") {}
 
 export const layer = (options: {
@@ -22,7 +22,7 @@ export const layer = (options: {
     Effect.gen(function*() {
       const broker = yield* Broker
       const clock = yield* Clock.Clock
-      const pulses: Array<Pulse> = []
+      const pulses: Array<Heartbeat> = []
       const { checkMillis, delayed, trimMillis } = options
       const start = (
         name: string,
@@ -31,7 +31,7 @@ export const layer = (options: {
         run: typeof Janitor.run,
         waitMillis = broker.isPolled ? intervalMillis : Infinity
       ) => {
-        const pulse = new Pulse(
+        const pulse = new Heartbeat(
           broker.shards === 1 ? name : `${name} of shard ${shard}`,
           intervalMillis,
           () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n),

@@ -4,7 +4,7 @@
  */
 import { Duration, Effect } from "effect"
 import type { Broker } from "../Broker.ts"
-import type { Pulse } from "../internal/heartbeat.ts"
+import type { Heartbeat } from "../internal/heartbeat.ts"
 import { supervise } from "../internal/supervise.ts"
 
 /** A pass that took this long had much to remove: the next one goes on at once. */
@@ -14,7 +14,7 @@ export const run = (
   broker: Broker["Service"],
   shard: number,
   intervalMillis: number,
-  pulse: Pulse
+  pulse: Heartbeat
 ): Effect.Effect<never> =>
   supervise(
     `trimming in shard ${shard}`,

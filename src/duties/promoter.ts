@@ -4,7 +4,7 @@
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../Broker.ts"
-import type { Pulse } from "../internal/heartbeat.ts"
+import type { Heartbeat } from "../internal/heartbeat.ts"
 import { pause } from "../internal/pause.ts"
 import { supervise } from "../internal/supervise.ts"
 
@@ -47,7 +47,7 @@ export const run = (
   broker: Broker["Service"],
   shard: number,
   intervalMillis: number,
-  pulse: Pulse | undefined,
+  pulse: Heartbeat | undefined,
   only?: "retries"
 ): Effect.Effect<never> =>
   supervise(

@@ -4,7 +4,7 @@
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../Broker.ts"
-import type { Pulse } from "../internal/heartbeat.ts"
+import type { Heartbeat } from "../internal/heartbeat.ts"
 import { supervise } from "../internal/supervise.ts"
 
 const batch = 500
@@ -13,7 +13,7 @@ export const run = (
   broker: Broker["Service"],
   shard: number,
   intervalMillis: number,
-  pulse: Pulse
+  pulse: Heartbeat
 ): Effect.Effect<never> =>
   supervise(
     `relaying from shard ${shard}`,

@@ -7,7 +7,7 @@ import type { Broker } from "../Broker.ts"
 import { BrokerError } from "../Broker.ts"
 import { windowOf } from "../broker/idWindow.ts"
 import type { DueTicks } from "../broker/recurring.ts"
-import type { Pulse } from "../internal/heartbeat.ts"
+import type { Heartbeat } from "../internal/heartbeat.ts"
 import { pause } from "../internal/pause.ts"
 import * as Recurrence from "../internal/recurrence.ts"
 import { supervise } from "../internal/supervise.ts"
@@ -27,7 +27,7 @@ export const run = (
   broker: Broker["Service"],
   shard: number,
   intervalMillis: number,
-  pulse: Pulse
+  pulse: Heartbeat
 ): Effect.Effect<never> =>
   Effect.suspend(() => {
     /** Definitions that are left alone, until when by the backend's clock. */

@@ -1,5 +1,5 @@
 /** Signs of life of a loop: when it came round, and when it last got done what it is there for. All times are of the monotonic clock. */
-export class Pulse {
+export class Heartbeat {
   readonly name: string
   /** The longest a healthy round takes. */
   readonly roundMillis: number

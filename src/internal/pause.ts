@@ -9,7 +9,7 @@ export const pause = (millis: number): Effect.Effect<void> => millis === Infinit
  * waits for what a timer sets off, but not for what was set off before it is called: what a test does in memory takes this long, so
  * that handlers have begun, and their timers are set, before the test moves the clock.
  */
-export const letGoOn: Effect.Effect<void> = Effect.suspend(() => {
+export const yieldTurns: Effect.Effect<void> = Effect.suspend(() => {
   let turns = 8
   return Effect.whileLoop({ while: () => turns-- > 0, body: () => Effect.yieldNow, step: () => {} })
 })

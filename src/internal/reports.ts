@@ -17,7 +17,7 @@ import { Attribute, MetricName, system } from "../Telemetry.ts"
 import { Bounded } from "./boundedMap.ts"
 import { failureOf, pretty } from "./failure.ts"
 import * as Given from "./optionChecks.ts"
-import type { Because, Final } from "./settlement.ts"
+import type { Because, Settlement } from "./settlement.ts"
 
 /** What a report is about; see `Subscription.Report`. */
 export type Kind =
@@ -207,10 +207,10 @@ const defectName = (channel: string, { errorTag, message }: ReturnType<typeof fa
 /** Tells of the deliveries of one subscription. Nothing here waits or fails: it is called between deliveries. */
 export interface Reporter {
   /** A settlement has been stored. */
-  readonly settled: (delivery: Delivery, settlement: Final) => void
+  readonly settled: (delivery: Delivery, settlement: Settlement) => void
   readonly leaseLost: (delivery: Delivery) => void
   /** What judges its handler has died. */
-  readonly notJudged: (delivery: Delivery, cause: Cause.Cause<unknown>) => void
+  readonly noVerdict: (delivery: Delivery, cause: Cause.Cause<unknown>) => void
   /** Its handler runs longer than it should; called once for each. */
   readonly slow: (delivery: Delivery, millis: number) => void
 }
@@ -374,7 +374,7 @@ export const make = Effect.fnUntraced(function*(
     },
     leaseLost: (delivery) =>
       tell(delivery, { kind: "LeaseLost", round: 1, reason: undefined, tag: undefined }, "", undefined),
-    notJudged: (delivery, cause) => {
+    noVerdict: (delivery, cause) => {
       const round = rounds.next(`not judged\n${delivery.channel}\n${delivery.id}`)
       if (!isTold(round)) return
       const tag = failureOf("exhausted", cause).errorTag

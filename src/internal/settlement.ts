@@ -6,7 +6,7 @@ import type { Delivery, Failure } from "../Broker.ts"
 export type Because = "interrupted" | "released" | "busy" | Cause.Cause<unknown>
 
 /** How a delivery ends. */
-export type Final =
+export type Settlement =
   | { readonly _tag: "Ack"; readonly isDuplicate?: true }
   /** Acknowledged without having been handled: its key is not done. */
   | { readonly _tag: "Drop" }
@@ -21,21 +21,21 @@ export type Final =
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
 /** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
-export type Settlement = Final | { readonly _tag: "Hold" }
+export type HandlerOutcome = Settlement | { readonly _tag: "Hold" }
 
-export const ackSettlement: Final = { _tag: "Ack" }
+export const ackSettlement: Settlement = { _tag: "Ack" }
 
-export const expiredSettlement: Final = { _tag: "Drop" }
+export const expiredSettlement: Settlement = { _tag: "Drop" }
 
-export const duplicateSettlement: Final = { _tag: "Ack", isDuplicate: true }
+export const duplicateSettlement: Settlement = { _tag: "Ack", isDuplicate: true }
 
-export const holdSettlement: Settlement = { _tag: "Hold" }
+export const holdSettlement: HandlerOutcome = { _tag: "Hold" }
 
 /** Given back by the consumer itself, which ends, pauses or has no place: at once. */
 export const release = (
   delivery: Delivery,
   because?: Because
-): Extract<Final, { readonly _tag: "Requeue" }> => ({
+): Extract<Settlement, { readonly _tag: "Requeue" }> => ({
   _tag: "Requeue",
   delayMillis: 0,
   attempt: delivery.attempt,
@@ -59,7 +59,7 @@ export const again = (
   delayMillis: number,
   because?: Because,
   attempt = delivery.attempt
-): Extract<Final, { readonly _tag: "Requeue" }> => ({
+): Extract<Settlement, { readonly _tag: "Requeue" }> => ({
   _tag: "Requeue",
   delayMillis: delayMillis > 0 ? delayMillis : paceMillis(delivery.deliveryCount),
   attempt,
@@ -68,7 +68,7 @@ export const again = (
 })
 
 /** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
-export const later = (delivery: Delivery, leaseMillis: number): Final => ({
+export const later = (delivery: Delivery, leaseMillis: number): Settlement => ({
   ...release(delivery, "busy"),
   delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))
 })

@@ -2,7 +2,7 @@
 import { Effect, Random } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import { pretty } from "./failure.ts"
-import type { Pulse } from "./heartbeat.ts"
+import type { Heartbeat } from "./heartbeat.ts"
 import { isTold } from "./reports.ts"
 
 /** The longest pause between two tries, in milliseconds. */
@@ -15,7 +15,7 @@ export const slowest = 2_000
 export const supervise = <R>(
   name: string,
   body: Effect.Effect<void, BrokerError, R>,
-  pulse?: Pulse
+  heartbeat?: Heartbeat
 ): Effect.Effect<never, never, R> =>
   Effect.suspend(() => {
     let failures = 0
@@ -29,12 +29,12 @@ export const supervise = <R>(
         onSuccess: () =>
           Effect.sync(() => {
             failures = 0
-            pulse?.turn(true)
+            heartbeat?.turn(true)
           }),
         onFailure: (cause) =>
           Effect.gen(function*() {
             failures++
-            pulse?.turn(false)
+            heartbeat?.turn(false)
             // A long outage fills no log.
             if (isTold(failures)) {
               yield* Effect.logWarning(

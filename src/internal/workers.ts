@@ -9,12 +9,12 @@ import * as Ending from "./ending.ts"
 export interface Options<R> {
   /** How long the end waits for what runs before it interrupts it. */
   readonly drainMillis: number
-  readonly loops: (ways: Ways) => ReadonlyArray<Effect.Effect<never, never, R>>
+  readonly loops: (wrappers: Wrappers) => ReadonlyArray<Effect.Effect<never, never, R>>
   /** The last part of the end. */
   readonly leave?: Effect.Effect<void> | undefined
 }
 
-export interface Ways {
+export interface Wrappers {
   /** To be around one turn of a loop: after the end has begun there is no other. */
   readonly turn: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** To be around what the end has to wait for, with the handler of a user. */

@@ -10,7 +10,7 @@ import { format, parse } from "../broker/position.ts"
 import type { ChannelStats } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
 import { reading } from "../internal/pattern.ts"
-import { letGoOn } from "../internal/pause.ts"
+import { yieldTurns } from "../internal/pause.ts"
 import type { Requeued } from "./deadLetters.ts"
 import { Letters } from "./deadLetters.ts"
 import type { Counter } from "./dueQueue.ts"
@@ -99,7 +99,7 @@ export class Store {
 
   /** Does one operation of a program, which goes on when those have begun who waited for it. */
   tell<A>(operation: () => A): Effect.Effect<A> {
-    return Effect.tap(this.run(operation), letGoOn)
+    return Effect.tap(this.run(operation), yieldTurns)
   }
 
   // Messages ---------------------------------------------------------------------------------------------------------

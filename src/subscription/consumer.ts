@@ -7,24 +7,24 @@
  */
 import { Cause, Context, Effect, Exit, Latch, Scope } from "effect"
 import type { Broker, BrokerError, Commit, CommitRefused, Delivery, GroupRemoved, Membership } from "../Broker.ts"
-import * as Agreement from "../broker/groupSettings.ts"
+import * as GroupSettings from "../broker/groupSettings.ts"
 import * as Activity from "../internal/activity.ts"
 import type * as Ending from "../internal/ending.ts"
-import { Pulse } from "../internal/heartbeat.ts"
-import { letGoOn } from "../internal/pause.ts"
+import { Heartbeat } from "../internal/heartbeat.ts"
+import { yieldTurns } from "../internal/pause.ts"
 import type { Reporter } from "../internal/reports.ts"
-import type { Final, Settlement } from "../internal/settlement.ts"
+import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
 import { again, duplicateSettlement, expiredSettlement, later, release } from "../internal/settlement.ts"
 import { slowest, supervise } from "../internal/supervise.ts"
 import type { Prefetch } from "./capacity.ts"
 import { Capacity } from "./capacity.ts"
 import * as ConsumerEnd from "./consumerEnd.ts"
 import type { Processing } from "./handlerTimes.ts"
-import { Timing } from "./handlerTimes.ts"
-import type { Counts, Lane, Settled } from "./heldDelivery.ts"
-import { Held } from "./heldDelivery.ts"
-import * as Beginning from "./onceGate.ts"
-import * as Settling from "./settlements.ts"
+import { HandlerTimes } from "./handlerTimes.ts"
+import type { Counts, Settled, ShardConsumer } from "./heldDelivery.ts"
+import { HeldDelivery } from "./heldDelivery.ts"
+import * as OnceGate from "./onceGate.ts"
+import * as Settlements from "./settlements.ts"
 import * as Trials from "./trials.ts"
 
 export interface Options<R> {
@@ -41,15 +41,15 @@ export interface Options<R> {
   /** What becomes of a message whose time to live has ended. */
   readonly expired: "dead-letter" | "drop"
   /** When given, every delivery is done once by its key. */
-  readonly keyOf?: ((held: Held, consumer: Consumer) => ReturnType<Beginning.KeyOf<R>>) | undefined
+  readonly keyOf?: ((held: HeldDelivery, consumer: Consumer) => ReturnType<OnceGate.KeyOf<R>>) | undefined
   /** It runs with the scope of the delivery, and closes it. */
-  readonly handle: (held: Held, consumer: Consumer) => Effect.Effect<Settlement, never, R | Scope.Scope>
+  readonly handle: (held: HeldDelivery, consumer: Consumer) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
   /** Judges a delivery whose fiber has died past `handle`: something in the handler was no effect (`Given.contained`). */
-  readonly judge: (
-    held: Held,
+  readonly verdict: (
+    held: HeldDelivery,
     consumer: Consumer,
     cause: Cause.Cause<never>
-  ) => Effect.Effect<Settlement, never, R | Scope.Scope>
+  ) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
   /** Told at once when the end begins. */
   readonly onEnd: () => void
   /** The last part of the end. */
@@ -59,7 +59,7 @@ export interface Options<R> {
 /** How the consumer is, for those who watch over it. */
 export interface Vitals {
   /** Its readers, one for each shard; one that waits for room, or is paused, rests. */
-  readonly readers: ReadonlyArray<Pulse>
+  readonly readers: ReadonlyArray<Heartbeat>
   /** Every place for a handler is taken, or as many messages are held as may be: nothing begins before something has ended. */
   readonly isFull: boolean
   /** How long nothing was settled; `undefined` before the first settlement. */
@@ -80,10 +80,10 @@ export interface Consumer {
   readonly inFlight: () => number
   readonly held: () => number
   readonly isPaused: () => boolean
-  readonly settle: (held: Held, settlement: Final) => Effect.Effect<Settled>
+  readonly settle: (held: HeldDelivery, settlement: Settlement) => Effect.Effect<Settled>
   /** Acknowledges together with messages and writes; when they are refused the delivery is as it was before. */
-  readonly commit: (held: Held, changes: Omit<Commit, "delivery">) => Effect.Effect<Settled | CommitRefused>
-  readonly renew: (held: Held) => Effect.Effect<Settled, BrokerError>
+  readonly commit: (held: HeldDelivery, changes: Omit<Commit, "delivery">) => Effect.Effect<Settled | CommitRefused>
+  readonly renew: (held: HeldDelivery) => Effect.Effect<Settled, BrokerError>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   /** Stops taking work, finishes what runs, gives the rest back, leaves the group. It is one end for all who ask for it. */
@@ -113,7 +113,6 @@ export const make = Effect.fnUntraced(function*<R>(
   const clock = yield* Effect.clockWith(Effect.succeed)
   // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
   const own = yield* Scope.make()
-  const shards = broker.shardsOf(membership.selector)
   const capacity = new Capacity(
     concurrency,
     options.prefetch,
@@ -122,7 +121,7 @@ export const make = Effect.fnUntraced(function*<R>(
 
   const blockMillis = broker.isPolled ? options.blockMillis : Infinity
   /** What there is for it has begun, where that takes no time. */
-  const begun = broker.isPolled ? Effect.void : letGoOn
+  const begun = broker.isPolled ? Effect.void : yieldTurns
 
   const none: Counts = {
     processed: 0,
@@ -138,7 +137,7 @@ export const make = Effect.fnUntraced(function*<R>(
     lastSettledAtMillis: undefined
   }
   const counts = { ...none }
-  const timing = new Timing()
+  const timing = new HandlerTimes()
   let starts = 0
   /** About now, while handlers are being started. */
   let startingAt = clock.monotonicTimeNanosUnsafe()
@@ -149,24 +148,24 @@ export const make = Effect.fnUntraced(function*<R>(
   let paused = false
   let closing = false
   let pumping = false
-  let queue: Array<Held> = []
+  let queue: Array<HeldDelivery> = []
   let head = 0
   const resumed = Latch.makeUnsafe(true)
   /** Handlers that run, but for those that end at once. */
-  const live = new Set<Held>()
+  const live = new Set<HeldDelivery>()
   /** Open when a handler has ended since nothing more was fetched in advance. */
   const someEnded = Latch.makeUnsafe(false)
   /** Open when something waits for a handler, or all places are taken. */
   const someWait = Latch.makeUnsafe(false)
 
-  const lanes = yield* Effect.forEach(
-    shards,
+  const shards = yield* Effect.forEach(
+    broker.shardsOf(membership.selector),
     (shard) =>
-      Effect.map(broker.join({ ...membership, shard }), (member): Lane => ({
+      Effect.map(broker.join({ ...membership, shard }), (member): ShardConsumer => ({
         member,
         held: new Set(),
         settlements: Latch.makeUnsafe(false),
-        pulse: new Pulse(`shard ${shard}`, options.blockMillis, monotonic, broker.isPolled),
+        heartbeat: new Heartbeat(`shard ${shard}`, options.blockMillis, monotonic, broker.isPolled),
         isRenewalDue: false,
         overdue: Latch.makeUnsafe(false),
         occupied: Latch.makeUnsafe(true),
@@ -178,10 +177,10 @@ export const make = Effect.fnUntraced(function*<R>(
     { concurrency: 8 }
   ).pipe(Scope.provide(own), Effect.onError(() => Scope.close(own, Exit.void)))
 
-  const drop = (held: Held, outcome: Settled) => {
+  const drop = (held: HeldDelivery, outcome: Settled) => {
     held.phase = "gone"
     held.outcome = outcome
-    held.lane.held.delete(held)
+    held.shard.held.delete(held)
     capacity.drop()
     if (held.delivery.isSuspect) trials.left(held)
     const waiters = held.waiters
@@ -190,7 +189,7 @@ export const make = Effect.fnUntraced(function*<R>(
     if (closing) end.moved()
   }
 
-  const lose = (held: Held) => {
+  const lose = (held: HeldDelivery) => {
     if (held.phase === "gone") return
     counts.lostLeases++
     reporter.leaseLost(held.delivery)
@@ -199,13 +198,13 @@ export const make = Effect.fnUntraced(function*<R>(
     held.fiber?.interruptUnsafe()
   }
 
-  const enqueue = (held: Held, settlement: Final) => {
+  const enqueue = (held: HeldDelivery, settlement: Settlement) => {
     held.phase = "settling"
-    held.lane.outbox.push({ held, settlement })
-    held.lane.settlements.openUnsafe()
+    held.shard.outbox.push({ held, settlement })
+    held.shard.settlements.openUnsafe()
   }
 
-  const timed = (held: Held) => {
+  const timed = (held: HeldDelivery) => {
     const { startedAt } = held
     held.startedAt = undefined
     if (startedAt === undefined || !held.isTimed) return
@@ -215,24 +214,24 @@ export const make = Effect.fnUntraced(function*<R>(
   }
 
   /** What judges a handler has failed itself: a mistake of ours, which must not become a busy loop. */
-  const broken = (cause: Cause.Cause<never>, { delivery }: Held): Final => {
-    reporter.notJudged(delivery, cause)
+  const broken = (cause: Cause.Cause<never>, { delivery }: HeldDelivery): Settlement => {
+    reporter.noVerdict(delivery, cause)
     return { ...release(delivery), delayMillis: slowest }
   }
 
   /** Its fiber has died on the spot, and nothing of what it would have done at its end is done. */
-  const judged = (held: Held, exit: Exit.Failure<Settlement, never>) => {
+  const verdictOnDefect = (held: HeldDelivery, exit: Exit.Failure<HandlerOutcome, never>) => {
     const judging = Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(
-      Effect.andThen(Scope.close(held.scope, exit), options.judge(held, consumer, exit.cause))
+      Effect.andThen(Scope.close(held.scope, exit), options.verdict(held, consumer, exit.cause))
     )
     judging.addObserver((verdict) => {
       if (held.phase !== "running") return
       const isSettled = Exit.isSuccess(verdict) && verdict.value._tag !== "Hold"
-      enqueue(held, isSettled ? verdict.value as Final : broken(exit.cause, held))
+      enqueue(held, isSettled ? verdict.value as Settlement : broken(exit.cause, held))
     })
   }
 
-  const finished = (held: Held, exit: Exit.Exit<Settlement>) => {
+  const finished = (held: HeldDelivery, exit: Exit.Exit<HandlerOutcome>) => {
     running--
     endedHandlers++
     if (capacity.ended()) someEnded.openUnsafe()
@@ -248,7 +247,7 @@ export const make = Effect.fnUntraced(function*<R>(
         const isInterrupted = Cause.hasInterruptsOnly(exit.cause)
         // At the end of the consumer somebody else is to have it at once; a handler that interrupts itself is paced.
         if (isInterrupted) enqueue(held, closing ? release(held.delivery) : again(held.delivery, 0, "interrupted"))
-        else judged(held, exit)
+        else verdictOnDefect(held, exit)
       } else if (exit.value._tag === "Hold") held.phase = "open"
       else enqueue(held, exit.value)
     }
@@ -257,7 +256,7 @@ export const make = Effect.fnUntraced(function*<R>(
     pump()
   }
 
-  const expire = (held: Held) => {
+  const expire = (held: HeldDelivery) => {
     counts.expired++
     enqueue(
       held,
@@ -267,7 +266,7 @@ export const make = Effect.fnUntraced(function*<R>(
     )
   }
 
-  const start = (held: Held) => {
+  const start = (held: HeldDelivery) => {
     if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonic()) return expire(held)
     held.phase = "running"
     if (++running >= concurrency) someWait.openUnsafe()
@@ -289,7 +288,7 @@ export const make = Effect.fnUntraced(function*<R>(
     fiber.addObserver((exit) => finished(held, exit))
   }
 
-  const run = (held: Held) =>
+  const run = (held: HeldDelivery) =>
     Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(options.handle(held, consumer))
 
   const pump = () => {
@@ -297,15 +296,15 @@ export const make = Effect.fnUntraced(function*<R>(
     if (running >= concurrency) return void someWait.openUnsafe()
     pumping = true
     startingAt = clock.monotonicTimeNanosUnsafe()
-    const overdue: Array<Held> = []
-    let stopped: Set<Lane> | undefined
+    const overdue: Array<HeldDelivery> = []
+    let stopped: Set<ShardConsumer> | undefined
     while (running + trials.places() < concurrency && head < queue.length && !paused && !closing) {
       const held = queue[head++]!
       if (held.phase !== "waiting") continue
       // This process was frozen, or cut off: another one may be at it. The renewal tells; what came after it waits as well.
-      if (startingAt >= held.leasedUntil || stopped?.has(held.lane) === true) {
-        stopped = (stopped ?? new Set()).add(held.lane)
-        held.lane.overdue.openUnsafe()
+      if (startingAt >= held.leasedUntil || stopped?.has(held.shard) === true) {
+        stopped = (stopped ?? new Set()).add(held.shard)
+        held.shard.overdue.openUnsafe()
         overdue.push(held)
       } else start(held)
     }
@@ -339,24 +338,24 @@ export const make = Effect.fnUntraced(function*<R>(
   }).pipe(Scope.provide(own))
 
   /** Puts it where it waits for its handler. */
-  const line = (held: Held) => {
+  const line = (held: HeldDelivery) => {
     if (held.delivery.isSuspect) trials.add(held)
     else queue.push(held)
   }
 
-  const ready = (held: Held) => {
+  const ready = (held: HeldDelivery) => {
     line(held)
     if (closing || paused) giveBackWaiting()
     else pump()
   }
 
-  const beginnings = new Map<Lane, Beginning.Beginning<R>>()
+  const gates = new Map<ShardConsumer, OnceGate.OnceGate<R>>()
   const { keyOf } = options
   if (keyOf !== undefined) {
-    for (const lane of lanes) {
-      beginnings.set(
-        lane,
-        Beginning.make(lane.member, (held) => keyOf(held, consumer), {
+    for (const shard of shards) {
+      gates.set(
+        shard,
+        OnceGate.make(shard.member, (held) => keyOf(held, consumer), {
           end: enqueue,
           begun: (held, begun) => {
             if (begun === "mine") ready(held)
@@ -368,8 +367,8 @@ export const make = Effect.fnUntraced(function*<R>(
   }
 
   const giveBackWaiting = () => {
-    for (const beginning of beginnings.values()) {
-      for (const held of beginning.clear()) if (held.phase === "waiting") enqueue(held, release(held.delivery))
+    for (const gate of gates.values()) {
+      for (const held of gate.clear()) if (held.phase === "waiting") enqueue(held, release(held.delivery))
     }
     for (const held of [...trials.clear(), ...queue.slice(head)]) {
       if (held.phase === "waiting") enqueue(held, release(held.delivery))
@@ -379,10 +378,10 @@ export const make = Effect.fnUntraced(function*<R>(
   }
 
   /** The only reader keeps all room while it waits. Of several none may keep what another one needs: these wait first, and then take. */
-  const isAlone = lanes.length === 1
+  const isAlone = shards.length === 1
 
   const wakeReaders = Effect.suspend(() =>
-    Effect.forEach(lanes, (lane) => lane.member.wake, { concurrency: "unbounded", discard: true })
+    Effect.forEach(shards, (shard) => shard.member.wake, { concurrency: "unbounded", discard: true })
   )
 
   /** Nothing more is fetched in advance until a handler has ended: neither what would wait, nor again what is given back. */
@@ -412,10 +411,10 @@ export const make = Effect.fnUntraced(function*<R>(
     }
     capacity.waited(waitedMillis)
     yield* stall
-    for (const lane of lanes) {
-      const waiting = queue.slice(head).filter((held) => held.lane === lane && held.phase === "waiting")
+    for (const shard of shards) {
+      const waiting = queue.slice(head).filter((held) => held.shard === shard && held.phase === "waiting")
       if (waiting.length === 0) continue
-      const shared = yield* lane.member.shared(new Set(waiting.map(({ delivery }) => delivery.channel)))
+      const shared = yield* shard.member.shared(new Set(waiting.map(({ delivery }) => delivery.channel)))
       for (const held of waiting) {
         if (held.phase === "waiting" && shared.has(held.delivery.channel)) enqueue(held, release(held.delivery))
       }
@@ -423,22 +422,22 @@ export const make = Effect.fnUntraced(function*<R>(
     // Somebody may come.
     yield* broker.isPolled
       ? Effect.sleep(patienceMillis)
-      : Effect.raceFirst(someEnded.await, Effect.raceAllFirst(lanes.map(({ member }) => member.awaitJoin)))
+      : Effect.raceFirst(someEnded.await, Effect.raceAllFirst(shards.map(({ member }) => member.awaitJoin)))
   })
 
   /**
    * Takes what was asked for at `askedAt`. An answer may have lain in the socket while this process was frozen: its leases count from when
    * it would have been read at the latest.
    */
-  const accept = (lane: Lane, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
-    const beginning = beginnings.get(lane)
-    if (deliveries.length > 0) lane.occupied.openUnsafe()
-    const leasedUntil = (askedAt > lane.awakeAt ? askedAt : lane.awakeAt) + leaseNanos
+  const accept = (shard: ShardConsumer, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
+    const gate = gates.get(shard)
+    if (deliveries.length > 0) shard.occupied.openUnsafe()
+    const leasedUntil = (askedAt > shard.awakeAt ? askedAt : shard.awakeAt) + leaseNanos
     const heldSince = clock.monotonicTimeNanosUnsafe()
     capacity.hold(deliveries.length)
     for (const delivery of deliveries) {
-      const held = new Held(delivery, lane, leasedUntil, heldSince)
-      lane.held.add(held)
+      const held = new HeldDelivery(delivery, shard, leasedUntil, heldSince)
+      shard.held.add(held)
       if (delivery.malformed !== undefined) {
         enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
       } else if (delivery.crashes >= Math.max(fewestCrashes, options.maxCrashes)) {
@@ -447,7 +446,7 @@ export const make = Effect.fnUntraced(function*<R>(
         enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
       } else {
         if (delivery.expiresInMillis !== undefined) held.expiresAtMillis = monotonic() + delivery.expiresInMillis
-        if (beginning !== undefined) beginning.add(held)
+        if (gate !== undefined) gate.add(held)
         else line(held)
       }
     }
@@ -468,45 +467,45 @@ export const make = Effect.fnUntraced(function*<R>(
       )
     }))
 
-  const readNow = (lane: Lane, millis: number) =>
+  const readNow = (shard: ShardConsumer, millis: number) =>
     taking(() => capacity.reserve(), (count, askedAt) =>
       count === 0
         ? Effect.void
         : Effect.map(
-          lane.member.read(count, millis),
-          (deliveries) => accept(lane, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
+          shard.member.read(count, millis),
+          (deliveries) => accept(shard, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
         ))
 
-  const readOnce = (lane: Lane) =>
+  const readOnce = (shard: ShardConsumer) =>
     Effect.suspend(() =>
-      isAlone && !paused && !closing && capacity.hasRoom ? readNow(lane, blockMillis) : restAndRead(lane)
+      isAlone && !paused && !closing && capacity.hasRoom ? readNow(shard, blockMillis) : restAndRead(shard)
     )
 
-  const restAndRead = Effect.fnUntraced(function*(lane: Lane) {
+  const restAndRead = Effect.fnUntraced(function*(shard: ShardConsumer) {
     if (!isAlone && !paused && !closing) {
-      const isReady = yield* Effect.uninterruptible(lane.member.awaitReady(blockMillis))
+      const isReady = yield* Effect.uninterruptible(shard.member.awaitReady(blockMillis))
       if (!isReady) return
     }
     if (paused || !capacity.hasRoom) {
-      lane.pulse.rest()
+      shard.heartbeat.rest()
       yield* resumed.await
       yield* capacity.awaitRoom
-      lane.pulse.begin()
+      shard.heartbeat.begin()
     }
     if (closing) return yield* Effect.never
     if (paused) return
-    yield* readNow(lane, isAlone ? blockMillis : 0)
+    yield* readNow(shard, isAlone ? blockMillis : 0)
   })
 
-  const agreement = Agreement.make(membership.group, membership)
+  const agreement = GroupSettings.make(membership.group, membership)
 
-  const claimNow = Effect.fnUntraced(function*(lane: Lane) {
+  const claimNow = Effect.fnUntraced(function*(shard: ShardConsumer) {
     const found = yield* taking(
       () => capacity.reserveForClaim(),
       (count, askedAt) =>
-        Effect.map(lane.member.claim(count), ({ deliveries, nextInMillis, settings, vanished }) => {
+        Effect.map(shard.member.claim(count), ({ deliveries, nextInMillis, settings, vanished }) => {
           counts.crashed += deliveries.length
-          accept(lane, askedAt, deliveries)
+          accept(shard, askedAt, deliveries)
           return { nextInMillis, settings, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
         })
     )
@@ -520,13 +519,13 @@ export const make = Effect.fnUntraced(function*<R>(
     return found
   })
 
-  const claimOnce = Effect.fnUntraced(function*(lane: Lane) {
+  const claimOnce = Effect.fnUntraced(function*(shard: ShardConsumer) {
     yield* resumed.await
     if (closing) return yield* Effect.never
-    const found = yield* claimNow(lane)
+    const found = yield* claimNow(shard)
     if (!found.isMore) return found.nextInMillis
     // It comes before what is new: who waits for that with all the room gives it back.
-    return (yield* capacity.claimFirst(isAlone ? wakeReaders : Effect.void, claimNow(lane))).nextInMillis
+    return (yield* capacity.claimFirst(isAlone ? wakeReaders : Effect.void, claimNow(shard))).nextInMillis
   })
 
   let removed: GroupRemoved | undefined
@@ -536,8 +535,8 @@ export const make = Effect.fnUntraced(function*<R>(
       Effect.suspend(() => {
         if (removed !== undefined) return Effect.void
         removed = error
-        for (const lane of lanes) {
-          for (const held of lane.held) {
+        for (const shard of shards) {
+          for (const held of shard.held) {
             drop(held, "lost")
             held.fiber?.interruptUnsafe()
           }
@@ -546,9 +545,9 @@ export const make = Effect.fnUntraced(function*<R>(
         return Effect.logWarning(`rotif: ${error.message}`)
       }))
 
-  const tellSlow = (lane: Lane) => {
+  const tellSlow = (shard: ShardConsumer) => {
     const at = clock.monotonicTimeNanosUnsafe()
-    for (const held of lane.held) {
+    for (const held of shard.held) {
       if (held.isSlow || held.startedAt === undefined) continue
       const millis = Number(at - held.startedAt) / 1e6
       if (millis <= options.slowMillis) continue
@@ -557,22 +556,22 @@ export const make = Effect.fnUntraced(function*<R>(
     }
   }
 
-  const renewOnce = Effect.fnUntraced(function*(lane: Lane) {
+  const renewOnce = Effect.fnUntraced(function*(shard: ShardConsumer) {
     // One that failed is tried again soon: the lease goes on passing.
-    if (!broker.isPolled && lane.held.size === 0) {
-      lane.occupied.closeUnsafe()
-      yield* lane.occupied.await
+    if (!broker.isPolled && shard.held.size === 0) {
+      shard.occupied.closeUnsafe()
+      yield* shard.occupied.await
     }
-    if (!lane.isRenewalDue) yield* Effect.timeoutOption(lane.overdue.await, membership.leaseMillis / 3)
-    lane.isRenewalDue = true
-    tellSlow(lane)
-    lane.awakeAt = lane.roundAt
-    lane.roundAt = clock.monotonicTimeNanosUnsafe()
-    const held = new Map<Delivery, Held>()
-    for (const one of lane.held) held.set(one.delivery, one)
-    const leasedUntil = lane.roundAt + leaseNanos
-    const lost = held.size === 0 ? [] : yield* lane.member.renew([...held.keys()])
-    lane.isRenewalDue = false
+    if (!shard.isRenewalDue) yield* Effect.timeoutOption(shard.overdue.await, membership.leaseMillis / 3)
+    shard.isRenewalDue = true
+    tellSlow(shard)
+    shard.awakeAt = shard.roundAt
+    shard.roundAt = clock.monotonicTimeNanosUnsafe()
+    const held = new Map<Delivery, HeldDelivery>()
+    for (const one of shard.held) held.set(one.delivery, one)
+    const leasedUntil = shard.roundAt + leaseNanos
+    const lost = held.size === 0 ? [] : yield* shard.member.renew([...held.keys()])
+    shard.isRenewalDue = false
     let vanished = 0
     for (const one of held.values()) {
       one.leasedUntil = leasedUntil
@@ -589,11 +588,11 @@ export const make = Effect.fnUntraced(function*<R>(
           `as any other, and lost when this process is`
       )
     }
-    lane.overdue.closeUnsafe()
+    shard.overdue.closeUnsafe()
     pump()
   })
 
-  const settle = Settling.make({
+  const settle = Settlements.make({
     clock,
     counts,
     drop,
@@ -613,13 +612,13 @@ export const make = Effect.fnUntraced(function*<R>(
     },
     vitals: () => {
       let earliest: bigint | undefined
-      for (const lane of lanes) {
-        for (const { startedAt } of lane.held) {
+      for (const shard of shards) {
+        for (const { startedAt } of shard.held) {
           if (startedAt !== undefined && (earliest === undefined || startedAt < earliest)) earliest = startedAt
         }
       }
       return {
-        readers: lanes.map((lane) => lane.pulse),
+        readers: shards.map((shard) => shard.heartbeat),
         isFull: !paused && (running >= concurrency || capacity.isFull),
         sinceSettledMillis: counts.lastSettledAtMillis === undefined
           ? undefined
@@ -647,18 +646,18 @@ export const make = Effect.fnUntraced(function*<R>(
       Effect.callback<Settled | CommitRefused>((resume) => {
         if (held.phase !== "running") return resume(Effect.succeed(held.outcome ?? "lost"))
         held.phase = "settling"
-        held.lane.commits.push({
+        held.shard.commits.push({
           held,
           commit: { delivery: held.delivery, ...changes },
           resume: (outcome) => resume(Effect.succeed(outcome))
         })
-        held.lane.settlements.openUnsafe()
+        held.shard.settlements.openUnsafe()
       }),
     renew: (held) =>
       Effect.suspend(() =>
         held.phase === "gone"
           ? Effect.succeed<Settled>(held.outcome ?? "lost")
-          : Effect.map(held.lane.member.renew([held.delivery]), (lost): Settled => {
+          : Effect.map(held.shard.member.renew([held.delivery]), (lost): Settled => {
             if (lost.length === 0) return "done"
             lose(held)
             return "lost"
@@ -688,7 +687,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const end = yield* ConsumerEnd.make({
     label,
     drainMillis: options.drainMillis,
-    lanes,
+    shards,
     background: () => background,
     running: () => running,
     live,
@@ -704,31 +703,31 @@ export const make = Effect.fnUntraced(function*<R>(
   let background: ReadonlyArray<ConsumerEnd.Background> = []
   // What expired while nobody was there comes before what is new.
   yield* Effect.onError(
-    Effect.forEach(lanes, (lane) => whileGroup(claimNow(lane)), { concurrency: 8, discard: true }),
+    Effect.forEach(shards, (shard) => whileGroup(claimNow(shard)), { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)
   )
-  for (const { member } of lanes) yield* Effect.forkIn(whileGroup(member.awaitRemoval), own)
+  for (const { member } of shards) yield* Effect.forkIn(whileGroup(member.awaitRemoval), own)
   yield* Effect.forkIn(supervise(`beginning again for ${label}`, trials.next), own)
   yield* Effect.forkIn(supervise(`looking after what waits for ${label}`, watchPlaces), own)
-  background = yield* Effect.forEach(lanes, (lane) =>
+  background = yield* Effect.forEach(shards, (shard) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(
-        supervise(`reading for ${label}`, whileGroup(readOnce(lane)), lane.pulse),
+        supervise(`reading for ${label}`, whileGroup(readOnce(shard)), shard.heartbeat),
         own
       )
       const others = yield* Effect.forEach([
         supervise(
           `claiming for ${label}`,
           Effect.flatMap(
-            whileGroup(claimOnce(lane)),
-            (millis) => millis === undefined ? lane.member.awaitLease : Effect.sleep(millis)
+            whileGroup(claimOnce(shard)),
+            (millis) => millis === undefined ? shard.member.awaitLease : Effect.sleep(millis)
           )
         ),
-        supervise(`renewing for ${label}`, renewOnce(lane)),
-        supervise(`settling for ${label}`, settle(lane)),
-        ...(beginnings.has(lane) ? [supervise(`beginning for ${label}`, beginnings.get(lane)!.next)] : [])
+        supervise(`renewing for ${label}`, renewOnce(shard)),
+        supervise(`settling for ${label}`, settle(shard)),
+        ...(gates.has(shard) ? [supervise(`beginning for ${label}`, gates.get(shard)!.next)] : [])
       ], (loop) => Effect.forkIn(loop, own))
-      return { lane, reader, claimer: others[0]!, rest: others.slice(1) }
+      return { shard, reader, claimer: others[0]!, rest: others.slice(1) }
     }))
   yield* begun
   return consumer

@@ -3,12 +3,12 @@
  */
 import { Effect, Fiber } from "effect"
 import * as Ending from "../internal/ending.ts"
-import type { Final } from "../internal/settlement.ts"
+import type { Settlement } from "../internal/settlement.ts"
 import { release } from "../internal/settlement.ts"
-import type { Held, Lane } from "./heldDelivery.ts"
+import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 
 export interface Background {
-  readonly lane: Lane
+  readonly shard: ShardConsumer
   readonly reader: Fiber.Fiber<unknown>
   readonly claimer: Fiber.Fiber<unknown>
   readonly rest: ReadonlyArray<Fiber.Fiber<unknown>>
@@ -17,13 +17,13 @@ export interface Background {
 export interface Options {
   readonly label: string
   readonly drainMillis: number
-  readonly lanes: ReadonlyArray<Lane>
+  readonly shards: ReadonlyArray<ShardConsumer>
   readonly background: () => ReadonlyArray<Background>
   /** How many handlers run. */
   readonly running: () => number
   /** Those that did not end at once. */
-  readonly live: ReadonlySet<Held>
-  readonly enqueue: (held: Held, settlement: Final) => void
+  readonly live: ReadonlySet<HeldDelivery>
+  readonly enqueue: (held: HeldDelivery, settlement: Settlement) => void
   /** Done at once: nothing is taken from now on, and what waits is given back. */
   readonly begin: () => void
   /** Done last. */
@@ -31,35 +31,37 @@ export interface Options {
 }
 
 export const make = Effect.fnUntraced(function*(options: Options) {
-  const { background, drainMillis, enqueue, label, lanes, live, running } = options
+  const { background, drainMillis, enqueue, label, shards, live, running } = options
   const { moved, within } = Ending.makeWait()
   /** Handlers that did not stop when they were interrupted: nobody waits for them any more. */
-  const abandoned = new Set<Held>()
+  const abandoned = new Set<HeldDelivery>()
   let isLeft = false
 
   /** Whether the end waits for it; not for what waits for an end itself. */
-  const isAwaited = (held: Held) => !abandoned.has(held) && !(held.asks > 0 && live.has(held))
+  const isAwaited = (held: HeldDelivery) => !abandoned.has(held) && !(held.asks > 0 && live.has(held))
   const awaitedHandlers = () => {
     let others = running()
     for (const held of live) if (!isAwaited(held)) others--
     return others
   }
   const handlers = () => running() - abandoned.size
-  const all = () => lanes.flatMap((lane) => [...lane.held])
+  const all = () => shards.flatMap((shard) => [...shard.held])
   const awaited = () => all().filter(isAwaited)
   const open = () => all().filter((held) => !abandoned.has(held))
 
-  const handlersEnd = Effect.fnUntraced(function*(millis: number, left: () => number, isMine: (held: Held) => boolean) {
-    if (yield* within(millis, () => left() === 0)) return
-    for (const held of live) if (isMine(held)) held.fiber?.interruptUnsafe()
-    if (yield* within(Ending.endMillis, () => left() === 0)) return
-    yield* Effect.logWarning(
-      `rotif: ${left()} handlers of ${label} did not stop when interrupted; their messages come back when their leases expire`
-    )
-    for (const held of live) if (isMine(held)) abandoned.add(held)
-  })
+  const handlersEnd = Effect.fnUntraced(
+    function*(millis: number, left: () => number, isMine: (held: HeldDelivery) => boolean) {
+      if (yield* within(millis, () => left() === 0)) return
+      for (const held of live) if (isMine(held)) held.fiber?.interruptUnsafe()
+      if (yield* within(Ending.endMillis, () => left() === 0)) return
+      yield* Effect.logWarning(
+        `rotif: ${left()} handlers of ${label} did not stop when interrupted; their messages come back when their leases expire`
+      )
+      for (const held of live) if (isMine(held)) abandoned.add(held)
+    }
+  )
 
-  const settlementsEnd = Effect.fnUntraced(function*(left: () => ReadonlyArray<Held>) {
+  const settlementsEnd = Effect.fnUntraced(function*(left: () => ReadonlyArray<HeldDelivery>) {
     // Nobody will settle these any more.
     for (const held of left()) if (held.phase === "open") enqueue(held, release(held.delivery))
     if (yield* within(Ending.endMillis, () => left().length === 0)) return
@@ -72,9 +74,9 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const run = Effect.gen(function*() {
     yield* Effect.forEach(background(), ({ claimer }) => Fiber.interrupt(claimer), { discard: true })
     // A read is woken and finished, not cut off: an answer that nobody takes would strand what is in it.
-    yield* Effect.forEach(background(), ({ lane, reader }) =>
+    yield* Effect.forEach(background(), ({ shard, reader }) =>
       Effect.gen(function*() {
-        yield* lane.member.wake
+        yield* shard.member.wake
         yield* Fiber.interrupt(reader)
       }), { concurrency: "unbounded", discard: true })
     yield* handlersEnd(drainMillis, awaitedHandlers, isAwaited)

@@ -6,8 +6,8 @@ import type { BrokerError, Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
 import { BackendNow } from "../internal/age.ts"
 import { failureOf } from "../internal/failure.ts"
-import * as Asking from "../internal/policyCalls.ts"
-import type { Final } from "../internal/settlement.ts"
+import * as PolicyCalls from "../internal/policyCalls.ts"
+import type { Settlement } from "../internal/settlement.ts"
 import { again } from "../internal/settlement.ts"
 
 export interface Options<E, M extends Retry.MessageInfo> {
@@ -26,10 +26,10 @@ export interface Options<E, M extends Retry.MessageInfo> {
   readonly nowMillis: (channel: string) => Effect.Effect<number, BrokerError>
 }
 
-export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => {
+export const make = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => {
   const { fallback, isLimited, isUnknown, maxRetries, name, nowMillis, policy, retryMillis } = options
 
-  const answerOf = Asking.make(name)
+  const answerOf = PolicyCalls.make(name)
 
   /** What the policy says; a defect, a timeout or an error that it does not know is left to the default policy. */
   const ask = (message: M, attempt: number, cause: Cause.Cause<unknown>): Effect.Effect<Retry.Verdict | undefined> => {
@@ -44,7 +44,12 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
     )
   }
 
-  return (message: M, delivery: Delivery, cause: Cause.Cause<unknown>, onFailed: () => void): Effect.Effect<Final> => {
+  return (
+    message: M,
+    delivery: Delivery,
+    cause: Cause.Cause<unknown>,
+    onFailed: () => void
+  ): Effect.Effect<Settlement> => {
     // Somebody else interrupted what the handler waited for: that says nothing about the message.
     if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(again(delivery, retryMillis, "interrupted"))
     const { attempt } = delivery
@@ -53,7 +58,7 @@ export const makeJudge = <E, M extends Retry.MessageInfo>(options: Options<E, M>
         Effect.provideService(ask(message, attempt, cause), BackendNow, nowMillis(message.channel)),
         Retry.nack(retryMillis)
       ),
-      (verdict = Retry.nack(retryMillis)): Final => {
+      (verdict = Retry.nack(retryMillis)): Settlement => {
         onFailed()
         if (verdict._tag === "Term") return { _tag: "Bury", failure: failureOf("term", cause) }
         if (verdict._tag === "Release") return again(delivery, 0, "released")

@@ -17,7 +17,7 @@ export interface Processing {
   readonly maxMillis: number
 }
 
-export class Timing {
+export class HandlerTimes {
   private readonly counts = new Float64Array(buckets)
   private count = 0
   private most = 0

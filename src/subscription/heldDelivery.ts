@@ -3,8 +3,8 @@ import type { Fiber, Latch } from "effect"
 import { Scope } from "effect"
 import type { Commit, CommitRefused, Delivery, Member } from "../Broker.ts"
 import { Activity } from "../internal/activity.ts"
-import type { Pulse } from "../internal/heartbeat.ts"
-import type { Final, Settlement } from "../internal/settlement.ts"
+import type { Heartbeat } from "../internal/heartbeat.ts"
+import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
 
 /** What became of a settlement: `lost` when another member had the delivery by then. */
 export type Settled = "done" | "lost"
@@ -12,9 +12,9 @@ export type Settled = "done" | "lost"
 type Phase = "waiting" | "running" | "open" | "settling" | "gone"
 
 /** A delivery in the hands of this process, and the attempt to handle it. */
-export class Held extends Activity {
+export class HeldDelivery extends Activity {
   readonly delivery: Delivery
-  readonly lane: Lane
+  readonly shard: ShardConsumer
   phase: Phase = "waiting"
   /** Until when it may be handled, on this process's monotonic clock. */
   expiresAtMillis = Infinity
@@ -29,7 +29,7 @@ export class Held extends Activity {
   isVanished = false
   /** It was told that its handler runs for too long. */
   isSlow = false
-  fiber: Fiber.Fiber<Settlement> | undefined
+  fiber: Fiber.Fiber<HandlerOutcome> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
   /** What was made of it to find its key, for the handler. */
@@ -39,20 +39,20 @@ export class Held extends Activity {
   /** Ends with the attempt. Nothing is in it until somebody puts something there. */
   readonly scope: Scope.Closeable = Scope.makeUnsafe()
 
-  constructor(delivery: Delivery, lane: Lane, leasedUntil: bigint, heldSince: bigint) {
+  constructor(delivery: Delivery, shard: ShardConsumer, leasedUntil: bigint, heldSince: bigint) {
     super()
     this.delivery = delivery
-    this.lane = lane
+    this.shard = shard
     this.leasedUntil = leasedUntil
     this.heldSince = heldSince
   }
 }
 
-export interface Lane {
+export interface ShardConsumer {
   readonly member: Member
-  readonly held: Set<Held>
+  readonly held: Set<HeldDelivery>
   readonly settlements: Latch.Latch
-  readonly pulse: Pulse
+  readonly heartbeat: Heartbeat
   isRenewalDue: boolean
   /** Open when something waits for a renewal. */
   readonly overdue: Latch.Latch
@@ -66,12 +66,12 @@ export interface Lane {
 }
 
 export interface Pending {
-  readonly held: Held
-  readonly settlement: Final
+  readonly held: HeldDelivery
+  readonly settlement: Settlement
 }
 
 export interface Committing {
-  readonly held: Held
+  readonly held: HeldDelivery
   readonly commit: Commit
   readonly resume: (outcome: Settled | CommitRefused) => void
 }

@@ -4,16 +4,16 @@
  */
 import { Effect, Latch } from "effect"
 import type { Begun, BrokerError, Member } from "../Broker.ts"
-import type { Final } from "../internal/settlement.ts"
-import type { Held } from "./heldDelivery.ts"
+import type { Settlement } from "../internal/settlement.ts"
+import type { HeldDelivery } from "./heldDelivery.ts"
 
 /** The key of a delivery, or how it ends because it has none. */
-export type KeyOf<R> = (held: Held) => Effect.Effect<string | Final, never, R>
+export type KeyOf<R> = (held: HeldDelivery) => Effect.Effect<string | Settlement, never, R>
 
-export interface Beginning<R> {
-  readonly add: (held: Held) => void
+export interface OnceGate<R> {
+  readonly add: (held: HeldDelivery) => void
   /** Takes back what has not been looked at yet. */
-  readonly clear: () => ReadonlyArray<Held>
+  readonly clear: () => ReadonlyArray<HeldDelivery>
   /** Waits for deliveries and begins them; to be run again and again by one fiber. */
   readonly next: Effect.Effect<void, BrokerError, R>
 }
@@ -21,11 +21,14 @@ export interface Beginning<R> {
 export const make = <R>(
   member: Member,
   keyOf: KeyOf<R>,
-  then: { readonly begun: (held: Held, begun: Begun) => void; readonly end: (held: Held, settlement: Final) => void }
-): Beginning<R> => {
+  then: {
+    readonly begun: (held: HeldDelivery, begun: Begun) => void
+    readonly end: (held: HeldDelivery, settlement: Settlement) => void
+  }
+): OnceGate<R> => {
   const arrived = Latch.makeUnsafe(false)
-  const keys = new Map<Held, string>()
-  let fresh: Array<Held> = []
+  const keys = new Map<HeldDelivery, string>()
+  let fresh: Array<HeldDelivery> = []
 
   const next = Effect.gen(function*() {
     yield* arrived.await
@@ -38,7 +41,7 @@ export const make = <R>(
       if (typeof key === "string") keys.set(held, key)
       else if (held.phase === "waiting") then.end(held, key)
     }
-    const batch: Array<Held> = []
+    const batch: Array<HeldDelivery> = []
     for (const held of taken) {
       // What was lost meanwhile is another's.
       if (held.phase === "waiting" && keys.has(held)) batch.push(held)

@@ -3,16 +3,16 @@ import type { Clock } from "effect"
 import { Effect } from "effect"
 import type { BrokerError, Burial, Committed, Delivery, Requeue } from "../Broker.ts"
 import type { Reporter } from "../internal/reports.ts"
-import type { Final } from "../internal/settlement.ts"
+import type { Settlement } from "../internal/settlement.ts"
 import { release } from "../internal/settlement.ts"
-import type { Committing, Counts, Held, Lane, Pending, Settled } from "./heldDelivery.ts"
+import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
 
 export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporter }: {
   readonly clock: Clock.Clock
   readonly counts: Counts
-  readonly drop: (held: Held, outcome: Settled) => void
-  readonly enqueue: (held: Held, settlement: Final) => void
-  readonly lose: (held: Held) => void
+  readonly drop: (held: HeldDelivery, outcome: Settled) => void
+  readonly enqueue: (held: HeldDelivery, settlement: Settlement) => void
+  readonly lose: (held: HeldDelivery) => void
   readonly reporter: Pick<Reporter, "settled">
   /** Whether a moment later there may be more to settle. */
   readonly isMoreComing: () => boolean
@@ -35,13 +35,13 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
   }
 
   /** Waits for something to settle, and sends all there is. */
-  return Effect.fnUntraced(function*(lane: Lane) {
-    yield* lane.settlements.await
-    lane.settlements.closeUnsafe()
+  return Effect.fnUntraced(function*(shard: ShardConsumer) {
+    yield* shard.settlements.await
+    shard.settlements.closeUnsafe()
     // What finishes in this turn of the event loop goes into the same batch.
     if (isMoreComing()) yield* Effect.yieldNow
-    const batch = lane.outbox
-    lane.outbox = []
+    const batch = shard.outbox
+    shard.outbox = []
     const acks: Array<Pending> = []
     const drops: Array<Pending> = []
     const requeues: Array<Pending> = []
@@ -64,7 +64,7 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
       if (result._tag === "Failure") {
         // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
         failure = result.failure
-        lane.outbox.push(...items)
+        shard.outbox.push(...items)
         return
       }
       const lost = new Set(result.success)
@@ -87,30 +87,30 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
         drop(held, "done")
       }
     })
-    yield* send(acks, () => lane.member.ack(acks.map((item) => item.held.delivery)))
-    yield* send(drops, () => lane.member.drop(drops.map((item) => item.held.delivery)))
+    yield* send(acks, () => shard.member.ack(acks.map((item) => item.held.delivery)))
+    yield* send(drops, () => shard.member.drop(drops.map((item) => item.held.delivery)))
     yield* send(requeues, () =>
-      lane.member.requeue(requeues.map(({ held, settlement }): Requeue => {
-        const { attempt, delayMillis } = settlement as Extract<Final, { readonly _tag: "Requeue" }>
+      shard.member.requeue(requeues.map(({ held, settlement }): Requeue => {
+        const { attempt, delayMillis } = settlement as Extract<Settlement, { readonly _tag: "Requeue" }>
         return { delivery: held.delivery, delayMillis, attempt }
       })))
     yield* send(burials, () =>
-      lane.member.bury(burials.map(({ held, settlement }): Burial => ({
+      shard.member.bury(burials.map(({ held, settlement }): Burial => ({
         delivery: held.delivery,
-        failure: (settlement as Extract<Final, { readonly _tag: "Bury" }>).failure
+        failure: (settlement as Extract<Settlement, { readonly _tag: "Bury" }>).failure
       }))))
-    const commits = lane.commits.filter(({ held }) => held.phase !== "gone")
-    lane.commits = []
+    const commits = shard.commits.filter(({ held }) => held.phase !== "gone")
+    shard.commits = []
     if (commits.length > 0) {
-      const result = yield* Effect.result(lane.member.commit(commits.map(({ commit }) => commit)))
+      const result = yield* Effect.result(shard.member.commit(commits.map(({ commit }) => commit)))
       if (result._tag === "Failure") {
         failure = result.failure
-        lane.commits.push(...commits)
+        shard.commits.push(...commits)
       } else {
         for (const [i, committing] of commits.entries()) concluded(committing, result.success[i]!)
       }
     }
-    if (lane.outbox.length > 0 || lane.commits.length > 0) lane.settlements.openUnsafe()
+    if (shard.outbox.length > 0 || shard.commits.length > 0) shard.settlements.openUnsafe()
     if (failure !== undefined) return yield* Effect.fail(failure)
   })
 }

@@ -12,7 +12,7 @@
 import type { Clock, Scope } from "effect"
 import { Effect, Latch } from "effect"
 import type { BrokerError } from "../Broker.ts"
-import type { Held, Lane } from "./heldDelivery.ts"
+import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 
 /** After this long one that is tried alone no longer keeps others waiting; longer where one of the two is known for more crashes. */
 const patienceMillis = (crashes: number) => 5_000 * 6 ** Math.min(3, Math.max(0, crashes - 1))
@@ -57,11 +57,11 @@ const turnOf = (clock: Clock.Clock): Turn => {
 
 export interface Trials {
   /** Takes a suspect that may begin. */
-  readonly add: (held: Held) => void
+  readonly add: (held: HeldDelivery) => void
   /** Takes back those that have not begun. */
-  readonly clear: () => ReadonlyArray<Held>
+  readonly clear: () => ReadonlyArray<HeldDelivery>
   /** The delivery has left this process. */
-  readonly left: (held: Held) => void
+  readonly left: (held: HeldDelivery) => void
   /** A place has become free. */
   readonly wake: () => void
   /** Places that are kept free for suspects. */
@@ -75,21 +75,21 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly leaseNanos: bigint
   /** How many handlers may be started; none while the consumer is paused or ends. */
   readonly room: () => number
-  readonly start: (held: Held) => void
-  readonly giveBack: (held: Held) => void
-  readonly lose: (held: Held) => void
+  readonly start: (held: HeldDelivery) => void
+  readonly giveBack: (held: HeldDelivery) => void
+  readonly lose: (held: HeldDelivery) => void
 }): Effect.fn.Return<Trials, never, Scope.Scope> {
   const { clock, room } = options
   const turn = turnOf(clock)
   const work = Latch.makeUnsafe(false)
   const wake = () => void work.openUnsafe()
   /** Those that begin side by side, and those that are tried alone. */
-  let together: Array<Held> = []
-  let alone: Array<Held> = []
+  let together: Array<HeldDelivery> = []
+  let alone: Array<HeldDelivery> = []
   let beginning = 0
-  let mine: { readonly held: Held; readonly trial: Trial } | undefined
+  let mine: { readonly held: HeldDelivery; readonly trial: Trial } | undefined
 
-  const add = (held: Held) => {
+  const add = (held: HeldDelivery) => {
     if (held.delivery.crashes > 0) {
       alone.push(held)
       // The one that is known for most crashes comes first: none is tried beside it.
@@ -99,13 +99,13 @@ export const make = Effect.fnUntraced(function*(options: {
     wake()
   }
 
-  const takeTurn = (held: Held) => {
+  const takeTurn = (held: HeldDelivery) => {
     const { crashes } = held.delivery
     const trial: Trial = {
       crashes,
       since: clock.monotonicTimeNanosUnsafe(),
       acquit: Effect.suspend(() =>
-        Effect.map(held.lane.member.acquit([held.delivery]), () => {
+        Effect.map(held.shard.member.acquit([held.delivery]), () => {
           if (mine?.trial === trial) giveUpTurn()
         })
       )
@@ -120,7 +120,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (given !== undefined) turn.giveUp(given.trial)
   }
 
-  const left = (held: Held) => {
+  const left = (held: HeldDelivery) => {
     if (mine?.held === held) giveUpTurn()
   }
 
@@ -131,13 +131,13 @@ export const make = Effect.fnUntraced(function*(options: {
     return Math.max(0, patienceMillis(Math.max(turn.trial.crashes, alone[0]!.delivery.crashes)) - passed)
   }
 
-  const isWaiting = ({ phase }: Held) => phase === "waiting"
+  const isWaiting = ({ phase }: HeldDelivery) => phase === "waiting"
 
   /** Those that may begin now. */
-  const take = (): ReadonlyArray<Held> => {
+  const take = (): ReadonlyArray<HeldDelivery> => {
     alone = alone.filter(isWaiting)
     together = together.filter(isWaiting)
-    const batch: Array<Held> = []
+    const batch: Array<HeldDelivery> = []
     if (alone.length > 0 && room() > 0 && turn.trial === undefined) {
       const held = alone.shift()!
       takeTurn(held)
@@ -148,17 +148,17 @@ export const make = Effect.fnUntraced(function*(options: {
     return batch
   }
 
-  const again = (held: Held) => {
+  const again = (held: HeldDelivery) => {
     left(held)
     if (isWaiting(held)) add(held)
   }
 
   /** Notes that they begin, and starts those that are still held. */
-  const begin = Effect.fnUntraced(function*(lane: Lane, some: ReadonlyArray<Held>) {
+  const begin = Effect.fnUntraced(function*(shard: ShardConsumer, some: ReadonlyArray<HeldDelivery>) {
     const askedAt = clock.monotonicTimeNanosUnsafe()
     const refused = new Set(
       yield* Effect.onError(
-        lane.member.tryAgain(some.map(({ delivery }) => delivery)),
+        shard.member.tryAgain(some.map(({ delivery }) => delivery)),
         () => Effect.sync(() => some.forEach(again))
       )
     )
@@ -184,9 +184,9 @@ export const make = Effect.fnUntraced(function*(options: {
     if (leftMillis() === 0) yield* turn.trial!.acquit
     const batch = take()
     if (batch.length === 0) return
-    const byLane = Map.groupBy(batch, ({ lane }) => lane)
+    const byShard = Map.groupBy(batch, ({ shard }) => shard)
     beginning = batch.length
-    yield* Effect.forEach(byLane, ([lane, some]) => begin(lane, some), { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach(byShard, ([shard, some]) => begin(shard, some), { concurrency: "unbounded", discard: true })
       .pipe(
         Effect.ensuring(Effect.sync(() => {
           beginning = 0

@@ -132,7 +132,7 @@ export const reportsSuite = (backend: Backend): void => {
               Queue.offer(attempts, ++round),
               round <= 2 ? Effect.die(new Error("a bug of ours")) : Effect.succeed({ _tag: "Ack" } as const)
             ),
-          judge: () => Effect.die(new Error("another one")),
+          verdict: () => Effect.die(new Error("another one")),
           onEnd: () => {},
           afterEnd: Effect.void
         })

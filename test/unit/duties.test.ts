@@ -4,7 +4,7 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Broker } from "rotif"
 import * as Promoter from "../../src/duties/promoter.ts"
-import { Pulse } from "../../src/internal/heartbeat.ts"
+import { Heartbeat } from "../../src/internal/heartbeat.ts"
 import * as Ticker from "../../src/duties/ticker.ts"
 import { supervise } from "../../src/internal/supervise.ts"
 
@@ -39,7 +39,7 @@ describe("the background duties", () => {
     ([, run]) =>
       Effect.gen(function*() {
         const { broker, counts } = away()
-        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Pulse("duty", 30_000, () => 0, true)), {
+        const duty = yield* Effect.forkChild(run(broker, 0, 30_000, new Heartbeat("duty", 30_000, () => 0, true)), {
           startImmediately: true
         })
         yield* TestClock.adjust("2 minutes")
