@@ -16,7 +16,6 @@ import { shown } from "./internal/shown.ts"
 import * as Permissions from "./redis/permissions.ts"
 import { tellWait } from "./redis/startWait.ts"
 import * as RedisBroadcast from "./redisBroker/broadcast.ts"
-import { brokerError as fail } from "./redisBroker/brokerError.ts"
 import * as RedisLetters from "./redisBroker/deadLetters.ts"
 import * as RedisInspection from "./redisBroker/inspection/walk.ts"
 import * as Keys from "./redisBroker/keys.ts"
@@ -30,6 +29,7 @@ import * as RedisRecurring from "./redisBroker/recurring.ts"
 import { removeGroup as removeGroupScript } from "./redisBroker/scripts/member/removeGroup.ts"
 import { unregisterGroup } from "./redisBroker/scripts/member/unregisterGroup.ts"
 import { missingPermissions } from "./redisBroker/scripts/upkeep/missingPermissions.ts"
+import * as Shards from "./redisBroker/shards.ts"
 import * as RedisStats from "./redisBroker/statistics.ts"
 import * as RedisJanitor from "./redisBroker/trimming.ts"
 
@@ -95,7 +95,7 @@ export const make = (options?: Options) => tellWait(open(options), () => "the st
 
 const open = Effect.fnUntraced(function*(options?: Options) {
   const redis = yield* Redis
-  const { graceMillis: grace, prefix, shards } = yield* checkOptions(options)
+  const { graceMillis: grace, prefix, shards: count } = yield* checkOptions(options)
   // A publish ends within twice the timeout; if its answer is lost, its message is looked for from then on.
   const endsMillis = 2 * redis.commandMillis
   const graceMillis = grace ?? Math.max(leastGraceMillis, endsMillis + searchingMillis)
@@ -107,20 +107,17 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     )
   }
 
-  const allKeys = Array.from({ length: shards }, (_, shard) => Keys.make(prefix, shard, redis.database))
-  const connections = allKeys.map((keys) => redis.connection(keys.meta))
-  const keysOf = (shard: number): Keys.Keys => allKeys[shard]!
-  const connectionOf = (shard: number): Connection => connections[shard]!
-  const shardOf = (channel: string) => shards === 1 ? 0 : Keys.shardOf(channel, shards)
+  const shards = Shards.make(prefix, count, redis)
+  const { all, connectionOf, fail, keysOf, shardOf } = shards
   const shardsOf = (selector: Selector): ReadonlyArray<number> =>
     selector._tag === "Pattern"
-      ? allKeys.map((keys) => keys.shard)
+      ? all.map((keys) => keys.shard)
       : [...new Set(selector.names.map(shardOf))].sort((a, b) => a - b)
 
   const again = { idempotent: true } as const
   // A flush takes the record with it: it is written again before a client with another number could come in between.
   const recorded = connectionOf(0).send(["hget", keysOf(0).meta, "shards"], again)
-  const recordShards = connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", shards], again).pipe(
+  const recordShards = connectionOf(0).send(["hsetnx", keysOf(0).meta, "shards", count], again).pipe(
     Effect.matchEffect({
       onSuccess: () => recorded,
       // It is refused without memory also where nothing is to be written.
@@ -131,8 +128,8 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     }),
     Effect.mapError(fail("open")),
     Effect.flatMap((recorded) =>
-      recorded === String(shards) ? Effect.void : Effect.fail(refuse(
-        `the namespace "${prefix}" has ${String(recorded)} shards and this client is set to ${shards}: use shards: ${
+      recorded === String(count) ? Effect.void : Effect.fail(refuse(
+        `the namespace "${prefix}" has ${String(recorded)} shards and this client is set to ${count}: use shards: ${
           String(recorded)
         }, or another prefix`
       ))
@@ -152,16 +149,16 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   const mayUnblock = !refused.includes(Permissions.unblock)
 
   const janitors = yield* Effect.forEach(
-    allKeys,
+    all,
     (keys) => RedisJanitor.make({ keys, connection: connectionOf(keys.shard), graceMillis }),
     { concurrency: 16 }
   ).pipe(Effect.mapError(fail("open")))
 
   // Events -----------------------------------------------------------------------------------------------------------
 
-  const members = allKeys.map(() => new Set<RedisMember.RedisMember>())
+  const members = all.map(() => new Set<RedisMember.RedisMember>())
   const signal = () => {
-    const sleepers = allKeys.map(() => new Set<() => void>())
+    const sleepers = all.map(() => new Set<() => void>())
     return {
       wake: (shard: number) => {
         const waiting = [...sleepers[shard]!]
@@ -182,7 +179,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   const letterChange = signal()
   /** Something was put into the outbox. */
   const outbox = signal()
-  const shardByEvents = new Map(allKeys.map((keys) => [keys.events, keys.shard]))
+  const shardByEvents = new Map(all.map((keys) => [keys.events, keys.shard]))
   yield* redis.listen([...shardByEvents.keys()], {
     onMessage: (events, message) => {
       const shard = shardByEvents.get(events)
@@ -199,7 +196,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       }
     },
     onGap: () => {
-      for (const keys of allKeys) {
+      for (const keys of all) {
         for (const member of members[keys.shard]!) member.notifyGap()
         earlier.wake(keys.shard)
         tickChange.wake(keys.shard)
@@ -209,17 +206,15 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     }
   }).pipe(Effect.mapError(fail("open")))
 
-  const setup: RedisScheduled.Setup = { shards: allKeys, shardOf, connectionOf, fail }
-  const scheduled = RedisScheduled.make(setup)
-  const { announce, append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make({
-    ...setup,
+  const scheduled = RedisScheduled.make(shards)
+  const { announce, append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make(shards, {
     schedule: scheduled.store,
     graceMillis,
     durable: (shard) => redis.durable(keysOf(shard).meta),
     touch: (shard, stream) => janitors[shard]!.touch(stream),
     onFlush: Effect.ignore(recordShards, { log: "Warn" })
   })
-  const recurring = RedisRecurring.make({ ...setup, introduce, waitForTick: tickChange.wait })
+  const recurring = RedisRecurring.make(shards, introduce, tickChange.wait)
 
   const channels: Channels = {
     shardOf,
@@ -334,12 +329,12 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   // Looking ----------------------------------------------------------------------------------------------------------
 
   const me = makeName()
-  const stats = RedisStats.make({ shards: allKeys, connectionOf, fail, me })
+  const stats = RedisStats.make(shards, me)
 
   const infoOf = Effect.fnUntraced(function*(selector: Selector): Effect.fn.Return<BrokerInfo, RedisError> {
     const channels = yield* stats.look(selector, false)
     const sizes = yield* Effect.forEach(
-      allKeys,
+      all,
       (keys) => connectionOf(keys.shard).pipeline([["zcard", keys.waiting], ["xlen", keys.dead]]),
       { concurrency: 16 }
     )
@@ -364,7 +359,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   })
 
   return Broker.of({
-    shards,
+    shards: count,
     isPolled: true,
     rest: Effect.sleep,
     shardsOf,
@@ -382,7 +377,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       problemOf: (channel, key) => ownKeyProblem(tagOf(prefix, shardOf(channel)), key),
       read: (key) => readOwn(redis.connection(key), key).pipe(Effect.mapError(fail("own.read")))
     },
-    ping: Effect.forEach(connections, (connection) => connection.send(["ping"], { idempotent: true }), {
+    ping: Effect.forEach(all, ({ shard }) => connectionOf(shard).send(["ping"], { idempotent: true }), {
       concurrency: "unbounded",
       discard: true
     }).pipe(Effect.mapError(fail("ping"))),
@@ -395,25 +390,15 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       ),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
-    letters: RedisLetters.make({
-      me,
-      keysOf,
-      connectionOf,
-      fail,
-      awaitLetter: letterChange.wait
-    }),
-    inspection: RedisInspection.make({
+    letters: RedisLetters.make(shards, me, letterChange.wait),
+    inspection: RedisInspection.make(shards, {
       prefix,
-      shards: allKeys,
-      shardOf,
-      connectionOf,
       connectionFor: redis.connection,
       promote: (shard) => scheduled.promote(shard, mendBatch),
       relay: (shard) => Effect.mapError(relay(channels, shard, mendBatch), fail("relay")),
-      stats: stats.lookIn,
-      fail
+      stats: stats.lookIn
     }),
-    broadcast: RedisBroadcast.make({ redis, connectionOf, keysOf, shardOf, shards, fail: fail("broadcast") })
+    broadcast: RedisBroadcast.make(shards, redis)
   })
 })
 

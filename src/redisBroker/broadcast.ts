@@ -6,27 +6,20 @@
  * here, by `pattern.ts`; Redis only narrows down what is sent here.
  */
 import { Effect } from "effect"
-import type { BrokerError } from "../Broker.ts"
 import type { Command, Connection, Redis } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { BroadcastPort, Cast } from "../broker/broadcast.ts"
 import { matcherOf } from "../internal/pattern.ts"
 import * as Wire from "./broadcastWire.ts"
 import type { Keys } from "./keys.ts"
+import type { Shards } from "./shards.ts"
 
 /** Messages in one pipeline, and their characters. */
 const messagesPerWrite = 500
 const charsPerWrite = 1024 * 1024
 
-export const make = (options: {
-  readonly redis: Redis["Service"]
-  readonly shards: number
-  readonly shardOf: (channel: string) => number
-  readonly keysOf: (shard: number) => Keys
-  readonly connectionOf: (shard: number) => Connection
-  readonly fail: (error: RedisError) => BrokerError
-}): BroadcastPort => {
-  const { connectionOf, fail, keysOf, redis, shardOf, shards } = options
+export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis: Redis["Service"]): BroadcastPort => {
+  const failed = fail("broadcast")
   const isSharded = redis.mode === "cluster"
 
   const commandsFor = (cast: Cast, keys: Keys, text: string): ReadonlyArray<Command> =>
@@ -68,13 +61,11 @@ export const make = (options: {
       : write(connectionOf(shard), commands)
   }
 
-  const perShard = (name: (keys: Keys) => string) => Array.from({ length: shards }, (_, shard) => name(keysOf(shard)))
-
   return {
     publish: (casts) =>
       casts.length === 0
         ? Effect.void
-        : Effect.mapError(casts.length === 1 ? publishOne(casts[0]!) : publishAll(casts), fail),
+        : Effect.mapError(casts.length === 1 ? publishOne(casts[0]!) : publishAll(casts), failed),
     listen: (selector, handler) => {
       const matches = matcherOf(selector)
       const listen = (names: ReadonlyArray<string>, command: "subscribe" | "psubscribe" | "ssubscribe") =>
@@ -88,14 +79,14 @@ export const make = (options: {
         }, command)
       if (selector._tag === "Channels") {
         const names = selector.names.map((name) => keysOf(shardOf(name)).cast(name))
-        return Effect.mapError(listen(names, isSharded ? "ssubscribe" : "subscribe"), fail)
+        return Effect.mapError(listen(names, isSharded ? "ssubscribe" : "subscribe"), failed)
       }
-      if (isSharded) return Effect.mapError(listen(perShard((keys) => keys.casts), "ssubscribe"), fail)
-      const globs = (pattern: string) => listen(perShard((keys) => keys.castGlob(pattern)), "psubscribe")
+      if (isSharded) return Effect.mapError(listen(all.map((keys) => keys.casts), "ssubscribe"), failed)
+      const globs = (pattern: string) => listen(all.map((keys) => keys.castGlob(pattern)), "psubscribe")
       return globs(selector.pattern).pipe(
         // An ACL permits a glob letter by letter: it can only name the one that every pattern may use.
         Effect.catchIf((error) => error.reason === "Refused", () => globs("**")),
-        Effect.mapError(fail)
+        Effect.mapError(failed)
       )
     }
   }

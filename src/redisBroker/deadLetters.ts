@@ -1,7 +1,7 @@
 /** Dead letters on Redis: one stream a shard, and for each subscription to them a sorted set and a hash of what it was offered. */
 import { Effect } from "effect"
-import type { BrokerError, Failure } from "../Broker.ts"
-import type { Command, Connection } from "../Redis.ts"
+import type { Failure } from "../Broker.ts"
+import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Letter, LetterCount, LetterStore, Offer } from "../broker/deadLetters.ts"
 import { portioned } from "./batches.ts"
@@ -12,6 +12,7 @@ import { concludeLetters } from "./scripts/deadLetters/conclude.ts"
 import { offerLetters } from "./scripts/deadLetters/offer.ts"
 import { removeLetters } from "./scripts/deadLetters/remove.ts"
 import { requeueLetters } from "./scripts/deadLetters/requeue.ts"
+import type { Shards } from "./shards.ts"
 import { charactersIn, Steps } from "./steps.ts"
 
 /** Letters in one script call; read in one step at most. */
@@ -21,16 +22,12 @@ type RawEntries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<stri
 
 const isId = (letterId: string) => /^\d{1,16}-\d{1,20}$/.test(letterId)
 
-export interface Setup {
-  /** Unique among the processes that are alive. */
-  readonly me: string
-  readonly keysOf: (shard: number) => Keys
-  readonly connectionOf: (shard: number) => Connection
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
-  readonly awaitLetter: LetterStore["awaitLetter"]
-}
-
-export const make = ({ awaitLetter, connectionOf, fail, keysOf, me }: Setup): LetterStore => {
+/** `me` is unique among the processes that are alive. */
+export const make = (
+  { connectionOf, fail, keysOf }: Shards,
+  me: string,
+  awaitLetter: LetterStore["awaitLetter"]
+): LetterStore => {
   let tokens = 0
 
   const list: LetterStore["list"] = Effect.fnUntraced(function*(shard, range) {

@@ -10,22 +10,23 @@ import type { BrokerError, NewMessage } from "../Broker.ts"
 import type { RedisError } from "../Redis.ts"
 import type { Recurring, RecurringStore } from "../broker/recurring.ts"
 import * as Entry from "./entry.ts"
-import type { Setup } from "./publish/waiting.ts"
 import { dueTicks } from "./scripts/recurring/dueTicks.ts"
 import { publishTicks } from "./scripts/recurring/publishTicks.ts"
 import { removeRecurring } from "./scripts/recurring/removeRecurring.ts"
 import { upsertRecurring } from "./scripts/recurring/upsertRecurring.ts"
+import type { Shards } from "./shards.ts"
 
 /** Definitions read in one command. */
 const page = 500
 
-export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTick }: Setup & {
-  /** Makes a channel known: creates its log, and registers its limits. */
-  readonly introduce: (channel: Pick<NewMessage, "channel" | "limits">) => Effect.Effect<unknown, RedisError>
-  readonly waitForTick: (shard: number) => Effect.Effect<void>
-}): RecurringStore => {
+/** `introduce` makes a channel known: it creates its log, and registers its limits. */
+export const make = (
+  { all, connectionOf, fail, keysOf, shardOf }: Shards,
+  introduce: (channel: Pick<NewMessage, "channel" | "limits">) => Effect.Effect<unknown, RedisError>,
+  waitForTick: (shard: number) => Effect.Effect<void>
+): RecurringStore => {
   const removeFrom = (shard: number, key: string, definition = "") => {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     return Effect.map(
       connectionOf(shard).evaluate(removeRecurring, [keys.ticks, keys.recurring], [key, definition], {
         idempotent: false
@@ -42,7 +43,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
     nextAtMillis: number,
     how: "set" | "replace" | "keep"
   ) => {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     return Effect.map(
       connectionOf(shard).evaluate(upsertRecurring, [keys.recurring, keys.ticks], [
         keys.events,
@@ -58,7 +59,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
 
   /** Brings a definition to the shard of its channel: its process died between the two. */
   const bringHome = Effect.fnUntraced(function*(shard: number, key: string, channel: string, nextAtMillis: number) {
-    const definition = yield* connectionOf(shard).send(["hget", shards[shard]!.recurring, key], { idempotent: true })
+    const definition = yield* connectionOf(shard).send(["hget", keysOf(shard).recurring, key], { idempotent: true })
     if (typeof definition !== "string") return
     const head = definition.indexOf("\n", definition.indexOf("\n") + 1)
     yield* introduce({ channel })
@@ -74,7 +75,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   })
 
   const due: RecurringStore["due"] = Effect.fnUntraced(function*(shard, limit) {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     const [now, wait, ...rest] = (yield* connectionOf(shard).evaluate(dueTicks, [keys.ticks, keys.recurring], [limit], {
       idempotent: true
     })) as readonly [string, number, ...ReadonlyArray<string>]
@@ -94,7 +95,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   }, Effect.mapError((error: RedisError): BrokerError => fail("ticks")(error)))
 
   const advance: RecurringStore["advance"] = Effect.fnUntraced(function*(shard, advance) {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     while (true) {
       const reply = yield* connectionOf(shard).evaluate(
         publishTicks,
@@ -120,7 +121,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
   }, Effect.mapError((error: RedisError): BrokerError => fail("tick")(error)))
 
   const list: RecurringStore["list"] = Effect.fnUntraced(function*(shard) {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     const connection = connectionOf(shard)
     const order = (yield* connection.send(["zrange", keys.ticks, 0, -1, "WITHSCORES"], {
       idempotent: true
@@ -170,7 +171,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
         const body = Entry.encodeBody(definition)
         // The key may have belonged to a channel of another shard.
         const former = yield* Effect.filter(
-          shards.filter((other) => other.shard !== shard),
+          all.filter((other) => other.shard !== shard),
           (other) => Effect.map(define(other.shard, key, head, body, nextAtMillis, "replace"), (next) => next !== ""),
           { concurrency: 16 }
         )
@@ -180,7 +181,7 @@ export const make = ({ connectionOf, fail, introduce, shardOf, shards, waitForTi
         return Number(next)
       }).pipe(Effect.mapError(fail("recur"))),
     remove: (key) =>
-      Effect.forEach(shards, ({ shard }) => removeFrom(shard, key), { concurrency: 16 }).pipe(
+      Effect.forEach(all, ({ shard }) => removeFrom(shard, key), { concurrency: 16 }).pipe(
         Effect.map((removed) => removed.includes(true)),
         Effect.mapError(fail("forget"))
       ),

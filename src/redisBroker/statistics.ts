@@ -1,7 +1,7 @@
 /** Counts on Redis: one script call for each channel, which sees it and its groups at one time; several where messages are large. */
 import { Effect } from "effect"
-import type { BrokerError, Selector } from "../Broker.ts"
-import type { Command, Connection } from "../Redis.ts"
+import type { Selector } from "../Broker.ts"
+import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
@@ -10,6 +10,7 @@ import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { lead } from "./leadership.ts"
 import { statistics as statsScript } from "./scripts/upkeep/statistics.ts"
+import type { Shards } from "./shards.ts"
 
 /** Channels looked at in one pipeline, and scripts under way at a time. */
 const channelsPerCall = 100
@@ -17,14 +18,6 @@ const scriptsAtOnce = 8
 
 /** Nodes of the log that Redis looks at to tell its size. */
 const samples = 5
-
-export interface Setup {
-  readonly shards: ReadonlyArray<Keys>
-  readonly connectionOf: (shard: number) => Connection
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
-  /** This program among those that take turns. */
-  readonly me: string
-}
 
 type RawConsumer = readonly [name: string, pending: number, idle: number]
 
@@ -38,7 +31,8 @@ type Raw = readonly [
 
 const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
 
-export const make = ({ connectionOf, fail, me, shards }: Setup) => {
+/** `me` names this program among those that take turns. */
+export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) => {
   const lookAt = Effect.fnUntraced(function*(
     keys: Keys,
     channel: string,
@@ -147,20 +141,20 @@ export const make = ({ connectionOf, fail, me, shards }: Setup) => {
   const look = (selector: Selector, withBytes: boolean): Effect.Effect<ReadonlyArray<ChannelStats>, RedisError> => {
     const matches = matcherOf(selector)
     return Effect.map(
-      Effect.forEach(shards, (keys) => readShard(keys, matches, withBytes), { concurrency: 16 }),
-      (all) => all.flat()
+      Effect.forEach(all, (keys) => readShard(keys, matches, withBytes), { concurrency: 16 }),
+      (found) => found.flat()
     )
   }
 
   const store: StatsStore = {
     read: (selector) => Effect.mapError(look(selector, true), fail("stats")),
     lead: (leaseMillis) =>
-      Effect.mapError(lead(connectionOf(0), shards[0]!.surveyor, me, leaseMillis), fail("stats.lead"))
+      Effect.mapError(lead(connectionOf(0), keysOf(0).surveyor, me, leaseMillis), fail("stats.lead"))
   }
 
   /** At named channels of one shard. */
   const lookIn = (shard: number, names: ReadonlyArray<string>) =>
-    readShard(shards[shard]!, matcherOf({ _tag: "Channels", names }), false)
+    readShard(keysOf(shard), matcherOf({ _tag: "Channels", names }), false)
 
   return { look, lookIn, store }
 }

@@ -33,13 +33,9 @@ const namespace = Effect.gen(function*() {
         evaluate: (...args) => dying(connection.evaluate(...args))
       }
     }
-    return RedisRecurring.make({
-      shards,
-      shardOf,
-      connectionOf,
-      fail: brokerError,
-      waitForTick: () => Effect.never,
-      introduce: ({ channel }) => {
+    return RedisRecurring.make(
+      { all: shards, keysOf: (shard) => shards[shard]!, shardOf, connectionOf, fail: brokerError },
+      ({ channel }) => {
         const keys = shards[shardOf(channel)]!
         return connectionOf(keys.shard).evaluate(
           channelScript,
@@ -47,8 +43,9 @@ const namespace = Effect.gen(function*() {
           [channel, "", keys.events],
           { idempotent: true }
         )
-      }
-    })
+      },
+      () => Effect.never
+    )
   }
   const lengthOf = (channel: string) => {
     const keys = shards[shardOf(channel)]!

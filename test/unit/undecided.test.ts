@@ -28,12 +28,10 @@ const setup = () => {
       script === "createChannel" ? Effect.succeed("1-0") : noted(name, script, ["2-0", 1, 0, args[2], "2-0"])
   })
   const shared = connection("shared")
-  const { append } = RedisAppend.make({
-    shards: [Keys.make("rotif", 0)],
-    shardOf: () => 0,
-    connectionOf: () => shared,
+  const keys = Keys.make("rotif", 0)
+  const shards = { all: [keys], keysOf: () => keys, shardOf: () => 0, connectionOf: () => shared, fail: brokerError }
+  const { append } = RedisAppend.make(shards, {
     durable: () => ({ ...connection("durable"), confirm: () => Effect.succeed({ isReached: true, replicas: 1 }) }),
-    fail: brokerError,
     graceMillis: 10_000,
     schedule: () => Effect.die("nothing is scheduled here"),
     touch: () => {},

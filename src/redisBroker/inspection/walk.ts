@@ -8,8 +8,8 @@ import type { Connection, RedisError } from "../../Redis.ts"
 import type { InspectionStore, Page, Suspect } from "../../broker/inspection.ts"
 import type { ChannelStats } from "../../broker/statistics.ts"
 import { millisOf } from "../entry.ts"
-import type { Keys } from "../keys.ts"
 import { parse } from "../keys.ts"
+import type { Shards } from "../shards.ts"
 import * as Grounds from "./check.ts"
 import * as Letters from "./deadLetters.ts"
 import * as Streams from "./deliveries.ts"
@@ -22,11 +22,8 @@ import * as Waiting from "./waiting.ts"
 const keysPerScan = 1_000
 const channelsPerStep = 100
 
-export interface Setup {
+export interface Options {
   readonly prefix: string
-  readonly shards: ReadonlyArray<Keys>
-  readonly shardOf: (channel: string) => number
-  readonly connectionOf: (shard: number) => Connection
   readonly connectionFor: (key: string) => Connection
   readonly promote: (shard: number) => Effect.Effect<unknown, BrokerError>
   readonly relay: (shard: number) => Effect.Effect<unknown, BrokerError>
@@ -34,13 +31,14 @@ export interface Setup {
     shard: number,
     channels: ReadonlyArray<string>
   ) => Effect.Effect<ReadonlyArray<ChannelStats>, RedisError>
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
 }
 
-export const make = (setup: Setup): InspectionStore => {
-  const { connectionFor, connectionOf, fail, prefix, promote, relay, shardOf, shards, stats } = setup
+export const make = (
+  { all, connectionOf, fail, shardOf }: Shards,
+  { connectionFor, prefix, promote, relay, stats }: Options
+): InspectionStore => {
   const failed = fail("inspection")
-  const grounds = shards.map((keys) => Grounds.make(keys, connectionOf(keys.shard), failed))
+  const grounds = all.map((keys) => Grounds.make(keys, connectionOf(keys.shard), failed))
 
   const scan = (shard: number, cursor: string) =>
     connectionOf(shard).send(["scan", cursor, "MATCH", `{${prefix}:*`, "COUNT", keysPerScan], { idempotent: true })
@@ -54,7 +52,7 @@ export const make = (setup: Setup): InspectionStore => {
   /** One shard of each server: shards of one server are found by one scan of it. */
   const servers = Effect.gen(function*() {
     const known = new Map<string, number>()
-    for (const { shard } of shards) {
+    for (const { shard } of all) {
       const info = yield* connectionOf(shard).send(["info", "server"], { idempotent: true }).pipe(
         // Then each shard is looked through by itself, and servers more than once.
         Effect.catchIf((error) => error.message.startsWith("NOPERM"), () => Effect.succeed("")),
@@ -72,7 +70,7 @@ export const make = (setup: Setup): InspectionStore => {
       shard,
       key,
       message:
-        `the namespace has ${shards.length} shards, and this is of none of them: it can be removed if it is not wanted`
+        `the namespace has ${all.length} shards, and this is of none of them: it can be removed if it is not wanted`
     },
     judge: connectionFor(key).send(["exists", key], { idempotent: true }).pipe(
       Effect.map((there) => there === 1),
@@ -87,7 +85,7 @@ export const make = (setup: Setup): InspectionStore => {
         Effect.catchIf(Grounds.isElsewhere, () =>
           names.length === 1
             ? Effect.succeed([])
-            : Effect.map(Effect.forEach(names, (name) => statsOf(shard)([name])), (all) => all.flat())),
+            : Effect.map(Effect.forEach(names, (name) => statsOf(shard)([name])), (some) => some.flat())),
         Effect.mapError((error) => error._tag === "RedisError" ? failed(error) : error)
       )
 
@@ -107,7 +105,7 @@ export const make = (setup: Setup): InspectionStore => {
               string,
               ReadonlyArray<string>
             ]
-            const byShard = shards.map((): Array<Keyspace.Key> => [])
+            const byShard = all.map((): Array<Keyspace.Key> => [])
             const suspects: Array<Suspect> = []
             let looked = 0
             for (const key of names) {
@@ -115,7 +113,7 @@ export const make = (setup: Setup): InspectionStore => {
               if (found === undefined) continue
               looked++
               const { kind, parts, shard } = found
-              if (shard >= shards.length) suspects.push(strange(key, shard))
+              if (shard >= all.length) suspects.push(strange(key, shard))
               else byShard[shard]!.push({ key, found })
               if (kind === "bodies") seen.bodies.push([shard, parts[0]!, parts[1]!])
               if (kind === "offered") seen.offered.push([shard, parts[0]!])

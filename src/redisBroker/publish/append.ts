@@ -16,6 +16,7 @@ import { answer, inLog, keptMillis, nextCall } from "../evidence.ts"
 import { append as appendScript } from "../scripts/publish/append.ts"
 import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import { setLimits as limitScript } from "../scripts/publish/setLimits.ts"
+import type { Shards } from "../shards.ts"
 import * as RedisDurability from "./durability.ts"
 import * as RedisSearch from "./search.ts"
 import type { Way } from "./waiting.ts"
@@ -66,7 +67,7 @@ interface Known {
 /** So many channels, and publishes that could not be decided, are remembered. A channel that is forgotten costs its next publish one script. */
 const mostKnown = 10_000
 
-export interface Setup extends RedisScheduled.Setup {
+export interface Options {
   /** Stores scheduled messages of one channel; see `redisScheduled`. */
   readonly schedule: ReturnType<typeof RedisScheduled.make>["store"]
   /** How long what all groups have acknowledged stays in a log. */
@@ -79,11 +80,8 @@ export interface Setup extends RedisScheduled.Setup {
   readonly onFlush: Effect.Effect<void>
 }
 
-export const make = (
-  { connectionOf, durable, fail, graceMillis, onFlush, schedule, shardOf, shards, touch }: Setup
-) => {
-  const keysOf = (shard: number) => shards[shard]!
-
+export const make = (shards: Shards, { durable, graceMillis, onFlush, schedule, touch }: Options) => {
+  const { connectionOf, fail, keysOf, shardOf } = shards
   const known = new Bounded<string, Known>(mostKnown)
   const find = RedisSearch.make()
   /**
@@ -655,12 +653,8 @@ export const make = (
 
   const appendBy = (messages: ReadonlyArray<NewMessage>, way: Way): Effect.Effect<ReadonlyArray<Appended>> =>
     messages.length === 1 ? Effect.map(appendOne(messages[0]!, way), (outcome) => [outcome]) : appendAll(messages, way)
-  const append = RedisDurability.make({
-    shards,
-    shardOf,
-    connectionOf,
+  const append = RedisDurability.make(shards, {
     durable,
-    fail,
     appendBy,
     evidenceFor,
     remember: (message, evidence) => remember(message, asFirst(message, sends.get(message) ?? evidence))

@@ -9,14 +9,11 @@ import type { Connection, DurableConnection, RedisError } from "../../Redis.ts"
 import type { Evidence } from "../evidence.ts"
 import type { Keys } from "../keys.ts"
 import { confirmable } from "../scripts/publish/confirmable.ts"
+import type { Shards } from "../shards.ts"
 import type { Way } from "./waiting.ts"
 
-export interface Setup {
-  readonly shards: ReadonlyArray<Keys>
-  readonly shardOf: (channel: string) => number
-  readonly connectionOf: (shard: number) => Connection
+export interface Options {
   readonly durable: (shard: number) => DurableConnection
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
   readonly appendBy: (messages: ReadonlyArray<NewMessage>, way: Way) => Effect.Effect<ReadonlyArray<Appended>>
   /** What will tell of the message, if it is sent plainly. */
   readonly evidenceFor: (message: NewMessage) => Effect.Effect<Evidence, RedisError>
@@ -32,8 +29,10 @@ const checkMillis = 1_000
 
 const keyOf = ({ onDisk, replicas, timeoutMillis }: Durability) => `${replicas} ${onDisk} ${timeoutMillis}`
 
-export const make = (setup: Setup) => {
-  const { appendBy, connectionOf, durable, evidenceFor, fail, remember, shardOf, shards } = setup
+export const make = (
+  { all, connectionOf, fail, keysOf, shardOf }: Shards,
+  { appendBy, durable, evidenceFor, remember }: Options
+) => {
   const usual: Way = { connectionOf }
   /** What this process has found the server to know. */
   const confirmed = new Set<"wait" | "waitaof">()
@@ -59,7 +58,7 @@ export const make = (setup: Setup) => {
     })
 
   const check: Broker["Service"]["checkDurability"] = Effect.fnUntraced(function*(durability) {
-    const found = yield* Effect.forEach(shards, ({ shard }) => {
+    const found = yield* Effect.forEach(all, ({ shard }) => {
       const connection = durable(shard)
       return probe(shard, durability).pipe(
         Effect.andThen(Effect.mapError(connection.send(["ping"], { idempotent: true }), fail("open"))),
@@ -133,7 +132,7 @@ export const make = (setup: Setup) => {
     yield* Effect.forEach(
       found,
       ([shard, some]) =>
-        Effect.map(follow(connect(shard), shards[shard]!, [...some]), (problem) => {
+        Effect.map(follow(connect(shard), keysOf(shard), [...some]), (problem) => {
           if (problem !== undefined) problems.set(shard, problem)
         }),
       { concurrency: "unbounded", discard: true }

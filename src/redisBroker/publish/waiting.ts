@@ -19,6 +19,7 @@ import { listScheduled } from "../scripts/publish/listScheduled.ts"
 import { promote } from "../scripts/publish/promote.ts"
 import { reschedule } from "../scripts/publish/reschedule.ts"
 import { schedule } from "../scripts/publish/schedule.ts"
+import type { Shards } from "../shards.ts"
 
 /** How long a message is put off that cannot be moved because of wrong data under a key. */
 const putOffMillis = 60_000
@@ -62,16 +63,7 @@ export interface Way {
   readonly onFound?: ((message: NewMessage) => void) | undefined
 }
 
-export interface Setup {
-  readonly shards: ReadonlyArray<Keys>
-  readonly shardOf: (channel: string) => number
-  readonly connectionOf: (shard: number) => Connection
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
-}
-
-export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
-  const keysOf = (channel: string): Keys => shards[shardOf(channel)]!
-
+export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
   const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
     outcome === "scheduled"
       ? { _tag: "Scheduled", dueAtMillis: Number(value) }
@@ -89,7 +81,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     onSend: (message: NewMessage, evidence: Evidence) => void
   ) {
     const { channel } = messages[0]!
-    const keys = keysOf(channel)
+    const keys = keysOf(shardOf(channel))
     const windows: Array<string> = []
     const call = nextCall()
     const told = keys.told(call)
@@ -123,10 +115,10 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     })
   })
 
-  const targets = shards.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
+  const targets = all.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
 
   const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number, only?: "retries") {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     const known = targets[shard]!
     let passed = 0
     let total = 0
@@ -179,7 +171,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     run: (keys: Keys, window: string, told: string, key: string) => Effect.Effect<unknown, RedisError>
   ): Effect.Effect<boolean, BrokerError> =>
     Effect.gen(function*() {
-      const keys = keysOf(channel)
+      const keys = keysOf(shardOf(channel))
       const told = keys.told(nextCall())
       let { key } = windowOf(id)
       while (true) {
@@ -193,7 +185,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
     shard: number,
     { after, channel, limit }: Parameters<ScheduledStore["list"]>[1]
   ) {
-    const keys = shards[shard]!
+    const keys = keysOf(shard)
     const connection = connectionOf(shard)
     const prefix = channel === undefined ? "\n" : waitingMember("", channel, "")
     const places: Array<Place> = []
@@ -237,7 +229,7 @@ export const make = ({ connectionOf, fail, shardOf, shards }: Setup) => {
 
   const count = Effect.fnUntraced(function*(channel: string | undefined) {
     const lengths = yield* Effect.forEach(
-      channel === undefined ? shards : [keysOf(channel)],
+      channel === undefined ? all : [keysOf(shardOf(channel))],
       Effect.fnUntraced(function*(keys) {
         const connection = connectionOf(keys.shard)
         const channels = channel === undefined
