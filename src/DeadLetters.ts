@@ -17,7 +17,7 @@ import * as Publisher from "./Publisher.ts"
 import * as Retry from "./Retry.ts"
 import type { LetterCount } from "./broker/deadLetters.ts"
 import * as Query from "./deadLetters/query.ts"
-import * as Undertaker from "./deadLetters/retention.ts"
+import * as RetentionDuty from "./deadLetters/retention.ts"
 import * as Subscription from "./deadLetters/subscription.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
@@ -252,7 +252,7 @@ const subscribeNames: ReadonlySet<string> = new Set<keyof SubscribeOptions<never
  * @internal
  */
 export const retentionOf = Effect.fnUntraced(
-  function*(options: Options | undefined): Effect.fn.Return<Undertaker.Options> {
+  function*(options: Options | undefined): Effect.fn.Return<RetentionDuty.Options> {
     const { archive, archiveChannel, interval, maxAge, maxCount } =
       (yield* Given.orDie(Given.known("deadLetters", options?.deadLetters, retentionNames, "deadLetters."))) ?? {}
     yield* Given.orDie(Given.func("deadLetters.archive", archive))
@@ -273,7 +273,7 @@ export const retentionOf = Effect.fnUntraced(
             Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter))))
           ),
       archiveChannel,
-      refusals: Undertaker.makeRefusals()
+      refusals: RetentionDuty.makeRefusals()
     }
   }
 )
@@ -441,7 +441,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       )
       return moved
     }),
-    expire: Undertaker.pass(store, broker.shards, retention, Effect.succeed(true)),
+    expire: RetentionDuty.pass(store, broker.shards, retention, Effect.succeed(true)),
     subscribe: Effect.fnUntraced(function*(source, options) {
       if (source !== undefined && !Channel.isSource(source)) {
         return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
@@ -504,7 +504,7 @@ export const layer = (options?: Options): Layer.Layer<DeadLetters, never, Broker
       const broker = yield* Broker
       const retention = yield* retentionOf(options)
       if (options?.deadLetters?.enabled !== false) {
-        yield* Effect.forkScoped(Undertaker.run(broker, retention))
+        yield* Effect.forkScoped(RetentionDuty.run(broker, retention))
       }
       return yield* make(options)
     })

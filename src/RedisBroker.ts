@@ -321,7 +321,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
         }
       } while (cursor !== "0")
       if (left.length === 0) {
-        yield* connection.send(["unlink", keys.marks(group), keys.oldMarks(group)], { idempotent: true })
+        yield* connection.send(["unlink", keys.once(group), keys.olderOnce(group)], { idempotent: true })
       }
     }
   })

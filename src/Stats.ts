@@ -10,7 +10,7 @@ import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Subscription from "./Subscription.ts"
 import type { ChannelStats, GroupStats } from "./broker/statistics.ts"
-import * as Surveyor from "./duties/groupMetrics.ts"
+import * as GroupMetrics from "./duties/groupMetrics.ts"
 import * as Given from "./internal/optionChecks.ts"
 
 export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./broker/statistics.ts"
@@ -224,7 +224,7 @@ export const layerMetrics = (options?: {
     const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 15_000, least: 100 }))
     const namespace = options?.namespace
     if (namespace !== undefined) yield* Given.orDie(Given.name("namespace", namespace))
-    yield* Effect.forkScoped(Surveyor.run(yield* Broker, millis, namespace))
+    yield* Effect.forkScoped(GroupMetrics.run(yield* Broker, millis, namespace))
   }))
 
 const metricsNames: ReadonlySet<string> = new Set(["interval", "namespace"])

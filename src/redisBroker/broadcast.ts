@@ -24,8 +24,8 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
 
   const commandsFor = (cast: Cast, keys: Keys, text: string): ReadonlyArray<Command> =>
     isSharded
-      ? [["spublish", keys.cast(cast.channel), text], ["spublish", keys.casts, text]]
-      : [["publish", keys.cast(cast.channel), text]]
+      ? [["spublish", keys.broadcast(cast.channel), text], ["spublish", keys.broadcasts, text]]
+      : [["publish", keys.broadcast(cast.channel), text]]
 
   const write = (connection: Connection, commands: ReadonlyArray<Command>) =>
     Effect.flatMap(connection.pipeline(commands), (replies) => {
@@ -78,11 +78,11 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
           onGap: handler.onGap
         }, command)
       if (selector._tag === "Channels") {
-        const names = selector.names.map((name) => keysOf(shardOf(name)).cast(name))
+        const names = selector.names.map((name) => keysOf(shardOf(name)).broadcast(name))
         return Effect.mapError(listen(names, isSharded ? "ssubscribe" : "subscribe"), failed)
       }
-      if (isSharded) return Effect.mapError(listen(all.map((keys) => keys.casts), "ssubscribe"), failed)
-      const globs = (pattern: string) => listen(all.map((keys) => keys.castGlob(pattern)), "psubscribe")
+      if (isSharded) return Effect.mapError(listen(all.map((keys) => keys.broadcasts), "ssubscribe"), failed)
+      const globs = (pattern: string) => listen(all.map((keys) => keys.broadcastGlob(pattern)), "psubscribe")
       return globs(selector.pattern).pipe(
         // An ACL permits a glob letter by letter: it can only name the one that every pattern may use.
         Effect.catchIf((error) => error.reason === "Refused", () => globs("**")),

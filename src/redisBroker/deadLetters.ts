@@ -227,6 +227,6 @@ export const make = (
       ),
     awaitLetter,
     lead: (leaseMillis) =>
-      Effect.mapError(lead(connectionOf(0), keysOf(0).undertaker, me, leaseMillis), fail("letters.lead"))
+      Effect.mapError(lead(connectionOf(0), keysOf(0).retention, me, leaseMillis), fail("letters.lead"))
   }
 }

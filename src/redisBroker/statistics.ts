@@ -149,7 +149,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
   const store: StatsStore = {
     read: (selector) => Effect.mapError(look(selector, true), fail("stats")),
     lead: (leaseMillis) =>
-      Effect.mapError(lead(connectionOf(0), keysOf(0).surveyor, me, leaseMillis), fail("stats.lead"))
+      Effect.mapError(lead(connectionOf(0), keysOf(0).metrics, me, leaseMillis), fail("stats.lead"))
   }
 
   /** At named channels of one shard. */

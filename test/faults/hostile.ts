@@ -261,17 +261,17 @@ export const attacks = (tag: string, channel: string, group: string): ReadonlyAr
     {
       name: "offers: what is no letter",
       commands: [
-        ...names.map((name, i): Command => ["zadd", key("offers:undertaker"), scores[i % 4]!, name]),
-        ["hset", key("offered:undertaker"), "1-1", binary]
+        ...names.map((name, i): Command => ["zadd", key("offers:deaths"), scores[i % 4]!, name]),
+        ["hset", key("offered:deaths"), "1-1", binary]
       ]
     },
     {
       name: "offered: a cursor that is no position",
-      commands: [["hset", key("offered:undertaker"), "cursor", "x"]]
+      commands: [["hset", key("offered:deaths"), "cursor", "x"]]
     },
     {
-      name: "marks: what is none",
-      commands: names.map((name, i): Command => ["hset", key(`marks:${group}`), name, i % 2 === 0 ? "x" : binary])
+      name: "once keys: values that are none",
+      commands: names.map((name, i): Command => ["hset", key(`once:${group}`), name, i % 2 === 0 ? "x" : binary])
     },
     {
       name: "relayed: what is no position",
@@ -293,9 +293,9 @@ export const attacks = (tag: string, channel: string, group: string): ReadonlyAr
     {
       name: "leases of agents that are of a wrong type",
       commands: [
-        ["del", key("janitor"), key("undertaker")],
+        ["del", key("janitor"), key("retention")],
         ["hset", key("janitor"), "a", "b"],
-        ["hset", key("undertaker"), "a", "b"]
+        ["hset", key("retention"), "a", "b"]
       ]
     },
     {
@@ -307,15 +307,15 @@ export const attacks = (tag: string, channel: string, group: string): ReadonlyAr
       ])
     },
     {
-      name: "casts: what is none",
+      name: "broadcasts: payloads that are none",
       commands: [
-        ...names.map((name): Command => ["publish", key(`cast:${channel}`), name]),
+        ...names.map((name): Command => ["publish", key(`broadcast:${channel}`), name]),
         ...["{", "5", "null", "{\"h\":5}", "{\"h\":{\"__proto__\":{\"polluted\":\"1\"}}}", "{\"p\":{\"a\":1}}"].map(
-          (envelope): Command => ["publish", key(`cast:${channel}`), `${channel}\n${envelope}\n"ok"`]
+          (envelope): Command => ["publish", key(`broadcast:${channel}`), `${channel}\n${envelope}\n"ok"`]
         ),
         ...payloads.map(([, payload]): Command => [
           "publish",
-          key(`cast:${channel}`),
+          key(`broadcast:${channel}`),
           join(`${channel}\n\n`, payload)
         ])
       ]

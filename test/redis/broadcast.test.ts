@@ -146,7 +146,7 @@ describe("a listener whose connection fails", () => {
           onInvalid: (error) => Queue.offer(errors, error),
           handler: ({ payload }) => Queue.offer(heard, payload)
         })
-        const topic = "{rotif:0}:cast:counts"
+        const topic = "{rotif:0}:broadcast:counts"
         const garbage = ["", "5", "counts\n5", "counts\n{\n5", `counts\n{"h":{"a":1}}\n5`, "counts\n[]\n[", "\n\n5"]
         for (const text of garbage) yield* server.command("publish", topic, text)
         // Inside the glob that Redis matches, outside the pattern.
@@ -250,7 +250,7 @@ describe("a listener on a Cluster", () => {
         yield* Broadcast.publish(Count, 1)
         assert.strictEqual(yield* Queue.take(one.seen), 1)
         assert.strictEqual(yield* Queue.take(pattern.seen), 1)
-        const topics = [Keys.make(prefix, shard).cast(Count.name), Keys.make(prefix, shard).casts]
+        const topics = [Keys.make(prefix, shard).broadcast(Count.name), Keys.make(prefix, shard).broadcasts]
         assert.includeMembers([...yield* subscribed(cluster.node(from))], topics)
 
         yield* moveSlot(cluster, slot, from, to)
@@ -289,7 +289,7 @@ describe("a listener on a Cluster", () => {
         assert.deepStrictEqual(yield* hearAgain(seen, 2), [gap])
         assert.include(
           yield* subscribed(cluster.node(owner + 3)),
-          Keys.make(prefix, shard).cast(Count.name)
+          Keys.make(prefix, shard).broadcast(Count.name)
         )
       }).pipe(Effect.scoped, Effect.provide(layer(cluster, 15_000)))
     }).pipe(Effect.scoped), 60_000)
@@ -304,7 +304,7 @@ describe("a listener on a Cluster", () => {
         yield* Broadcast.publish(Count, 1)
         assert.strictEqual(yield* Queue.take(seen), 1)
         yield* successor.command("cluster", "failover")
-        const topic = Keys.make(prefix, shard).cast(Count.name)
+        const topic = Keys.make(prefix, shard).broadcast(Count.name)
         yield* until(Effect.map(subscribed(successor), (channels) => channels.includes(topic)))
         const heard = yield* hearAgain(seen, 2)
         assert.deepStrictEqual(heard, [gap])

@@ -59,7 +59,7 @@ describe("a database of the server", () => {
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       const [name, ...args] = userOf("p")
-      yield* server.command(name!, ...args, "&{p:0}:db3:cast:*")
+      yield* server.command(name!, ...args, "&{p:0}:db3:broadcast:*")
       yield* Effect.gen(function*() {
         const seen = yield* listen(AnyPrice)
         yield* Broadcast.publish(Price, 7)

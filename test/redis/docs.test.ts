@@ -76,15 +76,15 @@ describe("facts in the documentation", () => {
     const {
       arrived,
       bodies,
-      cast,
-      castGlob: _glob,
+      broadcast,
+      broadcastGlob: _glob,
       floors,
       log,
-      marks,
+      once,
       members,
       offered,
       offers,
-      oldMarks,
+      olderOnce,
       own,
       removed,
       retries,
@@ -92,7 +92,7 @@ describe("facts in the documentation", () => {
       seen,
       settings,
       shard: _,
-      told,
+      answer,
       trials,
       ...fixed
     } = Keys.make(
@@ -101,7 +101,7 @@ describe("facts in the documentation", () => {
     )
     const keys: ReadonlyArray<string> = [
       ...Object.values(fixed),
-      cast("C"),
+      broadcast("C"),
       bodies("G", "C"),
       log("C"),
       retry("G", "C"),
@@ -111,11 +111,11 @@ describe("facts in the documentation", () => {
       members("G"),
       settings("G"),
       seen("C", "I"),
-      told("T"),
+      answer("T"),
       offers("N"),
       offered("N"),
-      marks("G"),
-      oldMarks("G"),
+      once("G"),
+      olderOnce("G"),
       trials("G", "C"),
       own("K"),
       arrived(0).replace(/0$/, "S")

@@ -864,7 +864,7 @@ describe("data that is gone", () => {
           yield* until(Effect.map(subscription.stats, (stats) => stats.processed === 21 && stats.held === 0))
           yield* until(Effect.map(broker.trim(0), (removed) => removed > 0))
           assert.lengthOf(yield* entries(server), 0)
-          yield* server.command("del", "{f:0}:undertaker")
+          yield* server.command("del", "{f:0}:retention")
           assert.isTrue(yield* broker.letters.lead(1_000))
           assert.lengthOf(yield* letters, 1)
         }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ ...quick, url: server.url, graceMillis: 0 })))

@@ -94,11 +94,11 @@ describe("Inspector: keys", () => {
   broken("a record of a group that is gone, but not of one that has something", (server) =>
     Effect.gen(function*() {
       yield* server.command("zadd", keys.members("gone"), 1, "me")
-      yield* server.command("hset", keys.marks("gone"), "texts\nk", "")
+      yield* server.command("hset", keys.once("gone"), "texts\nk", "")
       const found = yield* verify
       assert.sameDeepMembers(
         brief(found),
-        [keys.members("gone"), keys.marks("gone")].map((key) => it1("OrphanRecord", key, { group: "gone" }))
+        [keys.members("gone"), keys.once("gone")].map((key) => it1("OrphanRecord", key, { group: "gone" }))
       )
       yield* server.command("hset", keys.floors("gone"), "texts", "1-0")
       const { left, mended } = yield* Inspector.repair(options)
@@ -248,7 +248,7 @@ describe("Inspector.verify", () => {
   broken("goes on whatever lies under the keys, and ends at its limit", (server) =>
     Effect.gen(function*() {
       yield* Publisher.publish(Text, "a")
-      const kinds = Object.values(keys).filter((key) => typeof key === "string" && !/:(events|casts)$/.test(key))
+      const kinds = Object.values(keys).filter((key) => typeof key === "string" && !/:(events|broadcasts)$/.test(key))
       const names = [
         ...kinds,
         log,
@@ -257,7 +257,7 @@ describe("Inspector.verify", () => {
         keys.retries("g"),
         keys.floors("g"),
         keys.members("g"),
-        keys.marks("g"),
+        keys.once("g"),
         keys.offers("n"),
         keys.offered("n"),
         keys.bodies("%", "\u0000"),

@@ -172,8 +172,8 @@ const forbidden = (other: string): ReadonlyArray<ReadonlyArray<string>> => [
   ["incrby", `${other}:own:balance`, "1"],
   ["del", `${other}:log:orders`],
   ["unlink", `${other}:log:orders`],
-  ["rename", `${other}:marks:g`, "{rotif:0}:marks:g"],
-  ["rename", "{rotif:0}:marks:g", `${other}:marks:g`],
+  ["rename", `${other}:once:g`, "{rotif:0}:once:g"],
+  ["rename", "{rotif:0}:once:g", `${other}:once:g`],
   ["pexpire", `${other}:log:orders`, "1"],
   ["type", `${other}:log:orders`],
   ["get", "{shop:once:k}"],
@@ -183,10 +183,10 @@ const forbidden = (other: string): ReadonlyArray<ReadonlyArray<string>> => [
   // The keys of a script are checked, and so is what it does beside them.
   ["eval", "return redis.call('XLEN', KEYS[1])", "1", `${other}:log:orders`],
   ["publish", `${other}:events`, "channel\norders"],
-  ["publish", `${other}:cast:orders`, "orders\n\n1"],
+  ["publish", `${other}:broadcast:orders`, "orders\n\n1"],
   ["subscribe", `${other}:events`],
   ["subscribe", "__keyspace@0__:*"],
-  ["psubscribe", `${other}:cast:*`],
+  ["psubscribe", `${other}:broadcast:*`],
   ["psubscribe", "*"],
   ...[
     "flushall",

@@ -166,7 +166,7 @@ describe("Several Rotifs in one program", () => {
       const tenants = yield* LayerMap.make((tenant: "a" | "b") => Rotif.layer({ ...options, prefix: prefixes[tenant] }))
       const keysOf = (tenant: "a" | "b") =>
         Effect.promise(() => Keyspace.snapshot(client, `{${prefixes[tenant]}:0}:`)).pipe(
-          Effect.map((found) => Object.keys(found).filter((key) => key !== "janitor" && key !== "undertaker"))
+          Effect.map((found) => Object.keys(found).filter((key) => key !== "janitor" && key !== "retention"))
         )
       // Both are there before either does anything.
       yield* Effect.provide(Effect.void, tenants.get("a"))

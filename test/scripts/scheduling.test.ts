@@ -76,7 +76,7 @@ describe("schedule", () => {
       const { everything, keys, logged, run, send } = yield* namespace
       const scheduleAll = run(
         schedule,
-        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t"), keys.seen("c", "ib")],
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.answer("t"), keys.seen("c", "ib")],
         [
           keys.events,
           "\nc\n",
@@ -106,14 +106,14 @@ describe("schedule", () => {
         "seen:c:ib": "@ t b",
         waiting: { "\nc\na": `${later}`, "\nc\nb": `${later + 1}` }
       }
-      const told = { "told:t": JSON.stringify([["scheduled", `${later}`], ["scheduled", `${later + 1}`]]) }
+      const told = { "answer:t": JSON.stringify([["scheduled", `${later}`], ["scheduled", `${later + 1}`]]) }
       assert.deepStrictEqual(yield* everything, { ...state, ...told })
       assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ib"))), 1000)
-      assert.isAbove(Number(yield* send("pttl", keys.told("t"))), 8000)
+      assert.isAbove(Number(yield* send("pttl", keys.answer("t"))), 8000)
       // The same call again, then another.
       assert.deepStrictEqual(yield* scheduleAll, [["scheduled", `${later}`], ["scheduled", `${later + 1}`]])
       assert.deepStrictEqual(yield* everything, { ...state, ...told })
-      yield* send("del", keys.told("t"))
+      yield* send("del", keys.answer("t"))
       assert.deepStrictEqual(yield* scheduleAll, [["duplicate", "@ - a"], ["duplicate", "@ - b"]])
       assert.deepInclude(yield* everything, state)
     })
@@ -126,17 +126,17 @@ describe("schedule", () => {
       yield* logged("c")
       const once = run(
         schedule,
-        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t"), keys.seen("c", "ia")],
+        [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.answer("t"), keys.seen("c", "ia")],
         [keys.events, "\nc\n", "t", 9000, "a", 1, "w1000 t ia\nh{}\nx500\n\nA", 0, 1000, 5]
       )
       const [[outcome, position]] = (yield* once) as [[string, string]]
       assert.strictEqual(outcome, "stored")
       const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} t a` }
-      const told = { "told:t": JSON.stringify([["stored", position]]) }
+      const told = { "answer:t": JSON.stringify([["stored", position]]) }
       assert.deepStrictEqual(yield* everything, { ...state, ...told })
       yield* send("del", keys.seen("c", "ia"))
       assert.deepStrictEqual(yield* once, [["stored", position]])
-      yield* send("del", keys.told("t"))
+      yield* send("del", keys.answer("t"))
       yield* send("set", keys.seen("c", "ia"), `${position} t a`)
       assert.deepStrictEqual(yield* once, [["duplicate", `${position} t a`]])
       assert.deepInclude(yield* everything, state)
@@ -151,7 +151,7 @@ describe("schedule", () => {
       const replace = (call: string, body: string, at: number) =>
         run(
           schedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told(call)],
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.answer(call)],
           [keys.events, "\nc\n", call, 9000, "a", at, body, 1, 0, 4]
         )
       yield* replace("t", "\nA", later)
@@ -176,7 +176,7 @@ describe("schedule", () => {
       const error = yield* Effect.flip(
         run(
           schedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.told("t")],
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.answer("t")],
           [keys.events, "\nc\n", "t", 9000, "a", later, "\nA", 0, 0, 4]
         )
       )
@@ -423,7 +423,7 @@ describe("cancel", () => {
       const by = (call: string, key: string) =>
         run(
           cancel,
-          [keys.waiting, keys.bodies("", "c"), keys.seen("c", key), keys.told(call)],
+          [keys.waiting, keys.bodies("", "c"), keys.seen("c", key), keys.answer(call)],
           ["\nc\na", "a", key, 9000]
         )
       const before = yield* everything
@@ -433,7 +433,7 @@ describe("cancel", () => {
       const state = {
         "bodies::c": { b: "\nB" },
         "seen:c:ia": "1-1 - a",
-        "told:u": "1",
+        "answer:u": "1",
         waiting: { "\nc\nb": `${later}` }
       }
       assert.deepStrictEqual(yield* everything, state)
@@ -454,11 +454,11 @@ describe("cancel", () => {
       yield* send("set", keys.seen("c", "ia"), "@ tt a")
       const reply = yield* run(
         cancel,
-        [keys.waiting, keys.bodies("", "c"), keys.seen("c", "ia"), keys.told("u")],
+        [keys.waiting, keys.bodies("", "c"), keys.seen("c", "ia"), keys.answer("u")],
         ["\nc\na", "a", "ia", 9000]
       )
       assert.strictEqual(reply, 1)
-      assert.deepStrictEqual(yield* everything, { "seen:c:ia": "@ tt a", "told:u": "1" })
+      assert.deepStrictEqual(yield* everything, { "seen:c:ia": "@ tt a", "answer:u": "1" })
     })
   )
 })
@@ -475,7 +475,7 @@ describe("reschedule", () => {
       const to = (at: string | number, call = `u${calls++}`, key = "tK") =>
         run(
           reschedule,
-          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", key), keys.told(call)],
+          [keys.waiting, keys.bodies("", "c"), keys.log("c"), keys.seen("c", key), keys.answer(call)],
           [keys.events, "\nc\na", "a", at, key, 9000]
         )
       const ends = Effect.map(
@@ -487,7 +487,7 @@ describe("reschedule", () => {
       assert.deepStrictEqual(yield* everything, {
         "bodies::c": { a: "w1000 t tK\nx900\n\nA" },
         "log:c": [],
-        "told:u0": "1",
+        "answer:u0": "1",
         waiting: { "\nc\na": `${later - 7}` }
       })
       yield* send("set", keys.seen("c", "tK"), "@ t a", "PX", 100_000)
@@ -501,7 +501,7 @@ describe("reschedule", () => {
       assert.strictEqual(yield* to("+0", "last"), 1)
       assert.isAtMost(Number(yield* send("pttl", keys.seen("c", "tK"))), 1000)
       yield* send("del", keys.seen("c", "tK"))
-      assert.deepInclude(yield* everything, { "log:c": [["i", "a", "x", "900", "p", "A"]], "told:last": "1" })
+      assert.deepInclude(yield* everything, { "log:c": [["i", "a", "x", "900", "p", "A"]], "answer:last": "1" })
       const state = yield* everything
       assert.strictEqual(yield* to("+0", "last"), 1)
       assert.strictEqual(yield* to("+0"), 0)

@@ -30,8 +30,8 @@ export const keys = (
     const { ask, keys, suspect } = ground
     const { shard } = keys
     const isTimed = ({ kind }: Found) =>
-      kind === "seen" || kind === "told" || kind === "removed" || kind === "janitor" || kind === "undertaker" ||
-      kind === "surveyor"
+      kind === "seen" || kind === "answer" || kind === "removed" || kind === "janitor" || kind === "retention" ||
+      kind === "metrics"
     const replies = yield* ask(some.flatMap(({ found: { kind, parts }, found, key }): ReadonlyArray<Command> => [
       ["type", key],
       isTimed(found)
@@ -94,7 +94,7 @@ export const keys = (
             key,
             message: kind === "seen"
               ? "a deduplication window that never ends: what is published under its id is dropped as a duplicate"
-              : kind === "told"
+              : kind === "answer"
               ? "the answer of a call that would be kept for ever"
               : kind === "removed"
               ? "the removal of a group that would be kept for ever"
@@ -137,7 +137,7 @@ export const keys = (
         ))
       } else if (kind === "floors" && !registry.groups.has(first)) {
         suspects.push(unregistered(ground, key, first, undefined, isThere(key)))
-      } else if ((kind === "members" || kind === "marks" || kind === "oldmarks") && !registry.groups.has(first)) {
+      } else if ((kind === "members" || kind === "once" || kind === "olderonce") && !registry.groups.has(first)) {
         suspects.push(suspect(
           {
             kind: "OrphanRecord",

@@ -166,7 +166,7 @@ const commitOne = Effect.fnUntraced(function*(
     messages,
     Effect.fnUntraced(function*() {
       const script = builder(
-        [lease.source.key, shard.marks(group), shard.oldMarks(group), shard.counts],
+        [lease.source.key, shard.once(group), shard.olderOnce(group), shard.counts],
         [
           "ack",
           group,

@@ -29,8 +29,8 @@ export const make = ({ connection, fail, keys, membership }: {
   const { group, leaseMillis } = membership
   /** Which of the leases held here has begun by a mark. */
   const begun = new Map<string, Lease>()
-  const marks = keys.marks(group)
-  const oldMarks = keys.oldMarks(group)
+  const marks = keys.once(group)
+  const oldMarks = keys.olderOnce(group)
   const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
   const me = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
   let counter = 0

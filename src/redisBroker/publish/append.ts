@@ -213,7 +213,7 @@ export const make = (shards: Shards, { durable, graceMillis, onFlush, schedule, 
     const call = nextCall()
     const seen = keys.seen(message.channel, window.key)
     const isLong = window.millis >= keptMillis
-    const told = keys.told(call)
+    const told = keys.answer(call)
     let entry = yield* knownFor(message)
     sends.set(
       message,

@@ -84,7 +84,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
     const keys = keysOf(shardOf(channel))
     const windows: Array<string> = []
     const call = nextCall()
-    const told = keys.told(call)
+    const told = keys.answer(call)
     for (const [i, message] of messages.entries()) {
       onSend(
         message,
@@ -172,7 +172,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
   ): Effect.Effect<boolean, BrokerError> =>
     Effect.gen(function*() {
       const keys = keysOf(shardOf(channel))
-      const told = keys.told(nextCall())
+      const told = keys.answer(nextCall())
       let { key } = windowOf(id)
       while (true) {
         const reply = yield* run(keys, keys.seen(channel, key), told, key)

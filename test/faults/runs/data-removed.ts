@@ -25,8 +25,8 @@ const faults: ReadonlyArray<Fault> = [
   { command: ["script", "flush"], isLossy: false },
   ...Mix.groups.map((group): Fault => ({ command: ["xgroup", "destroy", key("log:work"), group], isLossy: false })),
   ...["log:work", "waiting", "bodies::work", "bodies:a:work", "retry:a:work", "retry:once:work"].map(del(true)),
-  ...["meta", "channels", "groups", "counts", "janitor", "undertaker", "dead", "ticks", "recurring"].map(del(false)),
-  ...["retries:a", "retries:once", "floors:a", "floors:all", "members:all", "marks:once", "oldmarks:once"].map(
+  ...["meta", "channels", "groups", "counts", "janitor", "retention", "dead", "ticks", "recurring"].map(del(false)),
+  ...["retries:a", "retries:once", "floors:a", "floors:all", "members:all", "once:once", "olderonce:once"].map(
     del(false)
   )
 ]

@@ -48,7 +48,7 @@ const withstand = Effect.fnUntraced(function*(plan: ReadonlyArray<ReadonlyArray<
       })
     })
     yield* DeadLetters.subscribe(Any, {
-      name: "undertaker",
+      name: "deaths",
       handler: (letter) => Effect.sync(() => void buried.add(letter.id))
     })
     yield* Broadcast.listen(Work, { handler: ({ payload }) => Queue.offer(heard, payload) })
