@@ -1,10 +1,10 @@
 /**
- * 5. Retry: a decision for each error, delays that grow, a wish of the handler, and a defect.
+ * 5. Retry: a decision for each error, delays that grow, a wish of the handler, a defect, and a policy of the program by its name.
  *
  *     node --conditions=rotif-source examples/05-retry.ts
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Data, Effect, Latch, Schema } from "effect"
+import { Console, Data, Effect, Latch, Layer, Schema } from "effect"
 import { Channel, DeadLetters, Publisher, Retry, Subscription } from "rotif"
 import { backend } from "./backend.ts"
 
@@ -12,6 +12,12 @@ const Call = Channel.make("calls", { payload: Schema.Struct({ to: Schema.String 
 
 class NoAnswer extends Data.TaggedError("NoAnswer")<{ readonly message: string }> {}
 class WrongNumber extends Data.TaggedError("WrongNumber")<{ readonly message: string }> {}
+
+/** The policies of the program: the default one, and one that a subscription chooses by its name. */
+const policies = Retry.layer({
+  default: "10 millis",
+  policies: { gentle: Retry.linear("10 millis", { times: 3 }) }
+})
 
 const callees = ["ada", "busy", "wrong", "deaf", "bug"]
 
@@ -25,7 +31,6 @@ const program = Effect.gen(function*() {
     group: "phone",
     concurrency: callees.length,
     maxRetries: 2,
-    retryDelay: "10 millis",
     handler: Effect.fnUntraced(function*({ attempt, payload: { to } }) {
       attempts.set(to, [...attempts.get(to) ?? [], attempt])
       if (to === "wrong") return yield* new WrongNumber({ message: "no such number" })
@@ -42,6 +47,15 @@ const program = Effect.gen(function*() {
       WrongNumber: Retry.term
     })
   })
+  const noted = yield* Latch.make()
+  yield* Subscription.make(Call, {
+    group: "journal",
+    retry: "gentle",
+    handler: ({ attempt, payload }) => {
+      if (payload.to !== "ada") return Effect.void
+      return attempt < 3 ? Effect.fail("the journal is full") : noted.open
+    }
+  })
   // Those for whom there was no luck are told of here.
   yield* DeadLetters.subscribe(Call, {
     handler: (letter) => Effect.suspend(() => end(callees.find((to) => letter.raw.includes(`"${to}"`)) ?? "nobody"))
@@ -49,6 +63,8 @@ const program = Effect.gen(function*() {
 
   for (const to of callees) yield* Publisher.publish(Call, { to })
   yield* done.await
+  yield* noted.await
+  yield* Console.log("journal: ada is noted")
 
   for (const to of callees) yield* Console.log(`${to}: attempts ${attempts.get(to)?.join(" ")}`)
   const { letters } = yield* DeadLetters.list({ group: "phone" })
@@ -58,4 +74,4 @@ const program = Effect.gen(function*() {
   for (const line of lines.sort()) yield* Console.log(line)
 })
 
-program.pipe(Effect.scoped, Effect.provide(backend()), NodeRuntime.runMain)
+program.pipe(Effect.scoped, Effect.provide(backend().pipe(Layer.provide(policies))), NodeRuntime.runMain)

@@ -159,10 +159,10 @@ export interface SubscribeOptions<L, E, R> extends StreamOptions {
    */
   readonly handler: (letter: L) => Effect.Effect<unknown, E, R>
   /**
-   * When a letter is offered again whose handler failed; the attempt is `offerCount`. When it comes to an end, the letter is kept.
-   * Default: after 1 second, then twice as long each time, up to 5 minutes.
+   * The policy for letters whose handler failed, or the name of one of `Retry.layer`; the attempt is `offerCount`. When the policy ends, the
+   * letter is kept. Default: after 1 second, then twice as long each time, up to 5 minutes.
    */
-  readonly retry?: Retry.AnyRule | undefined
+  readonly retry?: Retry.AnyRule | string | undefined
 }
 
 /**
@@ -295,6 +295,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const largest = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
   const drainMillis = yield* Given.orDie(Given.span("drainTimeout", options?.drainTimeout, Limits.drainTimeout))
   const endings = yield* Ending.registry
+  const policies = yield* Retry.Retry
   const everywhere = Array.from({ length: broker.shards }, (_, shard) => shard)
 
   /** Where a letter may be; a text that is no id of a letter names none. */
@@ -449,7 +450,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       yield* option(Given.record("the options", yield* option(Given.known("the options", options, subscribeNames))))
       const name = yield* option(Given.name("name", Given.first(options.name, "dead-letters")))
       yield* option(Given.required("handler", options.handler))
-      yield* option(Retry.policyProblem("retry", options.retry))
+      const retry = yield* option(
+        Retry.resolve("retry", options.retry, Retry.within(yield* Retry.Retry, policies))
+      )
       const ending = yield* Subscription.run({
         store,
         source,
@@ -465,7 +468,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         drainMillis: yield* option(
           Given.span("drainTimeout", options.drainTimeout, { ...Limits.drainTimeout, usual: drainMillis })
         ),
-        retry: options.retry,
+        retry,
         handler: options.handler
       })
       endings.keep(ending)

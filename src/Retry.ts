@@ -1,18 +1,23 @@
 /**
- * What happens to a message whose handler failed: again after a delay, or never again.
+ * Retry policies: whether a message whose handler failed is handled again, and after which delay.
  *
- * A policy has no state but the attempt number stored with the message. For a `Schedule`, the delay after attempt n is the one of
- * its n-th step, found by replaying it from its first; so delays go on where they were whichever process has the message next.
+ * A policy is a value: a `Schedule`, a delay, a function, or a decision for each error tag. Its only state is the attempt number that is
+ * stored with the message. For a `Schedule`, the delay after attempt n is that of its n-th step, found by replaying it from its first step.
+ * So delays continue where they were, whichever process has the message next.
+ *
+ * The service `Retry` has the default policy of the program and its named policies; `layer` sets them.
  *
  * @since 0.1.0
  */
 import type { DateTime } from "effect"
-import { Data, DateTime as Time, Duration, Effect, Pull, Random, Result, Schedule } from "effect"
+import { Context, Data, DateTime as Time, Duration, Effect, Layer, Pull, Random, Result, Schedule } from "effect"
 import { Age, ageSince } from "./internal/age.ts"
+import { errorTagOf } from "./internal/failure.ts"
+import { nearest } from "./internal/nearest.ts"
 import * as Given from "./internal/optionChecks.ts"
 
 /**
- * What a policy may know of the message that failed. A subscription gives its own message, with the payload.
+ * The message that failed, as a policy sees it. A subscription passes its own message, with the payload.
  *
  * @category models
  * @since 0.1.0
@@ -25,7 +30,7 @@ export interface MessageInfo {
 }
 
 /**
- * The failure a policy decides about.
+ * One failed attempt at a message: the failure that a policy decides about.
  *
  * @category models
  * @since 0.1.0
@@ -38,9 +43,9 @@ export interface Attempt<out E, out M extends MessageInfo = MessageInfo> {
 }
 
 /**
- * What a policy decided.
+ * The answer of a policy to one failure.
  *
- * - `Retry`: again after `delay`, as the next attempt. - `Exhausted`: the policy has come to its end.
+ * - `Retry`: again after `delay`, as the next attempt. - `Exhausted`: the policy has ended; the message becomes a dead letter.
  * - `Term`: never again. - `Release`: again at once, as the same attempt.
  *
  * @category models
@@ -53,7 +58,7 @@ export type Verdict =
   | { readonly _tag: "Release" }
 
 /**
- * Decides about one kind of error: a schedule, or one of `term`, `release`, `nack`.
+ * The decision about one error tag: a schedule, or one of `term`, `release`, `nack`.
  *
  * @category models
  * @since 0.1.0
@@ -63,7 +68,7 @@ export type Decision = Schedule.Schedule<unknown, never> | Verdict
 const TypeId = "~rotif/Retry"
 
 /**
- * A decision for each error tag; made by `make`. It fits a handler whose error tags it all knows.
+ * A decision for each error tag, made by `make`. It fits a handler if it has a decision for every error tag of that handler.
  *
  * @category models
  * @since 0.1.0
@@ -74,21 +79,21 @@ export interface ByTag<in Tags extends string> {
 }
 
 /**
- * The tags of an error type; an error without one counts as `"Error"`. Of `unknown` nothing is known.
+ * The tags of an error type. An error without a tag counts as `"Error"`; `unknown` has no tags.
  *
  * @category models
  * @since 0.1.0
  */
-// While the compiler does not know the handler's errors yet, E is `unknown`: then every record has to fit.
+// While the compiler has not inferred the handler's errors yet, E is `unknown`: every record must fit then.
 export type TagOf<E> = unknown extends E ? never
   : E extends { readonly _tag: infer Tag extends string } ? Tag :
   E extends never ? never
   : "Error"
 
 /**
- * What can decide about any error: a `Schedule` (its input is the error), a fixed delay, or a function of the failed attempt (from 1),
- * the message and the error to a delay or one of `term`, `release`, `nack`. In the options of a subscription, write such a function
- * after the handler, whose errors it gets.
+ * A policy for every error: a `Schedule` (its input is the error), a fixed delay, or a function from the failed attempt (from 1), the
+ * message and the error to a delay or one of `term`, `release`, `nack`. In the options of a subscription, write such a function after the
+ * handler: the compiler takes its errors from there.
  *
  * @category models
  * @since 0.1.0
@@ -99,7 +104,7 @@ export type Rule<E, M extends MessageInfo = MessageInfo> =
   | ((attempt: number, message: M, error: E) => Duration.Input | Verdict)
 
 /**
- * A rule for errors of which nothing is known.
+ * A policy for errors of any type.
  *
  * @category models
  * @since 0.1.0
@@ -110,7 +115,7 @@ export type AnyRule =
   | ((attempt: number, message: MessageInfo, error: unknown) => Duration.Input | Verdict)
 
 /**
- * How failures are retried: one rule for every error, or a decision for each error tag.
+ * A retry policy: one rule for every error, or a decision for each error tag.
  *
  * @category models
  * @since 0.1.0
@@ -118,8 +123,55 @@ export type AnyRule =
 export type Policy<E, M extends MessageInfo = MessageInfo> = Rule<E, M> | ByTag<Exclude<TagOf<E>, "RetryAfter">>
 
 /**
- * A delay, a decision or a setting of a strategy cannot be used. Thrown where it is written; where a policy gives it at run time it is logged,
- * and the message waits for `retryDelay`.
+ * A policy, or the name of one that `layer` was given. A text that reads as a duration is a duration.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PolicyOrName<E, M extends MessageInfo = MessageInfo> = Policy<E, M> | string
+
+/**
+ * The retry policies of a program. Set them with `layer`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export interface Retry {
+  /** The default policy; `undefined`: `retry` of `Rotif.layer`, else again after `retryDelay`. */
+  readonly default: AnyRule | undefined
+  /** The policies that a subscription can choose by name. */
+  readonly policies: ReadonlyMap<string, AnyRule>
+}
+
+/**
+ * The service with the retry policies of a program. It need not be provided: without `layer` there is no default policy and no name.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Retry: Context.Reference<Retry> = Context.Reference<Retry>("rotif/Retry", {
+  defaultValue: () => ({ default: undefined, policies: new Map() })
+})
+
+/**
+ * Options of `layer`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LayerOptions {
+  /**
+   * Decides for every subscription without a `retry`, and about defects and timeouts in all of them. Default: `retry` of `Rotif.layer`, else
+   * again after `retryDelay`.
+   */
+  readonly default?: AnyRule | undefined
+  /** Policies by name: `retry: "gentle"` in a subscription stands for the policy `gentle`. Default: none. */
+  readonly policies?: Readonly<Record<string, AnyRule>> | undefined
+}
+
+/**
+ * A delay, a decision or a setting of a strategy cannot be used. It is thrown where the value is written. A value that a policy returns at
+ * run time is logged instead, and the message waits for `retryDelay`.
  *
  * @category errors
  * @since 0.1.0
@@ -133,7 +185,7 @@ const orThrow = <A>(found: Result.Result<A, Given.Problem>): A =>
   Given.orThrow(found, (problem) => new InvalidRetry(problem))
 
 /**
- * Never again: the message becomes a dead letter with reason `term`.
+ * Decides that the message is never handled again: it becomes a dead letter with reason `term`.
  *
  * @category constructors
  * @since 0.1.0
@@ -141,8 +193,8 @@ const orThrow = <A>(found: Result.Result<A, Given.Problem>): A =>
 export const term: Verdict = { _tag: "Term" }
 
 /**
- * Given back: again at once, and the attempt does not count. For errors that say nothing about the message; it is not limited, but paced:
- * see `Message.release`.
+ * Decides that the message is handled again at once, and that the attempt does not count. Use it for errors that say nothing about the
+ * message. It has no limit, but it is paced: see `Message.release`.
  *
  * @category constructors
  * @since 0.1.0
@@ -150,9 +202,9 @@ export const term: Verdict = { _tag: "Term" }
 export const release: Verdict = { _tag: "Release" }
 
 /**
- * Again after a fixed delay, as often as `maxRetries` allows. A delay of 0 is paced: see `Message.release`.
+ * Decides that the message is handled again after a fixed delay, at most `maxRetries` times. A delay of 0 is paced: see `Message.release`.
  *
- * **Errors**: throws `InvalidRetry` for what is no duration of 0 or more.
+ * **Errors**: throws `InvalidRetry` unless the delay is a duration of 0 or more.
  *
  * @category constructors
  * @since 0.1.0
@@ -163,10 +215,10 @@ export const nack = (delay: Duration.Input): Verdict => ({
 })
 
 /**
- * A decision for each error tag of the handler. It is total: a handler that fails with a tag that is not named here does not
- * compile. Defects and timeouts are not errors of the handler; they are retried by the default policy.
+ * Makes a policy with a decision for each error tag of the handler. It is total: a handler with an error tag that has no decision does not
+ * compile. Defects and timeouts are not errors of the handler; the default policy decides about them.
  *
- * **Errors**: throws `InvalidRetry` for what is no decision.
+ * **Errors**: throws `InvalidRetry` for a value that is not a decision.
  *
  * **Example** (A decision for each error)
  *
@@ -202,14 +254,14 @@ export const make = <const Decisions extends Readonly<Record<string, Decision>>>
  * @since 0.1.0
  */
 export interface StrategyOptions {
-  /** No delay is longer than this, before jitter. Default: no limit. */
+  /** The longest delay, before jitter. Default: no limit. */
   readonly max?: Duration.Input | undefined
-  /** How many retries. Default: as many as `maxRetries` of the subscription allows, else without end. */
+  /** The number of retries. Default: `maxRetries` of the subscription if it has one, else no end. */
   readonly times?: number | undefined
   /**
    * Spreads the delay d: `"full"` over 0 to d, `"equal"` over d / 2 to d, `"proportional"` over 0.8 d to 1.2 d, a number j from 0 to 1 over
-   * (1 - j) d to (1 + j) d. The chance depends on the message and the number of the retry only, so that every process finds the same delay.
-   * Default: none.
+   * (1 - j) d to (1 + j) d. The random part depends only on the message and the number of the retry, so that every process finds the same
+   * delay. Default: none.
    */
   readonly jitter?: "full" | "equal" | "proportional" | number | undefined
 }
@@ -260,7 +312,7 @@ const strategy = <Output>(
 }
 
 /**
- * The same delay each time: d(n) = `delay`. The name for `Schedule.spaced`.
+ * Waits equally long each time: d(n) = `delay`. It is `Schedule.spaced` with `StrategyOptions`.
  *
  * @category strategies
  * @since 0.1.0
@@ -269,7 +321,7 @@ export const fixed = (delay: Duration.Input, options?: StrategyOptions): Schedul
   strategy(Schedule.spaced(spanOf("delay", delay)), options)
 
 /**
- * A delay that grows by the same amount: d(n) = `initial` + (n − 1) · `step`; `step` is `initial` when left out.
+ * Adds the same span each time: d(n) = `initial` + (n − 1) · `step`. `step` defaults to `initial`.
  *
  * @category strategies
  * @since 0.1.0
@@ -291,8 +343,8 @@ export const linear = (
 }
 
 /**
- * A delay that grows by a factor: d(n) = `initial` · `factor`^(n − 1); `factor` is 2 when left out. The name for
- * `Schedule.exponential`.
+ * Multiplies the delay each time: d(n) = `initial` · `factor`^(n − 1). `factor` defaults to 2. It is `Schedule.exponential` with
+ * `StrategyOptions`.
  *
  * @category strategies
  * @since 0.1.0
@@ -307,7 +359,7 @@ export const exponential = (
 }
 
 /**
- * A delay that grows like the Fibonacci numbers 1, 1, 2, 3, 5, …: d(n) = `initial` · F(n). The name for `Schedule.fibonacci`.
+ * Grows the delay like the Fibonacci numbers 1, 1, 2, 3, 5, …: d(n) = `initial` · F(n). It is `Schedule.fibonacci` with `StrategyOptions`.
  *
  * @category strategies
  * @since 0.1.0
@@ -316,8 +368,8 @@ export const fibonacci = (initial: Duration.Input, options?: StrategyOptions): S
   strategy(Schedule.fibonacci(spanOf("initial", initial)), options)
 
 /**
- * Exponential on average, each delay drawn from the one before: d(n) is between `initial` and 3 · d(n − 1), at most `max`; d(0) =
- * `initial`. It keeps many messages that failed together from coming back together.
+ * Draws each delay at random from the one before: d(n) lies between `initial` and 3 · d(n − 1), and is at most `max`; d(0) = `initial`. On
+ * average it is exponential. Messages that failed together do not come back together.
  *
  * @category strategies
  * @since 0.1.0
@@ -344,16 +396,16 @@ export const decorrelated = (
 }
 
 /**
- * Ends a schedule this long after the message was published, by the clock of the backend: all processes agree, however wrong their
- * clocks are.
+ * Ends a schedule this long after the message was published, by the clock of the backend. So all processes agree, even if their own clocks
+ * are wrong.
  *
- * **Details**: a delay that would end later is shortened, so that the last attempt comes when the time is over (or later, where nobody is
- * free); what fails then becomes a dead letter with reason `exhausted`. `Schedule.upTo({ duration })` adds up the delays alone: what
- * attempts took, and how long a message waited for its first, does not count there. Here it does: a message that was first handled after
- * that time, or was sent home by `DeadLetters.requeue`, has one attempt. Each failure that such a schedule decides about costs one `TIME`.
- * Where Redis does not answer that, the message has one more attempt.
+ * **Details**: a delay that would end later is shortened, so that the last attempt comes at that time (or later, if no handler is free). If
+ * that attempt fails, the message becomes a dead letter with reason `exhausted`. `Schedule.upTo({ duration })` adds up only the delays; the
+ * time of the attempts, and the wait for the first one, do not count there. Here they do: a message that is first handled after that time,
+ * or was requeued by `DeadLetters.requeue`, has one attempt. Each failure that such a schedule decides about costs one `TIME`. If Redis does
+ * not answer it, the message has one more attempt.
  *
- * **Errors**: throws `InvalidRetry` for what is no duration above 0.
+ * **Errors**: throws `InvalidRetry` unless the duration is above 0.
  *
  * **Example** (Giving up after an hour)
  *
@@ -381,8 +433,8 @@ export const until = (duration: Duration.Input) => {
 }
 
 /**
- * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt: `maxRetries`, or the end of the
- * subscription's schedule, still ends it.
+ * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt:
+ * `maxRetries`, or the end of the subscription's schedule, still applies.
  *
  * @category errors
  * @since 0.1.0
@@ -398,17 +450,109 @@ const isVerdict = (answer: unknown): answer is Verdict =>
   typeof answer === "object" && answer !== null && "_tag" in answer
   && (answer._tag === "Retry" || answer._tag === "Exhausted" || answer._tag === "Term" || answer._tag === "Release")
 
-/** A policy that cannot decide anything: refused where it is given. */
-export const policyProblem = (option: string, policy: unknown): Result.Result<unknown, Given.Problem> => {
-  if (policy === undefined || Schedule.isSchedule(policy) || typeof policy === "function") return Result.succeed(policy)
-  if (typeof policy === "object" && policy !== null && isByTag(policy)) return Result.succeed(policy)
-  return Result.mapError(
-    Given.delay(option, policy),
-    ({ message }) => ({ option, message: `${message}; it may be a Schedule, a function, or made by Retry.make, too` })
-  )
+/**
+ * Refuses a value that is no policy.
+ *
+ * @internal
+ */
+export const checkPolicy = <P>(option: string, policy: P): Result.Result<P, Given.Problem> =>
+  policy === undefined || Schedule.isSchedule(policy) || typeof policy === "function" ||
+    (typeof policy === "object" && policy !== null && isByTag(policy))
+    ? Result.succeed(policy)
+    : Result.mapBoth(Given.delay(option, policy), {
+      onFailure: ({ message }) => ({
+        option,
+        message: `${message}; it may be a Schedule, a function, or made by Retry.make, too`
+      }),
+      onSuccess: () => policy
+    })
+
+const isDuration = (text: string): boolean => !Number.isNaN(Given.millisOf(text))
+
+/**
+ * Finds the policy that an option stands for: a policy stands for itself, a name for the policy of that name.
+ *
+ * @internal
+ */
+export const resolve = <E, M extends MessageInfo>(
+  option: string,
+  given: PolicyOrName<E, M> | undefined,
+  { policies }: Retry
+): Result.Result<Policy<E, M> | undefined, Given.Problem> => {
+  if (typeof given !== "string" || isDuration(given)) {
+    return checkPolicy(option, given as Policy<E, M> | undefined)
+  }
+  const policy = policies.get(given)
+  if (policy !== undefined) return Result.succeed(policy)
+  const near = nearest(given, policies.keys())
+  const hint = near === undefined ? "" : `; did you mean ${JSON.stringify(near)}?`
+  return Given.refuse(option, `a policy, a duration, or the name of a policy given to Retry.layer${hint}`, given)
 }
 
-/** What a function gave: one of the verdicts, or a delay. Anything else is a mistake, and must not become "at once". */
+/**
+ * Puts policies in front of others: the inner default and the inner policy of a name win.
+ *
+ * @internal
+ */
+export const within = (inner: Retry, outer: Retry): Retry => ({
+  default: inner.default ?? outer.default,
+  policies: new Map([...outer.policies, ...inner.policies])
+})
+
+const layerNames: ReadonlySet<string> = new Set<keyof LayerOptions>(["default", "policies"])
+
+/**
+ * Sets the default retry policy of a program and its named policies.
+ *
+ * **Details**: provide it to `Rotif.layer` for the whole program, or to a subscription for that one. A layer inside of another one wins, name
+ * by name. The order for a subscription is: its own `retry`, the default of this layer, `retry` of `Rotif.layer`, `retryDelay`. A
+ * subscription that names an unknown policy does not start: it fails with `InvalidSubscription`, which says the nearest known name.
+ *
+ * **Errors**: the layer dies with an error that names the option, if a policy or its name cannot be used. A name is a string of 1 to 256 bytes
+ * that does not read as a duration.
+ *
+ * **Example** (A default for all, and a policy by name)
+ *
+ * ```ts
+ * import { Effect, Layer, Schema } from "effect"
+ * import { Channel, Retry, Rotif, Subscription } from "rotif"
+ *
+ * const Emails = Channel.make("emails", { payload: Schema.Struct({ to: Schema.String }) })
+ *
+ * const Policies = Retry.layer({
+ *   default: Retry.exponential("1 second", { times: 5 }),
+ *   policies: { gentle: Retry.linear("1 minute", { times: 20 }) }
+ * })
+ * const Mailer = Subscription.layer(Emails, { retry: "gentle", handler: ({ payload }) => Effect.log(payload.to) })
+ *
+ * const program = Layer.launch(Mailer.pipe(Layer.provide(Rotif.layerMemory.pipe(Layer.provide(Policies)))))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: LayerOptions): Layer.Layer<never> =>
+  Layer.effect(
+    Retry,
+    Effect.gen(function*() {
+      yield* Given.orDie(Given.record("the options of Retry.layer", options))
+      yield* Given.orDie(Given.known("the options of Retry.layer", options, layerNames))
+      const named = Object.entries(yield* Given.orDie(Given.record("policies", options.policies ?? {})))
+      for (const [name, policy] of named) {
+        const option = `the policy ${JSON.stringify(name)}`
+        yield* Given.orDie(Given.name("the name of a policy", name, 256))
+        if (isDuration(name)) {
+          yield* Given.orDie(Given.refuse("the name of a policy", "a text that is no duration", name))
+        }
+        if (policy === undefined) yield* Given.orDie(Given.refuse(option, "a policy", policy))
+        yield* Given.orDie(checkPolicy(option, policy))
+      }
+      yield* Given.orDie(checkPolicy("default", options.default))
+      return within({ default: options.default, policies: new Map(named as Array<[string, AnyRule]>) }, yield* Retry)
+    })
+  )
+
+/** Reads the result of a function: one of the verdicts, or a delay. Anything else is a mistake, and must not become "at once". */
 const verdictOf = (option: string, answer: unknown): Verdict =>
   !isVerdict(answer)
     ? { _tag: "Retry", delay: spanOf(option, answer as Duration.Input) }
@@ -419,8 +563,8 @@ const verdictOf = (option: string, answer: unknown): Verdict =>
 const exhausted: Verdict = { _tag: "Exhausted" }
 
 /**
- * The delay after the given attempt: the schedule is stepped up to it, on a clock that advances by the delays themselves, with chance
- * that depends on the message only. So the answer is the same in every process.
+ * Finds the delay after an attempt: steps the schedule up to it, on a clock that advances by the delays themselves, with random numbers that
+ * depend only on the message. So the answer is the same in every process.
  */
 const replay = Effect.fnUntraced(function*(
   schedule: Schedule.Schedule<unknown, unknown>,
@@ -439,12 +583,6 @@ const replay = Effect.fnUntraced(function*(
   return { _tag: "Retry", delay: spanOf("the delay of the schedule", delay), isScheduled: true }
 }, (effect, _, { message }) => Random.withSeed(effect, `${message.channel}\n${message.id}`))
 
-/** The tag a policy looks for. */
-export const tagOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
-    ? error._tag
-    : "Error"
-
 const judge = <E, M extends MessageInfo>(
   policy: Policy<E, M>,
   failure: Attempt<E, M>
@@ -457,17 +595,17 @@ const judge = <E, M extends MessageInfo>(
     })
   }
   if (typeof policy === "object" && isByTag(policy)) {
-    const decision = policy.decisions.get(tagOf(failure.error))
+    const decision = policy.decisions.get(errorTagOf(failure.error))
     if (decision === undefined) return Effect.undefined
     return Schedule.isSchedule(decision)
       ? replay(decision as Schedule.Schedule<unknown, unknown>, failure)
-      : Effect.sync(() => verdictOf(`the decision for ${tagOf(failure.error)}`, decision))
+      : Effect.sync(() => verdictOf(`the decision for ${errorTagOf(failure.error)}`, decision))
   }
   return Effect.sync(() => verdictOf("retry", policy))
 }
 
 /**
- * Asks a policy about a failure. `undefined`: the policy does not know this error.
+ * Asks a policy about a failure. `undefined`: the policy has no decision for this error.
  *
  * @category operations
  * @since 0.1.0
@@ -479,7 +617,7 @@ export const decide = <E, M extends MessageInfo>(
   const { error } = failure
   if (!(error instanceof RetryAfter)) return judge(policy, failure)
   const delay = () => spanOf("the delay of RetryAfter", error.delay)
-  // The handler chose the delay; whether there is another attempt is still the schedule's to say.
+  // The handler chose the delay; the schedule still decides whether there is another attempt.
   return Schedule.isSchedule(policy)
     ? Effect.map(
       judge(policy, failure),

@@ -71,7 +71,7 @@ export interface Defaults {
   readonly retryDelay?: Duration.Input | undefined
   /**
    * The default policy: what happens after a failure where the subscription has no `retry`, and after defects and timeouts, which no
-   * `retry` decides about. Default: again after `retryDelay`.
+   * `retry` decides about, unless `Retry.layer` has a default. Default: again after `retryDelay`.
    */
   readonly retry?: Retry.AnyRule | undefined
   /** Default 3. */
@@ -226,11 +226,11 @@ export interface Options<
   /** `"manual"`: the success of the handler settles nothing; the message is held until it is settled. Default `"auto"`. */
   readonly ackMode?: "auto" | "manual" | undefined
   /**
-   * What happens after a failure: a `Schedule`, a delay, a function of (attempt, message, error) to a delay, or a decision for each
-   * error tag (`Retry.make`). Defects and timeouts are left to the default policy. Default: the default policy, again after
-   * `retryDelay`.
+   * The policy after a failure: a `Schedule`, a delay, a function of (attempt, message, error) to a delay, a decision for each error tag
+   * (`Retry.make`), or the name of a policy of `Retry.layer`. The default policy decides about defects and timeouts. Default: the default
+   * policy (`Retry.layer`, else `retry` of `Rotif.layer`, else again after `retryDelay`).
    */
-  readonly retry?: Retry.Policy<NoInfer<E | Middleware.ProcessErrors<Ms>>, Message.Message<S>> | undefined
+  readonly retry?: Retry.PolicyOrName<NoInfer<E | Middleware.ProcessErrors<Ms>>, Message.Message<S>> | undefined
   /**
    * Retries after the first attempt; then the message becomes a dead letter with reason `exhausted`. Default 5; where a schedule
    * decides, as many as it has.
@@ -334,6 +334,8 @@ export class Subscriptions extends Context.Service<Subscriptions, {
   /** What those look at who watch over a subscription. */
   readonly watched: WeakMap<Subscription, Watched>
   readonly middleware: Middleware.Program
+  /** The policies of the program, the default of its options among them. */
+  readonly retry: Retry.Retry
   /** How much each group has in the log. */
   readonly budgets: Reporting.Budgets
   /** What promotes retries where nothing else of the program promotes; `undefined` where it does. */
@@ -384,7 +386,7 @@ export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
   yield* Given.orDie(Given.count("maxRetries", defaults.maxRetries, Limits.maxRetries))
   yield* Given.orDie(Given.span("retryDelay", defaults.retryDelay, Limits.retryDelay))
   yield* Given.orDie(Given.count("maxCrashes", defaults.maxCrashes, Limits.maxCrashes))
-  yield* Given.orDie(Retry.policyProblem("retry", defaults.retry))
+  yield* Given.orDie(Retry.checkPolicy("retry", defaults.retry))
   const problem = Reporting.sinkProblem(defaults.reports)
   if (problem !== undefined) yield* Given.orDie(Result.fail({ option: "reports", message: problem }))
 })
@@ -409,6 +411,7 @@ export const layerRegistry = (
         endings,
         watched: new WeakMap<Subscription, Watched>(),
         middleware: yield* Middleware.Program,
+        retry: Retry.within(yield* Retry.Retry, { default: defaults.retry, policies: new Map() }),
         budgets: new Map(),
         retries: defaults.delayed === false ? new Map() : undefined,
         failures: new Map(),
@@ -574,8 +577,19 @@ export const make = Effect.fnUntraced(function*<
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { budgets, defaults, endings, failures, middleware: program, retries, running, unnamed, watched } =
-    yield* Subscriptions
+  const {
+    budgets,
+    defaults,
+    endings,
+    failures,
+    middleware: program,
+    retries,
+    retry: shared,
+    running,
+    unnamed,
+    watched
+  } = yield* Subscriptions
+  const policies = Retry.within(yield* Retry.Retry, shared)
   if (!Channel.isSource(source)) {
     return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
   }
@@ -638,7 +652,7 @@ export const make = Effect.fnUntraced(function*<
   const ackMode = yield* option(Given.choice("ackMode", options.ackMode, ["auto", "manual"]))
   const expired = yield* option(Given.choice("expired", options.expired, ["dead-letter", "drop"]))
   yield* option(Given.required("handler", options.handler))
-  yield* option(Retry.policyProblem("retry", options.retry))
+  const policy = yield* option(Retry.resolve("retry", options.retry, policies))
   yield* option(middlewareProblem(options.middleware))
   const isTransactional = yield* option(Given.flag("transactional", options.transactional, false))
   const onceOptions = typeof options.exactlyOnce === "boolean"
@@ -669,8 +683,8 @@ export const make = Effect.fnUntraced(function*<
   const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
   const verdictOf = FailureVerdict.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>({
     name: `"${pattern}" for group "${group}"`,
-    policy: options.retry,
-    fallback: defaults.retry ?? retryMillis,
+    policy,
+    fallback: policies.default ?? retryMillis,
     // A handler's own TimeoutError is one of its errors; only this very one is ours. Nor was the policy written for what the middleware of
     // the program fails with.
     isUnknown: (error) => error === tooLong || isOwn(error) || border?.isForeign(error) === true,
@@ -941,7 +955,7 @@ export interface MessageStreamOptions<S extends Channel.Source, E = unknown>
   /** How many messages may be unsettled beside `concurrency`. Default 500. */
   readonly prefetch?: number | undefined
   /** What `message.fail(error)` does; as `retry` of a subscription. Default: the default policy. */
-  readonly retry?: Retry.Policy<E, Message.Message<S>> | undefined
+  readonly retry?: Retry.PolicyOrName<E, Message.Message<S>> | undefined
   /**
    * What a settlement comes to whose lease was lost: by default nothing, but a line in the log: another consumer of the group has the message,
    * or will have it. `"fail"`: it fails with `LeaseLost`.
@@ -1012,7 +1026,7 @@ export const stream: {
     const subscription = yield* make(source, {
       ...rest,
       // The policy is for what `fail` is given; the handler itself fails with nothing.
-      retry: retry as Retry.Policy<never, Message.Message<S>> | undefined,
+      retry: retry as Retry.PolicyOrName<never, Message.Message<S>> | undefined,
       prefetch: rest.prefetch ?? streamPrefetch,
       ackMode: "manual",
       handler: (message: Message.Message<S>) => Queue.offer(queue, Message.streamUnsafe<S, never, E>(message, side))

@@ -20,7 +20,7 @@ import * as Reader from "./reader.ts"
 export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
   readonly query: Query
   readonly source: Channel.Source | undefined
-  readonly retry: Retry.AnyRule | undefined
+  readonly retry: Retry.Policy<unknown> | undefined
   /** The payload's schema and the handler belong to the same source, which nothing here knows. */
   readonly handler: (letter: never) => Effect.Effect<unknown, E, R>
 }

@@ -30,6 +30,12 @@ const tagOf = (error: unknown): string | undefined => {
     told(() => typeof fields["code"] === "number" ? String(fields["code"]) : fields["code"], longestTag)
 }
 
+/** The `_tag` of an error, by which a policy decides and metrics count; `"Error"` for one without. */
+export const errorTagOf = (error: unknown): string =>
+  typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
+    ? error._tag
+    : "Error"
+
 /** An object that is no Error would be `[object Object]`: it is told by its message, else as JSON. */
 const messageOf = (error: unknown): string | undefined => {
   if (typeof error !== "object" || error === null || error instanceof Error) {

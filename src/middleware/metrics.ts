@@ -1,7 +1,7 @@
 import type { Context, Fiber } from "effect"
 import { Cause, Clock, DateTime, Effect, Exit, Metric } from "effect"
-import { tagOf } from "../Retry.ts"
 import { Attribute, MetricName, Operation, system } from "../Telemetry.ts"
+import { errorTagOf } from "../internal/failure.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { Around, sides } from "./composition.ts"
 import type { Process, Publish, PublishRequest } from "./definition.ts"
@@ -31,7 +31,7 @@ const seconds = (clock: Clock.Clock): number =>
 const errorType = (cause: Cause.Cause<unknown>): string => {
   if (Cause.hasInterruptsOnly(cause)) return "interrupted"
   const error = Cause.squash(cause)
-  const tag = tagOf(error)
+  const tag = errorTagOf(error)
   return tag === "Error" && error instanceof Error ? error.name : tag
 }
 

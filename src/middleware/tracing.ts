@@ -1,8 +1,8 @@
 import type { Fiber } from "effect"
 import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
-import { tagOf } from "../Retry.ts"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
 import { Bounded } from "../internal/boundedMap.ts"
+import { errorTagOf } from "../internal/failure.ts"
 import * as Given from "../internal/optionChecks.ts"
 import type { Entered } from "./composition.ts"
 import { Around, sides } from "./composition.ts"
@@ -28,7 +28,7 @@ const isOff = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.cache.tracer === undefined || !fiber.cache.tracerEnabled
 
 const noteError = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
-  if (!Cause.hasInterruptsOnly(cause)) span.attribute(Attribute.ErrorType, tagOf(Cause.squash(cause)))
+  if (!Cause.hasInterruptsOnly(cause)) span.attribute(Attribute.ErrorType, errorTagOf(Cause.squash(cause)))
 }
 
 /** So many channels are remembered with their attributes. */

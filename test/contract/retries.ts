@@ -1,8 +1,23 @@
 /** What happens after a failure: the policies of a subscription, as its messages see them. */
 import { assert, describe } from "@effect/vitest"
-import { Cause, Clock, Data, Deferred, Duration, Effect, Exit, Queue, Schedule, Schema, Scope } from "effect"
-import type { Message, Subscription } from "rotif"
-import { Broker, Channel, Publisher, Retry } from "rotif"
+import {
+  Cause,
+  Clock,
+  Data,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  type Layer,
+  Queue,
+  Schedule,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
+import type { Message } from "rotif"
+import { Broker, Channel, DeadLetters, Publisher, Retry, Subscription } from "rotif"
+import { withProgram } from "./middleware.ts"
 import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
@@ -214,6 +229,156 @@ export const retriesSuite = (backend: Backend): void => {
       }),
       { retry: Retry.linear(unit, { times: 2 }) }
     )
+  })
+
+  describe("Retry.layer", () => {
+    const testProgram = withProgram(backend)
+    const policies = Retry.layer({
+      default: Retry.fixed(2 * unit, { times: 2 }),
+      policies: {
+        gentle: Retry.linear(3 * unit, { times: 2 }),
+        once: Schedule.spaced(unit).pipe(Schedule.upTo({ times: 1 }))
+      }
+    })
+
+    testProgram(
+      "the default decides where a subscription says nothing",
+      policies,
+      Effect.gen(function*() {
+        const { gaps, letters } = yield* play(3, { handler: () => declined })
+        assertGaps(gaps, [2 * unit, 2 * unit])
+        assert.strictEqual(letters[0]?.failure.reason, "exhausted")
+      })
+    )
+
+    testProgram(
+      "the default decides about a defect, whatever the subscription's own policy",
+      policies,
+      Effect.gen(function*() {
+        const { gaps } = yield* play(3, { retry: Retry.make({}), handler: () => Effect.die(new Error("bug")) })
+        assertGaps(gaps, [2 * unit, 2 * unit])
+      })
+    )
+
+    testProgram(
+      "a subscription names its policy",
+      policies,
+      Effect.gen(function*() {
+        const { gaps, letters } = yield* play(3, { retry: "gentle", handler: () => declined })
+        assertGaps(gaps, [3 * unit, 6 * unit])
+        assert.strictEqual(letters[0]?.failure.reason, "exhausted")
+      })
+    )
+
+    testProgram(
+      "a text that reads as a duration is a duration",
+      policies,
+      Effect.gen(function*() {
+        const { gaps } = yield* play(2, { retry: `${unit} millis`, maxRetries: 1, handler: () => declined })
+        assertGaps(gaps, [unit])
+      })
+    )
+
+    testProgram(
+      "a stream names its policy",
+      policies,
+      Effect.gen(function*() {
+        const attempts: Array<number> = []
+        const stream = yield* Subscription.stream(Text, { retry: "once" }).pipe(
+          Stream.tap((message) => Effect.sync(() => attempts.push(message.attempt))),
+          Stream.runForEach(({ fail }) => fail(declined)),
+          Effect.forkScoped({ startImmediately: true })
+        )
+        yield* Publisher.publish(Text, "x")
+        yield* until(backend, Effect.map(letters, ({ length }) => length === 1))
+        assert.deepStrictEqual(attempts, [1, 2])
+        assert.isUndefined(stream.pollUnsafe())
+      })
+    )
+
+    testProgram(
+      "a subscription to dead letters names its policy, and keeps the letter when it ends",
+      policies,
+      Effect.gen(function*() {
+        const offers = yield* Queue.unbounded<number>()
+        yield* DeadLetters.subscribe({
+          retry: "once",
+          handler: (letter) => Effect.andThen(Queue.offer(offers, letter.offerCount), Effect.fail(declined))
+        })
+        yield* listen(Text, { retry: Retry.make({ Declined: Retry.term }), handler: () => declined })
+        yield* Publisher.publish(Text, "x")
+        assert.deepStrictEqual(yield* soon(Queue.takeN(offers, 2)), [1, 2])
+        assert.strictEqual((yield* letters).length, 1)
+      })
+    )
+
+    testProgram(
+      "an unknown name is refused at the start, with the nearest one that is known",
+      policies,
+      Effect.gen(function*() {
+        const refused = yield* Effect.flip(listen(Text, { retry: "gentel" }))
+        assert.deepInclude(refused, { _tag: "InvalidSubscription", option: "retry" })
+        assert.include(refused.message, "did you mean \"gentle\"?")
+        assert.include(refused.message, "gentel")
+        const ofLetters = yield* Effect.flip(DeadLetters.subscribe({ retry: "ones", handler: () => Effect.void }))
+        assert.deepInclude(ofLetters, { _tag: "InvalidDeadLetterOption", option: "retry" })
+        assert.include(ofLetters.message, "did you mean \"once\"?")
+        for (const name of ["toString", "__proto__", "5 secnds", ""]) {
+          const unlike = yield* Effect.flip(listen(Text, { retry: name }))
+          assert.deepInclude(unlike, { _tag: "InvalidSubscription", option: "retry" })
+          assert.notInclude(unlike.message, "did you mean")
+        }
+      })
+    )
+
+    testProgram(
+      "one around a subscription wins over that of the program, name by name",
+      policies,
+      Effect.gen(function*() {
+        const inner = Retry.layer({
+          default: Retry.fixed(unit, { times: 1 }),
+          policies: { once: Retry.fixed(4 * unit, { times: 1 }) }
+        })
+        const gapsOf = (retry?: string) =>
+          Effect.map(
+            play(retry === "gentle" ? 3 : 2, { retry, handler: () => declined }),
+            ({ gaps }) => gaps
+          )
+            .pipe(Effect.provide(inner))
+        assertGaps(yield* gapsOf(), [unit])
+        assertGaps(yield* gapsOf("once"), [4 * unit])
+        assertGaps(yield* gapsOf("gentle"), [3 * unit, 6 * unit])
+      })
+    )
+
+    test(
+      "without one, a name is refused, and the default is that of the options",
+      Effect.gen(function*() {
+        const refused = yield* Effect.flip(listen(Text, { retry: "gentle" }))
+        assert.deepInclude(refused, { _tag: "InvalidSubscription", option: "retry" })
+        const { gaps } = yield* play(2, { handler: () => declined })
+        assertGaps(gaps, [unit])
+      }),
+      { retry: Retry.fixed(unit, { times: 1 }) }
+    )
+
+    const unusable: ReadonlyArray<readonly [name: string, layer: Layer.Layer<never>, message: string]> = [
+      ["a default that is no policy", Retry.layer({ default: Number.NaN }), "default must be a duration"],
+      ["a policy that is none", Retry.layer({ policies: { gentle: -1 } }), "the policy \"gentle\" must be a duration"],
+      ["a name that reads as a duration", Retry.layer({ policies: { "5 seconds": 1 } }), "the name of a policy"],
+      ["an empty name", Retry.layer({ policies: { "": 1 } }), "the name of a policy"],
+      ["an option that is not known", Retry.layer({ polices: 1 } as Retry.LayerOptions), "did you mean \"policies\"?"]
+    ]
+    for (const [name, layer, message] of unusable) {
+      test(
+        `${name} ends the layer with a word about it`,
+        Effect.gen(function*() {
+          const exit = yield* Effect.exit(Effect.provide(Effect.void, layer))
+          assert(Exit.isFailure(exit))
+          assert.include(String(Cause.squash(exit.cause)), message)
+        })
+      )
+    }
   })
 
   describe("Retry: what the default policy decides", () => {

@@ -17,6 +17,7 @@ import {
   Subscription,
   Transaction
 } from "rotif"
+import { errorTagOf } from "../../src/internal/failure.ts"
 import type { Action, ChannelName, Content, Group, History, Publish, Step } from "./history.ts"
 
 const Payload = Schema.Struct({ n: Schema.Int, plan: Schema.Array(Schema.String) })
@@ -292,7 +293,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
 
   const answerOf = <A>(effect: Effect.Effect<A, unknown, Rotif.Services>) =>
     Effect.match(effect, {
-      onFailure: (error) => `error ${Retry.tagOf(error)}`,
+      onFailure: (error) => `error ${errorTagOf(error)}`,
       onSuccess: (value): unknown => value
     })
 

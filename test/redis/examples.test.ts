@@ -40,6 +40,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "after 1 day: a dead letter of \"mail\", exhausted after 3 attempts"
   ],
   "examples/05-retry.ts": [
+    "journal: ada is noted",
     "ada: attempts 1 2",
     "busy: attempts 1 2",
     "wrong: attempts 1",

@@ -126,6 +126,40 @@ export const byFunctionWrong = Subscription.make(Orders, {
   handler: (message) => charge(message.payload)
 })
 
+export const byName = Subscription.make(Orders, {
+  retry: "gentle",
+  handler: (message) => charge(message.payload)
+})
+
+export const streamByName = Subscription.stream(Orders, { retry: "gentle" })
+
+export const named = Retry.layer({
+  default: "1 second",
+  policies: {
+    gentle: Schedule.exponential("1 second"),
+    byFunction: (attempt, message, error) => {
+      check<Same<typeof error, unknown>>()
+      check<Same<typeof message, Retry.MessageInfo>>()
+      return attempt * 1_000
+    }
+  }
+})
+
+// It need not be provided: no effect asks for it.
+export const needsNoPolicies: Effect.Effect<Retry.Retry> = Effect.gen(function*() {
+  return yield* Retry.Retry
+})
+
+export const namedByTag = Retry.layer({
+  // @ts-expect-error a policy by name has to decide about any error
+  policies: { payments: Retry.make({ CardDeclined: Retry.term }) }
+})
+
+export const defaultByName = Retry.layer({
+  // @ts-expect-error the default is a policy itself
+  default: "gentle"
+})
+
 check<Same<Retry.TagOf<CardDeclined | Cause.TimeoutError | Error>, "CardDeclined" | "TimeoutError" | "Error">>()
 check<Same<Retry.TagOf<never>, never>>()
 
