@@ -162,7 +162,7 @@ export interface SubscribeOptions<L, E, R> extends StreamOptions {
    * The policy for letters whose handler failed, or the name of one of `Retry.layer`; the attempt is `offerCount`. When the policy ends, the
    * letter is kept. Default: after 1 second, then twice as long each time, up to 5 minutes.
    */
-  readonly retry?: Retry.AnyRule | string | undefined
+  readonly retry?: Retry.AnyRule | Retry.Name | undefined
 }
 
 /**

@@ -123,12 +123,21 @@ export type AnyRule =
 export type Policy<E, M extends MessageInfo = MessageInfo> = Rule<E, M> | ByTag<Exclude<TagOf<E>, "RetryAfter">>
 
 /**
- * A policy, or the name of one that `layer` was given. A text that reads as a duration is a duration.
+ * The name of a policy that `layer` was given. Any text that does not read as a duration.
  *
  * @category models
  * @since 0.1.0
  */
-export type PolicyOrName<E, M extends MessageInfo = MessageInfo> = Policy<E, M> | string
+// With `string` alone the durations would vanish from unions, and from what an editor suggests.
+export type Name = string & {}
+
+/**
+ * A policy, or the name of one. A text that reads as a duration is a duration.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PolicyOrName<E, M extends MessageInfo = MessageInfo> = Policy<E, M> | Name
 
 /**
  * The retry policies of a program. Set them with `layer`.
