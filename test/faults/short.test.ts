@@ -1,21 +1,9 @@
-/** The fault runs in short, each once with a seed of its own; `npm run faults` repeats the long ones. */
-import { assert, describe, it } from "@effect/vitest"
+/** One fault run of each kind: of the server, the network, a failover, memory, data, handlers. The others are in `others.long.test.ts`. */
 import { Effect } from "effect"
-import { repeat, runs } from "./process.ts"
+import { playOnce } from "./once.ts"
+import { runs } from "./process.ts"
+import { representative } from "./representative.ts"
 
 const all = await Effect.runPromise(runs)
 
-describe("a fault run loses nothing:", () => {
-  for (const [name, { title }] of all) {
-    // Most of a run is waiting for leases and elections: they wait side by side.
-    it.concurrent(`${title} (${name})`, async () => {
-      const seed = Math.floor(Math.random() * 2 ** 30)
-      const { messages, violations } = await Effect.runPromise(
-        repeat({ run: name, seed, isShort: true, timeoutMillis: 90_000 })
-      )
-      const again = `npm run faults -- --run ${name} --short --times 1 --seed ${seed}`
-      assert.deepStrictEqual(violations, [], `repeat it with: ${again}`)
-      assert.isAbove(messages, 0)
-    }, 120_000)
-  }
-})
+playOnce(all.filter(([name]) => representative.has(name)))

@@ -108,7 +108,11 @@ const layerOptions = rows<Rotif.Options>({
 })
 
 refuses("Rotif.layerMemoryWith", layerOptions, (options) => built(Rotif.layerMemoryWith(options)))
-refuses("Rotif.layer", layerOptions, (options: object) => built(Rotif.layer({ url: nobody, ...options } as never)))
+refuses(
+  "Rotif.layer",
+  layerOptions,
+  (options: object) => built(Rotif.layer({ url: nobody, startTimeout: 100, ...options } as never))
+)
 refuses(
   "Rotif.layer: the data",
   rows<RedisBroker.Options>({
@@ -116,7 +120,7 @@ refuses(
     shards: [0, 1025, 1.5, "8", null],
     graceMillis: [Number.NaN, -1, "1 s", null]
   }),
-  (options: object) => built(Rotif.layer({ url: nobody, ...options } as never))
+  (options: object) => built(Rotif.layer({ url: nobody, startTimeout: 100, ...options } as never))
 )
 
 const noAddress = [5, "localhost", null, [], [5], [{ host: "", port: 1 }], [{ host: "a", port: "x" }], [{ host: "a" }]]
@@ -137,7 +141,7 @@ refuses(
     connectionName: ["", 5, null],
     insecure: noFlag
   }),
-  (options: object) => Effect.scoped(Redis.make({ url: nobody, ...options } as never))
+  (options: object) => Effect.scoped(Redis.make({ url: nobody, startTimeout: 100, ...options } as never))
 )
 refuses(
   "Redis.make: the place",

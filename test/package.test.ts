@@ -10,7 +10,7 @@ import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { afterAll } from "vitest"
 
-const root = join(import.meta.dirname, "../..")
+const root = join(import.meta.dirname, "..")
 
 const run = (cwd: string, file: string, args: ReadonlyArray<string>) =>
   new Promise<string>((resolve, reject) => {

@@ -4,9 +4,9 @@ import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
-import { environmentFor, exactNow } from "../faults/clock.ts"
-import { repeat } from "../faults/process.ts"
-import { type Handled, Recorder } from "../faults/Recorder.ts"
+import { environmentFor, exactNow } from "./clock.ts"
+import { repeat } from "./process.ts"
+import { type Handled, Recorder } from "./Recorder.ts"
 
 const handled = (text: string, more: Partial<Handled> = {}): Handled => ({
   group: "a",
@@ -149,7 +149,7 @@ describe("a repetition", () => {
 
 describe("exactNow", () => {
   it("is one clock in all processes, also in those whose time of day is wrong", async () => {
-    const clock = join(import.meta.dirname, "../faults/clock.ts")
+    const clock = join(import.meta.dirname, "./clock.ts")
     const others = [0, 3_600_000].map((shiftMillis) =>
       spawn(
         process.execPath,

@@ -1,0 +1,30 @@
+/**
+ * The fault runs that `npm test` plays: one of each kind, among the shortest of it. `npm run test:long` plays the others, whose rules
+ * are also shown by quicker tests:
+ *
+ * | run | is shown in `npm test` by |
+ * | --- | --- |
+ * | `kill-processes`, `consumer-stopped` | `redis/processes.test.ts`, `contract/crashes.ts` |
+ * | `transactions` | `redis/outbox.test.ts`, `contract/transaction.ts` |
+ * | `state-lost`, `slot-migration`, `redis-stopped` | `redis/faults.test.ts`, `redis/Redis.test.ts` |
+ * | `network-cluster` | `network`, `redis/faults.test.ts` on a Cluster |
+ * | `cluster-failover-async`, `sentinel-failover`, `sentinel-failover-async` | `cluster-failover`, `redis/sentinel.test.ts` |
+ * | `start-errors` | `redis/silence.test.ts`, `redis/credentials.test.ts`, `redis/permissions.test.ts` |
+ * | `two-worlds` | `redis/worlds.test.ts` |
+ * | `poison`, `hung` | `contract/crashes.ts` |
+ * | `memory-full-due` | `out-of-memory`, `scripts/whole.test.ts` |
+ * | `lost-answer-windows`, `huge-search` | `redis/lost-answers.test.ts`, `redis/huge.test.ts` |
+ * | `limits-deploy` | `redis/limits.test.ts`, `contract/limits.ts` |
+ * | `soak` | all of these together |
+ */
+export const representative: ReadonlySet<string> = new Set([
+  "redis-restart",
+  "network",
+  "data-removed",
+  "out-of-memory",
+  "cluster-failover",
+  "hostile-data",
+  "hostile-handlers",
+  "end-from-inside",
+  "wrong-clock"
+])
