@@ -18,6 +18,7 @@ import { Bounded } from "./boundedMap.ts"
 import { failureOf, pretty } from "./failure.ts"
 import * as Given from "./optionChecks.ts"
 import type { Because, Settlement } from "./settlement.ts"
+import { monotonicMillis } from "./times.ts"
 
 /** What a report is about; see `Subscription.Report`. */
 export type Kind =
@@ -225,7 +226,6 @@ export const make = Effect.fnUntraced(function*(
   const clock = yield* Clock.Clock
   const least = yield* References.MinimumLogLevel
   const isDebugging = least === "All" || least === "Trace" || least === "Debug"
-  const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
 
   const budget: Budget = budgets.get(group) ??
     { rounds: new Rounds(), users: 0, lines: 0, endsAt: -Infinity, omitted: new Map() }
@@ -254,7 +254,7 @@ export const make = Effect.fnUntraced(function*(
 
   /** The milliseconds that are left of the window. */
   const left = (): number => {
-    const at = now()
+    const at = monotonicMillis(clock)
     if (at >= budget.endsAt) {
       if (omitted.size > 0) runFork(tellOmitted)
       budget.endsAt = at + windowMillis

@@ -1,5 +1,9 @@
 /** Times that may be beyond what a calendar can name. */
+import type { Clock } from "effect"
 import { DateTime } from "effect"
+
+/** The time of the monotonic clock in whole milliseconds. */
+export const monotonicMillis = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
 
 /** The last millisecond of the year 9999. */
 export const lastMillis = 253_402_300_799_999

@@ -3,9 +3,8 @@
  */
 import { Effect, Fiber } from "effect"
 import * as Ending from "../internal/ending.ts"
-import type { Settlement } from "../internal/settlement.ts"
-import { release } from "../internal/settlement.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
+import { giveBack } from "./heldDelivery.ts"
 
 export interface Background {
   readonly shard: ShardConsumer
@@ -23,7 +22,6 @@ export interface Options {
   readonly running: () => number
   /** Those that did not end at once. */
   readonly live: ReadonlySet<HeldDelivery>
-  readonly enqueue: (held: HeldDelivery, settlement: Settlement) => void
   /** Done at once: nothing is taken from now on, and what waits is given back. */
   readonly begin: () => void
   /** Done last. */
@@ -31,7 +29,7 @@ export interface Options {
 }
 
 export const make = Effect.fnUntraced(function*(options: Options) {
-  const { background, drainMillis, enqueue, label, shards, live, running } = options
+  const { background, drainMillis, label, shards, live, running } = options
   const { moved, within } = Ending.makeWait()
   /** Handlers that did not stop when they were interrupted: nobody waits for them any more. */
   const abandoned = new Set<HeldDelivery>()
@@ -63,7 +61,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   const settlementsEnd = Effect.fnUntraced(function*(left: () => ReadonlyArray<HeldDelivery>) {
     // Nobody will settle these any more.
-    for (const held of left()) if (held.phase === "open") enqueue(held, release(held.delivery))
+    for (const held of left()) if (held.phase === "open") giveBack(held)
     if (yield* within(Ending.endMillis, () => left().length === 0)) return
     yield* Effect.logWarning(
       `rotif: ${left().length} settlements of ${label} could not be stored; these messages come back when their leases expire`

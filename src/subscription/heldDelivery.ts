@@ -5,6 +5,7 @@ import type { Commit, CommitRefused, Delivery, Member } from "../Broker.ts"
 import { Activity } from "../internal/activity.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
 import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
+import { release } from "../internal/settlement.ts"
 
 /** What became of a settlement: `lost` when another member had the delivery by then. */
 export type Settled = "done" | "lost"
@@ -48,8 +49,20 @@ export class HeldDelivery extends Activity {
   }
 }
 
+/** Settles a delivery with the next batch of its shard. */
+export const enqueue = (held: HeldDelivery, settlement: Settlement): void => {
+  held.phase = "settling"
+  held.shard.outbox.push({ held, settlement })
+  held.shard.settlements.openUnsafe()
+}
+
+/** Gives a delivery back untouched: at once, to any consumer of the group. */
+export const giveBack = (held: HeldDelivery): void => enqueue(held, release(held.delivery))
+
 export interface ShardConsumer {
   readonly member: Member
+  /** How long a lease takes. */
+  readonly leaseNanos: bigint
   readonly held: Set<HeldDelivery>
   readonly settlements: Latch.Latch
   readonly heartbeat: Heartbeat

@@ -1,19 +1,20 @@
-/** How a consumer's settlements go out: in batches, again after a failure, and told to whoever waits for them. */
+/** Settlements are sent in batches, sent again after a failure, and their outcome is told to whoever waits for it. */
 import type { Clock } from "effect"
 import { Effect } from "effect"
-import type { BrokerError, Burial, Committed, Delivery, Requeue } from "../Broker.ts"
+import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Requeue } from "../Broker.ts"
 import type { Reporter } from "../internal/reports.ts"
 import type { Settlement } from "../internal/settlement.ts"
-import { release } from "../internal/settlement.ts"
 import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
+import { enqueue, giveBack } from "./heldDelivery.ts"
 
-export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporter }: {
+export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed }: {
   readonly clock: Clock.Clock
   readonly counts: Counts
   readonly drop: (held: HeldDelivery, outcome: Settled) => void
-  readonly enqueue: (held: HeldDelivery, settlement: Settlement) => void
   readonly lose: (held: HeldDelivery) => void
   readonly reporter: Pick<Reporter, "settled">
+  /** Notes how long the handler of a delivery took. */
+  readonly timed: (held: HeldDelivery) => void
   /** Whether a moment later there may be more to settle. */
   readonly isMoreComing: () => boolean
 }) => {
@@ -26,16 +27,40 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
       counts.lastMessageAtMillis = counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
       drop(held, "done")
     } else if (held.isOver) {
-      // Its handler was interrupted while it waited for this: nobody is left to judge the refusal.
-      enqueue(held, release(held.delivery))
+      // Its handler was interrupted while it waited for this: nobody is left to decide about the refusal.
+      giveBack(held)
     } else {
       held.phase = "running"
     }
     resume(outcome)
   }
 
-  /** Waits for something to settle, and sends all there is. */
-  return Effect.fnUntraced(function*(shard: ShardConsumer) {
+  /** Settles a delivery by hand. The first settlement counts; a second one waits for it. */
+  const settle = (held: HeldDelivery, settlement: Settlement): Effect.Effect<Settled> =>
+    Effect.callback((resume) => {
+      if (held.outcome !== undefined) return resume(Effect.succeed(held.outcome))
+      const waiter = (outcome: Settled) => resume(Effect.succeed(outcome))
+      if (held.waiters === undefined) held.waiters = [waiter]
+      else held.waiters.push(waiter)
+      if (held.phase === "open") timed(held)
+      if (held.phase !== "settling") enqueue(held, settlement)
+    })
+
+  /** Acknowledges together with messages and writes; when they are refused the delivery is as it was before. */
+  const commit = (held: HeldDelivery, changes: Omit<Commit, "delivery">): Effect.Effect<Settled | CommitRefused> =>
+    Effect.callback((resume) => {
+      if (held.phase !== "running") return resume(Effect.succeed(held.outcome ?? "lost"))
+      held.phase = "settling"
+      held.shard.commits.push({
+        held,
+        commit: { delivery: held.delivery, ...changes },
+        resume: (outcome) => resume(Effect.succeed(outcome))
+      })
+      held.shard.settlements.openUnsafe()
+    })
+
+  /** Waits for something to settle, and sends all there is; to be run again and again by one fiber for each shard. */
+  const send = Effect.fnUntraced(function*(shard: ShardConsumer) {
     yield* shard.settlements.await
     shard.settlements.closeUnsafe()
     // What finishes in this turn of the event loop goes into the same batch.
@@ -55,7 +80,7 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
       else burials.push(item)
     }
     let failure: BrokerError | undefined
-    const send = Effect.fnUntraced(function*(
+    const sendAll = Effect.fnUntraced(function*(
       items: ReadonlyArray<Pending>,
       effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
     ) {
@@ -87,14 +112,14 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
         drop(held, "done")
       }
     })
-    yield* send(acks, () => shard.member.ack(acks.map((item) => item.held.delivery)))
-    yield* send(drops, () => shard.member.drop(drops.map((item) => item.held.delivery)))
-    yield* send(requeues, () =>
+    yield* sendAll(acks, () => shard.member.ack(acks.map((item) => item.held.delivery)))
+    yield* sendAll(drops, () => shard.member.drop(drops.map((item) => item.held.delivery)))
+    yield* sendAll(requeues, () =>
       shard.member.requeue(requeues.map(({ held, settlement }): Requeue => {
         const { attempt, delayMillis } = settlement as Extract<Settlement, { readonly _tag: "Requeue" }>
         return { delivery: held.delivery, delayMillis, attempt }
       })))
-    yield* send(burials, () =>
+    yield* sendAll(burials, () =>
       shard.member.bury(burials.map(({ held, settlement }): Burial => ({
         delivery: held.delivery,
         failure: (settlement as Extract<Settlement, { readonly _tag: "Bury" }>).failure
@@ -113,4 +138,6 @@ export const make = ({ clock, counts, drop, enqueue, isMoreComing, lose, reporte
     if (shard.outbox.length > 0 || shard.commits.length > 0) shard.settlements.openUnsafe()
     if (failure !== undefined) return yield* Effect.fail(failure)
   })
+
+  return { settle, commit, send }
 }

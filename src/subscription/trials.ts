@@ -13,6 +13,7 @@ import type { Clock, Scope } from "effect"
 import { Effect, Latch } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
+import { giveBack } from "./heldDelivery.ts"
 
 /** After this long one that is tried alone no longer keeps others waiting; longer where one of the two is known for more crashes. */
 const patienceMillis = (crashes: number) => 5_000 * 6 ** Math.min(3, Math.max(0, crashes - 1))
@@ -72,11 +73,9 @@ export interface Trials {
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly clock: Clock.Clock
-  readonly leaseNanos: bigint
   /** How many handlers may be started; none while the consumer is paused or ends. */
   readonly room: () => number
   readonly start: (held: HeldDelivery) => void
-  readonly giveBack: (held: HeldDelivery) => void
   readonly lose: (held: HeldDelivery) => void
 }): Effect.fn.Return<Trials, never, Scope.Scope> {
   const { clock, room } = options
@@ -167,10 +166,10 @@ export const make = Effect.fnUntraced(function*(options: {
         options.lose(held)
         continue
       }
-      held.leasedUntil = askedAt + options.leaseNanos
+      held.leasedUntil = askedAt + shard.leaseNanos
       if (!isWaiting(held)) continue
       beginning--
-      if (room() === 0) options.giveBack(held)
+      if (room() === 0) giveBack(held)
       // This process was frozen meanwhile: another one may have it.
       else if (clock.monotonicTimeNanosUnsafe() >= held.leasedUntil) again(held)
       else options.start(held)

@@ -1,0 +1,51 @@
+import type { HeldDelivery } from "./heldDelivery.ts"
+
+/** At most this many places that were taken are kept in front. */
+const mostTaken = 1024
+
+/** Deliveries that wait for a handler, in order. A delivery may leave this process while it is here; then its place is skipped. */
+export class DeliveryQueue {
+  #items: Array<HeldDelivery> = []
+  #head = 0
+
+  get size(): number {
+    return this.#items.length - this.#head
+  }
+
+  push(held: HeldDelivery): void {
+    this.#items.push(held)
+  }
+
+  /** Takes the next place: its delivery may have left. Not to be called when `size` is 0. */
+  shift(): HeldDelivery {
+    const held = this.#items[this.#head++]!
+    if (this.#head === this.#items.length) this.clear()
+    else if (this.#head > mostTaken) {
+      this.#items = this.#items.slice(this.#head)
+      this.#head = 0
+    }
+    return held
+  }
+
+  /** Puts deliveries before all others. */
+  putBack(some: ReadonlyArray<HeldDelivery>): void {
+    this.#items = [...some, ...this.#items.slice(this.#head)]
+    this.#head = 0
+  }
+
+  /** The delivery that has waited longest. */
+  get oldest(): HeldDelivery | undefined {
+    while (this.size > 0 && this.#items[this.#head]!.phase !== "waiting") this.#head++
+    return this.#items[this.#head]
+  }
+
+  /** All that wait. */
+  get waiting(): Array<HeldDelivery> {
+    return this.#items.slice(this.#head).filter(({ phase }) => phase === "waiting")
+  }
+
+  clear(): void {
+    this.#items = []
+    this.#head = 0
+  }
+}
