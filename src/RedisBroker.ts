@@ -16,13 +16,13 @@ import { shown } from "./internal/shown.ts"
 import * as Permissions from "./redis/permissions.ts"
 import { tellWait } from "./redis/startWait.ts"
 import * as RedisBroadcast from "./redisBroker/broadcast.ts"
+import * as Channels from "./redisBroker/channels.ts"
 import * as RedisLetters from "./redisBroker/deadLetters.ts"
 import * as RedisInspection from "./redisBroker/inspection/walk.ts"
 import * as Keys from "./redisBroker/keys.ts"
 import { makeName } from "./redisBroker/leadership.ts"
-import type { Channels } from "./redisBroker/member/commit.ts"
-import { relay } from "./redisBroker/member/commit.ts"
 import * as RedisMember from "./redisBroker/member/member.ts"
+import { relay } from "./redisBroker/outbox.ts"
 import * as RedisAppend from "./redisBroker/publish/append.ts"
 import * as RedisScheduled from "./redisBroker/publish/waiting.ts"
 import * as RedisRecurring from "./redisBroker/recurring.ts"
@@ -207,23 +207,15 @@ const open = Effect.fnUntraced(function*(options?: Options) {
   }).pipe(Effect.mapError(fail("open")))
 
   const scheduled = RedisScheduled.make(shards)
-  const { announce, append, checkDurability, forget, introduce, reassure, target } = RedisAppend.make(shards, {
-    schedule: scheduled.store,
-    graceMillis,
-    durable: (shard) => redis.durable(keysOf(shard).meta),
+  const channels = Channels.make(shards, {
     touch: (shard, stream) => janitors[shard]!.touch(stream),
     onFlush: Effect.ignore(recordShards, { log: "Warn" })
   })
-  const recurring = RedisRecurring.make(shards, introduce, tickChange.wait)
-
-  const channels: Channels = {
-    shardOf,
-    keysOf,
-    connectionOf,
-    target,
-    announce,
-    forget
-  }
+  const { append, checkDurability } = RedisAppend.make(shards, channels, {
+    graceMillis,
+    durable: (shard) => redis.durable(keysOf(shard).meta)
+  })
+  const recurring = RedisRecurring.make(shards, channels.introduce, tickChange.wait)
 
   // Members ----------------------------------------------------------------------------------------------------------
 
@@ -244,6 +236,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       keys,
       connection: connectionOf(membership.shard),
       reader,
+      shards,
       channels,
       patterns: typeof mine === "string" ? [mine] : mine,
       names: typeof mine === "string" ? [] : mine,
@@ -370,7 +363,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     awaitEarlier: earlier.wait,
     scheduled: scheduled.service,
     recurring,
-    relay: (shard, limit) => Effect.mapError(relay(channels, shard, limit), fail("relay")),
+    relay: (shard, limit) => Effect.mapError(relay(shards, channels, shard, limit), fail("relay")),
     awaitOutbox: (shard) => outbox.wait(shard),
     own: {
       keyFor: (channel, name) => keysOf(shardOf(channel)).own(name),
@@ -386,7 +379,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     trim: (shard) =>
       Effect.andThen(
         shard === 0 ? recordShards : Effect.void,
-        Effect.mapError(Effect.andThen(reassure(shard), janitors[shard]!.trim), fail("trim"))
+        Effect.mapError(Effect.andThen(channels.reassure(shard), janitors[shard]!.trim), fail("trim"))
       ),
     removeGroup: (group, selector) => Effect.mapError(removeGroup(group, selector), fail("removeGroup")),
     info: (selector) => Effect.mapError(infoOf(selector), fail("info")),
@@ -395,7 +388,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       prefix,
       connectionFor: redis.connection,
       promote: (shard) => scheduled.promote(shard, mendBatch),
-      relay: (shard) => Effect.mapError(relay(channels, shard, mendBatch), fail("relay")),
+      relay: (shard) => Effect.mapError(relay(shards, channels, shard, mendBatch), fail("relay")),
       stats: stats.lookIn
     }),
     broadcast: RedisBroadcast.make(shards, redis)

@@ -14,6 +14,7 @@
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../broker/deadLetters.ts"
 import { historyLength, pastOf } from "../broker/deadLetters.ts"
+import type { Due } from "../broker/publishing.ts"
 
 type Strings = Readonly<Record<string, string>>
 
@@ -96,6 +97,10 @@ export const decodeBody = (body: string): Content | undefined => {
     expiresInMillis: x === undefined ? undefined : count(Number(x), 0)
   }
 }
+
+/** The due time of a message as the scripts take it: in ms of the server's clock, or a delay behind a plus sign. */
+export const encodeDue = (due: Due): string =>
+  "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
 
 /** The fields of an entry of the outbox: the message but for its payload, as JSON, the payload, and a name that no other entry has. */
 export const outboxFields = ({ payload, ...message }: NewMessage, name: string): ReadonlyArray<string> => [

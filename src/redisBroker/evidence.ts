@@ -53,3 +53,13 @@ let calls = 0
 
 /** A name for a call: unique among processes, and short. */
 export const nextCall = (): string => `${process}${(calls++).toString(36)}`
+
+/** Reads the value of an open window: the position of the first message (`@`: it was scheduled), the name of its call, and its id. */
+export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "Duplicate" }> => {
+  const [position = "", call = ""] = first.split(" ", 2)
+  return {
+    _tag: "Duplicate",
+    position: position === "@" ? undefined : position,
+    id: first.slice(position.length + call.length + 2)
+  }
+}

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { NewMessage } from "../../src/Broker.ts"
+import * as Channels from "../../src/redisBroker/channels.ts"
 import * as Keys from "../../src/redisBroker/keys.ts"
 import { brokerError } from "../../src/redisBroker/brokerError.ts"
 import * as RedisAppend from "../../src/redisBroker/publish/append.ts"
@@ -30,12 +31,10 @@ const setup = () => {
   const shared = connection("shared")
   const keys = Keys.make("rotif", 0)
   const shards = { all: [keys], keysOf: () => keys, shardOf: () => 0, connectionOf: () => shared, fail: brokerError }
-  const { append } = RedisAppend.make(shards, {
+  const channels = Channels.make(shards, { touch: () => {}, onFlush: Effect.void })
+  const { append } = RedisAppend.make(shards, channels, {
     durable: () => ({ ...connection("durable"), confirm: () => Effect.succeed({ isReached: true, replicas: 1 }) }),
-    graceMillis: 10_000,
-    schedule: () => Effect.die("nothing is scheduled here"),
-    touch: () => {},
-    onFlush: Effect.void
+    graceMillis: 10_000
   })
   /** What became of the message, and what was sent for it. */
   const publish = (one: NewMessage) => Effect.map(append([one]), ([outcome]) => [outcome!._tag, ...sent.splice(0)])

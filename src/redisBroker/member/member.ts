@@ -12,8 +12,10 @@ import { RedisError } from "../../Redis.ts"
 import * as Pattern from "../../internal/pattern.ts"
 import { shortBlockMillis } from "../../redis/permissions.ts"
 import { chunked } from "../batches.ts"
+import type { Channels } from "../channels.ts"
 import type { Keys } from "../keys.ts"
 import { registrationField, registrationsOf } from "../keys.ts"
+import type { Shards } from "../shards.ts"
 import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
 import { leaveGroup } from "../scripts/member/leaveGroup.ts"
@@ -22,7 +24,6 @@ import { registerGroup } from "../scripts/member/registerGroup.ts"
 import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import { charactersIn, Steps } from "../steps.ts"
 import * as RedisClaims from "./claims.ts"
-import type { Channels } from "./commit.ts"
 import { commit } from "./commit.ts"
 import * as RedisAgreement from "./groupSettings.ts"
 import type { Lease, Source } from "./lease.ts"
@@ -65,6 +66,7 @@ export interface Setup {
   readonly keys: Keys
   readonly connection: Connection
   readonly reader: BlockingConnection
+  readonly shards: Shards
   readonly channels: Channels
   /** The names and patterns the group reads in this shard. */
   readonly patterns: ReadonlyArray<string>
@@ -653,7 +655,10 @@ export const make = Effect.fnUntraced(function*(setup: Setup): Effect.fn.Return<
     ...RedisTrials.make({ membership, keys, connection, monotonic, fail }),
     begin: marks.begin,
     commit: (commits) =>
-      Effect.mapError(commit({ channels: setup.channels, keys, group, marks, onSettled }, commits), fail("commit")),
+      Effect.mapError(
+        commit({ shards: setup.shards, channels: setup.channels, keys, group, marks, onSettled }, commits),
+        fail("commit")
+      ),
     claim: (count) =>
       // Nobody announces that something was removed: now and then it is looked whether all is there.
       Effect.suspend(() => stale || monotonic() >= nextCheckAt ? sync(false) : Effect.void).pipe(

@@ -1,40 +1,33 @@
 /**
- * Publishing what is to be durable on Redis: it is written on the connection that is waited on, and what was there already is followed
- * by a write, because Redis waits for nothing where a connection has only read.
+ * Durability of a publish: WAIT or WAITAOF on the connection that wrote the messages.
+ *
+ * Redis waits for the writes of one connection only. So a durable publish has a connection for itself, and a message that was found
+ * instead of written is followed by a write.
  */
 import { Effect } from "effect"
-import type { Appended, Broker, Durability, NewMessage, Shortfall } from "../../Broker.ts"
-import { BrokerError } from "../../Broker.ts"
-import type { Connection, DurableConnection, RedisError } from "../../Redis.ts"
-import type { Evidence } from "../evidence.ts"
+import type { Broker } from "../../Broker.ts"
+import { BrokerError } from "../../broker/error.ts"
+import type { Appended, Durability, NewMessage, Shortfall } from "../../broker/publishing.ts"
+import type { Connection, DurableConnection } from "../../redis/connection.ts"
+import type { RedisError } from "../../redis/protocol.ts"
 import type { Keys } from "../keys.ts"
 import { confirmable } from "../scripts/publish/confirmable.ts"
 import type { Shards } from "../shards.ts"
-import type { Way } from "./waiting.ts"
+import type { Route } from "./route.ts"
 
-export interface Options {
-  readonly durable: (shard: number) => DurableConnection
-  readonly appendBy: (messages: ReadonlyArray<NewMessage>, way: Way) => Effect.Effect<ReadonlyArray<Appended>>
-  /** What will tell of the message, if it is sent plainly. */
-  readonly evidenceFor: (message: NewMessage) => Effect.Effect<Evidence, RedisError>
-  /** A repetition of the message is to ask for it: by this, where it was sent plainly. */
-  readonly remember: (message: NewMessage, evidence: Evidence) => void
-}
+/** The check at the start waits at most this long for replicas; a slower replica only causes a warning. */
+const checkMillis = 1_000
 
 const isStored = (appended: Appended): appended is Exclude<Appended, { readonly _tag: "Failed" | "Uncertain" }> =>
   appended._tag !== "Failed" && appended._tag !== "Uncertain"
-
-/** Replicas that take longer at the start are missed there, which says no more than a warning. */
-const checkMillis = 1_000
 
 const keyOf = ({ onDisk, replicas, timeoutMillis }: Durability) => `${replicas} ${onDisk} ${timeoutMillis}`
 
 export const make = (
   { all, connectionOf, fail, keysOf, shardOf }: Shards,
-  { appendBy, durable, evidenceFor, remember }: Options
+  durable: (shard: number) => DurableConnection
 ) => {
-  const usual: Way = { connectionOf }
-  /** What this process has found the server to know. */
+  /** Commands that the server was found to know. */
   const confirmed = new Set<"wait" | "waitaof">()
 
   const explain = (command: string) => (error: RedisError): BrokerError => {
@@ -47,7 +40,7 @@ export const make = (
     return new BrokerError({ reason: "Refused", operation: "append", message: `${why} (${error.message})` })
   }
 
-  /** Sees whether a server has the command, without making it wait. */
+  /** Checks that a server has the command, without making it wait. */
   const probe = (shard: number, { onDisk }: Durability): Effect.Effect<void, BrokerError> =>
     Effect.suspend(() => {
       const command = onDisk ? "waitaof" : "wait"
@@ -73,7 +66,15 @@ export const make = (
     )
   })
 
-  /** Follows what was found in a shard by a write; why that was not possible, if it was not. */
+  /** Checks the commands that the messages need, where this process has not done so yet. */
+  const probeAll = Effect.fnUntraced(function*(messages: ReadonlyArray<NewMessage>) {
+    for (const { channel, durability } of messages) {
+      if (durability === undefined || confirmed.has(durability.onDisk ? "waitaof" : "wait")) continue
+      yield* probe(shardOf(channel), durability)
+    }
+  })
+
+  /** Follows found messages of a shard by a write; returns the problem when that was not possible. */
   const follow = (connection: Connection, keys: Keys, found: ReadonlyArray<NewMessage>) =>
     Effect.match(
       connection.evaluate(
@@ -92,17 +93,8 @@ export const make = (
       { onSuccess: () => undefined, onFailure: (error) => error.message }
     )
 
-  const appendDurably = Effect.fnUntraced(function*(
-    messages: ReadonlyArray<NewMessage>
-  ): Effect.fn.Return<ReadonlyArray<Appended>> {
-    for (const { channel, durability } of messages) {
-      if (durability === undefined || confirmed.has(durability.onDisk ? "waitaof" : "wait")) continue
-      const probed = yield* Effect.result(probe(shardOf(channel), durability))
-      // Nothing of it is stored: there would be no way to tell what is durable.
-      if (probed._tag === "Failure") return messages.map(() => ({ _tag: "Failed", error: probed.failure }))
-    }
-    // Where a repetition has to begin to look; what is not known by now cannot be stored either.
-    const evidence = yield* Effect.forEach(messages, (message) => Effect.result(evidenceFor(message)))
+  /** Starts a durable publish: a route of its own, and the wait that follows the writes. */
+  const begin = () => {
     const connections = new Map<number, DurableConnection>()
     const connect = (shard: number) => {
       let connection = connections.get(shard)
@@ -110,7 +102,7 @@ export const make = (
       return connection
     }
     const found = new Map<number, Set<NewMessage>>()
-    const outcomes = yield* appendBy(messages, {
+    const route: Route = {
       connectionOf: connect,
       onFound: (message) => {
         const shard = shardOf(message.channel)
@@ -118,53 +110,45 @@ export const make = (
         if (some === undefined) found.set(shard, new Set([message]))
         else some.add(message)
       }
-    })
-
-    // One wait for each shard and each kind of durability.
-    const waits = new Map<string, { readonly shard: number; readonly durability: Durability }>()
-    const waitOf = (shard: number, durability: Durability) => `${shard} ${keyOf(durability)}`
-    for (const [i, { channel, durability }] of messages.entries()) {
-      if (durability === undefined || !isStored(outcomes[i]!)) continue
-      const shard = shardOf(channel)
-      waits.set(waitOf(shard, durability), { shard, durability })
     }
-    const problems = new Map<number, string>()
-    yield* Effect.forEach(
-      found,
-      ([shard, some]) =>
-        Effect.map(follow(connect(shard), keysOf(shard), [...some]), (problem) => {
-          if (problem !== undefined) problems.set(shard, problem)
-        }),
-      { concurrency: "unbounded", discard: true }
-    )
-    const shortfalls = new Map<string, Shortfall>()
-    yield* Effect.forEach(waits, ([name, { durability, shard }]) => {
-      const problem = problems.get(shard)
-      if (problem !== undefined) {
-        return Effect.sync(() => void shortfalls.set(name, { replicas: 0, problem }))
-      }
-      return Effect.map(connect(shard).confirm(durability), ({ isReached, problem, replicas }) => {
-        if (!isReached) shortfalls.set(name, { replicas, problem })
+
+    /** Waits once for each shard and each kind of durability; returns the shortfall of each message that has one. */
+    const confirm = Effect.fnUntraced(function*(
+      messages: ReadonlyArray<NewMessage>,
+      outcomes: ReadonlyArray<Appended>
+    ): Effect.fn.Return<ReadonlyArray<Shortfall | undefined>> {
+      const waits = new Map<string, { readonly shard: number; readonly durability: Durability }>()
+      const names = messages.map(({ channel, durability }, i) => {
+        if (durability === undefined || !isStored(outcomes[i]!)) return undefined
+        const shard = shardOf(channel)
+        const name = `${shard} ${keyOf(durability)}`
+        waits.set(name, { shard, durability })
+        return name
       })
-    }, { concurrency: "unbounded", discard: true })
-    if (shortfalls.size === 0) return outcomes
-
-    return outcomes.map((outcome, i) => {
-      const message = messages[i]!
-      const { durability } = message
-      if (durability === undefined || !isStored(outcome)) return outcome
-      const shortfall = shortfalls.get(waitOf(shardOf(message.channel), durability))
-      if (shortfall === undefined) return outcome
-      const before = evidence[i]!
-      if (before._tag === "Success") remember(message, before.success)
-      return { ...outcome, shortfall }
+      const problems = new Map<number, string>()
+      yield* Effect.forEach(
+        found,
+        ([shard, some]) =>
+          Effect.map(follow(connect(shard), keysOf(shard), [...some]), (problem) => {
+            if (problem !== undefined) problems.set(shard, problem)
+          }),
+        { concurrency: "unbounded", discard: true }
+      )
+      const shortfalls = new Map<string, Shortfall>()
+      yield* Effect.forEach(waits, ([name, { durability, shard }]) => {
+        const problem = problems.get(shard)
+        if (problem !== undefined) {
+          return Effect.sync(() => void shortfalls.set(name, { replicas: 0, problem }))
+        }
+        return Effect.map(connect(shard).confirm(durability), ({ isReached, problem, replicas }) => {
+          if (!isReached) shortfalls.set(name, { replicas, problem })
+        })
+      }, { concurrency: "unbounded", discard: true })
+      return names.map((name) => name === undefined ? undefined : shortfalls.get(name))
     })
-  })
 
-  const append: Broker["Service"]["append"] = (messages) => {
-    for (let i = 0; i < messages.length; i++) if (messages[i]!.durability !== undefined) return appendDurably(messages)
-    return appendBy(messages, usual)
+    return { route, confirm }
   }
 
-  return { append, check }
+  return { check, probeAll, begin }
 }

@@ -4,14 +4,12 @@
  */
 import { Effect } from "effect"
 import type { Appended, BrokerError, NewMessage } from "../../Broker.ts"
-import type { Connection } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import { windowOf } from "../../broker/idWindow.ts"
-import type { Due } from "../../broker/publishing.ts"
 import type { Place, Reference, ScheduledMessage, ScheduledStore } from "../../broker/scheduled.ts"
 import * as Entry from "../entry.ts"
 import type { Evidence } from "../evidence.ts"
-import { answer, keptMillis, nextCall } from "../evidence.ts"
+import { answer, duplicateOf, keptMillis, nextCall } from "../evidence.ts"
 import type { Keys } from "../keys.ts"
 import { waitingMember } from "../keys.ts"
 import { cancel } from "../scripts/publish/cancel.ts"
@@ -20,6 +18,7 @@ import { promote } from "../scripts/publish/promote.ts"
 import { reschedule } from "../scripts/publish/reschedule.ts"
 import { schedule } from "../scripts/publish/schedule.ts"
 import type { Shards } from "../shards.ts"
+import type { Route } from "./route.ts"
 
 /** How long a message is put off that cannot be moved because of wrong data under a key. */
 const putOffMillis = 60_000
@@ -37,84 +36,65 @@ const passedPerMilli = 100
 /** Targets of promotion that are named without being asked for. */
 const rememberedTargets = 64
 
-const dueArgument = (due: Due): string =>
-  "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
-
 const partsOf = (member: string): readonly [group: string, channel: string, id: string] => {
   const a = member.indexOf("\n")
   const b = member.indexOf("\n", a + 1)
   return [member.slice(0, a), member.slice(a + 1, b), member.slice(b + 1)]
 }
 
-/** What a deduplication window remembers: the position of the first message (`@`: it was scheduled), a name, and its id. */
-export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "Duplicate" }> => {
-  const [position = "", call = ""] = first.split(" ", 2)
-  return {
-    _tag: "Duplicate",
-    position: position === "@" ? undefined : position,
-    id: first.slice(position.length + call.length + 2)
-  }
-}
+const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
+  outcome === "scheduled"
+    ? { _tag: "Scheduled", dueAtMillis: Number(value) }
+    : outcome === "stored"
+    ? { _tag: "Stored", position: value }
+    : duplicateOf(value)
 
-/** On which connections messages are stored, and who wants to know of those that were there before. */
-export interface Way {
-  readonly connectionOf: (shard: number) => Connection
-  /** The message was found; nothing was written. */
-  readonly onFound?: ((message: NewMessage) => void) | undefined
-}
+/**
+ * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. Doing it twice is safe: the script tells a
+ * repetition what it told before. Of each message `onSend` gets what will tell so for longer.
+ */
+export const store = Effect.fnUntraced(function*(
+  { keysOf, shardOf }: Shards,
+  messages: ReadonlyArray<NewMessage>,
+  route: Route,
+  onSend: (message: NewMessage, evidence: Evidence) => void
+) {
+  const { channel } = messages[0]!
+  const keys = keysOf(shardOf(channel))
+  const windows: Array<string> = []
+  const call = nextCall()
+  const told = keys.answer(call)
+  for (const [i, message] of messages.entries()) {
+    onSend(
+      message,
+      answer(told, (value) => outcomeOf((JSON.parse(value) as ReadonlyArray<readonly [string, string]>)[i]!))
+    )
+  }
+  const args = messages.flatMap((message) => {
+    if (message.window !== undefined) windows.push(keys.seen(channel, message.window.key))
+    return [
+      message.id,
+      Entry.encodeDue(message.due!),
+      Entry.encodeBody(message, call),
+      message.replace === true ? 1 : 0,
+      message.window?.millis ?? 0,
+      windows.length + 4
+    ]
+  })
+  const reply = (yield* route.connectionOf(keys.shard).evaluate(
+    schedule,
+    [keys.waiting, keys.bodies("", channel), keys.log(channel), told, ...windows],
+    [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args],
+    { idempotent: true }
+  )) as readonly ["unknown"] | ReadonlyArray<readonly [string, string]>
+  if (reply[0] === "unknown") return undefined
+  return (reply as ReadonlyArray<readonly [string, string]>).map((one, i): Appended => {
+    if (one[0] === "duplicate") route.onFound?.(messages[i]!)
+    return outcomeOf(one)
+  })
+})
 
 export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
-  const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
-    outcome === "scheduled"
-      ? { _tag: "Scheduled", dueAtMillis: Number(value) }
-      : outcome === "stored"
-      ? { _tag: "Stored", position: value }
-      : duplicateOf(value)
-
-  /**
-   * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. Doing it twice is safe: the script tells a
-   * repetition what it told before. Of each message `onSend` gets what will tell so for longer.
-   */
-  const store = Effect.fnUntraced(function*(
-    messages: ReadonlyArray<NewMessage>,
-    way: Way,
-    onSend: (message: NewMessage, evidence: Evidence) => void
-  ) {
-    const { channel } = messages[0]!
-    const keys = keysOf(shardOf(channel))
-    const windows: Array<string> = []
-    const call = nextCall()
-    const told = keys.answer(call)
-    for (const [i, message] of messages.entries()) {
-      onSend(
-        message,
-        answer(told, (value) => outcomeOf((JSON.parse(value) as ReadonlyArray<readonly [string, string]>)[i]!))
-      )
-    }
-    const args = messages.flatMap((message) => {
-      if (message.window !== undefined) windows.push(keys.seen(channel, message.window.key))
-      return [
-        message.id,
-        dueArgument(message.due!),
-        Entry.encodeBody(message, call),
-        message.replace === true ? 1 : 0,
-        message.window?.millis ?? 0,
-        windows.length + 4
-      ]
-    })
-    const reply = (yield* way.connectionOf(keys.shard).evaluate(
-      schedule,
-      [keys.waiting, keys.bodies("", channel), keys.log(channel), told, ...windows],
-      [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args],
-      { idempotent: true }
-    )) as readonly ["unknown"] | ReadonlyArray<readonly [string, string]>
-    if (reply[0] === "unknown") return undefined
-    return (reply as ReadonlyArray<readonly [string, string]>).map((one, i): Appended => {
-      if (one[0] === "duplicate") way.onFound?.(messages[i]!)
-      return outcomeOf(one)
-    })
-  })
-
   const targets = all.map(() => new Map<string, readonly [bodies: string, stream: string, retries: string]>())
 
   const promoteShard = Effect.fnUntraced(function*(shard: number, limit: number, only?: "retries") {
@@ -263,7 +243,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
             keys.events,
             waitingMember("", message.channel, message.id),
             message.id,
-            dueArgument(due),
+            Entry.encodeDue(due),
             key,
             keptMillis
           ],
@@ -275,7 +255,6 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
 
   return {
     service,
-    store,
     promote: (shard: number, limit: number, only?: "retries") =>
       Effect.mapError(promoteShard(shard, limit, only), fail("promote"))
   }
