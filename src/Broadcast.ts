@@ -46,6 +46,8 @@ export type Gap =
   | { readonly reason: "overflow"; readonly dropped: number }
 
 /**
+ * Options of one publish to Pub/Sub.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -86,6 +88,8 @@ export type RequestError =
   | PayloadTooLarge
 
 /**
+ * Options of a stream of Pub/Sub messages: how much it buffers, and what it does when the buffer is full.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -112,6 +116,8 @@ export interface StreamOptions<R> {
 }
 
 /**
+ * Options of a listener: those of a stream, and the handler.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -166,6 +172,8 @@ export interface Listener {
 }
 
 /**
+ * Options of `make` and `layer`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -230,6 +238,8 @@ export class Broadcast extends Context.Service<Broadcast, {
 }>()("rotif/Broadcast") {}
 
 /**
+ * Makes the service on the broker in the context. Use `layer` unless you wire services yourself.
+ *
  * @category constructors
  * @since 0.1.0
  */

@@ -62,6 +62,8 @@ export type ParamNames<Name extends string> = string extends Name ? never
 type ParamName<Segment extends string> = Segment extends `:${infer Param}` ? Param extends "" ? never : Param : never
 
 /**
+ * Options of `make`: the schema of the payload, the key that makes a publish repeatable, and limits on what the channel keeps.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -152,6 +154,8 @@ export type Any = Channel<string, Schema.Constraint>
 export type Source = Any | Pattern<Schema.Constraint> | Union<ReadonlyArray<Any>>
 
 /**
+ * The type of a channel's payloads.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -168,12 +172,16 @@ export type ParamsOf<C extends Any> = C extends Channel<infer Name, infer _>
   : never
 
 /**
+ * The services that encoding a channel's payloads needs.
+ *
  * @category models
  * @since 0.1.0
  */
 export type EncodingServices<C extends Any> = C["payload"]["EncodingServices"]
 
 /**
+ * The services that decoding a source's payloads needs.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -132,6 +132,8 @@ export type OfferedOf<S extends Channel.Source> = Channel.MessageShape<S> extend
 
 /**
  * A letter of the store with the id it has among the letters of all shards: `shard:letterId`.
+ *
+ * @internal
  */
 export const fromLetter = (shard: number, letter: Letter): DeadLetter => ({
   letterId: `${shard}:${letter.letterId}`,

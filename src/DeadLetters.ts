@@ -27,6 +27,8 @@ import { tellEnd } from "./internal/reports.ts"
 import * as Envelope from "./publisher/envelope.ts"
 
 /**
+ * Options of `list`: the size of a page, where it begins, and the order.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -62,6 +64,8 @@ export interface Edit<C extends Channel.Any> {
 }
 
 /**
+ * Options of `requeueAll`: the limit, the rate, and whether anything is moved.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -77,6 +81,8 @@ export interface RequeueAllOptions {
 }
 
 /**
+ * How far `requeueAll` is: the letters found, and the letters moved.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -115,6 +121,8 @@ export interface Retention {
 }
 
 /**
+ * Options of `make` and `layer`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -126,6 +134,8 @@ export interface Options extends Publisher.Options {
 }
 
 /**
+ * Options of a stream of dead letters.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -149,6 +159,8 @@ export interface StreamOptions {
 }
 
 /**
+ * Options of a subscription to dead letters: those of a stream, the handler, and its retry policy.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -285,6 +297,8 @@ const given = (filter: Filter): Effect.Effect<Filter, InvalidDeadLetterOption> =
 }
 
 /**
+ * Makes the service on the broker in the context, without the retention. Use `layer` unless you wire services yourself.
+ *
  * @category constructors
  * @since 0.1.0
  */

@@ -72,6 +72,8 @@ export type Outcome<A> =
   | { readonly _tag: "Duplicate" }
 
 /**
+ * Options of `once`.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -82,6 +82,8 @@ export type ReasonKind =
   | "DeadLetters"
 
 /**
+ * One reason why a report is not `healthy`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -94,6 +96,8 @@ export interface Reason {
 }
 
 /**
+ * The health of a program: its status, with reasons.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -14,6 +14,8 @@ export { Finding, Kind } from "./broker/inspection.ts"
 export type { Looked } from "./broker/inspection.ts"
 
 /**
+ * Options of `verify` and `repair`.
+ *
  * @category models
  * @since 0.1.0
  */

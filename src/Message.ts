@@ -119,6 +119,8 @@ export type StreamMessage<S extends Channel.Source, E = never, Error = unknown> 
   : never
 
 /**
+ * The parts of a message that a copy has anew.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -127,7 +129,11 @@ export interface Changes<out Payload> {
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
-/** The delay of a `nack`. One that cannot be used is said, and must not become "at once". */
+/**
+ * The delay of a `nack`. One that cannot be used is said, and must not become "at once".
+ *
+ * @internal
+ */
 export const givenDelay = (
   options: { readonly delay?: Duration.Input | undefined } | undefined,
   whose: string
@@ -150,7 +156,11 @@ export const givenDelay = (
 
 const delayOnly: ReadonlySet<string> = new Set(["delay"])
 
-/** What the settlements of a stream's messages come to. */
+/**
+ * What the settlements of a stream's messages come to.
+ *
+ * @internal
+ */
 export interface StreamSide {
   /** How an attempt ends that failed. */
   readonly verdict: (message: Envelope, delivery: Delivery, error: unknown) => Effect.Effect<Settlement>
@@ -280,7 +290,11 @@ class Live implements Envelope {
   }
 }
 
-/** Makes the message of a delivery; `payload` is what its channel's schema made of it, which no compiler can see: hence the cast. */
+/**
+ * Makes the message of a delivery; `payload` is what its channel's schema made of it, which no compiler can see: hence the cast.
+ *
+ * @internal
+ */
 export const makeUnsafe = <S extends Channel.Source>(
   held: HeldDelivery,
   payload: unknown,
@@ -288,7 +302,11 @@ export const makeUnsafe = <S extends Channel.Source>(
   consumer: Consumer
 ): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>
 
-/** The message of a stream: `message` is `Live`, whatever its type says. */
+/**
+ * The message of a stream: `message` is `Live`, whatever its type says.
+ *
+ * @internal
+ */
 export const streamUnsafe = <S extends Channel.Source, E, Error>(
   message: Message<S>,
   side: StreamSide

@@ -108,6 +108,8 @@ export interface PublishMany<out Self> {
 }
 
 /**
+ * Options of `make` and `layer`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -209,6 +211,8 @@ export const givenOf = Effect.fnUntraced(function*(options: Options | undefined)
 })
 
 /**
+ * Makes the service on the broker in the context. Use `layer` unless you wire services yourself.
+ *
  * @category constructors
  * @since 0.1.0
  */

@@ -21,7 +21,7 @@ import type { Address, Settings, Subscribe } from "./redis/link.ts"
 import type { Options } from "./redis/options.ts"
 import { addressIn, originOf, refused } from "./redis/origin.ts"
 import type { Command, Script } from "./redis/protocol.ts"
-import { classify, RedisError } from "./redis/protocol.ts"
+import { RedisError } from "./redis/protocol.ts"
 import { makeDurable } from "./redis/replicaWait.ts"
 import { makeConnection } from "./redis/request.ts"
 import { inspect } from "./redis/serverChecks.ts"
@@ -47,8 +47,14 @@ export type { BlockingConnection, Connection, DurableConnection } from "./redis/
 export { clientUnsafe } from "./redis/origin.ts"
 
 export { type RedisErrorReason } from "./redis/protocol.ts"
-export { type Address, classify, type Command, type NatMap, RedisError, type Script }
+export { type Address, type Command, type NatMap, RedisError, type Script }
 
+/**
+ * The connections to one Redis: a server, a Sentinel setup or a Cluster.
+ *
+ * @category services
+ * @since 0.1.0
+ */
 export class Redis extends Context.Service<Redis, {
   readonly mode: "standalone" | "sentinel" | "cluster"
   /** The number of the database; a Cluster has one, 0. */

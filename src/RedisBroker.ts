@@ -34,6 +34,8 @@ import * as RedisStats from "./redisBroker/statistics.ts"
 import * as RedisJanitor from "./redisBroker/trimming.ts"
 
 /**
+ * Options of `make` and `layer`: the namespace, its shards, and how long acknowledged messages are kept.
+ *
  * @category models
  * @since 0.1.0
  */

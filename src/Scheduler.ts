@@ -41,6 +41,8 @@ export interface Scheduled {
 }
 
 /**
+ * Options of `list`: the channel, and the page.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -75,6 +77,8 @@ export interface Page {
 export type Recurs = string | Cron.Cron | { readonly every: Duration.Input }
 
 /**
+ * Options of a recurring message: its headers, its time zone, and what happens to missed ticks.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -281,6 +285,8 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
   })
 
 /**
+ * Makes the service on the broker and the publisher in the context. Use `layer` unless you wire services yourself.
+ *
  * @category constructors
  * @since 0.1.0
  */

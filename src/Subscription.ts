@@ -113,6 +113,8 @@ export type Reports = Reporting.Sink
 export type Report = Reporting.Report
 
 /**
+ * Options of a stream of messages: its group, how many messages it holds, and where a new group begins.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -201,6 +203,8 @@ export type HandlerServices<R, Transactional extends boolean> = Transactional ex
   : R
 
 /**
+ * Options of a subscription: those of a stream, the handler, and what happens before and after it.
+ *
  * @category models
  * @since 0.1.0
  */

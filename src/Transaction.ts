@@ -68,19 +68,26 @@ const limit = 500
 export class Transaction extends Context.Service<Transaction, {
   /** The channel of the message; its shard is the transaction's. */
   readonly channel: string
+  /** The messages collected so far. */
   readonly messages: ReadonlyArray<NewMessage>
+  /** The writes collected so far. */
   readonly writes: ReadonlyArray<Write>
+  /** @internal */
   readonly addMessage: (message: NewMessage) => Effect.Effect<void, TransactionTooLarge>
+  /** @internal */
   readonly addWrite: (write: Write) => Effect.Effect<void, TransactionTooLarge>
-  /** Takes no more: what is added after the handler's end could not be applied. */
+  /**
+   * Refuses everything from now on: what is added after the end of the handler could not be applied.
+   *
+   * @internal
+   */
   readonly close: () => void
 }>()("rotif/Transaction") {}
 
 /**
  * Makes the transaction of one message.
  *
- * @category constructors
- * @since 0.1.0
+ * @internal
  */
 export const makeUnsafe = (channel: string): Transaction["Service"] => {
   const messages: Array<NewMessage> = []

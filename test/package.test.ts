@@ -7,7 +7,7 @@ import { execFile } from "node:child_process"
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { basename, dirname, join } from "node:path"
 import { afterAll } from "vitest"
 
 const root = join(import.meta.dirname, "..")
@@ -26,8 +26,10 @@ describe("the package", () => {
   let project: string
   const installed = () => join(project, "node_modules/rotif")
   let examples: ReadonlyArray<string>
+  let modules: ReadonlyArray<string>
 
   beforeAll(async () => {
+    modules = (await readdir(join(root, "src"))).filter((name) => name.endsWith(".ts") && name !== "index.ts")
     project = await mkdtemp(join(tmpdir(), "rotif-package-"))
     // Not into dist/: another check may build there at the same time.
     const built = join(project, "build")
@@ -107,11 +109,76 @@ describe("the package", () => {
     }
   })
 
-  it("gives each module a path of its own, and keeps the inner ones to itself", async () => {
-    const names = (await readdir(join(root, "src"))).filter((name) => name.endsWith(".ts")).map((name) =>
-      name.slice(0, -3)
+  it("has nothing internal in its types", async () => {
+    const marked = await Promise.all(modules.map(async (file) => {
+      const source = await readFile(join(root, "src", file), "utf8")
+      return Array.from(
+        source.matchAll(/@internal\n \*\/\nexport (const|class|function|interface|type) (\w+)/g),
+        ([, kind, name]) => ({ module: basename(file, ".ts"), kind: kind!, name: name! })
+      )
+    }))
+    const internal = marked.flat()
+    assert.isAbove(internal.length, 5)
+    // Each of these lines has to be an error: an internal name that can be reached makes the directive above it one.
+    const lines = internal.map(({ kind, module, name }, i) =>
+      `// @ts-expect-error\nexport type T${i} = ${
+        kind === "interface" || kind === "type" ? "" : "typeof "
+      }rotif.${module}.${name}\n`
     )
-    const paths = names.filter((name) => name !== "index").map((name) => `rotif/${name}`)
+    await writeFile(join(project, "internal.ts"), `import type * as rotif from "rotif"\n${lines.join("")}`)
+    const compilerOptions = { module: "NodeNext", strict: true, skipLibCheck: true, types: ["node"], noEmit: true }
+    await writeFile(join(project, "internal.json"), JSON.stringify({ compilerOptions, files: ["internal.ts"] }))
+    await node(project, join(root, "node_modules/typescript/bin/tsc"), "-p", "internal.json")
+  })
+
+  it("describes each public item in a sentence, with its category and version", async () => {
+    const dist = join(installed(), "dist")
+    const parts = new Map<string, ReadonlySet<string> | "all">(
+      modules.map((file) => [file.replace(".ts", ".d.ts"), "all"])
+    )
+    const undescribed: Array<string> = []
+    // A map that grows while it is walked through: what a module exports of a room is public as well.
+    for (const [file, names] of parts) {
+      const source = await readFile(join(dist, file), "utf8")
+      for (const [, what, from] of source.matchAll(/^export (?:type )?(\*|\{[^}]*\}) from "(\.[^"]+)\.ts"/gm)) {
+        const room = `${join(dirname(file), from!)}.d.ts`
+        const known = parts.get(room)
+        if (known === "all") continue
+        const named = what!.replaceAll(/[{}]|\btype /g, "").split(",").map((name) => name.trim().split(" as ")[0]!)
+        parts.delete(room)
+        parts.set(room, what === "*" ? "all" : new Set([...known ?? [], ...named]))
+      }
+      const items = source.matchAll(
+        /(\/\*\*(?:[^*]|\*(?!\/))*\*\/\n)?^export (?:declare )?(?:const|class|function|interface|type) (\w+)/gm
+      )
+      for (const [, comment = "", name] of items) {
+        if (names !== "all" && !names.has(name!)) continue
+        const isDescribed = /^\/\*\*\s+(\* )?[^@\s]/.test(comment) && /@category \w/.test(comment) &&
+          /@since \d/.test(comment)
+        if (!isDescribed) undescribed.push(`${file}: ${name}`)
+      }
+    }
+    assert.isAbove(parts.size, modules.length)
+    assert.deepStrictEqual(undescribed, [])
+  })
+
+  it("closes every folder of its sources", async () => {
+    const folders = (await readdir(join(root, "src"), { withFileTypes: true })).filter((entry) => entry.isDirectory())
+    const rooms = await Promise.all(folders.map(async ({ name }) => {
+      const [file] = (await readdir(join(root, "src", name))).filter((file) => file.endsWith(".ts"))
+      return `rotif/${name}/${basename(file!, ".ts")}`
+    }))
+    const script = `
+      const codes = ${JSON.stringify(rooms)}.map((path) => import(path).then(() => path, (error) => error.code))
+      console.log(JSON.stringify([...new Set(await Promise.all(codes))]))
+    `
+    await writeFile(join(project, "rooms.mjs"), script)
+    assert.strictEqual(await node(project, "rooms.mjs"), `["ERR_PACKAGE_PATH_NOT_EXPORTED"]\n`)
+  })
+
+  it("gives each module a path of its own, and keeps the inner ones to itself", async () => {
+    const names = modules.map((file) => basename(file, ".ts"))
+    const paths = names.map((name) => `rotif/${name}`)
     const script = `
       for (const path of ${JSON.stringify(paths)}) await import(path)
       const inner = await import("rotif/internal/keys").catch((error) => error.code)
@@ -121,9 +188,7 @@ describe("the package", () => {
     assert.strictEqual(
       await node(project, "paths.mjs"),
       // The Promise API is for those who do not use Effect, what makes operations fail is for tests: both are apart from the rest.
-      `ERR_PACKAGE_PATH_NOT_EXPORTED ${
-        names.filter((name) => !["index", "promise", "testing"].includes(name)).sort().join()
-      }\n`
+      `ERR_PACKAGE_PATH_NOT_EXPORTED ${names.filter((name) => !["promise", "testing"].includes(name)).sort().join()}\n`
     )
   })
 })

@@ -164,13 +164,21 @@ export interface LetterStore {
   readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
 }
 
-/** How many earlier failures a letter keeps. */
+/**
+ * How many earlier failures a letter keeps.
+ *
+ * @internal
+ */
 export const historyLength = 10
 
 /** At most so much of a pretty cause goes into the history. */
 const pastCauseLength = 1024
 
-/** The history of a message that leaves the dead letters, this death included. */
+/**
+ * The history of a message that leaves the dead letters, this death included.
+ *
+ * @internal
+ */
 export const pastOf = (
   history: ReadonlyArray<PastFailure> | undefined,
   failure: Failure,

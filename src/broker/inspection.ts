@@ -8,7 +8,7 @@ import { Schema } from "effect"
 import type { BrokerError } from "./error.ts"
 
 /**
- * What is wrong; `docs/verify.md` says of each how it comes about and what `repair` does.
+ * The kind of a finding: which rule of the data is broken. `docs/verify.md` says how each comes about, and what `repair` does about it.
  *
  * - Keys: `UnknownKey`, `WrongType`, `NoExpiry`, `Misplaced`, `OrphanRecord`.
  * - Channels and groups: `UnregisteredChannel`, `MissingLog`, `Unreadable`, `UnlistedRetries`, `UnregisteredGroup`, `LostGroup`, `FloorBeyondCursor`.
@@ -48,13 +48,15 @@ export const Kind = Schema.Literals([
 ])
 
 /**
+ * The kind of a finding, as a type.
+ *
  * @category models
  * @since 0.1.0
  */
 export type Kind = typeof Kind.Type
 
 /**
- * Something that cannot be, and is.
+ * One place where the data breaks a rule.
  *
  * @category models
  * @since 0.1.0
@@ -75,6 +77,8 @@ export const Finding = Schema.Struct({
 })
 
 /**
+ * A finding, as a type.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -130,6 +134,8 @@ export interface Page {
 }
 
 /**
+ * Integrity checks as the port has them: finds states that no operation can produce.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -70,6 +70,8 @@ export interface Advance {
 }
 
 /**
+ * Recurring messages as the port has them: definitions by key, and ticks that are due.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -102,6 +102,8 @@ export interface ChannelStats {
 }
 
 /**
+ * Statistics as the port has them: one reading of channels and groups, and the turn to report metrics.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -115,7 +117,11 @@ export interface StatsStore {
   readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
 }
 
-/** What an adapter knows of a group; the rest follows. */
+/**
+ * What an adapter knows of a group; the rest follows.
+ *
+ * @internal
+ */
 export type Account = Omit<GroupStats, "skipped" | "lost" | "lag"> & {
   /** How many messages were published before the group began; `undefined`: not known. */
   readonly started: number | undefined
@@ -126,6 +132,8 @@ export type Account = Omit<GroupStats, "skipped" | "lost" | "lag"> & {
 /**
  * Completes the account of a group. Where its lag is known by itself, what is not accounted for was removed by a limit; where it is
  * not, what is not accounted for has not been handed out, as far as there is that much in the log.
+ *
+ * @internal
  */
 export const balance = (
   published: number,

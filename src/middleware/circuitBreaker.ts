@@ -10,6 +10,8 @@ import type { Limited } from "./rateLimit.ts"
 import { limitKey } from "./rateLimit.ts"
 
 /**
+ * Options of `circuitBreaker`.
+ *
  * @category models
  * @since 0.1.0
  */

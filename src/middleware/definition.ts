@@ -35,7 +35,12 @@ export interface AnyMessage extends Message.Envelope {
   readonly params: Readonly<Record<string, string>>
 }
 
-/** What a publish can fail with before any middleware. */
+/**
+ * The errors of a publish without any middleware.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type PublishFailure = RequestError | StoreError
 
 /**
@@ -104,12 +109,25 @@ export interface Process<out E = never, out R = never, in Provides = never> {
   readonly process: ProcessWrap<E, R, Provides>
 }
 
-/** An error is an object, so that it can be known again. */
+/**
+ * Any middleware of publishing. An error of it is an object, so that it can be recognised later.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type AnyPublish = Publish<object, unknown>
 
+/**
+ * Any middleware of handling. An error of it is an object, so that it can be recognised later.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type AnyProcess = Process<object, unknown>
 
 /**
+ * Any middleware: of publishing, of handling, or of both.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -32,6 +32,8 @@ type ErrorOf<X> = X extends Effect.Effect<infer _A, infer E, infer _R> ? E : nev
 type ServicesOf<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R : never
 
 /**
+ * The hooks of `hooks`, each run at one point of a publish or of the handling of a message.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -7,6 +7,8 @@ import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**
+ * Options of `logging`: the level of its lines.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -8,6 +8,8 @@ import type { Process, Publish, PublishRequest } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**
+ * Options of `metrics`.
+ *
  * @category models
  * @since 0.1.0
  */

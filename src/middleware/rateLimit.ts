@@ -17,6 +17,8 @@ export type Limited =
   | { readonly operation: "process"; readonly channel: string; readonly group: string }
 
 /**
+ * Options of `rateLimit`.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -10,6 +10,8 @@ import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from 
 import { checked } from "./invalidMiddleware.ts"
 
 /**
+ * Options of `tracing`.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -39,6 +39,8 @@ export interface DlqMessage {
 }
 
 /**
+ * Counts of dead letters, in all and by channel.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -6,6 +6,8 @@ import * as DeadLetters from "../DeadLetters.ts"
 import { messageOf } from "./logging.ts"
 
 /**
+ * The health of a manager: of its backend and its subscriptions.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -209,6 +209,8 @@ export interface Durability {
 }
 
 /**
+ * Options of `publish`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -232,6 +234,8 @@ export interface PublishOptions {
 }
 
 /**
+ * Options of `subscribe`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -263,6 +267,8 @@ export interface SubscribeOptions {
 }
 
 /**
+ * Options of `unsubscribe`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -272,6 +278,8 @@ export interface UnsubscribeOptions {
 }
 
 /**
+ * Which dead letters to read, and how many.
+ *
  * @category models
  * @since 0.1.0
  */

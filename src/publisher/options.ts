@@ -24,6 +24,8 @@ export interface Durability {
 }
 
 /**
+ * Options of one publish.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -8,6 +8,9 @@ import type { Need, Reached } from "./replicaWait.ts"
  *
  * It waits for Redis to come back at most `commandTimeout`. What was surely not executed (`Unavailable`, `Transient`,
  * MOVED, ASK) is tried again until then, and what was lost (`ConnectionLost`) too when `idempotent` is true.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Connection {
   readonly send: (command: Command, options: { readonly idempotent: boolean }) => Effect.Effect<unknown, RedisError>
@@ -27,6 +30,9 @@ export interface Connection {
 
 /**
  * What one caller writes and wants to be durable. All of them share one connection to each node, which serves nothing else.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface DurableConnection extends Connection {
   /**
@@ -36,7 +42,12 @@ export interface DurableConnection extends Connection {
   readonly confirm: (need: Need) => Effect.Effect<Reached>
 }
 
-/** A connection of one reader, for commands that block. Commands are not repeated. */
+/**
+ * A connection of one reader, for commands that block. Commands are not repeated.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BlockingConnection {
   /**
    * Sends one blocking command. When no answer has come after `deadlineMillis` the connection is replaced and the command

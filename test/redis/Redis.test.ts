@@ -5,7 +5,7 @@ import { Cluster, Redis as Client } from "ioredis"
 import { createHook } from "node:async_hooks"
 import { inspect } from "node:util"
 import { parse, problemOf } from "../../src/redis/serverInfo.ts"
-import { messageOf } from "../../src/redis/protocol.ts"
+import { classify, messageOf } from "../../src/redis/protocol.ts"
 import * as Redis from "../../src/Redis.ts"
 import * as RedisCluster from "../fixtures/RedisCluster.ts"
 import * as RedisServer from "../fixtures/RedisServer.ts"
@@ -78,11 +78,11 @@ describe("classify", () => {
     ["WRONGTYPE Operation against a key", "Refused"],
     ["NOPERM this user has no permissions", "Refused"]
   ])("%s", (message, reason) => {
-    assert.strictEqual(Redis.classify(Object.assign(new Error(message), { name: "ReplyError" })), reason)
+    assert.strictEqual(classify(Object.assign(new Error(message), { name: "ReplyError" })), reason)
   })
 
   it("takes whatever the server did not say for a lost connection", () => {
-    assert.strictEqual(Redis.classify(new Error("Connection is closed.")), "ConnectionLost")
+    assert.strictEqual(classify(new Error("Connection is closed.")), "ConnectionLost")
   })
 })
 
