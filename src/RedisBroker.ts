@@ -233,18 +233,13 @@ const open = Effect.fnUntraced(function*(options?: Options) {
       ? selector.pattern
       : selector.names.filter((name) => shardOf(name) === membership.shard)
     const reader = yield* Effect.mapError(redis.blocking(keys.meta, { mayUnblock }), fail("join"))
-    const member = yield* RedisMember.make({
+    const member = yield* RedisMember.make(shards, channels, {
       membership,
-      keys,
-      connection: connectionOf(membership.shard),
       reader,
-      shards,
-      channels,
       patterns: typeof mine === "string" ? [mine] : mine,
       names: typeof mine === "string" ? [] : mine,
       matches: readingOf(typeof mine === "string" ? selector : { _tag: "Channels", names: mine }),
-      onSettled: janitors[membership.shard]!.touch,
-      fail
+      onSettled: janitors[membership.shard]!.touch
     })
     yield* Effect.acquireRelease(
       Effect.sync(() => {

@@ -1,98 +1,102 @@
 /**
- * How a member comes to deliveries that were handed out before: those of others whose lease has expired, and its own whose answer
- * was lost. What it takes over and cannot report, because a later step failed, it finds again as lost.
+ * How a member takes over deliveries: those whose lease expired at another member, and its own whose reply was lost.
+ *
+ * A takeover that fails before it is reported is forgotten, so that the member finds its deliveries again as lost.
  */
-import { Effect } from "effect"
-import type { Claimed, Membership } from "../../Broker.ts"
-import type { Command, Connection } from "../../Redis.ts"
+import { Effect, Semaphore } from "effect"
+import type { Claimed } from "../../Broker.ts"
+import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
-import type { Keys } from "../keys.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
 import { recover as recoverScript } from "../scripts/member/recover.ts"
 import { charactersIn, Steps } from "../steps.ts"
-import type { RedisAgreement } from "./groupSettings.ts"
-import type { Lease, Source } from "./lease.ts"
-import { fieldOf, kindOf, take } from "./lease.ts"
+import type { MemberContext } from "./context.ts"
+import type { SharedSettings } from "./groupSettings.ts"
+import type { GroupStream, Lease } from "./lease.ts"
+import { forget, isAnyExpiring, setExpiry, take, trialField, trialKind } from "./lease.ts"
 import type { Presence } from "./presence.ts"
 import { silentLeases } from "./presence.ts"
+import type { Sources } from "./sources.ts"
 
-/** How many pending entries of a stream are looked at in one go: for an expired lease, and for a lost answer. */
+/** Pending entries of one stream in one look: for expired leases, and for lost replies. */
 const pendingPage = 200
 const recoveryPage = 1_000
 
-/** A member of more streams than this reads and looks after them as many: at a measured pace, and not all each time. */
+/** A member of more streams than this is one of many streams: it reads and checks them at a measured pace, and not all each time. */
 export const fewStreams = 16
 
-/** Streams of which one look for expired leases takes note, where nobody seems lost. */
+/** Of many streams, this many are checked for expired leases in one look while no member seems lost. */
 const streamsPerLook = 2
 
-export interface RedisClaims {
+export interface Claims {
+  /** Takes over at most `count` deliveries whose lease has expired. */
   readonly claim: (count: number) => Effect.Effect<Claimed & { readonly deliveries: ReadonlyArray<Lease> }, RedisError>
   /**
-   * Takes at most so many of those that were handed out to this member in answers that never arrived: pending for it, and not held.
-   * Nothing may be being read meanwhile.
+   * Takes at most `count` deliveries that were handed out to this member in replies that never arrived: they are pending for it, and
+   * not held. No read may be running meanwhile.
    */
   readonly recover: (
     count: number
   ) => Effect.Effect<{ readonly leases: ReadonlyArray<Lease>; readonly isMore: boolean }, RedisError>
 }
 
-export const make = (setup: {
-  readonly membership: Membership
-  readonly agreement: RedisAgreement
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly monotonic: () => number
-  readonly sources: ReadonlyMap<string, Source>
-  readonly presence: Presence
-  readonly onNoGroup: () => void
-}): RedisClaims => {
-  const { connection, keys, monotonic, onNoGroup, presence, sources } = setup
-  const { consumer, group, leaseMillis } = setup.membership
-  const { claimMillis } = setup.agreement
+/** What one look for expired leases finds out on its way. */
+interface Look {
+  nextInMillis: number
+  /** Whether every expired lease of the streams that were looked at was seen and taken. */
+  isComplete: boolean
+  /** The members that have pending deliveries. */
+  readonly owners: Set<string>
+}
+
+export const make = (
+  { connection, keys, membership: { consumer, group, leaseMillis }, monotonic }: MemberContext,
+  sources: Sources,
+  presence: Presence,
+  shared: SharedSettings
+): Claims => {
   let everythingDue = true
   let looked = 0
+  // A delivery that one of both has been given and not yet recorded must not look lost to the other.
+  const taking = Semaphore.makeUnsafe(1)
 
-  /** When a step fails, what the steps before it took is reported to nobody: it must not pass for held. */
+  /** When a step fails, the deliveries of the steps before it are reported to nobody: they must not pass for held. */
   const orForget = <A>(take: (taken: Array<Lease>) => Effect.Effect<A, RedisError>) =>
-    Effect.suspend(() => {
+    taking.withPermit(Effect.suspend(() => {
       const taken: Array<Lease> = []
-      return Effect.onError(take(taken), () =>
-        Effect.sync(() => {
-          for (const lease of taken) lease.source.held.delete(lease.position)
-        }))
-    })
+      return Effect.onError(take(taken), () => Effect.sync(() => forget(taken)))
+    }))
 
   const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>, count: number) {
-    let pages = [...sources.values()].map((source) => ({ source, from: "-" }))
+    let pages = [...sources.streams.values()].map((stream) => ({ stream, from: "-" }))
     const recovering = new Steps(recoveryPage, 1)
     while (pages.length > 0) {
       const from = monotonic()
       const found = yield* connection.pipeline(
-        pages.map((page): Command => ["xpending", page.source.key, group, page.from, "+", recoveryPage, consumer])
+        pages.map((page): Command => ["xpending", page.stream.key, group, page.from, "+", recoveryPage, consumer])
       )
       const next: typeof pages = []
-      for (const [i, { source }] of pages.entries()) {
+      for (const [i, { stream }] of pages.entries()) {
         const pending = found[i]
         if (!Array.isArray(pending)) {
-          // Without the group nothing is pending; with any other answer it is not known, and asked again.
+          // Without the group nothing is pending. With any other answer it is not known, and asked again.
           if ((pending as RedisError).reason === "NoGroup") continue
           return yield* Effect.fail(pending as RedisError)
         }
         const positions = (pending as RawPending).map(([position]) => position)
-        if (positions.length === recoveryPage) next.push({ source, from: `(${positions[positions.length - 1]!}` })
-        const lost = positions.filter((position) => !source.held.has(position))
+        if (positions.length === recoveryPage) next.push({ stream, from: `(${positions[positions.length - 1]!}` })
+        const lost = positions.filter((position) => !stream.held.has(position))
         if (lost.length === 0) continue
         if (out.length >= count) return { leases: out, isMore: true }
         const missing = lost.slice(0, count - out.length)
-        if (missing.length < lost.length) next.push({ source, from: missing.at(-1)! })
+        if (missing.length < lost.length) next.push({ stream, from: missing.at(-1)! })
         const entries: Array<readonly [string, ReadonlyArray<string>, number, string]> = []
         for (let at = 0; at < missing.length;) {
           const step = missing.slice(at, at + recovering.size)
           const some = (yield* connection.evaluate(
             recoverScript,
-            [source.key, keys.trials(group, source.channel)],
-            [group, consumer, kindOf(source), ...step],
+            [stream.key, keys.trials(group, stream.channel)],
+            [group, consumer, trialKind(stream), ...step],
             { idempotent: true }
           )) as typeof entries
           recovering.took(some.length, charactersIn(some))
@@ -101,16 +105,14 @@ export const make = (setup: {
         }
         const counts = new Map(entries.map(([position, , count]) => [position, count]))
         const tried = new Map(entries.map(([position, , , tried]) => [position, tried]))
-        out.push(
-          ...take(
-            source,
-            entries.map(([position, fields]) => [position, fields] as const),
-            counts,
-            from,
-            leaseMillis,
-            [],
-            tried
-          )
+        take(
+          stream,
+          entries.map(([position, fields]) => [position, fields] as const),
+          counts,
+          from,
+          leaseMillis,
+          out,
+          tried
         )
       }
       pages = next
@@ -118,12 +120,12 @@ export const make = (setup: {
     return { leases: out, isMore: false }
   })
 
-  /** What is known of the trials of these. Of a key that another program has written nothing is. */
-  const triedOf = Effect.fnUntraced(function*(source: Source, entries: RawEntries) {
+  /** The recorded trials of these entries; none where another program has written the key. */
+  const trialsOf = Effect.fnUntraced(function*(stream: GroupStream, entries: RawEntries) {
     const positions = entries.map(([position]) => position)
     if (positions.length === 0) return new Map<string, string>()
     const [values] = yield* connection.pipeline([
-      ["hmget", keys.trials(group, source.channel), ...positions.map((position) => fieldOf(source, position))]
+      ["hmget", keys.trials(group, stream.channel), ...positions.map((position) => trialField(stream, position))]
     ])
     if (values instanceof RedisError && !values.message.startsWith("WRONGTYPE ")) return yield* values
     return new Map(
@@ -134,100 +136,115 @@ export const make = (setup: {
     )
   })
 
+  /** The pending entries of a page whose lease has expired, at most `room`, and the count that their takeover gives each. */
+  const expiredIn = (
+    stream: GroupStream,
+    pending: RawPending,
+    expiresMillis: number,
+    room: number,
+    look: Look
+  ): ReadonlyMap<string, number> => {
+    const expired = new Map<string, number>()
+    for (const [position, owner, age, handedOut] of pending) {
+      if (owner === consumer && stream.held.has(position)) continue
+      look.owners.add(owner)
+      if (age < expiresMillis) {
+        if (owner !== consumer) look.nextInMillis = Math.min(look.nextInMillis, expiresMillis - age)
+      } else if (expired.size < room) {
+        expired.set(position, handedOut + 1)
+      } else {
+        look.nextInMillis = 1
+        look.isComplete = false
+      }
+    }
+    return expired
+  }
+
+  /** Counts the entries whose message was removed from the stream, and removes their trials. */
+  const endVanished = Effect.fnUntraced(function*(stream: GroupStream, expired: ReadonlyArray<string>) {
+    const left = (yield* connection.send(
+      ["xpending", stream.key, group, expired[0]!, expired[expired.length - 1]!, pendingPage],
+      { idempotent: true }
+    )) as RawPending
+    const still = new Set(left.map(([position]) => position))
+    const missing = expired.filter((position) => !still.has(position) && !stream.held.has(position))
+    // An entry that is still in the log was acknowledged by its owner meanwhile.
+    const found = yield* connection.pipeline(
+      missing.map((position): Command => ["xrange", stream.key, position, position])
+    )
+    const lost = missing.filter((_, i) => Array.isArray(found[i]) && found[i].length === 0)
+    if (lost.length > 0) {
+      yield* connection.pipeline([
+        ["hdel", keys.trials(group, stream.channel), ...lost.map((position) => trialField(stream, position))]
+      ])
+    }
+    return lost.length
+  })
+
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
-    // A lease expires when its member is lost, and then it is silent. Of many streams only some are looked at until one is.
-    const isMany = sources.size > fewStreams
-    yield* setup.agreement.refresh
-    const expiresMillis = claimMillis()
+    // A lease expires when its member is lost, and a lost member is silent. Of many streams only some are checked until one is silent.
+    const isMany = sources.streams.size > fewStreams
+    yield* shared.refresh
+    const expiresMillis = shared.claimMillis()
     const silent = yield* presence.sayAlive(isMany ? expiresMillis : silentLeases * expiresMillis)
     const isWhole = !isMany || everythingDue || silent.length > 0
-    const all = [...sources.values()]
+    const all = [...sources.streams.values()]
     const list = isWhole ? all : Array.from({ length: streamsPerLook }, () => all[looked++ % all.length]!)
-    let isComplete = true
-    const owners = new Set<string>()
+    const look: Look = {
+      nextInMillis: isMany ? expiresMillis * 2 / 3 : expiresMillis,
+      isComplete: true,
+      owners: new Set()
+    }
     const from = monotonic()
     const pages = yield* connection.pipeline(
-      list.map((source): Command => ["xpending", source.key, group, "-", "+", pendingPage])
+      list.map((stream): Command => ["xpending", stream.key, group, "-", "+", pendingPage])
     )
-    let nextInMillis = isMany ? expiresMillis * 2 / 3 : expiresMillis
     let vanished = 0
     const claiming = new Steps(pendingPage)
-    for (const [i, source] of list.entries()) {
+    for (const [i, stream] of list.entries()) {
       const page = pages[i]
       if (!Array.isArray(page)) {
-        if ((page as RedisError).reason === "NoGroup") onNoGroup()
-        else isComplete = false
+        if ((page as RedisError).reason === "NoGroup") sources.markStale()
+        else look.isComplete = false
         continue
       }
       let pending = page as RawPending
       if (pending.length === pendingPage) {
-        // More than a page is pending: the server looks for the expired ones, and the rest is looked at again soon.
+        // More than a page is pending: the server finds the expired entries, and the rest is checked again soon.
         pending = (yield* connection.send(
-          ["xpending", source.key, group, "IDLE", expiresMillis, "-", "+", pendingPage],
+          ["xpending", stream.key, group, "IDLE", expiresMillis, "-", "+", pendingPage],
           { idempotent: true }
         )) as RawPending
-        nextInMillis = Math.min(nextInMillis, Math.max(1, expiresMillis / 4))
-        isComplete = false
+        look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
+        look.isComplete = false
       }
-      const expired: Array<string> = []
-      const counts = new Map<string, number>()
-      for (const [position, owner, age, handedOut] of pending) {
-        if (owner === consumer && source.held.has(position)) continue
-        owners.add(owner)
-        if (age < expiresMillis) {
-          if (owner !== consumer) nextInMillis = Math.min(nextInMillis, expiresMillis - age)
-        } else if (deliveries.length + expired.length < count) {
-          expired.push(position)
-          counts.set(position, handedOut + 1)
-        } else {
-          nextInMillis = 1
-          isComplete = false
-        }
-      }
+      const counts = expiredIn(stream, pending, expiresMillis, count - deliveries.length, look)
+      const expired = [...counts.keys()]
       if (expired.length === 0) continue
-      let taken = 0
+      const before = deliveries.length
       for (let at = 0; at < expired.length;) {
         const step = expired.slice(at, at + claiming.size)
-        // The minimal idle time is judged again by the server: what its owner renewed meanwhile is not taken.
+        // The server compares the idle time again: a lease that its owner renewed meanwhile is not taken.
         const entries = (yield* connection.send(
-          ["xclaim", source.key, group, consumer, expiresMillis, ...step],
+          ["xclaim", stream.key, group, consumer, expiresMillis, ...step],
           { idempotent: false }
         )) as RawEntries
         claiming.took(entries.length, charactersIn(entries))
-        const leases = take(source, entries, counts, from, leaseMillis, [], yield* triedOf(source, entries))
-        deliveries.push(...leases)
-        taken += leases.length
+        take(stream, entries, counts, from, leaseMillis, deliveries, yield* trialsOf(stream, entries))
         at += step.length
       }
-      if (taken < expired.length) {
-        const left = (yield* connection.send(
-          ["xpending", source.key, group, expired[0]!, expired[expired.length - 1]!, pendingPage],
-          { idempotent: true }
-        )) as RawPending
-        const still = new Set(left.map(([position]) => position))
-        const missing = expired.filter((position) => !still.has(position) && !source.held.has(position))
-        // What is still in the log was acknowledged by its owner meanwhile.
-        const found = yield* connection.pipeline(
-          missing.map((position): Command => ["xrange", source.key, position, position])
-        )
-        const lost = missing.filter((_, i) => Array.isArray(found[i]) && found[i].length === 0)
-        vanished += lost.length
-        if (lost.length > 0) {
-          yield* connection.pipeline([
-            ["hdel", keys.trials(group, source.channel), ...lost.map((position) => fieldOf(source, position))]
-          ])
-        }
-      }
+      if (deliveries.length - before < expired.length) vanished += yield* endVanished(stream, expired)
     }
     if (isWhole) {
-      everythingDue = !isComplete
-      if (isComplete) yield* presence.forget(silent.filter((name) => !owners.has(name)))
+      everythingDue = !look.isComplete
+      if (look.isComplete) yield* presence.forget(silent.filter((name) => !look.owners.has(name)))
     }
+    if (isAnyExpiring(deliveries)) yield* setExpiry(connection, deliveries)
     return {
       deliveries,
-      nextInMillis: Math.max(1, Math.ceil(nextInMillis)),
+      nextInMillis: Math.max(1, Math.ceil(look.nextInMillis)),
       vanished,
-      settings: setup.agreement.settings()
+      settings: shared.settings()
     }
   })
 

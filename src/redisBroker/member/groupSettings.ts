@@ -1,43 +1,38 @@
-/** What the members of a group are set to, as far as they have told lately. */
+/** The settings of the members of a group, as far as they have shared them lately. */
 import { Effect } from "effect"
-import type { GroupSettings, Membership } from "../../Broker.ts"
-import type { Connection, RedisError } from "../../Redis.ts"
-import * as Agreement from "../../broker/groupSettings.ts"
-import type { Keys } from "../keys.ts"
+import type { GroupSettings } from "../../Broker.ts"
+import type { RedisError } from "../../Redis.ts"
+import { decode, encode } from "../../broker/groupSettings.ts"
 import { shareSettings } from "../scripts/member/shareSettings.ts"
+import type { MemberContext } from "./context.ts"
 
-/** So many leases after a member has told what it is set to it counts no more: what it held has been taken over by then. */
+/** After this many leases a member's settings do not count any more: its deliveries have been taken over by then. */
 const leasesToCount = 3
 
-export interface RedisAgreement {
-  /** Tells and asks, once in a lease. */
+export interface SharedSettings {
+  /** Shares this member's settings and reads those of the others, once in a lease. */
   readonly refresh: Effect.Effect<void, RedisError>
-  /** After this long without renewal a delivery is taken over: the longest lease of all. */
+  /** After this long without renewal a delivery is taken over: the longest lease of all members. */
   readonly claimMillis: () => number
   readonly settings: () => ReadonlyArray<GroupSettings>
 }
 
-export const make = ({ connection, keys, membership, monotonic }: {
-  readonly membership: Membership
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly monotonic: () => number
-}): RedisAgreement => {
+export const make = ({ connection, keys, membership, monotonic }: MemberContext): SharedSettings => {
   const { group, leaseMillis } = membership
   let settings: ReadonlyArray<GroupSettings> = [membership]
   let dueAt = -Infinity
 
-  const ask = Effect.gen(function*() {
+  const share = Effect.gen(function*() {
     const reply = (yield* connection.evaluate(
       shareSettings,
       [keys.settings(group)],
-      [Agreement.encode(membership), Math.ceil(leasesToCount * leaseMillis)],
+      [encode(membership), Math.ceil(leasesToCount * leaseMillis)],
       { idempotent: true }
     )) as ReadonlyArray<string>
     dueAt = monotonic() + leaseMillis
-    settings = reply.flatMap((text) => Agreement.decode(text) ?? [])
+    settings = reply.flatMap((text) => decode(text) ?? [])
   }).pipe(
-    // Another program's: everybody goes by what he is set to himself.
+    // Another program wrote the key: each member goes by its own settings.
     Effect.catchIf((error) => error.message.startsWith("WRONGTYPE "), () =>
       Effect.sync(() => {
         dueAt = monotonic() + leaseMillis
@@ -46,7 +41,7 @@ export const make = ({ connection, keys, membership, monotonic }: {
   )
 
   return {
-    refresh: Effect.suspend(() => monotonic() < dueAt ? Effect.void : ask),
+    refresh: Effect.suspend(() => monotonic() < dueAt ? Effect.void : share),
     claimMillis: () => settings.reduce((longest, other) => Math.max(longest, other.leaseMillis), leaseMillis),
     settings: () => settings
   }

@@ -1,41 +1,35 @@
 /**
- * Keys that are done once: how a delivery begins by its key, and how it ends with it.
+ * Once by key: how a delivery begins by its key, and how it ends with it.
+ *
+ * The mark of a key records in Redis that one delivery has begun it, or that it is done.
  */
 import { Effect } from "effect"
-import type { Begun, BrokerError, Delivery, Member, Membership } from "../../Broker.ts"
-import type { Connection, RedisError } from "../../Redis.ts"
+import type { Begun, BrokerError, Delivery, Member } from "../../Broker.ts"
+import type { RedisError } from "../../Redis.ts"
 import { markOf } from "../../broker/keyNames.ts"
 import { chunked } from "../batches.ts"
-import type { Keys } from "../keys.ts"
-import { ackOnce as finishScript } from "../scripts/member/ackOnce.ts"
-import { beginOnce as beginScript } from "../scripts/member/beginOnce.ts"
-import type { Source } from "./lease.ts"
-import { Lease } from "./lease.ts"
+import { ackOnce } from "../scripts/member/ackOnce.ts"
+import { beginOnce } from "../scripts/member/beginOnce.ts"
+import type { MemberContext } from "./context.ts"
+import type { GroupStream } from "./lease.ts"
+import { isHeld, Lease } from "./lease.ts"
 
-/** A mark ends a little before the lease it goes with, so that whoever claims an expired delivery can begin it. */
+/** A mark lasts for this part of its lease, so that the member which claims an expired delivery can begin it. */
 const markPart = 0.9
 
 /** Deliveries in one script call. */
 const deliveriesPerCall = 500
 
-const isHeld = (lease: Lease) => lease.source.held.get(lease.position) === lease
-
-export const make = ({ connection, fail, keys, membership }: {
-  readonly membership: Membership
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
-}) => {
+export const make = ({ connection, fail, keys, membership }: MemberContext) => {
   const { group, leaseMillis } = membership
-  /** Which of the leases held here has begun by a mark. */
+  /** The leases held here that have begun a key, by mark. */
   const begun = new Map<string, Lease>()
-  const marks = keys.once(group)
-  const oldMarks = keys.olderOnce(group)
+  const onceKeys = [keys.once(group), keys.olderOnce(group)]
   const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
   const me = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
   let counter = 0
 
-  /** Marks leases of one token each time, in calls of bounded size. */
+  /** Sets or renews the marks of leases: in each call leases of one token, and a bounded number of them. */
   const mark = Effect.fnUntraced(function*(leases: ReadonlyArray<Lease>): Effect.fn.Return<
     ReadonlyArray<readonly [lease: Lease, answer: number]>,
     RedisError
@@ -50,8 +44,8 @@ export const make = ({ connection, fail, keys, membership }: {
     for (const [token, all] of byToken) {
       for (const chunk of chunked(all, deliveriesPerCall)) {
         const reply = (yield* connection.evaluate(
-          beginScript,
-          [marks, oldMarks],
+          beginOnce,
+          onceKeys,
           [Math.ceil(leaseMillis * markPart), doneMillis, token, ...chunk.map((lease) => lease.mark)],
           { idempotent: true }
         )) as ReadonlyArray<number>
@@ -66,10 +60,10 @@ export const make = ({ connection, fail, keys, membership }: {
     const leases: Array<Lease> = []
     const token = `${me}${(counter++).toString(36)}`
     for (const { delivery, key } of items) {
-      // What is not held any more is somebody else's.
+      // A delivery that is not held any more belongs to another member.
       if (!(delivery instanceof Lease) || !isHeld(delivery)) continue
       const name = markOf(delivery.channel, key)
-      // A token is one delivery's for a mark: two of them with one key never begin together.
+      // A mark is of one delivery: two deliveries with one key never begin together.
       if (begun.has(name) && begun.get(name) !== delivery) continue
       if (delivery.mark === "") {
         delivery.mark = name
@@ -82,33 +76,32 @@ export const make = ({ connection, fail, keys, membership }: {
       found.set(lease, answer === 1 ? "mine" : answer === 0 ? "done" : "busy")
       if (answer === 1) continue
       lease.isDuplicate = answer === 0
-      // It ends like a delivery without a key.
+      // From here on it ends like a delivery without a key.
       begun.delete(lease.mark)
       lease.mark = ""
     }
     return items.map(({ delivery }): Begun => found.get(delivery) ?? "busy")
   })
 
-  /** Acknowledges leases of one stream that have begun by key; the refused ones. */
-  const finish = Effect.fnUntraced(function*(
-    source: Source,
+  /** Acknowledges leases of one stream that have begun by key; returns the refused ones. */
+  const ack = Effect.fnUntraced(function*(
+    stream: GroupStream,
     leases: ReadonlyArray<Lease>
   ): Effect.fn.Return<ReadonlyArray<Lease>, BrokerError> {
     const refused: Array<Lease> = []
     for (const chunk of chunked(leases, deliveriesPerCall)) {
-      const args: Array<string | number> = [group, source.channel, source.isRetry ? 1 : 0, doneMillis]
+      const args: Array<string | number> = [group, stream.channel, stream.isRetry ? 1 : 0, doneMillis]
       for (const lease of chunk) {
         lease.isEnding = true
         args.push(lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1)
       }
       const reply = (yield* connection.evaluate(
-        finishScript,
+        ackOnce,
         [
-          source.key,
-          marks,
-          oldMarks,
+          stream.key,
+          ...onceKeys,
           keys.counts,
-          ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, source.channel)] : [])
+          ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, stream.channel)] : [])
         ],
         args,
         { idempotent: false }
@@ -126,19 +119,19 @@ export const make = ({ connection, fail, keys, membership }: {
       for (let i = 0; i < chunk.length; i++) {
         const lease = chunk[i]!
         if (reply[i] === 0 || (reply[i] === 2 && !lease.uncertain)) refused.push(lease)
-        // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
+        // Done, and reported when the whole call is done. If the rest of it fails, this settlement is sent once more.
         else lease.uncertain = true
       }
     }
     return refused
   })
 
-  /** The lease is not held any more. */
-  const leave = (lease: Lease): void => {
+  /** Forgets the mark of a lease that is not held any more. */
+  const forget = (lease: Lease): void => {
     if (lease.mark !== "" && begun.get(lease.mark) === lease) begun.delete(lease.mark)
   }
 
-  /** Renews the marks of these leases; those whose key has another owner by now, or is done. */
+  /** Renews the marks of these leases; returns those whose key is done, or belongs to another delivery by now. */
   const renew = (leases: ReadonlyArray<Lease>): Effect.Effect<ReadonlyArray<Lease>, RedisError> => {
     const marked = leases.filter((lease) => lease.mark !== "")
     return marked.length === 0
@@ -149,7 +142,7 @@ export const make = ({ connection, fail, keys, membership }: {
       )
   }
 
-  return { begin, finish, leave, renew, marks, oldMarks, doneMillis }
+  return { begin, ack, forget, renew, keys: onceKeys, doneMillis }
 }
 
-export type RedisMarks = ReturnType<typeof make>
+export type Once = ReturnType<typeof make>

@@ -1,37 +1,33 @@
 /**
- * Which members of a group are alive, and what they read: each tells so at intervals, in one sorted set for the group.
+ * Which members of a group are alive, and which channels they read. Each member writes this at intervals into one sorted set of the group.
  */
 import { Effect } from "effect"
-import type { Membership } from "../../Broker.ts"
-import type { Connection, RedisError } from "../../Redis.ts"
+import type { RedisError } from "../../Redis.ts"
 import { compile } from "../../internal/pattern.ts"
-import type { Keys } from "../keys.ts"
 import { heartbeat } from "../scripts/member/heartbeat.ts"
+import type { MemberContext } from "./context.ts"
 
 export interface Presence {
-  /** Tells the other members that this one lives; who has been silent for so long. */
+  /** Writes that this member is alive; returns the members that have been silent for `silentMillis`. */
   readonly sayAlive: (silentMillis: number) => Effect.Effect<ReadonlyArray<string>, RedisError>
-  /** Forgets members of these names. */
+  /** Removes the members of these names. */
   readonly forget: (names: ReadonlyArray<string>) => Effect.Effect<void, RedisError>
-  /** This member is gone, and leaves nothing behind. */
+  /** Removes this member, which leaves no delivery behind. */
   readonly leave: Effect.Effect<void, RedisError>
-  /** Which of these channels somebody else reads, who was heard of lately. */
+  /** Which of these channels another member reads that was heard of lately. */
   readonly shared: (channels: ReadonlySet<string>) => Effect.Effect<ReadonlySet<string>, RedisError>
 }
 
-/** Members tell that they live once in a lease. Who was not heard of for so many leases is not counted on. */
+/** A member writes once in a lease that it is alive. After this many leases of silence it is not counted on any more. */
 export const silentLeases = 1.5
 
-/** A member is its name and what it reads, a line each: neither can contain a line break. */
+/** A member is its name and its patterns, a line each: neither can contain a line break. */
 const nameOf = (member: string) => member.split("\n", 1)[0]!
 
-export const make = ({ connection, keys, membership, patterns }: {
-  readonly membership: Membership
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly patterns: ReadonlyArray<string>
-}): Presence => {
-  const { consumer, group, leaseMillis } = membership
+export const make = (
+  { connection, keys, membership: { consumer, group, leaseMillis } }: MemberContext,
+  patterns: ReadonlyArray<string>
+): Presence => {
   const members = keys.members(group)
   const me = [consumer, ...patterns].join("\n")
   let silentMembers: ReadonlyArray<string> = []
@@ -60,7 +56,7 @@ export const make = ({ connection, keys, membership, patterns }: {
         const scores = new Map<string, number>()
         const flat = reply as ReadonlyArray<string>
         for (let i = 0; i < flat.length; i += 2) scores.set(flat[i]!, Number(flat[i + 1]))
-        // By the clock of Redis, as of when this member was heard of itself.
+        // By the clock of Redis, counted from the last heartbeat of this member.
         const since = (scores.get(me) ?? Infinity) - silentLeases * leaseMillis
         const out = new Set<string>()
         for (const [member, score] of scores) {

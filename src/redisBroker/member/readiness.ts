@@ -1,28 +1,32 @@
 /**
- * Which streams of a member may have something for it, and how it waits for that without taking anything.
+ * Which streams of a member may have something for it, and how the member waits for that without taking any message.
  *
- * A blocking `XREADGROUP` takes what comes, and so many of each stream: where there is less room than that, and where the room is not to be
- * kept for one reader, `XREAD` waits from where the group was last. That position may be older than the truth, which costs a look in vain; what
- * a group that was made again has before it is found by a look now and then.
+ * A blocking `XREADGROUP` takes up to COUNT messages of each stream. Where there is less room than that, and where the room is not to be
+ * kept for one reader, `XREAD` waits from the last position of the group. That position may be older than the true one, which costs a look
+ * in vain. A group that was created again may have messages before it, which a recheck finds now and then.
  */
 import { Effect } from "effect"
-import type { BlockingConnection, Command, Connection } from "../../Redis.ts"
+import type { BlockingConnection, Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import { chunked } from "../batches.ts"
 import type { RawEntries } from "../replies.ts"
+import type { MemberContext } from "./context.ts"
 
-/** Streams asked for their groups in one pipeline. */
+/** A read that has no answer this long after its block time is given up, and its connection replaced. */
+export const readGraceMillis = 3_000
+
+/** Streams whose groups are asked for in one pipeline. */
 const streamsPerCall = 100
 
-/** So many messages are taken from a busy stream among many before it is the turn of the next. */
+/** At most this many messages are taken from a busy stream among many, before it is the turn of the next one. */
 const busyBatch = 8
 
-/** So many streams in which nothing has come are read once in a lease, whatever their positions are. */
+/** Streams in which nothing has come, and which are read once in a lease in spite of their positions. */
 const recheckedStreams = 16
 
 export type RawStreams = ReadonlyArray<readonly [key: string, entries: RawEntries]>
 
-/** How far a group is in a stream, of the answer of `XINFO GROUPS`. */
+/** The fields of a group in the reply of `XINFO GROUPS`. */
 const placeOf = (reply: unknown, group: string): ReadonlyMap<unknown, unknown> | undefined => {
   for (const flat of reply as ReadonlyArray<ReadonlyArray<unknown>>) {
     const fields = new Map<unknown, unknown>()
@@ -32,19 +36,15 @@ const placeOf = (reply: unknown, group: string): ReadonlyMap<unknown, unknown> |
   return undefined
 }
 
-export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, reader }: {
-  readonly group: string
-  readonly leaseMillis: number
-  readonly connection: Connection
-  readonly reader: BlockingConnection
-  readonly graceMillis: number
-  readonly monotonic: () => number
-}) => {
-  /** The streams that may have something, in the order of their turns, and how much is expected of each. */
+export const make = (
+  { connection, membership: { group, leaseMillis }, monotonic }: MemberContext,
+  reader: BlockingConnection
+) => {
+  /** The streams that may have something, in the order of their turns, and the expected number of messages of each. */
   const ready = new Map<string, number>()
-  /** Up to where the group was handed out others, at least. */
+  /** The last known position of the group in each stream: the true one is there or later. */
   const positions = new Map<string, string>()
-  /** Those of which a look has said that there is something. */
+  /** The streams of which a look has found that they have something. */
   const told = new Set<string>()
   let rechecked = 0
   let recheckAt = monotonic() + leaseMillis
@@ -66,13 +66,13 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
   })
 
   return {
-    /** Whether anything may be had at once. */
+    /** Whether some stream may have messages now. */
     isReady: () => ready.size > 0,
 
     /** Those of these streams that are not known to have anything. */
     quiet: (all: ReadonlyArray<string>): ReadonlyArray<string> => all.filter((key) => !ready.has(key)),
 
-    /** Which streams to read next, and how many messages of each, to get at most `room`. */
+    /** The streams to read next, and the number of messages of each, to get at most `room`. */
     next: (room: number): { readonly streams: ReadonlyArray<string>; readonly each: number } => {
       const streams: Array<string> = []
       let expected = 0
@@ -84,7 +84,7 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
       return { streams, each: Math.max(1, Math.floor(room / streams.length)) }
     },
 
-    /** Told of what a read of so many from each of these streams has given. Those with more go to the end of the line. */
+    /** Learns from the reply to a read of `each` messages of these streams. Streams that have more go to the end of the line. */
     took: (streams: ReadonlyArray<string>, each: number, reply: RawStreams): void => {
       const given = new Map(reply)
       for (const key of streams) {
@@ -95,14 +95,14 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
           positions.set(key, entries.at(-1)![0])
           if (entries.length >= each) ready.set(key, Math.min(busyBatch, Math.max(each, 2 * expected)))
         } else if (told.has(key)) {
-          // Another member was faster, and has perhaps taken more than that.
+          // Another member was faster, and has perhaps taken more than was there.
           positions.delete(key)
         }
         told.delete(key)
       }
     },
 
-    /** Waits until a stream that is not known to be ready has something, at most so long, and not at all when another one is ready. */
+    /** Waits until one of the quiet streams has something, at most `blockMillis`. It does not wait when another stream is ready. */
     look: Effect.fnUntraced(function*(all: ReadonlyArray<string>, blockMillis: number) {
       const unknown = all.filter((key) => !positions.has(key) && !ready.has(key))
       if (unknown.length > 0) yield* locate(unknown)
@@ -117,7 +117,7 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
         "STREAMS",
         ...quiet,
         ...quiet.map((key) => positions.get(key)!)
-      ], millis + graceMillis)) as RawStreams | null
+      ], millis + readGraceMillis)) as RawStreams | null
       for (const [key] of reply ?? []) {
         ready.set(key, 1)
         told.add(key)
@@ -130,14 +130,14 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
       }
     }),
 
-    /** Knows only these streams from now on. */
+    /** Forgets all streams but these. */
     keep: (keys: ReadonlySet<string>): void => {
       for (const known of [ready, positions, told]) {
         for (const key of known.keys()) if (!keys.has(key)) known.delete(key)
       }
     },
 
-    /** Groups were made again: nothing is known of where they are. */
+    /** Forgets all positions: groups were created again. */
     reset: (): void => {
       ready.clear()
       positions.clear()
@@ -145,3 +145,5 @@ export const make = ({ connection, graceMillis, group, leaseMillis, monotonic, r
     }
   }
 }
+
+export type Readiness = ReturnType<typeof make>

@@ -1,59 +1,44 @@
 /**
- * How a member ends and renews its leases. Each settlement is fenced by owner and delivery count, but for a plain XACK of whole
- * batches while the leases are surely held. One whose answer was lost is sent again, and what it finds done counts as done.
+ * How a member ends its leases: acknowledge, drop, give back, bury.
+ *
+ * Each settlement is fenced by owner and delivery count, but for a plain XACK of whole batches while the leases are surely held. A
+ * settlement whose answer was lost is sent again, and counts as done when the second one finds it done.
  */
 import { Effect } from "effect"
-import type { BrokerError, Delivery, Member, Membership } from "../../Broker.ts"
-import type { Connection, RedisError } from "../../Redis.ts"
+import type { Delivery, Member } from "../../Broker.ts"
 import { chunked, portioned } from "../batches.ts"
 import * as Entry from "../entry.ts"
-import type { Keys } from "../keys.ts"
 import { waitingMember } from "../keys.ts"
-import { renew as renewScript } from "../scripts/member/renew.ts"
 import { settle } from "../scripts/member/settle.ts"
-import * as RedisAck from "./ack.ts"
-import type { Source } from "./lease.ts"
-import { describe, Lease, surelyHeld } from "./lease.ts"
-import type { RedisMarks } from "./once.ts"
+import * as Ack from "./ack.ts"
+import type { MemberContext } from "./context.ts"
+import type { GroupStream, Lease } from "./lease.ts"
+import { describe, forget, heldByStream } from "./lease.ts"
+import type { Once } from "./once.ts"
 
-/** Deliveries settled, or renewed, in one call. */
+/** Deliveries in one script call. */
 const deliveriesPerCall = 200
-const renewalsPerCall = 1_000
 
-export const make = (setup: {
-  readonly membership: Membership
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly monotonic: () => number
-  readonly marks: RedisMarks
-  /** Something was settled in this stream. */
-  readonly onSettled: (stream: string) => void
-  readonly fail: (operation: string) => (error: RedisError) => BrokerError
-}): Pick<Member, "ack" | "drop" | "requeue" | "bury" | "renew"> => {
-  const { connection, fail, keys, marks, monotonic, onSettled } = setup
-  const { consumer, group, leaseMillis } = setup.membership
-  const acknowledge = RedisAck.make({ connection, keys, group, monotonic, onSettled })
+/** The arguments of the script for one delivery: action, two of its details, payload. */
+type Action = (lease: Lease) => ReadonlyArray<string | number>
 
-  const bySource = (deliveries: ReadonlyArray<Delivery>): Map<Source, Array<Lease>> => {
-    const out = new Map<Source, Array<Lease>>()
-    for (const delivery of deliveries) {
-      if (!(delivery instanceof Lease)) continue
-      const same = out.get(delivery.source)
-      if (same === undefined) out.set(delivery.source, [delivery])
-      else same.push(delivery)
-    }
-    return out
-  }
+export const make = (
+  context: MemberContext,
+  once: Once,
+  onSettled: (stream: string) => void
+): Pick<Member, "ack" | "drop" | "requeue" | "bury"> => {
+  const { connection, fail, keys, membership: { consumer, group }, monotonic } = context
+  const ackPlainly = Ack.make(context, onSettled)
 
-  /** Sends a settlement; what it refuses although an earlier one may have done it counts as done. */
+  /** Sends a settlement to the fenced script; returns the refused leases. A refused one that an earlier settlement may have ended counts as done. */
   const fenced = Effect.fnUntraced(function*(
     operation: string,
-    source: Source,
+    stream: GroupStream,
     leases: ReadonlyArray<Lease>,
-    describeItem: (lease: Lease) => ReadonlyArray<string | number>
+    actionOf: Action
   ) {
     const refused: Array<Delivery> = []
-    // Without a lease nothing keeps a second time from being done: what was sent once has ended.
+    // Without a lease nothing keeps a settlement from being applied twice: one that was sent once has ended.
     const open = leases.filter((lease) => !lease.isVanished || !lease.uncertain)
     const overtaken: Array<Lease> = []
     for (const chunk of [...portioned(open, deliveriesPerCall), overtaken]) {
@@ -63,33 +48,33 @@ export const make = (setup: {
       const reply = (yield* connection.evaluate(
         settle,
         [
-          source.key,
-          keys.retry(group, source.channel),
+          stream.key,
+          keys.retry(group, stream.channel),
           keys.waiting,
-          keys.bodies(group, source.channel),
+          keys.bodies(group, stream.channel),
           keys.dead,
           keys.retries(group),
           keys.meta,
           keys.counts,
-          keys.trials(group, source.channel),
-          ...(chunk.some((lease) => lease.mark !== "") ? [marks.marks, marks.oldMarks] : [])
+          keys.trials(group, stream.channel),
+          ...(chunk.some((lease) => lease.mark !== "") ? once.keys : [])
         ],
         [
           group,
           consumer,
-          source.channel,
+          stream.channel,
           keys.events,
           ...chunk.flatMap((lease) => [
             lease.position,
             lease.isVanished ? 0 : lease.count,
-            ...describeItem(lease),
+            ...actionOf(lease),
             lease.mark,
             lease.token
           ])
         ],
         { idempotent: false }
       ).pipe(
-        // The group is gone and with it every delivery of it; there is nothing left to settle.
+        // The group is gone, and with it every delivery of it: nothing is left to settle.
         Effect.catchIf(
           (error) => error.reason === "NoGroup",
           () => Effect.succeed(chunk.map((lease) => lease.position))
@@ -105,84 +90,69 @@ export const make = (setup: {
         Effect.mapError(fail(operation))
       )) as ReadonlyArray<string>
       const positions = new Set(reply)
-      onSettled(source.key)
+      onSettled(stream.key)
       for (const lease of chunk) {
-        // A renewal that was on its way has found its entry gone.
+        // A renewal that was on its way has found the entry gone: the settlement is sent again, without a lease.
         if (positions.has(lease.position) && lease.isVanished && leased.has(lease)) overtaken.push(lease)
         else if (positions.has(lease.position) && !lease.uncertain) refused.push(lease)
-        // Done, and told so when the whole call is: if the rest of it fails, it comes once more.
+        // Done, and reported when the whole call is done. If the rest of it fails, this settlement is sent once more.
         else lease.uncertain = true
       }
     }
     return refused
   })
 
-  const nothing = (lease: Lease) => ["ack", lease.isDuplicate ? "u" : "", "", ""]
-
-  /** What this member holds, by stream; all else goes to `refused` without asking. */
-  const holding = (deliveries: ReadonlyArray<Delivery>, refused: Array<Delivery>) => {
-    const mine = new Map<Source, ReadonlyArray<Lease>>()
-    for (const [source, leases] of bySource(deliveries)) {
-      const held: Array<Lease> = []
-      for (const lease of leases) (source.held.get(lease.position) === lease ? held : refused).push(lease)
-      mine.set(source, held)
-    }
-    return mine
-  }
-
-  const letGo = (settled: ReadonlyMap<Source, ReadonlyArray<Lease>>) => {
-    for (const [source, leases] of settled) {
-      for (const lease of leases) {
-        source.held.delete(lease.position)
-        marks.leave(lease)
-      }
+  const release = (settled: ReadonlyMap<GroupStream, ReadonlyArray<Lease>>) => {
+    for (const leases of settled.values()) {
+      forget(leases)
+      for (const lease of leases) once.forget(lease)
     }
   }
+
+  const acknowledgement: Action = (lease) => ["ack", lease.isDuplicate ? "u" : "", "", ""]
 
   const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
     const refused: Array<Delivery> = []
     const now = monotonic()
-    const plain: Array<RedisAck.Batch[number]> = []
-    const mine = holding(deliveries, refused)
-    for (const [source, held] of mine) {
+    const plain: Array<Ack.Batch[number]> = []
+    const mine = heldByStream(deliveries, refused)
+    for (const [stream, held] of mine) {
       const leases: Array<Lease> = []
       const marked: Array<Lease> = []
       for (const lease of held) (lease.mark === "" ? leases : marked).push(lease)
       if (marked.length > 0) {
-        refused.push(...(yield* marks.finish(source, marked)))
-        onSettled(source.key)
+        refused.push(...(yield* once.ack(stream, marked)))
+        onSettled(stream.key)
       }
-      // What is noted of a suspect goes in the same step, which a plain XACK is not.
+      // The trials of a suspect are removed in the same step, which a plain XACK cannot do.
       const sure = leases.filter((lease) =>
         now < lease.heldUntil && !lease.uncertain && !lease.isSuspect && !lease.isVanished
       )
-      for (const chunk of chunked(sure, RedisAck.positionsPerAck)) plain.push([source, chunk])
+      for (const chunk of chunked(sure, Ack.positionsPerAck)) plain.push([stream, chunk])
       if (sure.length < leases.length) {
         const others = sure.length === 0 ? leases : leases.filter((lease) => !sure.includes(lease))
-        refused.push(...(yield* fenced("ack", source, others, nothing)))
+        refused.push(...(yield* fenced("ack", stream, others, acknowledgement)))
       }
     }
-    if (plain.length > 0) yield* Effect.mapError(acknowledge(plain), fail("ack"))
-    letGo(mine)
+    if (plain.length > 0) yield* Effect.mapError(ackPlainly(plain), fail("ack"))
+    release(mine)
     return refused
   })
 
   const settleAll = Effect.fnUntraced(function*(
     operation: string,
     deliveries: ReadonlyArray<Delivery>,
-    describeItem: (lease: Lease) => ReadonlyArray<string | number>
+    actionOf: Action
   ) {
     const refused: Array<Delivery> = []
-    const mine = holding(deliveries, refused)
-    for (const [source, leases] of mine) {
-      if (leases.length > 0) refused.push(...(yield* fenced(operation, source, leases, describeItem)))
-    }
-    letGo(mine)
+    const mine = heldByStream(deliveries, refused)
+    for (const [stream, leases] of mine) refused.push(...(yield* fenced(operation, stream, leases, actionOf)))
+    release(mine)
     return refused
   })
 
-  // The script acknowledges, and frees the key.
-  const drop: Member["drop"] = (deliveries) => settleAll("ack", deliveries, nothing)
+  // The fenced script acknowledges, and frees the key.
+  const drop: Member["drop"] = (deliveries) => settleAll("ack", deliveries, acknowledgement)
 
   const requeue: Member["requeue"] = (items) => {
     const wanted = new Map(items.map((item) => [item.delivery, item]))
@@ -208,7 +178,7 @@ export const make = (setup: {
       Entry.letterKey(group, lease.channel, wanted.get(lease)!.failure.reason),
       Entry.encodeMeta({
         ...describe(lease, lease.attempt),
-        // Whoever requeues it wants it handled.
+        // A dead letter does not expire: a requeue wants it handled.
         expiresAtMillis: undefined,
         channel: lease.channel,
         group,
@@ -218,46 +188,5 @@ export const make = (setup: {
     ])
   }
 
-  const renew = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
-    const refused: Array<Delivery> = []
-    for (const [source, leases] of bySource(deliveries)) {
-      refused.push(...leases.filter((lease) => source.held.get(lease.position) !== lease))
-      for (
-        const mine of chunked(leases.filter((lease) => source.held.get(lease.position) === lease), renewalsPerCall)
-      ) {
-        const from = monotonic()
-        const asked = mine.filter((lease) => !lease.isVanished)
-        const [lost, vanished] = asked.length === 0 ? [[], []] : (yield* connection.evaluate(
-          renewScript,
-          [source.key],
-          [group, consumer, ...asked.flatMap((lease) => [lease.position, lease.count])],
-          { idempotent: true }
-        ).pipe(
-          Effect.catchIf(
-            (error) => error.reason === "NoGroup",
-            () => Effect.succeed([asked.map((lease) => lease.position), []])
-          ),
-          Effect.mapError(fail("renew"))
-        )) as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
-        for (const lease of asked) if (vanished.includes(lease.position)) lease.isVanished = true
-        const positions = new Set(lost)
-        const kept = mine.filter((lease) => !positions.has(lease.position) && !lease.uncertain && !lease.isEnding)
-        for (const lease of yield* Effect.mapError(marks.renew(kept), fail("renew"))) positions.add(lease.position)
-        for (const lease of mine) {
-          // Whether it was settled or lost, the repetition of its settlement will tell.
-          if (lease.uncertain) continue
-          if (positions.has(lease.position)) {
-            source.held.delete(lease.position)
-            marks.leave(lease)
-            refused.push(lease)
-          } else {
-            lease.heldUntil = from + leaseMillis * surelyHeld
-          }
-        }
-      }
-    }
-    return refused
-  })
-
-  return { ack, drop, requeue, bury, renew }
+  return { ack, drop, requeue, bury }
 }
