@@ -1,5 +1,5 @@
 /**
- * For the tests of programs that use Rotif: a broker whose operations fail on demand, before or after they took effect.
+ * For tests: a broker whose operations fail on demand, before or after they took effect, and the contract that every backend keeps.
  *
  * It has a path of its own, `rotif/testing`: programs themselves have no need of it.
  *
@@ -11,6 +11,8 @@ import { Broker, BrokerError } from "./Broker.ts"
 import * as Deduplication from "./Deduplication.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 import * as Rotif from "./Rotif.ts"
+
+export * from "./testing/portContract.ts"
 
 /**
  * The operations that can be made to fail, by the names that `BrokerError.operation` gives them.
