@@ -1,4 +1,6 @@
+import { join } from "node:path"
 import { defineConfig } from "vitest/config"
+import LongestFirst from "./test/fixtures/LongestFirst.ts"
 
 // Tests import the package by its own name and run its sources.
 const conditions = ["rotif-source", "module", "node", "development|production"]
@@ -6,31 +8,40 @@ const conditions = ["rotif-source", "module", "node", "development|production"]
 const memory = ["test/unit/**/*.test.ts", "test/contract/memory.test.ts"]
 const long = ["test/**/*.long.test.ts"]
 
+// Tests on Redis wait more than they compute.
+const maxWorkers = 5
+
 export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
     projects: [
       // No server, and one process for many files: a quick run spends its time on tests.
-      { extends: true, test: { name: "memory", include: memory, isolate: false } },
+      {
+        extends: true,
+        test: { name: "memory", include: memory, isolate: false, maxWorkers: 2, sequence: { groupOrder: 0 } }
+      },
       {
         extends: true,
         test: {
           name: "redis",
           include: ["test/**/*.test.ts"],
           exclude: [...memory, ...long],
-          globalSetup: ["test/fixtures/servers.ts"]
+          globalSetup: ["test/fixtures/servers.ts"],
+          maxWorkers,
+          sequence: { groupOrder: 1 }
         }
       },
-      { extends: true, test: { name: "long", include: long } }
+      { extends: true, test: { name: "long", include: long, maxWorkers: 1, sequence: { groupOrder: 2 } } }
     ],
     reporters: ["default", "./test/fixtures/TotalsReporter.ts"],
     // One line for each file; what a test prints is shown when it fails.
     silent: "passed-only",
     slowTestThreshold: 300_000,
+    sequence: { sequencer: LongestFirst },
+    // The programs that tests start load what another one has compiled.
+    env: { NODE_COMPILE_CACHE: join(import.meta.dirname, "node_modules/.cache/node") },
     pool: "forks",
-    // They wait more than they compute.
-    maxWorkers: 3,
     maxConcurrency: 3,
     testTimeout: 20_000,
     hookTimeout: 30_000

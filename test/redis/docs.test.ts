@@ -17,12 +17,17 @@ const pages = globSync(["README.md", "CHANGELOG.md", "docs/**/*.md"], { cwd: roo
 const snippets = new Map(pages.map((page) => [page, Snippets.extract(page, read(page))]))
 const pagesWithCode = pages.filter((page) => snippets.get(page)!.length > 0)
 
-describe("code in the documentation", () => {
-  let compiled: Snippets.Compiled
-  beforeAll(async () => {
-    compiled = await Snippets.compile("docs", [...snippets.values()].flat())
-  }, 120_000)
+/** A page for the test of the runner itself. */
+const ownPage = "test/fixtures/page.md"
+const ownSnippets = Snippets.extract(ownPage, read(ownPage))
 
+// One run of the compiler for all pages.
+let compiled: Snippets.Compiled
+beforeAll(async () => {
+  compiled = await Snippets.compile("docs", [...[...snippets.values()].flat(), ...ownSnippets])
+}, 120_000)
+
+describe("code in the documentation", () => {
   it.effect.each(pagesWithCode)("%s compiles and runs", (page) =>
     Effect.gen(function*() {
       assert.deepStrictEqual(compiled.errors(page), [], page)
@@ -59,10 +64,9 @@ describe("links in the documentation", () => {
   })
 
   it("the check itself finds a missing file and a missing heading", () => {
-    const page = "test/fixtures/page.md"
     assert.deepStrictEqual(
       deadLinks(
-        page,
+        ownPage,
         "[a](./RedisServer.ts) [b](gone.md) [c](page.md#a-page-for-its-own-test) [d](page.md#gone) [e](https://x.example)"
       ),
       ["gone.md", "page.md#gone"]
@@ -147,17 +151,11 @@ describe("facts in the documentation", () => {
 })
 
 describe("the runner of snippets", () => {
-  const page = "test/fixtures/page.md"
-  const found = Snippets.extract(page, read(page))
-  let own: Snippets.Compiled
-  beforeAll(async () => {
-    own = await Snippets.compile("page", found)
-  }, 120_000)
   const env = { REDIS_URL: `redis://127.0.0.1:${inject("redisPort")}` }
-  const startingWith = (text: string) => found.find(({ code }) => code.startsWith(text))!
+  const startingWith = (text: string) => ownSnippets.find(({ code }) => code.startsWith(text))!
 
   it("joins what belongs together and knows what is to be run", () => {
-    assert.deepStrictEqual(found.map(({ code, runs }) => [code.split("\n")[0], runs]), [
+    assert.deepStrictEqual(ownSnippets.map(({ code, runs }) => [code.split("\n")[0], runs]), [
       [`import { connect } from "node:net"`, true],
       [`const wrong: number = "text"`, false],
       [`throw new Error("at run time")`, true]
@@ -165,21 +163,21 @@ describe("the runner of snippets", () => {
   })
 
   it("reports errors of the compiler with the line of the page", () => {
-    const line = read(page).split("\n").findIndex((text) => text.startsWith("const wrong")) + 1
-    const errors = own.errors(page)
+    const line = read(ownPage).split("\n").findIndex((text) => text.startsWith("const wrong")) + 1
+    const errors = compiled.errors(ownPage)
     assert.lengthOf(errors, 1)
     assert.match(errors[0]!, new RegExp(`^line ${line}: error TS2322`))
   })
 
   it("runs a module over several fences, with the server at hand", async () => {
-    assert.isUndefined(await own.run(startingWith("import"), env))
-    assert.include(await own.run(startingWith("import"), { REDIS_URL: "redis://127.0.0.1:1" }), "ECONNREFUSED")
+    assert.isUndefined(await compiled.run(startingWith("import"), env))
+    assert.include(await compiled.run(startingWith("import"), { REDIS_URL: "redis://127.0.0.1:1" }), "ECONNREFUSED")
   })
 
   it("reports a module that fails with the line of the page", async () => {
-    const line = read(page).split("\n").findIndex((text) => text.startsWith("throw")) + 1
-    const failure = await own.run(startingWith("throw"), env)
-    assert.include(failure, `${page}:${line}: `)
+    const line = read(ownPage).split("\n").findIndex((text) => text.startsWith("throw")) + 1
+    const failure = await compiled.run(startingWith("throw"), env)
+    assert.include(failure, `${ownPage}:${line}: `)
     assert.include(failure, `.ts:${line}`)
   })
 
