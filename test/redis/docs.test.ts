@@ -13,7 +13,7 @@ import * as Snippets from "../fixtures/Snippets.ts"
 const root = join(import.meta.dirname, "../..")
 const read = (page: string) => readFileSync(join(root, page), "utf8")
 
-const pages = globSync(["README.md", "CHANGELOG.md", "docs/**/*.md"], { cwd: root }).toSorted()
+const pages = globSync(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*.md"], { cwd: root }).toSorted()
 const snippets = new Map(pages.map((page) => [page, Snippets.extract(page, read(page))]))
 const pagesWithCode = pages.filter((page) => snippets.get(page)!.length > 0)
 
@@ -71,6 +71,34 @@ describe("links in the documentation", () => {
       ),
       ["gone.md", "page.md#gone"]
     )
+  })
+})
+
+/** Paths of the repository that a page names as code, such as `src/Broker.ts`, and that do not exist. */
+const missingPaths = (markdown: string): ReadonlyArray<string> =>
+  Array.from(prose(markdown).matchAll(/`((?:src|test|bench|docs|examples)\/[^\s`]*)`/g), ([, path]) => path!)
+    .filter((path) => globSync(path, { cwd: root }).length === 0)
+
+describe("paths in the documentation", () => {
+  it("none is missing", () => {
+    assert.deepStrictEqual(pages.flatMap((page) => missingPaths(read(page)).map((path) => `${page}: ${path}`)), [])
+  })
+
+  it("the check itself finds a missing path", () => {
+    assert.deepStrictEqual(missingPaths("`src/Broker.ts` `src/*.ts` `src/gone.ts` `src/gone/`"), [
+      "src/gone.ts",
+      "src/gone/"
+    ])
+  })
+
+  it("docs/architecture.md links to every folder of src", () => {
+    const linked = new Set(
+      Array.from(read("docs/architecture.md").matchAll(/\]\(\.\.\/(src\/[^)]*)\)/g), ([, path]) => path!)
+    )
+    const folders = globSync("src/**/", { cwd: root }).map((folder) => folder.replace(/\/$/, ""))
+      .filter((folder) => folder !== "src" && dirname(folder) !== "src/redisBroker/scripts")
+    assert.isAbove(folders.length, 10)
+    assert.deepStrictEqual(folders.filter((folder) => !linked.has(folder)), [])
   })
 })
 
