@@ -13,7 +13,7 @@ const OrderPlaced = Channel.make("orders.placed", {
   payload: Schema.Struct({ id: Schema.String, total: Schema.Finite, at: Schema.Date })
 })
 
-// A name may have params. It is one stream for all users; the value travels with each message.
+// A name may have params. All users share one stream; the value travels with each message.
 const Notice = Channel.make("users.:userId.notices", {
   payload: Schema.Struct({ text: Schema.String })
 })
@@ -21,7 +21,7 @@ const Notice = Channel.make("users.:userId.notices", {
 const program = Effect.gen(function*() {
   const handled = yield* Queue.unbounded<string>()
 
-  // Nobody subscribes yet. The message is stored, and waits.
+  // Nobody subscribes yet: the message is stored and waits.
   const receipt = yield* Publisher.publish(
     OrderPlaced,
     { id: "o-1", total: 42, at: new Date("2026-03-02T07:01:47Z") },

@@ -1,5 +1,5 @@
 /**
- * 2. Groups: every group gets every message; the consumers of one group share them; a failure is its group's own affair.
+ * 2. Groups: every group gets every message; the consumers of one group share them; a failure concerns only its own group.
  *
  *     node --conditions=rotif-source examples/02-groups.ts
  */

@@ -1,5 +1,5 @@
 /**
- * 3. Wildcards and unions: one subscription over many channels, also over those that do not exist yet.
+ * 3. Wildcards and unions: one subscription to many channels, including channels that do not exist yet.
  *
  *     node --conditions=rotif-source examples/03-wildcard.ts
  */
@@ -18,7 +18,7 @@ const UsPlaced = Channel.make("orders.us.placed", { payload: Placed.payload })
 const AnyPlaced = Channel.pattern("orders.*.placed", { payload: Placed.payload })
 const AnyOrder = Channel.pattern("orders.**", { payload: Schema.Union([Placed.payload, Refunded.payload]) })
 
-// A union names its channels, and its handler knows for each what it carries.
+// A union names its channels, and its handler knows the payload type of each.
 const Europe = Channel.union([Placed, Refunded])
 
 const program = Effect.gen(function*() {
@@ -44,7 +44,7 @@ const program = Effect.gen(function*() {
     }
   })
 
-  // None of these channels exists yet. The running subscriptions take them up as they appear.
+  // None of these channels exists yet. The running subscriptions pick them up as they appear.
   const publishing = [
     Publisher.publish(Placed, { id: "o-1", total: 42 }),
     Publisher.publish(Refunded, { order: "o-1", reason: "damaged" }),

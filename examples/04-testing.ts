@@ -1,8 +1,8 @@
 /**
- * 4. Testing: the same subscription on `Rotif.layerMemory`, where `TestClock` is the time.
+ * 4. Testing: the same subscription on `Rotif.layerMemory`, where `TestClock` controls the time.
  *
- * Nothing waits: an hour passes when the test says so. With `@effect/vitest` the body of such a test stands in `it.effect`, which
- * brings `TestClock` along (docs/testing.md); here it is provided by hand, and no test framework is needed.
+ * Nothing really waits: an hour passes when the test says so. With `@effect/vitest` the body of such a test goes into `it.effect`,
+ * which provides `TestClock` (docs/testing.md); here it is provided by hand, and no test framework is needed.
  *
  *     node --conditions=rotif-source examples/04-testing.ts
  */
@@ -30,7 +30,7 @@ const Reminders = Subscription.layer(Reminder, {
 
 // The test. ------------------------------------------------------------------------------------------------------------
 
-/** A mail server that is down for the first `failures` mails, and remembers when it was asked. */
+/** A mail server that is down for the first `failures` mails, and records when it was called. */
 const fakeMailer = (failures: number, asked: Ref.Ref<ReadonlyArray<string>>) =>
   Layer.succeed(Mailer, {
     send: Effect.fnUntraced(function*(to) {

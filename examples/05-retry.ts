@@ -1,5 +1,5 @@
 /**
- * 5. Retry: a decision for each error, delays that grow, a wish of the handler, a defect, and a policy of the program by its name.
+ * 5. Retry: a decision for each error, delays that grow, a handler that says when to try again, a defect, and a named policy of the program.
  *
  *     node --conditions=rotif-source examples/05-retry.ts
  */
@@ -34,10 +34,10 @@ const program = Effect.gen(function*() {
     handler: Effect.fnUntraced(function*({ attempt, payload: { to } }) {
       attempts.set(to, [...attempts.get(to) ?? [], attempt])
       if (to === "wrong") return yield* new WrongNumber({ message: "no such number" })
-      // The first time there is no answer; the schedule has the second call.
+      // There is no answer the first time; the schedule decides about the second call.
       if (to === "ada" && attempt === 1) return yield* new NoAnswer({ message: "try again" })
       if (to === "deaf") return yield* new NoAnswer({ message: "never answers" })
-      // The line says itself when it will be free.
+      // The busy line says when it will be free.
       if (to === "busy" && attempt === 1) return yield* new Retry.RetryAfter({ delay: "30 millis", message: "busy" })
       if (to === "bug") return yield* Effect.die(new TypeError("to.phone is undefined"))
       yield* end(to)
@@ -56,7 +56,7 @@ const program = Effect.gen(function*() {
       return attempt < 3 ? Effect.fail("the journal is full") : noted.open
     }
   })
-  // Those for whom there was no luck are told of here.
+  // Calls that were given up arrive here.
   yield* DeadLetters.subscribe(Call, {
     handler: (letter) => Effect.suspend(() => end(callees.find((to) => letter.raw.includes(`"${to}"`)) ?? "nobody"))
   })

@@ -1,5 +1,5 @@
 /**
- * 6. Dead letters: three groups, one fails; look at what it gave up, repair it, send it home, and archive the rest.
+ * 6. Dead letters: three groups, one fails; list what it gave up, repair it, requeue it, and archive the rest.
  *
  *     node --conditions=rotif-source examples/06-dead-letters.ts
  */
@@ -45,11 +45,11 @@ const program = Effect.gen(function*() {
     )
   }
 
-  // Home to "tax" and to nobody else, with a payload that the schema has checked.
+  // Back to "tax" only, with a payload that the schema has checked.
   yield* DeadLetters.requeue(repaired, { channel: OrderPlaced, payload: { id: "o-2", country: "DE" } })
   yield* Console.log(`requeued: ${yield* Queue.take(seen)}`)
 
-  // Nobody repairs these. When there are too many, the oldest goes into the archive, then away.
+  // These are not repaired. When there are too many, the oldest is archived and then deleted.
   yield* Publisher.publishAll(OrderPlaced, [{ id: "o-3", country: "??" }, { id: "o-4", country: "??" }])
   yield* Queue.takeN(letters, 2)
   yield* Console.log(`the others saw: ${(yield* Queue.takeN(seen, 4)).toSorted().join("; ")}`)

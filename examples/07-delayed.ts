@@ -1,5 +1,5 @@
 /**
- * 7. Later: messages that wait for their first delivery, what may be done with them meanwhile, and messages that expire.
+ * 7. Later: messages that wait for their first delivery, what can be done with them meanwhile, and messages that expire.
  *
  *     node --conditions=rotif-source examples/07-delayed.ts
  */
@@ -15,7 +15,7 @@ const program = Effect.gen(function*() {
   yield* Subscription.make(Reminder, {
     group: "mail",
     handler: ({ payload }) => Queue.offer(reminded, payload.text),
-    // What comes too late is dropped here; by default it would become a dead letter.
+    // An expired message is dropped here; by default it would become a dead letter.
     expired: "drop"
   })
 

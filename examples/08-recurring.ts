@@ -1,5 +1,5 @@
 /**
- * 8. Again and again: messages by the clock or the calendar, each tick published once, however many processes run.
+ * 8. Recurring messages: by an interval or by the calendar, each tick published once, however many processes run.
  *
  *     node --conditions=rotif-source examples/08-recurring.ts
  */
@@ -17,7 +17,7 @@ const program = Effect.gen(function*() {
     handler: ({ id, payload }) => Queue.offer(handled, { id, kind: payload.kind })
   })
 
-  // By the calendar of a place: at 9 on working days, summer and winter. Ticks that nobody was there for: the last one is made up for.
+  // By the calendar of a time zone: at 9 on working days, summer and winter. Of the ticks that no process published, the last is caught up.
   const { next } = yield* Scheduler.recurring("daily", "0 9 * * 1-5", ReportWanted, { kind: "daily" }, {
     timeZone: "Europe/Berlin",
     catchUp: "latest"
@@ -26,7 +26,7 @@ const program = Effect.gen(function*() {
     `the daily report comes at ${DateTime.toParts(DateTime.setZoneNamedUnsafe(next, "Europe/Berlin")).hour}`
   )
 
-  // By an interval. It is stored: every process may define it at its start, and each tick comes once.
+  // By an interval. The definition is stored: every process may define it when it starts, and each tick is published once.
   const beat = Scheduler.recurring("beat", { every: "100 millis" }, ReportWanted, { kind: "beat" }, {
     catchUp: { all: 100 }
   })
@@ -43,7 +43,7 @@ const program = Effect.gen(function*() {
     `removed: ${yield* Scheduler.removeRecurring("beat")}, again: ${yield* Scheduler.removeRecurring("beat")}`
   )
 
-  // What is published already still comes; then it is quiet.
+  // Ticks that are already published are still delivered, and no more are published.
   yield* Publisher.publish(ReportWanted, { kind: "removed" })
   yield* Publisher.publish(ReportWanted, { kind: "last" }, { delay: "300 millis" })
   while ((yield* Queue.take(handled)).kind !== "removed");

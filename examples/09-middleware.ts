@@ -15,17 +15,17 @@ const OrderPlaced = Channel.make("orders.placed", {
 class QuotaExceeded extends Data.TaggedError("QuotaExceeded")<{ readonly tenant: string }> {}
 class Tenant extends Context.Service<Tenant, { readonly name: string }>()("example/Tenant") {}
 
-// A middleware gets `next`, the rest of the way, and returns what takes its place. This one adds a header to every message.
+// A middleware receives `next`, the rest of the chain, and returns a replacement. This one adds a header to every message.
 const stamped = Middleware.publish((next) => (request) => next(Middleware.withHeaders(request, { region: "eu" })))
 
-// It may refuse, with an error that is in the type of every publish to the channel it is given to.
+// It may refuse a publish, with an error that is in the type of every publish to its channel.
 const quota = Middleware.publish((next) => (request) =>
   request.options.headers?.["tenant"] === "greedy"
     ? Effect.fail(new QuotaExceeded({ tenant: "greedy" }))
     : next(request)
 )
 
-// Around a handler it may provide what the handler needs.
+// Around a handler it may provide a service that the handler needs.
 const tenant = Middleware.providing<Tenant>()((next) => (message) =>
   Effect.provideService(next(message), Tenant, { name: message.headers["tenant"] ?? "nobody" })
 )
@@ -47,7 +47,7 @@ const program = Effect.gen(function*() {
       }),
       Middleware.timeout("5 seconds")
     ],
-    // What the middleware of a subscription fails with is decided about as the errors of its handler.
+    // The retry policy also decides about errors of the subscription's middleware.
     retry: Retry.make({ TimeoutError: Retry.nack("1 second") }),
     handler: ({ payload }) => Effect.flatMap(Tenant, ({ name }) => Queue.offer(handled, `${payload.id} of ${name}`))
   })
@@ -67,7 +67,7 @@ const program = Effect.gen(function*() {
   yield* Console.log(yield* refused({ id: "o-3", cents: 0 }, "ada"))
 })
 
-// The first one given is the outermost. Those of the program are around those of a channel or subscription.
+// The first one given is the outermost. The program's middleware is around that of a channel or subscription.
 const Everywhere = Middleware.layer(Middleware.logging({ failure: "Debug" }), stamped)
 
 program.pipe(

@@ -15,7 +15,7 @@ import { backend } from "./backend.ts"
 
 const OrderPlaced = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
 
-/** What a collector is sent; the rest of it is left out here. */
+/** The part of a collector's input that this example reads. */
 const Traces = Schema.Struct({
   resourceSpans: Schema.Array(Schema.Struct({
     scopeSpans: Schema.Array(Schema.Struct({
@@ -33,7 +33,7 @@ type Span = (typeof Traces.Type)["resourceSpans"][number]["scopeSpans"][number][
 
 const spans = Effect.runSync(Queue.unbounded<Span>())
 
-// Two routes: what Prometheus reads, and where spans are sent to.
+// Two routes: one that Prometheus reads, and one that receives spans.
 const Routes = Layer.mergeAll(
   PrometheusMetrics.layerHttp({ path: "/metrics" }),
   HttpRouter.use((router) =>

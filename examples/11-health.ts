@@ -1,5 +1,5 @@
 /**
- * 11. Health and statistics: is it live, is it ready, how far is it, and does everything add up?
+ * 11. Health and statistics: is the program live, is it ready, how far are its groups, and do the totals add up?
  *
  *     node --conditions=rotif-source examples/11-health.ts
  */
@@ -12,7 +12,7 @@ import { backend } from "./backend.ts"
 
 const OrderPlaced = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String }) })
 
-// Somebody who has to be waited for: until then every handler is stuck.
+// Every handler waits for this supplier: until it answers they are stuck.
 const supplier = Effect.runSync(Deferred.make<void>())
 
 const Packing = Subscription.layer(OrderPlaced, {

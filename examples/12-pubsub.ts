@@ -1,5 +1,5 @@
 /**
- * 12. Pub/Sub mode: messages to whoever listens now, at most once, nothing stored.
+ * 12. Pub/Sub mode: messages to whoever is listening now, at most once, nothing stored.
  *
  *     node --conditions=rotif-source examples/12-pubsub.ts
  */
@@ -17,20 +17,20 @@ const at = new Date("2026-03-02T07:01:47Z")
 const program = Effect.gen(function*() {
   const heard = yield* Queue.unbounded<string>()
 
-  // Nobody listens: it is gone.
+  // Nobody is listening: the message is gone.
   yield* Broadcast.publish(Price, { cents: 1, at }, { params: { symbol: "ACME" } })
 
-  // With a handler, in this scope. Every listener hears everything; there are no groups.
+  // With a handler, in this scope. Every listener receives everything; there are no groups.
   yield* Broadcast.listen(Price, {
     handler: ({ params, payload }) =>
       Queue.offer(heard, `${params.symbol} costs ${payload.cents} since ${payload.at.getUTCHours()} o'clock`),
-    // After a reconnect: what was published meanwhile is gone, and this is the place to look it up.
+    // After a reconnect: messages published meanwhile are gone, and this is the place to look up what they would have told.
     onGap: (gap) => Queue.offer(heard, `messages are missing: ${gap.reason}`)
   })
   yield* Broadcast.publish(Price, { cents: 4200, at }, { params: { symbol: "ACME" } })
   yield* Console.log(yield* Queue.take(heard))
 
-  // As a stream, on a pattern. It listens from some moment on, so whoever types goes on until somebody sees it.
+  // As a stream, on a pattern. It takes a moment until it listens, so this publishes until one message has arrived.
   const seen = yield* Deferred.make<string>()
   yield* Broadcast.subscribe(AnyRoom).pipe(
     Stream.take(1),
@@ -40,7 +40,7 @@ const program = Effect.gen(function*() {
   const typing = Effect.forever(Effect.andThen(Broadcast.publish(Typing, { user: "ann" }), Effect.sleep("10 millis")))
   yield* Console.log(yield* Effect.raceFirst(Deferred.await(seen), typing))
 
-  // A listener that is too slow keeps a bounded number of messages, and is told how many it lost.
+  // A slow listener buffers a bounded number of messages, and is told how many it lost.
   const Count = Channel.make("counts", { payload: Schema.Int })
   const busy = yield* Deferred.make<void>()
   const latch = yield* Latch.make()

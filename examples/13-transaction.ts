@@ -1,5 +1,5 @@
 /**
- * 13. Exactly once: consume, publish and count as one step, whatever copies come and whichever attempts fail.
+ * 13. Exactly once: consume, publish and count in one step, whatever copies arrive and whichever attempts fail.
  *
  *     node --conditions=rotif-source examples/13-transaction.ts
  */
@@ -25,7 +25,7 @@ const program = Effect.gen(function*() {
       // Collected now, applied together with the acknowledgement.
       yield* Transaction.publish(OrderPaid, payload)
       yield* Transaction.incrby(yield* Transaction.key("turnover"), payload.total)
-      // Of an attempt that fails nothing is applied.
+      // Nothing is applied for an attempt that fails.
       if (attempt === 1) return yield* new GatewayDown({ message: "try again" })
     })
   })
@@ -45,7 +45,7 @@ const program = Effect.gen(function*() {
   const turnover = yield* Transaction.read(yield* Transaction.keyFor(OrderPlaced, "turnover"))
   yield* Console.log(`turnover ${JSON.stringify(turnover)}`)
 
-  // An effect outside of Redis, at most once at a time and not again after it has succeeded.
+  // An effect outside Redis: at most one at a time, and not again after it has succeeded.
   for (const round of [1, 2]) {
     const { _tag } = yield* Deduplication.once("report:2026-03", "1 day", Console.log(`report sent in round ${round}`))
     yield* Console.log(`round ${round}: ${_tag}`)

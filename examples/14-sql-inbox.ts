@@ -41,7 +41,7 @@ const program = Effect.gen(function*() {
         sql`update accounts set cents = cents + ${payload.cents} where name = ${payload.account}`
       )
       yield* Queue.offer(lines, `attempt ${attempt}: ${isNew ? "booked" : "was booked before"}`)
-      // The database has it, and the acknowledgement does not get out: the message comes again.
+      // The database has committed, and the acknowledgement is lost: the message is delivered again.
       if (attempt === 1) return yield* new Crashed({ message: "after the commit" })
     })
   })

@@ -1,6 +1,6 @@
 /**
- * 15. Tenants: a Rotif for each, made when it is first asked for. They share nothing: channels, groups, schedules and dead letters of one
- * are unknown to all others.
+ * 15. Tenants: a Rotif for each, built when it is first used. They share nothing: channels, groups, schedules and dead letters of one
+ * tenant are unknown to all others.
  *
  *     node --conditions=rotif-source examples/15-tenants.ts
  */
@@ -14,11 +14,11 @@ const Invoice = Channel.make("invoices", { payload: Schema.Struct({ id: Schema.S
 // With Redis: lookup: (tenant: string) => Rotif.layer({ url, prefix: `shop:${tenant}` })
 class Tenants extends LayerMap.Service<Tenants>()("example/Tenants", {
   lookup: (tenant: string) => backend(undefined, `:${tenant}`),
-  // A tenant that nobody uses for this long is closed: its connections, its duties.
+  // A tenant that has not been used for this long is closed, with its connections and duties.
   idleTimeToLive: "1 minute"
 }) {}
 
-// A request knows its tenant; everything below it need not.
+// Only the request knows its tenant; the code below it need not.
 const invoice = (id: string) => Publisher.publish(Invoice, { id }, { id })
 const remind = (id: string) => Publisher.publish(Invoice, { id }, { id: `remind-${id}`, delay: "1 day" })
 

@@ -18,13 +18,13 @@ const tidy = Effect.fnUntraced(
       if (keys.length > 0) yield* connection.send(["unlink", ...keys], { idempotent: true })
       cursor = next
     } while (cursor !== "0")
-    // What there is to say about the server was said when the example began.
+    // Warnings about the server were logged when the example began.
   },
   Effect.scoped,
   Effect.provideService(References.MinimumLogLevel, "Error")
 )
 
-/** What becomes a dead letter here is meant to: no warnings between the lines of an example. */
+/** Dead letters are intended here: no warnings between the lines of an example. */
 const quiet = { reports: "None" } as const
 
 /** A name that no other run has. */

@@ -1,4 +1,4 @@
-/** What became of every message, for each group, and whether it adds up. */
+/** What became of every message, for each group, and whether the numbers add up. */
 import type { DeadLetter } from "rotif"
 
 export interface Group {
@@ -28,7 +28,7 @@ export interface Row {
   readonly dead: number
   readonly retried: number
   readonly recovered: number
-  /** Every message that was published was either handled or given up, and no other message was. */
+  /** Whether every published message was either handled or given up, and no other message was. */
   readonly addsUp: boolean
 }
 
@@ -59,7 +59,7 @@ export const table = (rows: ReadonlyArray<Row>): ReadonlyArray<string> => [
   )
 ]
 
-/** The dead letters of each group, counted by what it failed with. */
+/** The dead letters of each group, counted by the tag of the failure. */
 export const causes = (letters: ReadonlyArray<DeadLetter.DeadLetter>): ReadonlyArray<string> => {
   const counts = new Map<string, number>()
   for (const { failure, group } of letters) {

@@ -1,8 +1,8 @@
 /**
- * A consumer that takes messages and is lost with them.
+ * A consumer that takes messages and then dies.
  *
  * On Redis it is a process that is killed with SIGKILL. In memory there is no process to kill: a member of the group takes messages
- * and is never heard of again. Nobody tells the group in either case; its leases expire.
+ * and never settles them. In neither case is the group told; its leases expire.
  */
 import { Effect, Redacted } from "effect"
 import { spawn } from "node:child_process"

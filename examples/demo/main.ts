@@ -1,6 +1,6 @@
 /**
  * The demo: a few hundred orders, two groups and a wildcard subscription, retries, a delay, a consumer that is lost on the way, dead
- * letters that are sent home, and an account of every message at the end. It ends with code 1 when the account does not add up.
+ * letters that are requeued, and an account of every message at the end. It ends with code 1 when the account does not add up.
  *
  *     npm run demo                                     in memory
  *     REDIS_URL=redis://localhost:6379 npm run demo    on Redis; the lost consumer is a process that is killed
@@ -35,7 +35,7 @@ const isDone = Effect.gen(function*() {
 })
 
 const untilDone = Effect.gen(function*() {
-  // Counts of different things are not taken at one instant: a message that moves meanwhile is seen by the second look.
+  // These counts are not read at one instant: the second read sees a message that moved meanwhile.
   if (!(yield* isDone) || !(yield* isDone)) {
     return yield* new StillWorking({ message: "some orders are not settled after 30 seconds" })
   }
@@ -44,10 +44,10 @@ const untilDone = Effect.gen(function*() {
   while: (error) => error._tag === "StillWorking"
 }))
 
-/** How long refunds wait before anybody sees them. */
+/** How long refunds are delayed. */
 const refundDelayMillis = 500
 
-/** How many of the orders to Antarctica are sent home when somebody ships there after all. */
+/** How many of the orders to Antarctica are requeued once shipping there is possible. */
 const shippable = 6
 
 const program = Effect.gen(function*() {
@@ -64,14 +64,14 @@ const program = Effect.gen(function*() {
   let hasPolarCarrier = false
   let firstRefundAt: number | undefined
 
-  /** Keeps the books of a group around its work. */
+  /** Records what a group handles, around its handler. */
   const booked = Effect.fnUntraced(function*<E>(
     group: Account.Group,
     message: { readonly id: string; readonly attempt: number; readonly deliveryCount: number },
     work: Effect.Effect<void, E>
   ) {
     if (message.attempt > 1) group.retried.add(message.id)
-    // Handed out more often than it failed: its first consumer was lost.
+    // Delivered more often than it failed: its first consumer was lost.
     if (message.deliveryCount > message.attempt) {
       group.recovered.add(message.id)
       if (group.recovered.size === Crash.held) yield* say(`${group.name} has taken over all ${Crash.held} lost orders`)
@@ -115,7 +115,7 @@ const program = Effect.gen(function*() {
       )
   })
 
-  // The first consumer of "shipping" takes some orders and is lost with them.
+  // The first consumer of "shipping" takes some orders and dies with them.
   const doomed = yield* Option.isSome(url) ? Crash.killedProcess(url.value, runPrefix) : Crash.silentMember
   yield* doomed.joined
 
