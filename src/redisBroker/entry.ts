@@ -15,6 +15,7 @@ import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../broker/deadLetters.ts"
 import { historyLength, pastOf } from "../broker/deadLetters.ts"
 import type { Due } from "../broker/publishing.ts"
+import { reasons } from "./counters.ts"
 
 type Strings = Readonly<Record<string, string>>
 
@@ -185,16 +186,12 @@ const parseObject = (text: string): Record<string, unknown> | undefined => {
   }
 }
 
-const reasons = new Set<unknown>(
-  ["exhausted", "term", "decode", "crashed", "expired"] satisfies Array<Failure["reason"]>
-)
-
 const optionalText = (value: unknown) => typeof value === "string" ? value : undefined
 
 const failureOf = (value: unknown): Failure | undefined => {
   if (typeof value !== "object" || value === null) return undefined
   const fields = value as Readonly<Record<string, unknown>>
-  return reasons.has(fields["reason"])
+  return reasons.includes(fields["reason"] as Failure["reason"])
     ? {
       reason: fields["reason"] as Failure["reason"],
       errorTag: optionalText(fields["errorTag"]),

@@ -6,6 +6,7 @@ import { RedisError } from "../Redis.ts"
 import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
 import { matcherOf, reading } from "../internal/pattern.ts"
+import { reported } from "./counters.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { lead } from "./leadership.ts"
@@ -69,9 +70,10 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
       bytes,
       scheduled,
       groups: found.map((raw, i) => {
-        const [lag, pending, ready, due, oldest, started, acked, duplicates, failed, retried, buried, crashed] =
-          raw as ReadonlyArray<number>
-        const [removed, ...letters] = raw.slice(12, -1) as ReadonlyArray<number>
+        const [lag, pending, ready, due, oldest, ...rest] = raw as ReadonlyArray<number>
+        const total = (counter: typeof reported[number]) => rest[reported.indexOf(counter)]!
+        const letters = rest.slice(reported.length, -1)
+        const started: unknown = total("storedBefore")
         return balance(published, length, {
           group: groups[i]!,
           channel,
@@ -80,7 +82,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
           ready: ready!,
           due: due!,
           dead: letters.reduce((sum, count) => sum + count, 0),
-          removed: removed!,
+          removed: total("removed"),
           started: typeof started === "number" ? started : undefined,
           oldestMillis: orUndefined(oldest),
           consumers: (raw.at(-1) as ReadonlyArray<RawConsumer>).map(([consumer, pending, idleMillis]) => ({
@@ -89,12 +91,12 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
             idleMillis
           })),
           totals: {
-            acked: acked!,
-            duplicates: duplicates!,
-            failed: failed!,
-            retried: retried!,
-            dead: buried!,
-            crashed: crashed!
+            acked: total("acked"),
+            duplicates: total("duplicates"),
+            failed: total("failed"),
+            retried: total("retried"),
+            dead: total("buried"),
+            crashed: total("crashed")
           }
         })
       })

@@ -103,7 +103,7 @@ const leased = (stream: string): Case["seed"] => [
 const member = "g\nch\n1-0"
 const readyKeys = ["retry", "waiting", "bodies", "log", "counts"]
 const readyArgs = (where: string) => [where, "g", "ch", "1-0", member, "1-0"]
-const bodyKeys = ["waiting", "bodies", "retry", "retries", "meta", "groups"]
+const bodyKeys = ["waiting", "bodies", "retry", "retries", "meta", "groups", "counts"]
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   noExpiry: [

@@ -70,7 +70,7 @@ const cases: ReadonlyArray<Case> = [
     script: bodyWithoutTime,
     makes: "retry",
     seed: [["hset", "$bodies", "id", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
-    keys: ["waiting", "bodies", "retry", "retries", "meta", "groups"],
+    keys: ["waiting", "bodies", "retry", "retries", "meta", "groups", "counts"],
     args: ["mend", "g", "ch", "id", "events"]
   },
   {

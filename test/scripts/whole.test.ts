@@ -43,7 +43,7 @@ const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "met
 const judges: Readonly<Record<string, Case>> = {
   bodyWithoutTime: {
     seed: [["hset", "$bodies", "1-0", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
-    keys: ["waiting", "bodies", "retry", "retries", "meta", "groups"],
+    keys: ["waiting", "bodies", "retry", "retries", "meta", "groups", "counts"],
     args: ["mend", "g", "ch", "1-0", "events"]
   },
   brokenChannel: {

@@ -3,6 +3,7 @@ import { Effect, Stream } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Page, Suspect } from "../../broker/inspection.ts"
+import { letterCounter } from "../counters.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries } from "../replies.ts"
@@ -38,7 +39,9 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
     if (after.length !== before.length || after.added !== before.added) return { suspects: [] }
     const [reply] = yield* ask([["hgetall", keys.counts]])
     const stored = new Map(
-      Object.entries((reply ?? {}) as Record<string, string>).filter(([field]) => field.startsWith("d\n"))
+      Object.entries((reply ?? {}) as Record<string, string>).filter(([field]) =>
+        field.startsWith(`${letterCounter}\n`)
+      )
     )
     const fields = new Set([...stored.keys(), ...counted.keys()])
     return {
@@ -77,7 +80,8 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
           const known = entries.flatMap(([id, fields]) => {
             const key = (fields ?? [])[(fields ?? []).findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
             if (key !== undefined && (fields ?? []).includes("k")) {
-              counted.set(`d\n${key}`, (counted.get(`d\n${key}`) ?? 0) + 1)
+              const field = `${letterCounter}\n${key}`
+              counted.set(field, (counted.get(field) ?? 0) + 1)
             }
             const { channel, group, malformed, origin } = Entry.decode(id, fields ?? [])
             return malformed === undefined && group !== undefined && channel !== undefined && isPosition(origin)

@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
+import { counterField } from "../counters.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
@@ -63,7 +64,7 @@ export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Sour
       key: keys.counts,
       group,
       channel,
-      id: `z\n${group}\n${channel}`,
+      id: counterField("settledRetries", group, channel),
       message: "more or fewer of the messages that were ready again count as settled than were: statistics are wrong",
       repair: "writes the right count"
     },

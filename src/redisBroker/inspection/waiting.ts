@@ -151,7 +151,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
             repair: isKnown ? "makes it due at once" : undefined
           },
           bodyWithoutTime,
-          [keys.waiting, key, keys.retry(group, channel), keys.retries(group), keys.meta, keys.groups],
+          [keys.waiting, key, keys.retry(group, channel), keys.retries(group), keys.meta, keys.groups, keys.counts],
           [group, channel, id, keys.events]
         )
       )

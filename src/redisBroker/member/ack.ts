@@ -8,6 +8,7 @@ import { Effect } from "effect"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import { messageOf } from "../../redis/protocol.ts"
+import { counterField } from "../counters.ts"
 import { ack as ackScript } from "../scripts/member/ack.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream, Lease } from "./lease.ts"
@@ -83,15 +84,18 @@ export const make = (
     const commands: Array<Command> = [["multi"]]
     const acks: Array<number> = []
     for (const [stream, leases] of batch) {
-      const account = `${group}\n${stream.channel}`
       const duplicates = duplicatesOf(leases)
       acks.push(commands.length - 1)
       commands.push(
         ["xack", stream.key, group, ...leases.map((lease) => lease.position)],
-        ["hincrby", keys.counts, `a\n${account}`, leases.length]
+        ["hincrby", keys.counts, counterField("acked", group, stream.channel), leases.length]
       )
-      if (stream.isRetry) commands.push(["hincrby", keys.counts, `z\n${account}`, leases.length])
-      if (duplicates > 0) commands.push(["hincrby", keys.counts, `u\n${account}`, duplicates])
+      if (stream.isRetry) {
+        commands.push(["hincrby", keys.counts, counterField("settledRetries", group, stream.channel), leases.length])
+      }
+      if (duplicates > 0) {
+        commands.push(["hincrby", keys.counts, counterField("duplicates", group, stream.channel), duplicates])
+      }
     }
     commands.push(["exec"])
     const replies = yield* orMarkSent(batch, connection.pipeline(commands, { isCurrent: isHeld(batch) }))
@@ -108,8 +112,8 @@ export const make = (
       const acked = (done as ReadonlyArray<unknown>)[acks[i]!]
       const missing = leases.length - (typeof acked === "number" ? acked : 0)
       if (missing === 0) return []
-      const kinds = stream.isRetry ? ["a", "z"] : ["a"]
-      return kinds.map((kind) => ["hincrby", keys.counts, `${kind}\n${group}\n${stream.channel}`, -missing])
+      const totals = stream.isRetry ? ["acked", "settledRetries"] as const : ["acked"] as const
+      return totals.map((total) => ["hincrby", keys.counts, counterField(total, group, stream.channel), -missing])
     })
     markSent(batch)
     if (excess.length > 0) yield* connection.pipeline(excess)

@@ -1,22 +1,24 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { versioning } from "../parts/registryVersion.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { newVersion } from "../parts/registryVersion.ts"
 
 /**
- * How a channel is broken: `log` when it has one and is not registered, `name` when it is registered and has none, `limits` when its limits
- * are still those that cannot be read.
+ * How a channel is broken: `log` when it has a log and is not registered; `name` when it is registered and has none; `limits` when its limits
+ * are still the ones that cannot be read.
  *
- * KEYS: meta, channels, log. ARGV: `look` or `mend`, channel, what is looked for, limits. Reply: 1 when it is so, else 0.
+ * KEYS: meta, channels, log.
+ * ARGV: `look` or `mend`, channel, which of the three, limits.
+ * Reply: 1 when it is so, else 0.
  *
- * `log` and `name` are mended by the script `channel`, which does both in one step; here only the limits are.
+ * The script `createChannel` repairs `log` and `name`, both in one step; this one repairs the limits only.
  */
 export const brokenChannel: Script = {
   name: "brokenChannel",
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local step, name, kind, limits = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${checking}
-${versioning}
+${wrongType}
+${newVersion}
 local known, found = redis.call('HGET', channels, name), redis.call('TYPE', log).ok
 if kind == 'log' then return found == 'stream' and not known and 1 or 0 end
 if kind == 'name' then return found == 'none' and known and 1 or 0 end

@@ -1,12 +1,15 @@
 import type { Script } from "../../../Redis.ts"
-import { positions } from "../parts/positions.ts"
+import { floors as floorsOf } from "../parts/positions.ts"
 
 /**
- * How the floor of a group is broken: `beyond` when it is above what the group has acknowledged, `lost` when the log has no such group.
+ * How the floor of a group is broken: `beyond` when it is above the position up to which the group has acknowledged everything; `lost` when
+ * the log has no such group.
  *
- * KEYS: log, floors of the group. ARGV: `look` or `mend`, what is looked for, group, channel. Reply: 1 when it is so, else 0.
+ * KEYS: log, floors of the group.
+ * ARGV: `look` or `mend`, which of the two, group, channel.
+ * Reply: 1 when it is so, else 0.
  *
- * Mending sets a floor to where the group is. A lost group is created anew by the script `attach`, at its floor.
+ * Repair sets the floor to that position. The script `attachGroup` creates a lost group anew, at its floor.
  */
 export const brokenFloor: Script = {
   name: "brokenFloor",
@@ -15,12 +18,12 @@ local log, floors = KEYS[1], KEYS[2]
 local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local floor = redis.call('HGET', floors, channel)
 if not floor or redis.call('TYPE', log).ok ~= 'stream' then return 0 end
-${positions}
+${floorsOf}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', log)) do
   if info[2] == group then
     if kind == 'lost' then return 0 end
     local right = floorOf(log, info)
-    if not lower(right, floor) then return 0 end
+    if not isLower(right, floor) then return 0 end
     if step == 'mend' then redis.call('HSET', floors, channel, right) end
     return 1
   end

@@ -1,11 +1,13 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * How a recurring message is broken: `tick` when it has a next tick and no definition, `definition` when it is the other way round.
+ * How a recurring message is broken: `tick` when it has a next tick and no definition; `definition` the other way round.
  *
- * KEYS: ticks, recurring. ARGV: `look` or `mend`, what is looked for, key, the next tick, events channel. Reply: 1 when it is so, else 0.
+ * KEYS: ticks, recurring.
+ * ARGV: `look` or `mend`, which of the two, key, the next tick, events channel.
+ * Reply: 1 when it is so, else 0.
  *
- * Mending removes a tick of nothing, and gives a definition its next tick.
+ * Repair removes a tick without a definition, and gives a definition its next tick.
  */
 export const brokenRecurrence: Script = {
   name: "brokenRecurrence",

@@ -1,20 +1,22 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { counting } from "../parts/counting.ts"
+import { counters } from "../../counters.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { count } from "../parts/counting.ts"
 
 /**
- * Whether a delivery is handed out, nobody has touched it for long, and its message is gone. Mending ends it: there is nothing to be handled.
+ * Whether a delivery is pending, idle for long, and its message is gone. Repair ends it: there is nothing to be handled.
  *
- * KEYS: the stream, counts. ARGV: `look` or `mend`, group, channel, position, ms, 1 when it is a retry stream (else 0).
+ * KEYS: the stream, counts.
+ * ARGV: `look` or `mend`, group, channel, position, ms it must be idle, 1 for a retry stream (else 0).
  * Reply: 1 when it is so, else 0.
  */
 export const ghostDelivery: Script = {
   name: "ghostDelivery",
   lua: `
 local stream, counts = KEYS[1], KEYS[2]
-local step, group, channel, position, idle, again = unpack(ARGV)
-${checking}
-${counting}
+local step, group, channel, position, idle, isRetry = unpack(ARGV)
+${wrongType}
+${count}
 if redis.call('TYPE', stream).ok ~= 'stream' or #redis.call('XRANGE', stream, position, position) > 0 then return 0 end
 local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
 if not lease or lease[3] < tonumber(idle) then return 0 end
@@ -22,7 +24,7 @@ if step == 'mend' then
   local problem = wrongType(counts, 'hash')
   if problem then return problem end
   local ended = redis.call('XACK', stream, group, position)
-  count('z', group .. '\\n' .. channel, ended * tonumber(again))
+  count('${counters.settledRetries}', group .. '\\n' .. channel, ended * tonumber(isRetry))
 end
 return 1
 `

@@ -1,10 +1,12 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Whether a count of dead letters is still wrong: there are as many letters, and as many were ever added, as when they were counted.
- * Mending writes the right one.
+ * Whether a number of dead letters is still wrong: as many letters are there, and as many were ever added, as when they were counted. Repair
+ * writes the right one.
  *
- * KEYS: dead, counts. ARGV: `look` or `mend`, letters ever added, letters there, field, the right count. Reply: 1 when it is so, else 0.
+ * KEYS: dead, counts.
+ * ARGV: `look` or `mend`, letters ever added, letters there, field, the right number.
+ * Reply: 1 when it is so, else 0.
  */
 export const letterCount: Script = {
   name: "letterCount",

@@ -1,10 +1,12 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Whether a dead letter counts as offered to a subscription, but has no time at which it would be offered again. Mending offers it at once,
- * or forgets it where the letter is gone.
+ * Whether a dead letter counts as offered to a subscription, but has no time at which it is offered again. Repair offers it at once, or forgets
+ * it where the letter is gone.
  *
- * KEYS: dead, offers, offered. ARGV: `look` or `mend`, id of the letter, events channel. Reply: 1 when it is so, else 0.
+ * KEYS: dead, offers, offered.
+ * ARGV: `look` or `mend`, id of the letter, events channel.
+ * Reply: 1 when it is so, else 0.
  */
 export const lostOffer: Script = {
   name: "lostOffer",

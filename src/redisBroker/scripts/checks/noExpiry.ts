@@ -1,9 +1,11 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Whether a key that is there for a time has none.
+ * Whether a key that is kept for a time has no expiry.
  *
- * KEYS: the key. ARGV: `look` or `mend`, ms after which it is to end (0: at once). Reply: 1 when it is so, else 0.
+ * KEYS: the key.
+ * ARGV: `look` or `mend`, ms after which it is to end (0: at once).
+ * Reply: 1 when it is so, else 0.
  */
 export const noExpiry: Script = {
   name: "noExpiry",

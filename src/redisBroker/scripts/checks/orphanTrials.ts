@@ -1,10 +1,13 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Whether something is noted of deliveries that are handed out to nobody. Mending forgets it.
+ * Whether trials are recorded of deliveries that no consumer holds. Repair forgets them.
  *
- * KEYS: trials of the group and channel, log, retry stream. ARGV: `look` or `mend`, group. Reply: 1 when it is so, else 0.
- * It looks at a bounded page of a large hash: what it forgets brings out the rest.
+ * KEYS: trials of the group and channel, log, retry stream.
+ * ARGV: `look` or `mend`, group.
+ * Reply: 1 when it is so, else 0.
+ *
+ * The script reads a bounded page of a large hash; when its trials are forgotten, the next call reads others.
  */
 export const orphanTrials: Script = {
   name: "orphanTrials",

@@ -1,10 +1,11 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Looks through a part of the bodies of a group and channel for those that wait for no time, and those that cannot be read.
+ * Reads a page of the bodies of a group and channel, for those without a due time and those that cannot be read.
  *
- * KEYS: bodies, waiting. ARGV: cursor, about how many, group and channel, each with a line feed (as in `waiting`).
- * Reply: {next cursor ("0": that was all), bodies looked at, ids without a time, ids that cannot be read, how long they are}.
+ * KEYS: bodies, waiting.
+ * ARGV: cursor, about how many, group and channel, each with a line feed (as in `waiting`).
+ * Reply: {next cursor ("0": that was all), number of bodies read, ids without a time, ids that cannot be read, bytes read}.
  */
 export const scanBodies: Script = {
   name: "scanBodies",

@@ -1,10 +1,11 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Looks through a page of what is handed out to a group for what has no message any more.
+ * Reads a page of the pending deliveries of a group, for those whose message is gone.
  *
- * KEYS: the stream. ARGV: group, where to go on, how many at most, ms for which nobody has touched it at least.
- * Reply: {positions of the page, where to go on ("": that was all), positions without a message}.
+ * KEYS: the stream.
+ * ARGV: group, position to begin at, at most how many, ms for which a delivery must be idle.
+ * Reply: {number of deliveries read, position to go on at ("": that was all), positions without a message}.
  */
 export const scanDeliveries: Script = {
   name: "scanDeliveries",

@@ -1,21 +1,24 @@
 import type { Script } from "../../../Redis.ts"
+import { counters } from "../../counters.ts"
 
 /**
- * Whether a wrong number of deliveries of a retry stream count as settled, where all of it has been read. Mending writes the right one.
+ * Whether the number of settled deliveries of a retry stream is wrong, where all of its entries have been read. Repair writes the right one.
  *
- * KEYS: retry stream, counts. ARGV: `look` or `mend`, group, channel. Reply: 1 when it is so, else 0.
+ * KEYS: retry stream, counts.
+ * ARGV: `look` or `mend`, group, channel.
+ * Reply: 1 when it is so, else 0.
  */
 export const settledCount: Script = {
   name: "settledCount",
   lua: `
 local retry, counts = KEYS[1], KEYS[2]
 local step, group, channel = ARGV[1], ARGV[2], ARGV[3]
-local field = 'z\\n' .. group .. '\\n' .. channel
+local field = '${counters.settledRetries}\\n' .. group .. '\\n' .. channel
 if redis.call('EXISTS', retry) == 0 then return 0 end
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', retry)) do
   if info[2] == group then
     if #redis.call('XRANGE', retry, '(' .. info[8], '+', 'COUNT', 1) > 0 then return 0 end
-    -- It gives two entries as well: it is asked only where it decides.
+    -- XINFO gives two entries as well, so it is called only where it decides.
     local right = redis.call('XINFO', 'STREAM', retry)[12] - info[6]
     if (tonumber(redis.call('HGET', counts, field)) or 0) == right then return 0 end
     if step == 'mend' then redis.call('HSET', counts, field, right) end

@@ -1,9 +1,10 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Whether a member of `waiting` has no body. Mending removes it: there is nothing to be delivered.
+ * Whether a member of `waiting` has no body. Repair removes it: there is nothing to be delivered.
  *
- * KEYS: waiting, bodies (waiting again where the member names none). ARGV: `look` or `mend`, member, id.
+ * KEYS: waiting, bodies (waiting again where the member names none).
+ * ARGV: `look` or `mend`, member, id.
  * Reply: 1 when it is so, else 0.
  */
 export const timeWithoutBody: Script = {

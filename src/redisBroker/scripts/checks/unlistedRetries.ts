@@ -1,11 +1,12 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { versioning } from "../parts/registryVersion.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { listRetries } from "../parts/retryStream.ts"
 
 /**
- * Whether a retry stream is there that its group does not know of. Mending lists it.
+ * Whether a retry stream is missing in the list of its group. Repair lists it.
  *
- * KEYS: retry stream, retries of the group, meta. ARGV: `look` or `mend`, group, channel, events channel.
+ * KEYS: retry stream, retries of the group, meta.
+ * ARGV: `look` or `mend`, group, channel, events channel.
  * Reply: 1 when it is so, else 0.
  */
 export const unlistedRetries: Script = {
@@ -13,15 +14,13 @@ export const unlistedRetries: Script = {
   lua: `
 local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
 local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${checking}
-${versioning}
+${wrongType}
+${listRetries}
 if redis.call('TYPE', retry).ok ~= 'stream' or redis.call('SISMEMBER', retries, channel) == 1 then return 0 end
 if step == 'mend' then
   local problem = wrongType(meta, 'hash')
   if problem then return problem end
-  redis.call('SADD', retries, channel)
-  newVersion()
-  redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+  listRetries(retries, group, channel)
 end
 return 1
 `

@@ -1,11 +1,13 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { openIn } from "../parts/isOpen.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { deliveryState } from "../parts/deliveryState.ts"
 
 /**
- * Whether a message waits for its retry and is still to be settled in the log as well. Mending removes what waits: the log still has it.
+ * Whether a message waits for its retry and is still to be settled in the log as well. Repair removes the waiting message: the log still has
+ * it.
  *
- * KEYS: waiting, bodies, log. ARGV: `look` or `mend`, group, member, position in the log (its id among the bodies).
+ * KEYS: waiting, bodies, log.
+ * ARGV: `look` or `mend`, group, member of waiting, position in the log (its field in the bodies).
  * Reply: 1 when it is so, else 0.
  */
 export const waitingInTwoStates: Script = {
@@ -13,9 +15,9 @@ export const waitingInTwoStates: Script = {
   lua: `
 local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
 local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${checking}
-${openIn}
-if not redis.call('ZSCORE', waiting, member) or not openIn(log, group, position) then return 0 end
+${wrongType}
+${deliveryState}
+if not redis.call('ZSCORE', waiting, member) or not deliveryState(log, group, position) then return 0 end
 if step == 'mend' then
   local problem = wrongType(bodies, 'hash')
   if problem then return problem end

@@ -1,28 +1,31 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { countingOff } from "../parts/counting.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { countOff } from "../parts/counting.ts"
+import { sizeOf } from "../parts/entrySize.ts"
+import { clock } from "../parts/time.ts"
 
 /**
  * Ends or prolongs offers of dead letters, each only while its token is that of the last offer.
  *
- * KEYS: dead, counts, offers, offered. ARGV: events channel, then for each letter: id, token, outcome (`remove`, `keep`, `again`, `release`,
- * `renew`), ms until it may be offered again.
- * Reply: {how many were concluded, then the ids of those that were refused}: after about 1 MiB of removed letters a call ends.
+ * KEYS: dead, counts, offers, offered.
+ * ARGV: events channel, then for each letter: id, token, outcome (`remove`, `keep`, `again`, `release`, `renew`), ms until it may be offered again.
+ * Reply: {number of letters it came to, then the refused ids}: after about 1 MiB of removed letters a call ends.
  *
- * The first write passes when memory is full and lets the rest pass: who handles dead letters frees memory.
+ * Writes: the first one passes when memory is full, and lets the rest pass: handling dead letters frees memory.
  */
 export const concludeLetters: Script = {
   name: "concludeLetters",
   lua: `
 local dead, counts, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, total = ARGV[1], #ARGV
-${checking}
-${countingOff}
+${wrongType}
+${clock}
+${countOff}
+${sizeOf}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(offers, 'zset') or wrongType(offered, 'hash')
 if problem then return problem end
 redis.call('ZREM', offers, '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = clock()
 local reply, back, bytes = {(total - 1) / 4}, false, 0
 for i = 2, total, 4 do
   local id, token, outcome, millis = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
@@ -32,7 +35,7 @@ for i = 2, total, 4 do
   elseif outcome == 'again' or outcome == 'release' or outcome == 'renew' then
     redis.call('ZADD', offers, now + millis, id)
     if outcome ~= 'renew' then
-      -- An offer that ended has no token; the count goes on.
+      -- An offer that has ended has no token; the count goes on.
       back = true
       redis.call('HSET', offered, id, (outcome == 'release' and count - 1 or count) .. '\\n')
     end
@@ -43,7 +46,7 @@ for i = 2, total, 4 do
     if entry then
       redis.call('XDEL', dead, id)
       countOff(entry[2], true)
-      for _, field in ipairs(entry[2]) do bytes = bytes + #field end
+      bytes = bytes + sizeOf(entry)
     end
   end
   if bytes >= 1048576 then

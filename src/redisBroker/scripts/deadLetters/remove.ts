@@ -1,19 +1,23 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { countingOff } from "../parts/counting.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { countOff } from "../parts/counting.ts"
+import { sizeOf } from "../parts/entrySize.ts"
 
 /**
  * Deletes dead letters and counts them off.
  *
- * KEYS: dead, counts. ARGV: ids. Reply: {how many were looked at, then the ids of those that were there}: after about 1 MiB a call ends.
+ * KEYS: dead, counts.
+ * ARGV: ids.
+ * Reply: {number of ids it came to, then those that were there}: after about 1 MiB a call ends.
  */
 export const removeLetters: Script = {
   name: "removeLetters",
   lua: `
 local dead, counts = KEYS[1], KEYS[2]
 local total = #ARGV
-${checking}
-${countingOff}
+${wrongType}
+${countOff}
+${sizeOf}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash')
 if problem then return problem end
 local reply, bytes = {total}, 0
@@ -23,7 +27,7 @@ for i = 1, total do
     redis.call('XDEL', dead, ARGV[i])
     countOff(entry[2], true)
     reply[#reply + 1] = ARGV[i]
-    for _, field in ipairs(entry[2]) do bytes = bytes + #field end
+    bytes = bytes + sizeOf(entry)
   end
   if bytes >= 1048576 then
     reply[1] = i

@@ -1,29 +1,28 @@
 import type { Script } from "../../../Redis.ts"
-import { checkingRoom } from "../parts/checks.ts"
-import { countingOff } from "../parts/counting.ts"
-import { makingStreams } from "../parts/makeStream.ts"
-import { versioning } from "../parts/registryVersion.ts"
+import { noRoom } from "../parts/preconditions.ts"
+import { countOff } from "../parts/counting.ts"
+import { openRetries } from "../parts/retryStream.ts"
 
 /**
- * Moves dead letters back to the groups that failed: into the retry stream of each, as a message that begins anew. Whoever comes
- * second finds a letter gone.
+ * Moves dead letters back to the groups that failed: into the retry stream of each, as a message that begins anew. A second caller finds a
+ * letter gone.
  *
- * KEYS: dead, counts, meta, then for each target its retry stream and the retries of its group. ARGV: events channel, number of targets, for
- * each target its group and channel, then for each letter: id, index of its target from 1, description, payload.
- * Reply: the ids of the letters moved. Those of a group that was removed wait until it is there again.
+ * KEYS: dead, counts, meta, then for each target its retry stream and the retries of its group.
+ * ARGV: events channel, number of targets, for each target its group and channel, then for each letter: id, index of its target from 1,
+ * description, payload.
+ * Reply: the ids of the moved letters. Those of a group that was removed wait until it is there again.
  *
- * Types and room are checked before the first write. That passes when memory is full and lets the rest pass: a letter is only moved, and once
- * it is handled it is freed.
+ * Writes: types and room are checked first. The first write passes when memory is full, and lets the rest pass: a letter is only moved, and
+ * freed once it is handled.
  */
 export const requeueLetters: Script = {
   name: "requeueLetters",
   lua: `
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
-${checkingRoom}
-${countingOff}
-${makingStreams}
-${versioning}
+${noRoom}
+${countOff}
+${openRetries}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(meta, 'hash')
 local wanted, bytes = {}, 0
 for i = 3 + 2 * targets, #ARGV, 4 do
@@ -36,25 +35,15 @@ for i = 1, targets do
 end
 if problem then return problem end
 redis.call('HDEL', counts, '')
-local moved, ready = {}, {}
+local moved, isOpen = {}, {}
 for i = 3 + 2 * targets, #ARGV, 4 do
   local id, target, description, payload = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local entry = redis.call('XRANGE', dead, id, id)[1]
   if entry then
     local retry, retries = KEYS[2 + 2 * target], KEYS[3 + 2 * target]
     local group, channel = ARGV[1 + 2 * target], ARGV[2 + 2 * target]
-    if not ready[target] then
-      ready[target] = true
-      if redis.call('EXISTS', retry) == 0 then
-        makeStream(retry, group)
-        -- Of one that was deleted.
-        redis.call('HDEL', counts, 'z\\n' .. group .. '\\n' .. channel)
-      end
-      if redis.call('SADD', retries, channel) == 1 then
-        newVersion()
-        redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
-      end
-    end
+    if not isOpen[target] then openRetries(redis.call('EXISTS', retry) == 1, retry, retries, group, channel) end
+    isOpen[target] = true
     redis.call('XADD', retry, '*', 'm', description, 'p', payload)
     redis.call('XDEL', dead, id)
     countOff(entry[2], false)

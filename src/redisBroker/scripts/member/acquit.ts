@@ -1,11 +1,13 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Takes back that the handler of a delivery was begun: if its consumer is lost from now on, it was not this delivery.
+ * Takes back that the handler of a delivery has begun: if the consumer is lost from now on, this delivery is not the reason.
  *
- * KEYS: trials of the group and channel. ARGV: field, delivery count. Reply: 1, or 0 when it was not so.
+ * KEYS: trials of the group and channel.
+ * ARGV: field of the delivery, delivery count.
+ * Reply: 1, or 0 when this hand-out had not begun.
  *
- * HDEL passes when memory is full, and lets the rest pass.
+ * Writes: HDEL passes when memory is full, and lets the rest pass.
  */
 export const acquit: Script = {
   name: "acquit",

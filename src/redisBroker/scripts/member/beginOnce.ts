@@ -1,39 +1,44 @@
 import type { Script } from "../../../Redis.ts"
-import { marking } from "../parts/marking.ts"
+import { onceKeys } from "../parts/onceKeys.ts"
+import { clock } from "../parts/time.ts"
 
 /**
- * Begins deliveries by key: marks each key that is neither done nor being handled by somebody else. For a key that has this token
- * already it starts the time anew; so it renews, too, and doing it twice changes nothing.
+ * Begins deliveries by their idempotency keys: takes each key that is neither done nor taken by another token. A key that has this token
+ * already gets its time anew, so the script also renews, and a second run changes nothing.
  *
- * KEYS: marks, old marks. ARGV: lease in ms, ms a done key is remembered, token, then marks, each once.
- * Reply: for each mark 1 (mine), 0 (done) or -1 (busy).
+ * KEYS: once, older once.
+ * ARGV: lease in ms, ms for which a done key counts, token, then keys, each once.
+ * Reply: for each key 1 (taken), 0 (done) or -1 (busy).
  *
- * After the time a done key is remembered, marks become the old ones, when no old one counts any more; these go. Only that removes
- * marks: each says itself until when it counts. The first write is one that passes when memory is full and lets the rest pass: what
- * cannot be begun could not be acknowledged either.
+ * When the keys of `once` are older than the time for which a done key counts, and none in `older` counts any more, `once` becomes
+ * `older`. Only that removes keys: each has the time until which it counts.
+ *
+ * Writes: HDEL comes first. It passes when memory is full, and lets the rest pass: a delivery that cannot begin could not be acknowledged
+ * either.
  */
 export const beginOnce: Script = {
   name: "beginOnce",
   lua: `
-local marks, old = KEYS[1], KEYS[2]
+local once, older = KEYS[1], KEYS[2]
 local lease, keep, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local names = {unpack(ARGV, 4)}
-${marking}
+${clock}
+${onceKeys}
 local now = clock()
-redis.call('HDEL', marks, 'none')
-local started, last = spanOf(redis.call('HGET', marks, ''), now)
+redis.call('HDEL', once, 'none')
+local started, last = spanOf(redis.call('HGET', once, ''), now)
 if now - started >= keep then
-  local _, over = spanOf(redis.call('HGET', old, ''), now)
+  local _, over = spanOf(redis.call('HGET', older, ''), now)
   if over <= now then
-    redis.call('UNLINK', old)
-    redis.call('RENAME', marks, old)
+    redis.call('UNLINK', older)
+    redis.call('RENAME', once, older)
     started, last = now, now
   end
 end
-local current = redis.call('HMGET', marks, unpack(names))
-local earlier = redis.call('EXISTS', old) == 1 and redis.call('HMGET', old, unpack(names)) or {}
--- Whoever is late with a renewal may still finish, when nobody has taken over.
-local command = {'HSET', marks, '', headOf(started, math.max(last, now + 2 * lease))}
+local current = redis.call('HMGET', once, unpack(names))
+local earlier = redis.call('EXISTS', older) == 1 and redis.call('HMGET', older, unpack(names)) or {}
+-- A consumer whose renewal is late may still finish, when no other has taken over.
+local command = {'HSET', once, '', headOf(started, math.max(last, now + 2 * lease))}
 local mine = millis(now + lease) .. ' ' .. token
 local reply, size = {}, 4
 for i = 1, #names do

@@ -1,73 +1,75 @@
 import type { Script } from "../../../Redis.ts"
-import { fieldsOfBody } from "../parts/bodyFields.ts"
-import { checkingRoom } from "../parts/checks.ts"
-import { counting } from "../parts/counting.ts"
-import { announcing } from "../parts/due.ts"
-import { addingTo } from "../parts/makeStream.ts"
-import { marking } from "../parts/marking.ts"
+import { counters } from "../../counters.ts"
+import { count } from "../parts/counting.ts"
+import { add, makeStream } from "../parts/makeStream.ts"
+import { onceKeys } from "../parts/onceKeys.ts"
+import { positions } from "../parts/positions.ts"
+import { noRoom } from "../parts/preconditions.ts"
+import { scheduleMessage } from "../parts/scheduleMessage.ts"
+import { clock, dueAt, wakeFor } from "../parts/time.ts"
 
 /**
- * Applies messages and writes as a whole, behind a fence.
+ * Applies the messages and writes of a transaction as a whole, behind a fence.
  *
- * KEYS[1] to KEYS[4] and the first nine ARGV are the fence. `ack`: stream, marks, old marks, counts; "ack", group, position, mark,
- * token, channel, how often it was taken over from a lost consumer (-1: a renewal found its entry gone), 1 when it is of a retry stream (else 0), ms its key is remembered: it passes while the mark has this token, and acknowledges the delivery, counts it, and remembers its key as done.
- * `relay`: the hash of relayed positions, what has arrived from this shard (three times); "relay", shard, position, name of the entry, 1 when it was
- * still in the outbox a moment ago (else ""), "", 0, 0, 0: it passes when this entry of the shard's outbox has not arrived here yet, and
- * remembers it. It is told by its name, not by its position: after a failover to a clock that is behind new entries have lower positions.
- * Only the last 1,000 names are remembered. What comes later than that has a lower position than others that have arrived, and is not in the
- * outbox any more: {"behind"} asks the caller to look.
+ * KEYS: the fence's four (below), then the keys that the operations name by their index.
+ * ARGV: the fence's nine, events channel, then for each operation: name, index of its key in KEYS, number of arguments, arguments.
+ * Reply: {"done"}; {"already"}, by which consumer the fence does not tell; {"lost"}; {"behind"}; {"unknown", log} when a log has to be
+ * created first; {"type", key, found, expected}; {"number", key}; {"full", key} when a stream has no position left. Nothing was written
+ * but for "done".
  *
- * ARGV[10]: events channel. Then operations: name, index of the key in KEYS, number of arguments, arguments.
- * `publish` (a log): window in ms, index of the window key (both 0: no window), name of the call and id, fields. `schedule` (a log): window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of
- * waiting, `+` and a delay in ms or a time in ms, 1 to replace one that waits, body, name of the call; one whose time has come is added to the log.
- * `outbox`: fields. `tried`: the field of the delivery in its trials, to be forgotten. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
+ * The fence `ack` has the KEYS stream, once, older once, counts, and the ARGV "ack", group, position, idempotency key, token, channel, how
+ * often the delivery was taken over from a lost consumer (-1: a renewal found its entry gone), 1 for a retry stream (else 0), ms for which
+ * the key stays done. It passes while the key has this token; it acknowledges the delivery, counts it, and records the key as done.
  *
- * Reply: {"done"}, {"already"} (by whom the fence does not tell), {"lost"}, {"behind"}; {"unknown", log} when a log has to be created first;
- * {"type", key, found, expected}; {"number", key}; {"full", key} when a stream has no position left. Nothing was written but for "done".
+ * The fence `relay` has the KEYS relayed and three times what has arrived from this shard, and the ARGV "relay", shard, position, name
+ * of the entry, 1 when it was still in the outbox a moment ago (else ""), "", 0, 0, 0. It passes when this entry of the shard's outbox
+ * has not arrived here yet, and records it. Entries are told apart by name, not by position: after a failover to a clock that is behind,
+ * new entries have lower positions. Only the last 1,000 names are kept. An entry that is none of them, has a position not above the last one,
+ * and was not seen in the outbox may have arrived long ago: {"behind"} asks the caller to look there.
  *
- * There is no rollback: what every write will find is played through before the first one. That is the XACK, which passes when
- * memory is full and lets the rest pass; of a relay it is a ZREM, which does so as well: what it brings is stored already.
+ * The operations: `publish` (a log): window in ms, index of the window key (both 0: no window), call and id, fields. `schedule` (a log):
+ * window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of waiting, due time (see `dueAt`), 1 to
+ * replace a waiting message, body, call. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `set`: value.
+ * `hset`: fields and values. `incrby`: number. `del`.
+ *
+ * Writes: every check that a write could fail is made before the first one. That is XACK, or for a relay ZREM. They pass when memory is
+ * full, and let the rest pass: a relayed message is stored already.
  */
 export const commit: Script = {
   name: "commit",
   lua: `
 local keys, args = KEYS, ARGV
-local kind, fence, position, mark, token, channel, crashed, again, keep, events = unpack(args, 1, 10)
+local kind, fence, position, name, token, channel, takeovers, isRetry, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
-${addingTo}
-${announcing}
-${checkingRoom}
-${counting}
-${marking}
-${fieldsOfBody}
+${makeStream}
+${add}
+${clock}
+${dueAt}
+${wakeFor}
+${noRoom}
+${count}
+${onceKeys}
+${scheduleMessage}
+local function mismatch(key, found, expected)
+  return found ~= 'none' and found ~= expected and {'type', key, found, expected} or nil
+end
 local head, isBehind
-local function parse(text)
-  local dash = string.find(text, '-', 1, true)
-  return tonumber(string.sub(text, 1, dash - 1)), tonumber(string.sub(text, dash + 1))
+for i, expected in ipairs(kind == 'ack' and {'stream', 'hash', 'hash', 'hash'} or {'hash', 'zset'}) do
+  local problem = mismatch(keys[i], redis.call('TYPE', keys[i]).ok, expected)
+  if problem then return problem end
 end
 if kind == 'ack' then
-  for i, expected in ipairs({'stream', 'hash', 'hash', 'hash'}) do
-    local found = redis.call('TYPE', keys[i]).ok
-    if found ~= 'none' and found ~= expected then return {'type', keys[i], found, expected} end
-  end
-  local marks = redis.call('HMGET', keys[2], '', mark)
-  head = marks[1]
-  local value = marks[2] or redis.call('HGET', keys[3], mark)
+  local found = redis.call('HMGET', keys[2], '', name)
+  head = found[1]
+  local value = found[2] or redis.call('HGET', keys[3], name)
   if isDone(value) then return {'already'} end
   if tokenOf(value) ~= token then return {'lost'} end
 else
-  for i, expected in ipairs({'hash', 'zset'}) do
-    local found = redis.call('TYPE', keys[i]).ok
-    if found ~= 'none' and found ~= expected then return {'type', keys[i], found, expected} end
-  end
-  if redis.call('ZSCORE', keys[2], mark) then return {'already'} end
+${positions}
+  if redis.call('ZSCORE', keys[2], name) then return {'already'} end
   local last = redis.call('HGET', keys[1], fence)
-  if last then
-    local time, sequence = parse(last)
-    local newTime, newSequence = parse(position)
-    isBehind = newTime < time or (newTime == time and newSequence <= sequence)
-    if isBehind and token == '' then return {'behind'} end
-  end
+  isBehind = last and not isLower(last, position)
+  if isBehind and token == '' then return {'behind'} end
 end
 local operations, at, bytes = {}, 11, 0
 for i = 11, #args do bytes = bytes + #args[i] end
@@ -77,94 +79,85 @@ while at <= #args do
   at = at + 3 + size
 end
 local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
-local types, numbers, entries = {}, {}, {}
+local types, numbers, entries, first, earliest = {}, {}, {}, nil, nil
 local now = clock()
+-- What each write will find is played through: the operations before it may have changed the type of its key, or its number.
 for _, operation in ipairs(operations) do
-  local name, key = operation[1], operation[2]
+  local verb, key, isAdded = operation[1], operation[2], false
   local found = types[key]
   if not found then
     found = redis.call('TYPE', key).ok
-    if name == 'incrby' and found == 'string' then numbers[key] = redis.call('GET', key) end
+    if verb == 'incrby' and found == 'string' then numbers[key] = redis.call('GET', key) end
   end
-  local expected = needs[name]
-  if (name == 'publish' or name == 'schedule') and found == 'none' then return {'unknown', key} end
-  if expected and found ~= 'none' and found ~= expected then return {'type', key, found, expected} end
-  local at = name == 'schedule' and operation[9]
-  if name == 'publish' or name == 'outbox' or at and (tonumber(at) or 0) <= (string.sub(at, 1, 1) == '+' and 0 or now) then
-    entries[key] = (entries[key] or 0) + 1
-  end
-  if name == 'schedule' then
-    for i, other in ipairs({'zset', 'hash'}) do
-      local index = tonumber(operation[5 + i])
-      local type = redis.call('TYPE', keys[index]).ok
-      if type ~= 'none' and type ~= other then return {'type', keys[index], type, other} end
-    end
-  end
-  if name == 'incrby' then
+  local expected = needs[verb]
+  if (verb == 'publish' or verb == 'schedule') and found == 'none' then return {'unknown', key} end
+  local problem = expected and mismatch(key, found, expected)
+  if problem then return problem end
+  if verb == 'schedule' then
+    local waiting, bodies, due = keys[tonumber(operation[6])], keys[tonumber(operation[7])], dueAt(operation[9], now)
+    problem = mismatch(waiting, redis.call('TYPE', waiting).ok, 'zset') or mismatch(bodies, redis.call('TYPE', bodies).ok, 'hash')
+    if problem then return problem end
+    isAdded = due <= now
+    if not isAdded then first = first or firstTime(waiting) or math.huge end
+  elseif verb == 'publish' or verb == 'outbox' then
+    isAdded = true
+  elseif verb == 'incrby' then
     if found == 'none' then numbers[key] = '0' end
     if not numbers[key] then numbers[key] = redis.call('GET', key) end
     if #numbers[key] > 19 or not (numbers[key] == '0' or string.find(numbers[key], '^%-?[1-9]%d*$')) then return {'number', key} end
     if #string.gsub(numbers[key], '-', '') > 18 then return {'number', key} end
-  elseif name == 'set' then
+  elseif verb == 'set' then
     numbers[key] = operation[3]
   end
-  types[key] = name == 'del' and 'none' or name == 'set' and 'string' or expected
+  if isAdded then entries[key] = (entries[key] or 0) + 1 end
+  types[key] = verb == 'del' and 'none' or verb == 'set' and 'string' or expected
 end
 for key, wanted in pairs(entries) do
   if roomIn(key, bytes) < wanted then return {'full', key} end
 end
 if kind == 'ack' then
   local acked = redis.call('XACK', keys[1], fence, position)
-  if crashed == '-1' then acked, crashed = 1, 0 end
+  if takeovers == '-1' then acked, takeovers = 1, 0 end
   local started, last = spanOf(head, now)
-  redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), mark, millis(now + keep))
-  count('a', fence .. '\\n' .. channel, acked)
-  count('c', fence .. '\\n' .. channel, acked * crashed)
-  count('z', fence .. '\\n' .. channel, acked * again)
+  redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), name, millis(now + keep))
+  local account = fence .. '\\n' .. channel
+  count('${counters.acked}', account, acked)
+  count('${counters.crashed}', account, acked * takeovers)
+  count('${counters.settledRetries}', account, acked * isRetry)
 else
-  -- It passes when memory is full and lets the rest pass.
   redis.call('ZREM', keys[2], '')
   local newest = redis.call('ZRANGE', keys[2], -1, -1, 'WITHSCORES')[2]
-  redis.call('ZADD', keys[2], (newest or 0) + 1, mark)
+  redis.call('ZADD', keys[2], (newest or 0) + 1, name)
   if redis.call('ZCARD', keys[2]) > 1000 then redis.call('ZREM', keys[2], redis.call('ZRANGE', keys[2], 0, 0)[1]) end
   if not isBehind then redis.call('HSET', keys[1], fence, position) end
 end
-local relay, earliest, first = false, nil, nil
+local relays = false
 for _, operation in ipairs(operations) do
-  local name, key = operation[1], operation[2]
-  if name == 'publish' then
+  local verb, key = operation[1], operation[2]
+  if verb == 'publish' then
     local window, seen = tonumber(operation[3]), keys[tonumber(operation[4])]
     if window == 0 or redis.call('EXISTS', seen) == 0 then
       local added = redis.call('XADD', key, '*', unpack(operation, 6))
-      if window > 0 then redis.call('SET', seen, added .. ' ' .. operation[5], 'PX', window) end
+      if window > 0 then openWindow(seen, added, operation[5], window) end
     end
-  elseif name == 'schedule' then
-    local window, seen, id = tonumber(operation[3]), keys[tonumber(operation[4])], operation[5]
-    local waiting, bodies, member, at = keys[tonumber(operation[6])], keys[tonumber(operation[7])], operation[8], operation[9]
-    local due = string.sub(at, 1, 1) == '+' and now + tonumber(string.sub(at, 2)) or math.max(now, tonumber(at))
-    local waits = redis.call('HEXISTS', bodies, id) == 1
-    local isNew = not waits and (window == 0 or redis.call('EXISTS', seen) == 0)
-    if isNew and due <= now then
-      local added = redis.call('XADD', key, '*', unpack(fieldsOf(id, operation[11], 0)))
-      if window > 0 then redis.call('SET', seen, added .. ' ' .. operation[12] .. ' ' .. id, 'PX', window) end
-    elseif isNew or waits and operation[10] == '1' then
-      first = first or firstDue(waiting) or math.huge
-      redis.call('HSET', bodies, id, operation[11])
-      redis.call('ZADD', waiting, due, member)
-      if window > 0 then redis.call('SET', seen, '@ ' .. operation[12] .. ' ' .. id, 'PX', due - now + window) end
-      if not earliest or due < earliest then earliest = due end
-    end
-  elseif name == 'tried' then
+  elseif verb == 'schedule' then
+    local due = dueAt(operation[9], now)
+    local outcome = scheduleMessage(key, keys[tonumber(operation[6])], keys[tonumber(operation[7])], {
+      window = tonumber(operation[3]), key = keys[tonumber(operation[4])], id = operation[5], member = operation[8], due = due,
+      replace = operation[10] == '1', body = operation[11], call = operation[12]
+    }, now)
+    if outcome == 'scheduled' and (not earliest or due < earliest) then earliest = due end
+  elseif verb == 'tried' then
     redis.call('HDEL', key, operation[3])
-  elseif name == 'outbox' then
-    relay = true
+  elseif verb == 'outbox' then
+    relays = true
     add(redis.call, key, unpack(operation, 3))
   else
-    redis.call(name, key, unpack(operation, 3))
+    redis.call(verb, key, unpack(operation, 3))
   end
 end
-if relay then redis.call('PUBLISH', events, 'outbox') end
-announceDue(events, first, earliest, now)
+if relays then redis.call('PUBLISH', events, 'outbox') end
+wakeFor(earliest, first, now)
 return {'done'}
 `
 }

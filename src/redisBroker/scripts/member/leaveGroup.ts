@@ -1,9 +1,11 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Removes a consumer from the streams on which it has nothing pending. (XGROUP DELCONSUMER destroys what is pending.)
+ * Removes a consumer from the streams on which it has nothing pending. (XGROUP DELCONSUMER destroys pending entries.)
  *
- * KEYS: streams. ARGV: group, consumer. Reply: from how many it was removed.
+ * KEYS: streams.
+ * ARGV: group, consumer.
+ * Reply: the number of streams from which it was removed.
  */
 export const leaveGroup: Script = {
   name: "leaveGroup",

@@ -1,13 +1,13 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Lists what a group may have to read, if anything has changed since the caller looked last: something came, or somebody
- * removed what is registered.
+ * Lists the streams that a group may have to read, if anything has changed since the caller listed them: an addition, or a removal by another
+ * program.
  *
- * KEYS: meta, channels, groups, retries and removals of the group. ARGV: version the caller knows ("": none), how many channels and how many retry
- * streams it knows, fields of the group.
- * Reply: {version} when nothing changed, else {version, channels, channels with a retry stream, 1 for each field that is
- * registered and 0 for each that is not, the last removal of each ("": none)}.
+ * KEYS: meta, channels, groups, retries and removals of the group.
+ * ARGV: version the caller knows ("": none), numbers of channels and of retry streams it knows, fields of the group.
+ * Reply: {version} when nothing has changed, else {version, channels, channels with a retry stream, 1 for each registered field and 0 for each
+ * other, the last removal of each field ("": none)}.
  */
 export const listSources: Script = {
   name: "listSources",

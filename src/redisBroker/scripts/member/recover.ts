@@ -1,11 +1,12 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Gives a consumer again what was handed out to it in an answer that never arrived. The lease starts anew and the delivery
- * count stays, because nobody has seen these; what is somebody else's by now stays his.
+ * Hands a consumer once more the deliveries of a reply that never arrived. Their leases start anew, and the delivery counts stay, because
+ * nobody has seen these deliveries; one that another consumer holds by now stays there.
  *
- * KEYS: the stream, trials of the group and channel. ARGV: group, consumer, kind (`l` or `r`), positions.
- * Reply: {position, fields, delivery count, what is noted of its trials or ""} for each that was its own and still has its message.
+ * KEYS: the stream, trials of the group and channel.
+ * ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), positions.
+ * Reply: {position, fields, delivery count, its trials or ""} for each delivery that was its own and still has its message.
  */
 export const recover: Script = {
   name: "recover",

@@ -1,11 +1,14 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Starts leases anew: sets the idle time of each entry to 0 while this consumer holds this very hand-out.
+ * Renews leases: sets the idle time of each entry to 0 while this consumer holds this very hand-out.
  *
- * KEYS: the stream. ARGV: group, consumer, then for each delivery: position, delivery count.
- * Reply: the positions that were refused, and those whose entry is gone from the stream: these have left the group's pending entries with this
- * command, so nobody else can come to them any more. JUSTID keeps the delivery count, which is the token of the lease.
+ * KEYS: the stream.
+ * ARGV: group, consumer, then for each delivery: position, delivery count.
+ * Reply: the refused positions, and those whose entry is gone from the stream. These have left the pending entries of the group with this
+ * command, so no other consumer can get them any more.
+ *
+ * JUSTID keeps the delivery count, which is the token of the lease.
  */
 export const renew: Script = {
   name: "renew",

@@ -1,21 +1,27 @@
 import type { Script } from "../../../Redis.ts"
-import { checkingRoom } from "../parts/checks.ts"
-import { counting } from "../parts/counting.ts"
-import { announcing } from "../parts/due.ts"
-import { addingTo } from "../parts/makeStream.ts"
-import { versioning } from "../parts/registryVersion.ts"
+import { counters, letterCounter } from "../../counters.ts"
+import { count } from "../parts/counting.ts"
+import { add } from "../parts/makeStream.ts"
+import { tokenOf } from "../parts/onceKeys.ts"
+import { noRoom } from "../parts/preconditions.ts"
+import { openRetries } from "../parts/retryStream.ts"
+import { clock, wakeFor } from "../parts/time.ts"
 
 /**
- * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count).
+ * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count), and counts them.
  *
- * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group and channel;
- * where deliveries have marks: marks, old marks. ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count (0: a renewal found its entry gone), action, value,
- * description, payload, mark, token (both "" where it has none). The actions: `ack` (`value` "u": a duplicate); `ready` (again at
- * once); `wait` (again after `value` ms); these two with a `+` when it is a retry after a failure; `dead` (`value`: group, channel and reason). A mark that still has its token is removed, whatever becomes of the delivery.
- * Reply: the positions that were refused. What was settled is counted, and so is how often each was taken over from a lost consumer.
+ * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group
+ * and channel; where deliveries have idempotency keys: once, older once.
+ * ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count (0: a renewal found its entry gone),
+ * action, value, description, payload, idempotency key, token (both "" where it has none).
+ * Reply: the refused positions.
  *
- * There is no rollback: the types of what these actions touch, and whether there is a position left, are checked before the first write, and XACK is the first write of each, because it passes when
- * memory is full and lets the rest pass. A crash between two deliveries leaves each either untouched or wholly done.
+ * The actions: `ack` (value `u`: a duplicate); `ready` (again at once); `wait` (again after a delay: value is the ms, a line feed and the
+ * member of waiting), these two with a `+` for a retry after a failure; `dead` (value: group, channel and reason). An idempotency key that
+ * still has this token is freed, whatever becomes of the delivery.
+ *
+ * Writes: types and room for what these actions touch are checked first. XACK is the first write of each delivery: it passes when memory is
+ * full, and lets the rest pass. A crash between two deliveries leaves each untouched or wholly settled.
  */
 export const settle: Script = {
   name: "settle",
@@ -23,11 +29,13 @@ export const settle: Script = {
 local stream, retry, waiting, bodies, dead, retries, meta, counts, trials = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
-${addingTo}
-${announcing}
-${checkingRoom}
-${counting}
-${versioning}
+${openRetries}
+${add}
+${clock}
+${wakeFor}
+${noRoom}
+${count}
+${tokenOf}
 local types = {[stream] = 'stream', [counts] = 'hash', [trials] = 'hash'}
 for i = 10, #KEYS do types[KEYS[i]] = 'hash' end
 local wanted, bytes, waits = {}, 0, false
@@ -48,13 +56,8 @@ for key, expected in pairs(types) do
   else problem, found[key] = wrongType(key, expected) end
   if problem then return problem end
 end
-local now, first
-if waits then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-  first = firstDue(waiting)
-end
-local refused, earliest, back, died = {}, nil, false, false
+local now, first, earliest = waits and clock(), waits and firstTime(waiting), nil
+local refused, isOpen = {}, false
 local tried = found[trials] ~= 'none' and (stream == retry and 'r' or 'l')
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
 for i = 5, #ARGV, 8 do
@@ -72,55 +75,43 @@ for i = 5, #ARGV, 8 do
       acked = acked + 1
       if value == 'u' then duplicates = duplicates + 1 end
     elseif action == 'dead' then
-      died = true
       buried = buried + 1
       local reason = string.match(value, '^.*\\n(.*)$')
       if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
       add(redis.call, dead, 'k', value, 'm', description, 'p', payload)
-      count('d', value, 1)
+      count('${letterCounter}', value, 1)
     else
       if string.sub(action, -1) == '+' then
         action = string.sub(action, 1, -2)
         failed, retried = failed + 1, retried + 1
       end
-      if not back then
-        back = true
-        if found[retry] == 'none' then
-          makeStream(retry, group)
-          -- Of one that was deleted.
-          redis.call('HDEL', counts, 'z\\n' .. account)
-        end
-        if redis.call('SADD', retries, channel) == 1 then
-          newVersion()
-          redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
-        end
-      end
+      if not isOpen then openRetries(found[retry] ~= 'none', retry, retries, group, channel) end
+      isOpen = true
       if action == 'ready' then
         redis.call('XADD', retry, '*', 'm', description, 'p', payload)
       else
-        local separator = string.find(value, '\\n', 1, true)
-        local due, member = now + tonumber(string.sub(value, 1, separator - 1)), string.sub(value, separator + 1)
-        redis.call('HSET', bodies, string.sub(member, #group + #channel + 3), description .. '\\n' .. payload)
+        local delay, member = string.match(value, '^(%S+)\\n(.*)$')
+        local due = now + delay
+        redis.call('HSET', bodies, string.sub(member, #account + 2), description .. '\\n' .. payload)
         redis.call('ZADD', waiting, due, member)
         if not earliest or due < earliest then earliest = due end
       end
     end
   end
-  local mark, token = ARGV[i + 6], ARGV[i + 7]
-  for j = 10, mark ~= '' and 11 or 0 do
-    local value = redis.call('HGET', KEYS[j], mark)
-    if value and string.sub(value, 15) == token then redis.call('HDEL', KEYS[j], mark) end
+  local name, token = ARGV[i + 6], ARGV[i + 7]
+  for j = 10, name ~= '' and 11 or 0 do
+    if tokenOf(redis.call('HGET', KEYS[j], name)) == token then redis.call('HDEL', KEYS[j], name) end
   end
 end
-if stream == retry then count('z', account, settled) end
-count('a', account, acked)
-count('u', account, duplicates)
-count('f', account, failed)
-count('r', account, retried)
-count('b', account, buried)
-count('c', account, crashed)
-if died then redis.call('PUBLISH', events, 'letter') end
-announceDue(events, first, earliest, now)
+if stream == retry then count('${counters.settledRetries}', account, settled) end
+count('${counters.acked}', account, acked)
+count('${counters.duplicates}', account, duplicates)
+count('${counters.failed}', account, failed)
+count('${counters.retried}', account, retried)
+count('${counters.buried}', account, buried)
+count('${counters.crashed}', account, crashed)
+if buried > 0 then redis.call('PUBLISH', events, 'letter') end
+wakeFor(earliest, first, now)
 return refused
 `
 }

@@ -1,23 +1,28 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { clock } from "../parts/time.ts"
 
 /**
- * Tells what a process is set to, and what all are set to that have told it lately.
+ * Records the settings of a process, and lists those of all processes that have recorded theirs lately.
  *
- * KEYS: settings. ARGV: what this one is set to, for how many ms that counts. Reply: what all are set to, at most 100.
+ * KEYS: settings.
+ * ARGV: settings of this process, ms for which they are valid.
+ * Reply: all settings, at most 100.
  *
- * Processes that are set to the same are one member. ZREM passes when memory is full, and lets the rest pass.
+ * Processes with the same settings are one member.
+ *
+ * Writes: ZREM comes first. It passes when memory is full, and lets the rest pass.
  */
 export const shareSettings: Script = {
   name: "shareSettings",
   lua: `
 local settings = KEYS[1]
 local mine, millis = ARGV[1], tonumber(ARGV[2])
-${checking}
+${wrongType}
 local problem = wrongType(settings, 'zset')
 if problem then return problem end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+${clock}
+local now = clock()
 redis.call('ZREM', settings, '', unpack(redis.call('ZRANGEBYSCORE', settings, '-inf', '(' .. now, 'LIMIT', 0, 100)))
 redis.call('ZADD', settings, 'GT', now + millis, mine)
 local found, all = redis.call('ZRANGE', settings, -100, -1, 'WITHSCORES'), {}

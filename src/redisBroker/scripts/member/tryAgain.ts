@@ -1,17 +1,19 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
+import { wrongType } from "../parts/preconditions.ts"
 
 /**
- * Notes that the handlers of deliveries begin which were taken over from lost consumers: each while this consumer holds this very hand-out.
+ * Records that the handlers of deliveries begin that were taken over from lost consumers, each while this consumer holds this very hand-out.
  * Their leases start anew.
  *
- * KEYS: the stream, trials of the group and channel. ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), then for each
- * delivery: position, delivery count. Reply: the positions that were refused. Doing it twice changes nothing.
+ * KEYS: the stream, trials of the group and channel.
+ * ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), then for each delivery: position, delivery count.
+ * Reply: the refused positions. A second run changes nothing.
  *
- * The field of a delivery is its kind and position; its value is how often its handler was begun, and the delivery count of the last time,
- * or 0 when that was taken back. A
- * higher delivery count than that tells that the consumer was lost meanwhile. The type is checked first; XCLAIM passes when memory is full,
- * and lets the rest pass: what cannot be begun would never be acknowledged.
+ * The field of a delivery is its kind and position. Its value is how often its handler has begun, and the delivery count of the last time, or 0
+ * when that was taken back. A delivery count higher than that tells that its consumer was lost meanwhile.
+ *
+ * Writes: the type is checked first. XCLAIM passes when memory is full, and lets the rest pass: a delivery that cannot begin would never be
+ * acknowledged.
  */
 export const tryAgain: Script = {
   name: "tryAgain",
@@ -19,7 +21,7 @@ export const tryAgain: Script = {
 local stream, trials = KEYS[1], KEYS[2]
 local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]
 local args, total = ARGV, #ARGV
-${checking}
+${wrongType}
 local problem = wrongType(trials, 'hash')
 if problem then return problem end
 local refused, begun = {}, {'HSET', trials}
@@ -27,7 +29,7 @@ for i = 4, total, 2 do
   local position, count = args[i], args[i + 1]
   local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
   local isMine = lease and lease[2] == consumer and lease[4] == tonumber(count)
-  -- What was removed from the log meanwhile is not handed out any more.
+  -- An entry that was removed from the log meanwhile is not handed out any more.
   if not isMine or #redis.call('XCLAIM', stream, group, consumer, 0, position, 'JUSTID') == 0 then
     refused[#refused + 1] = position
   else

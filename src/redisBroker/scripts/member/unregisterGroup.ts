@@ -1,13 +1,14 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { versioning } from "../parts/registryVersion.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { newVersion } from "../parts/registryVersion.ts"
 
 /**
- * Ends the registration of a group, and notes that it was removed, so that those of its consumers that live do not take it for lost and make
- * it again. They are told.
+ * Ends the registration of a group, and records its removal, so that its consumers that still run do not take it for lost and make it again.
+ * They are told by an event.
  *
- * KEYS: meta, groups, removals of the group. ARGV: group, ms for which the removal is noted, events channel, patterns. Reply: how many were
- * registered.
+ * KEYS: meta, groups, removals of the group.
+ * ARGV: group, ms for which the removal is recorded, events channel, patterns.
+ * Reply: the number of patterns that were registered.
  */
 export const unregisterGroup: Script = {
   name: "unregisterGroup",
@@ -15,13 +16,13 @@ export const unregisterGroup: Script = {
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local group, ms, events = ARGV[1], ARGV[2], ARGV[3]
 local total = #ARGV
-${checking}
-${versioning}
+${wrongType}
+${newVersion}
 local problem = wrongType(meta, 'hash') or wrongType(groups, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 local gone = {}
 for i = 4, total do
-  -- What is full lets this pass, and then the rest.
+  -- It passes when memory is full, and lets the rest pass.
   if redis.call('HDEL', groups, group .. '\\n' .. ARGV[i]) == 1 then gone[#gone + 1] = ARGV[i] end
 end
 if #gone == 0 then return 0 end

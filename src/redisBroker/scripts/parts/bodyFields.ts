@@ -1,10 +1,8 @@
 /**
- * Lua functions for the scripts that deal with waiting messages. `fieldsOf`: the fields of the entry, of an id and a body (see
- * `redisBroker/entry.ts`), `late` ms after the message was due; nothing when it is no body. `windowOf`: the span of its deduplication window in
- * ms, the name of the call that opened it, and its key; nothing when it has none. `ownsWindow`: whether the window key still holds what
- * that call wrote.
+ * `fieldsOf(id, body, late)`: the fields of the log entry of a message that waited for its first delivery, from its id and body (see
+ * `redisBroker/entry.ts`), `late` ms after it was due; nothing when it is no body.
  */
-export const fieldsOfBody = `
+export const fieldsOf = `
 local function fieldsOf(id, body, late)
   local fields, from = {'i', id}, 1
   while true do
@@ -22,16 +20,5 @@ local function fieldsOf(id, body, late)
   fields[#fields + 1] = 'p'
   fields[#fields + 1] = string.sub(body, from + 1)
   return fields
-end
-`
-
-export const windowsOfBodies = `
-local function windowOf(body)
-  if string.byte(body) ~= 119 then return nil end
-  return string.match(string.sub(body, 1, (string.find(body, '\\n', 1, true) or 1) - 1), '^w(%d+) (%S+) (.*)$')
-end
-local function ownsWindow(key, call)
-  local held = redis.call('GET', key)
-  return held and string.sub(held, 1, #call + 3) == '@ ' .. call .. ' '
 end
 `

@@ -1,9 +1,9 @@
 /**
- * Lua functions for the scripts that make streams. A position is a time in ms and a counter, and stands for one message: leases, floors
- * and letters go by it. A stream that somebody deletes and that is made again in the same ms would count from 0 a second time; so it
- * goes on from a last position that tells the microsecond in which it was made.
+ * `makeStream(stream, group)`: makes a stream, with a group or without one. A position is a time in ms and a counter, and stands for one
+ * message: leases, floors and dead letters refer to it. A stream that is deleted and made again in the same ms would count from 0 a second
+ * time; so a new one goes on from a last position that tells the microsecond in which it was made.
  */
-export const makingStreams = `
+export const makeStream = `
 local function makeStream(stream, group)
   redis.call('XGROUP', 'CREATE', stream, group or 'rotif', '0', 'MKSTREAM')
   if not group then redis.call('XGROUP', 'DESTROY', stream, 'rotif') end
@@ -14,8 +14,8 @@ local function makeStream(stream, group)
 end
 `
 
-/** The same, and one that appends to a stream by `call` (`redis.call` or `redis.pcall`), and makes it where it is missing. */
-export const addingTo = `${makingStreams}
+/** `add(call, stream, …)`: appends to a stream by `call` (`redis.call` or `redis.pcall`), and makes it where it is missing. */
+export const add = `
 local function add(call, stream, ...)
   local position = call('XADD', stream, 'NOMKSTREAM', '*', ...)
   if position then return position end

@@ -1,7 +1,7 @@
 /**
- * A Lua function for the scripts that read a sorted set in pages: the rank of the first member after a place (score and member),
- * whether the member of that place is still there or not. Members of one score stand in the order of their bytes; `<` of Lua follows
- * the locale of the server, so they are compared byte by byte.
+ * `rankAfter(set, score, member)`: the rank of the first member after a place, whether the member of that place is still there or not. With
+ * it a sorted set is read in pages. Members of one score stand in the order of their bytes; `<` of Lua follows the locale of the server,
+ * so they are compared byte by byte.
  */
 export const rankAfter = `
 local function isAfter(a, b)

@@ -1,9 +1,9 @@
 /**
- * A Lua function for the scripts that change what there is to read: the version in the hash `meta`, of which the script has the key as
- * local `meta`, goes up. A version of an earlier life of the namespace must not come again: after a flush, and when another program
- * has written there what is no number, it begins with the time.
+ * `newVersion()`: raises the version of the registry, in the hash `meta` of which the script has the key as local `meta`. A version of an
+ * earlier life of the namespace must not come again: after a flush, and where another program has written no number, it begins with the
+ * time.
  */
-export const versioning = `
+export const newVersion = `
 local function newVersion()
   local function begin()
     local time = redis.call('TIME')

@@ -1,7 +1,5 @@
-/**
- * A Lua function: whether bytes are UTF-8. What is not comes to a client as other characters, so it could never name it again.
- */
-export const utf8 = `
+/** `isText(bytes)`: whether they are UTF-8. Other bytes reach a client as other characters, so it could never name them again. */
+export const isText = `
 local function isText(text)
   local i = 1
   while i <= #text do

@@ -1,11 +1,12 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Writes something of no meaning where messages are that were found, not written: replicas that have it have these messages, too, and
- * Redis waits for writes only.
+ * Writes a field of no meaning in a shard whose messages were found, not written: Redis waits for writes only, and replicas that have this
+ * write have these messages, too.
  *
- * KEYS: meta, then what holds the messages (their logs, waiting, their bodies), so that it is executed where these are.
- * ARGV: none. Reply: 1.
+ * KEYS: meta, then the keys that hold the messages (their logs, waiting, their bodies), so that the script is executed where these are.
+ * ARGV: none.
+ * Reply: 1.
  */
 export const confirmable: Script = {
   name: "confirmable",

@@ -4,8 +4,9 @@ import { rankAfter } from "../parts/rankAfter.ts"
 /**
  * Lists members of `waiting` that begin with a prefix, in pages.
  *
- * KEYS: waiting. ARGV: prefix, score and member to go on after ("" and "": from the beginning), how many at most, how many to look
- * at. Reply: {scores and members of the page, score and member to go on after (left out at the end)}.
+ * KEYS: waiting.
+ * ARGV: prefix, score and member to go on after ("" and "": from the beginning), at most how many to list, at most how many to read.
+ * Reply: {scores and members of the page, score and member to go on after (left out at the end)}.
  */
 export const listScheduled: Script = {
   name: "listScheduled",

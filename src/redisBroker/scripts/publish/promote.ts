@@ -1,25 +1,25 @@
 import type { Script } from "../../../Redis.ts"
-import { fieldsOfBody } from "../parts/bodyFields.ts"
-import { checkingRoom } from "../parts/checks.ts"
-import { addingTo } from "../parts/makeStream.ts"
-import { utf8 } from "../parts/utf8.ts"
+import { fieldsOf } from "../parts/bodyFields.ts"
+import { noRoom } from "../parts/preconditions.ts"
+import { add, makeStream } from "../parts/makeStream.ts"
+import { clock, firstTime, millisUntil } from "../parts/time.ts"
+import { isText } from "../parts/utf8.ts"
 
 /**
- * Moves waiting messages that are due into the streams they wait for, in the order of their time. Whoever comes second finds them
- * gone.
+ * Moves waiting messages that are due into the streams they wait for, in the order of their due times. A second promoter finds them gone.
  *
- * KEYS: waiting, then for each target: bodies, stream, retries of the group (a log: the log again). ARGV: how many at most, ms by which a
- * message is put off whose bodies or stream have a wrong type, or whose stream takes nothing more, an offset ("": everything is moved; else
- * only retries, and so many that are due are not looked at), then for each target: its members without an id (group and channel, each with a
- * line feed).
- * Reply: {moved, removed without a readable body, put off, targets that were not named, ms until the next is due (0: some are due
- * already; -1: nothing waits), for retries how many that are due were passed over}.
+ * KEYS: waiting, then for each target: bodies, stream, retries of the group (a log: the log again).
+ * ARGV: at most how many, ms by which a message is put off whose bodies or stream have a wrong type or whose stream has no room, an offset,
+ * then for each target: its members without an id (group and channel, each with a line feed). With an offset ("": none) only retries are moved,
+ * and that many due messages are passed over unread.
+ * Reply: {moved, removed without a readable body, put off, targets that were not named, ms until the next is due (0: some are due already;
+ * -1: none waits), with an offset the number of scheduled messages that are due and were passed over}.
  *
- * The first write passes when memory is full and lets the rest pass: what waits is only moved, and once it is handled it is freed. Types and
- * room are checked first; still the XADD of each message comes before it is removed, in the same script whatever becomes of the others. After
- * about 1 MiB a call ends, and says that more is due.
+ * A name without a body whose group has no retry stream for the channel any more belongs to a group that was removed. After about 1 MiB a call
+ * ends, and says that more is due.
  *
- * A name without a body whose group has no retry stream for the channel any more is of a group that was removed.
+ * Writes: types and room are checked first. The first write passes when memory is full, and lets the rest pass: waiting messages are only
+ * moved, and freed once they are handled. The XADD of each message still comes before its removal.
  */
 export const promote: Script = {
   name: "promote",
@@ -34,12 +34,15 @@ for i = 4, #ARGV do
     bodies = keys[at], stream = keys[at + 1], retries = keys[at + 2], isLog = string.byte(ARGV[i]) == 10, taken = {}
   }
 end
-${checkingRoom}
-${fieldsOfBody}
-${addingTo}
-${utf8}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+${noRoom}
+${fieldsOf}
+${makeStream}
+${add}
+${clock}
+${firstTime}
+${millisUntil}
+${isText}
+local now = clock()
 redis.call('ZREM', waiting, '')
 local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', offset or 0, limit)
 local moved, broken, aside, bytes = 0, 0, 0, 0
@@ -61,7 +64,7 @@ local function addTo(target, id, body, late)
 end
 for i = 1, #due, 2 do
   local member = due[i]
-  -- One that waits for its first delivery begins with the line feed behind no group.
+  -- A message that waits for its first delivery begins with the line feed behind no group.
   local isPassed = offset and string.byte(member) == 10
   if isPassed then
     passed = passed + 1
@@ -120,11 +123,8 @@ if offset then
   local rest = redis.call('ZCOUNT', waiting, '-inf', now) - offset - passed
   first = rest > 0 and now or tonumber(redis.call('ZRANGEBYSCORE', waiting, '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
 else
-  first = tonumber(redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2])
+  first = firstTime(waiting)
 end
-local wait = -1
-if first then wait = first <= now and 0 or math.min(math.ceil(first - now), 2000000000) end
-if offset then return {moved, broken, aside, unknown, wait, passed} end
-return {moved, broken, aside, unknown, wait}
+return {moved, broken, aside, unknown, millisUntil(first, now), offset and passed}
 `
 }

@@ -1,26 +1,27 @@
 import type { Script } from "../../../Redis.ts"
-import { utf8 } from "../parts/utf8.ts"
+import { clock, firstTime, millisUntil } from "../parts/time.ts"
+import { isText } from "../parts/utf8.ts"
 
 /**
- * Lists the ticks whose time has come.
+ * Lists the ticks that are due.
  *
- * KEYS: ticks, recurring. ARGV: how many at most. Reply: {now in ms, ms until the next (0: some are due; -1: nothing recurs), then
- * for each that is due: key, its time, its definition up to the body (recurrence and channel)}. What has no such definition is removed:
- * its key comes with time and definition "".
+ * KEYS: ticks, recurring.
+ * ARGV: at most how many.
+ * Reply: {now in ms, ms until the next (0: some are due; -1: nothing recurs), then for each due tick: key, its time, its definition up to the
+ * body (recurrence and channel)}. A tick without a readable definition is removed: its key comes with time and definition "".
  */
 export const dueTicks: Script = {
   name: "dueTicks",
   lua: `
 local ticks, recurring = KEYS[1], KEYS[2]
 local limit = ARGV[1]
-${utf8}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+${clock}
+${firstTime}
+${millisUntil}
+${isText}
+local now = clock()
 local due = redis.call('ZRANGEBYSCORE', ticks, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
-local first = tonumber(redis.call('ZRANGE', ticks, 0, 0, 'WITHSCORES')[2])
-local wait = -1
-if first then wait = first <= now and 0 or math.min(math.ceil(first - now), 2000000000) end
-local reply = {string.format('%.0f', now), wait}
+local reply = {string.format('%.0f', now), millisUntil(firstTime(ticks), now)}
 for i = 1, #due, 2 do
   local definition = redis.call('HGET', recurring, due[i]) or ''
   local a = string.find(definition, '\\n', 1, true)

@@ -1,16 +1,17 @@
 import type { Script } from "../../../Redis.ts"
-import { fieldsOfBody } from "../parts/bodyFields.ts"
-import { checkingRoom } from "../parts/checks.ts"
+import { fieldsOf } from "../parts/bodyFields.ts"
+import { noRoom } from "../parts/preconditions.ts"
+import { openWindow } from "../parts/window.ts"
 
 /**
- * Publishes ticks of a recurring message and moves it on to its next one, if it still stands where the caller saw it: however many
+ * Publishes ticks of a recurring message and moves it on to its next one, if its time is still the one that the caller read: however many
  * processes try, each tick is published once.
  *
- * KEYS: ticks, recurring, log, window key of each message. ARGV: key, recurrence, time it stands at, time of the next tick, then for
- * each message: id, window in ms. Reply: 1 when it was moved on, 0 when somebody else was faster or it has changed, -1 when the
- * channel has no log.
+ * KEYS: ticks, recurring, log, window key of each message.
+ * ARGV: key, recurrence, its time, time of the next tick, then for each message: id, window in ms.
+ * Reply: 1 when it was moved on; 0 when another process was faster or it has changed; -1 when the channel has no log.
  *
- * Types and room are checked first; then the XADDs come first: they can be refused when memory is full, and then it still stands where it was.
+ * Writes: types and room are checked first; then the XADDs come first. They can be refused when memory is full, and then nothing has moved.
  */
 export const publishTicks: Script = {
   name: "publishTicks",
@@ -18,8 +19,9 @@ export const publishTicks: Script = {
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
-${checkingRoom}
-${fieldsOfBody}
+${noRoom}
+${fieldsOf}
+${openWindow}
 if tonumber(redis.call('ZSCORE', ticks, key)) ~= tonumber(from) then return 0 end
 local definition = redis.call('HGET', recurring, key)
 if not definition or string.sub(definition, 1, #recurrence + 1) ~= recurrence .. '\\n' then return 0 end
@@ -34,7 +36,7 @@ for i = 5, total, 2 do
   local id, window = ARGV[i], windows[4 + (i - 5) / 2]
   if redis.call('EXISTS', window) == 0 then
     local position = redis.call('XADD', log, '*', unpack(fieldsOf(id, body, 0)))
-    redis.call('SET', window, position .. ' - ' .. id, 'PX', ARGV[i + 1])
+    openWindow(window, position, '- ' .. id, ARGV[i + 1])
   end
 end
 redis.call('ZADD', ticks, 'XX', at, key)

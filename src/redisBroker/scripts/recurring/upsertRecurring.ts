@@ -1,20 +1,23 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
+import { wrongType } from "../parts/preconditions.ts"
 
 /**
  * Stores the definition of a recurring message. With the same recurrence and channel as before it keeps its next tick, so that a restart of the
  * program that defines it skips none.
  *
- * KEYS: recurring, ticks. ARGV: events channel, key, recurrence and channel, body, time of the next tick, how: `set`; `replace` only where there
- * is one by this key, with its next tick (in a shard that it is to leave); `keep` what there is by this key. Reply: the next tick; "" when there is
- * nothing to replace.
+ * KEYS: recurring, ticks.
+ * ARGV: events channel, key, recurrence and channel, body, time of the next tick, how.
+ * Reply: the next tick; "" when there is nothing to replace.
+ *
+ * How: `set`; `replace` only a definition that is there by this key, with its next tick (in a shard that it is to leave); `keep` one that is
+ * there by this key.
  */
 export const upsertRecurring: Script = {
   name: "upsertRecurring",
   lua: `
 local recurring, ticks = KEYS[1], KEYS[2]
 local events, key, head, body, at, how = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] or 'set'
-${checking}
+${wrongType}
 local problem = wrongType(ticks, 'zset') or wrongType(recurring, 'hash')
 if problem then return problem end
 local before = redis.call('HGET', recurring, key)

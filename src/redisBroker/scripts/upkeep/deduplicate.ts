@@ -1,15 +1,18 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Moves one key of the Deduplication service: free, being done under a token, done.
+ * Moves one key of the Deduplication service between its states: free, in progress under a token, done.
  *
- * KEYS: the key, the proof that the token has finished it. ARGV: step, token, ms, ms the proof is kept. Reply: {outcome, ms}.
- * `begin`: free or being done under this token: begins for `ms`, {"mine"}; {"done", ms left}; {"busy", ms left}.
- * `renew`: as `begin`, but not for a key that is free. `finish`: done for `ms`, {"done"}; {"lost"}; for a second one {"already"}.
- * `free`: free again, {"free"}; {"lost"}. `forget`: a done key is free, {"free"}; {"lost"} for any other.
+ * KEYS: the key, the proof that the token has finished it.
+ * ARGV: step, token, ms, ms for which the proof is kept.
+ * Reply: {outcome, ms}.
  *
- * The value is the token while it is being done, and `=` with the token when it is done. A proof is written where the key is done for
- * a shorter time than that: the answer may be lost, and asked for again when the key is free or another's.
+ * The steps: `begin`: a key that is free or in progress under this token is in progress for `ms`, {"mine"}; {"done", ms left}; {"busy", ms
+ * left}. `renew`: as `begin`, but not for a free key. `finish`: done for `ms`, {"done"}; {"lost"}; for a second one {"already"}. `free`: free
+ * again, {"free"}; {"lost"}. `forget`: a done key is free, {"free"}; {"lost"} for any other.
+ *
+ * The value is the token while the key is in progress, and `=` with the token when it is done. A proof is written where the key stays done for
+ * a shorter time than the proof: the reply may be lost, and asked for again when the key is free or has another token.
  */
 export const deduplicate: Script = {
   name: "deduplicate",

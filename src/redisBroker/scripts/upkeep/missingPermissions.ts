@@ -1,10 +1,11 @@
 import type { Script } from "../../../Redis.ts"
 
 /**
- * Asks what the user may not do, without doing it.
+ * Lists the commands that the user is not permitted, without running them.
  *
- * KEYS: meta. ARGV: commands, those with a subcommand with a bar between them. Reply: those that are not permitted on a key of this
- * shard. Servers that cannot tell forbid nothing here.
+ * KEYS: meta.
+ * ARGV: commands, those with a subcommand with a bar between them.
+ * Reply: the commands that are not permitted on a key of this shard. A server that cannot tell permits all of them here.
  */
 export const missingPermissions: Script = {
   name: "missingPermissions",

@@ -1,18 +1,29 @@
 import type { Script } from "../../../Redis.ts"
+import type { Counter } from "../../counters.ts"
+import { counters, letterCounter, reasons, reported } from "../../counters.ts"
+import { listOf } from "../parts/counting.ts"
+import { sizeOf } from "../parts/entrySize.ts"
+import { positions } from "../parts/positions.ts"
+import { clock } from "../parts/time.ts"
+
+/** The place of a total in the lists of the script. */
+const placeOf = (counter: Counter & typeof reported[number]) => reported.indexOf(counter) + 1
 
 /**
- * Looks at a channel and its groups, all at one time. Its work depends on the number of groups and consumers, not of messages.
+ * Reads the statistics of a channel and its groups, all at one time. Its work depends on the number of groups and consumers, not on that
+ * of messages.
  *
- * KEYS: log, counts, bodies of the channel (of no group), then for each group: retry stream, bodies. ARGV: channel, groups.
- * Reply: {messages kept, messages ever stored, messages scheduled, groups}; of each group {lag (-1: it is in the midst of the log), pending, ready, due, age of the oldest message
- * that is not settled in ms (-1: there is none), started (false: not known), acked, duplicates, failed, retried, buried, crashed,
- * removed, then for each reason of dead letters how many there are, consumers}, of each consumer its name, pending and idle time; how many groups are left:
- * after about 1 MiB a call ends, since XINFO gives entries as well.
+ * KEYS: log, counts, bodies of the channel (of no group), then for each group: retry stream, bodies.
+ * ARGV: channel, groups.
+ * Reply: {messages in the log, messages ever stored, messages scheduled, groups, number of groups left}. A group is {lag (-1: it is in the
+ * middle of the log), pending, ready, due, age in ms of the oldest message that is not settled (-1: there is none), each total of `reported`
+ * ("stored before" is false where it is not known), the number of dead letters of each of the `reasons`, consumers}; a consumer is {name,
+ * pending, idle time}. After about 1 MiB a call ends, since XINFO gives entries as well.
  *
- * It writes one thing: where a group began that did so in the middle of a long log, once it is seen at the end.
+ * The lag that Redis tells is not to be trusted: it knows none of a group that began in the middle, counts entries that a limit removed, and
+ * forgets entries that were read when it replays its file (7.0). The lag of a group in the middle of its log follows from all else.
  *
- * The lag that Redis tells is not to be trusted: it knows none of a group that began in the middle, counts what a limit removed, and forgets
- * what was read when it replays its file (7.0). Of a group in the midst of its log it follows from all else.
+ * Writes: one number, "stored before" of a group that began in the middle of a long log, once it has come to the end.
  */
 export const statistics: Script = {
   name: "statistics",
@@ -20,31 +31,19 @@ export const statistics: Script = {
 local log, counts, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local channel, total = ARGV[1], #ARGV
 local keys, names = KEYS, ARGV
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function parse(position)
-  local dash = string.find(position, '-', 1, true)
-  return tonumber(string.sub(position, 1, dash - 1)), tonumber(string.sub(position, dash + 1))
-end
-local function lower(a, b)
-  local aTime, aSequence = parse(a)
-  local bTime, bSequence = parse(b)
-  return aTime < bTime or (aTime == bTime and aSequence < bSequence)
-end
+${clock}
+${positions}
+${sizeOf}
+local now, bytes = clock(), 0
 local function map(flat)
   local out = {}
   for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
   return out
 end
-local bytes = 0
-local function weigh(entry)
-  for _, field in ipairs(entry and entry[2] or {}) do bytes = bytes + #field end
-end
 local function infoOf(stream)
   if redis.call('TYPE', stream).ok ~= 'stream' then return nil end
   local info = map(redis.call('XINFO', 'STREAM', stream))
-  weigh(info['first-entry'])
-  weigh(info['last-entry'])
+  bytes = bytes + sizeOf(info['first-entry']) + sizeOf(info['last-entry'])
   return info
 end
 local function groupsOf(stream)
@@ -55,6 +54,31 @@ local function groupsOf(stream)
   end
   return out
 end
+local function earlier(oldest, position)
+  local time = parse(position)
+  return oldest and math.min(oldest, time) or time
+end
+-- The first entry that the group has not read. To read an entry costs as much as it is large: the first and the last one are known already.
+local function firstUnread(stream, at, info)
+  if info['length'] == 0 or not isLower(at, info['last-entry'][1]) then return nil end
+  if isLower(at, info['first-entry'][1]) then return info['first-entry'] end
+  local entry = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 1)[1]
+  bytes = bytes + sizeOf(entry)
+  return entry
+end
+local function addConsumers(consumers, byName, stream, name)
+  for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', stream, name)) do
+    local consumer = map(flat)
+    local known = byName[consumer['name']]
+    if not known then
+      known = {consumer['name'], 0, consumer['idle']}
+      byName[consumer['name']] = known
+      consumers[#consumers + 1] = known
+    end
+    known[2] = known[2] + consumer['pending']
+    known[3] = math.min(known[3], consumer['idle'])
+  end
+end
 local info, later = infoOf(log), redis.call('HLEN', scheduled)
 if not info then return {0, 0, later, {}, 0} end
 local length, last = info['length'], info['last-generated-id']
@@ -63,80 +87,57 @@ local groups, reply = groupsOf(log), {}
 for i = 2, total do
   local name, retry, bodies = names[i], keys[2 * i], keys[2 * i + 1]
   local account, oldest, consumers, byName = name .. '\\n' .. channel, nil, {}, {}
-  local function look(stream, group, info)
-    if group['pending'] > 0 then
-      local position = redis.call('XPENDING', stream, name)[2]
-      local at = parse(position)
-      if not oldest or at < oldest then oldest = at end
-    end
-    -- To read an entry costs as much as it is large: the first and the last one are known already.
-    local at, unread = group['last-delivered-id'], nil
-    if info['length'] > 0 and lower(at, info['last-entry'][1]) then
-      if lower(at, info['first-entry'][1]) then
-        unread = info['first-entry']
-      else
-        unread = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 1)[1]
-        weigh(unread)
-      end
-    end
-    if unread then
-      local at = parse(unread[1])
-      if not oldest or at < oldest then oldest = at end
-    end
-    for _, flat in ipairs(group['consumers'] > 0 and redis.call('XINFO', 'CONSUMERS', stream, name) or {}) do
-      local consumer = map(flat)
-      local known = byName[consumer['name']]
-      if not known then
-        known = {consumer['name'], 0, consumer['idle']}
-        byName[consumer['name']] = known
-        consumers[#consumers + 1] = known
-      end
-      known[2] = known[2] + consumer['pending']
-      known[3] = math.min(known[3], consumer['idle'])
-    end
+  local function read(stream, group, info)
+    if group['pending'] > 0 then oldest = earlier(oldest, redis.call('XPENDING', stream, name)[2]) end
+    local unread = firstUnread(stream, group['last-delivered-id'], info)
+    if unread then oldest = earlier(oldest, unread[1]) end
+    if group['consumers'] > 0 then addConsumers(consumers, byName, stream, name) end
   end
   local group, lag, pending, ready = groups[name], length, 0, 0
   if group then
     local at = group['last-delivered-id']
     pending = group['pending']
-    if not first or not lower(at, last) then lag = 0
-    elseif lower(at, first) then lag = length
+    if not first or not isLower(at, last) then lag = 0
+    elseif isLower(at, first) then lag = length
     else lag = -1 end
-    look(log, group, info)
+    read(log, group, info)
   elseif first then
-    oldest = parse(first)
+    oldest = earlier(nil, first)
   end
   local back = infoOf(retry)
   if back then
     local again = groupsOf(retry)[name]
-    ready = back['entries-added'] - (tonumber(redis.call('HGET', counts, 'z\\n' .. account)) or 0)
+    local settled = tonumber(redis.call('HGET', counts, '${counters.settledRetries}\\n' .. account)) or 0
+    ready = back['entries-added'] - settled
     if again then
       pending = pending + again['pending']
       ready = ready - again['pending']
-      look(retry, again, back)
+      read(retry, again, back)
     end
   end
   local fields = {}
-  for _, kind in ipairs({'s', 'a', 'u', 'f', 'r', 'b', 'c', 'x'}) do fields[#fields + 1] = kind .. '\\n' .. account end
-  for _, reason in ipairs({'exhausted', 'term', 'decode', 'crashed', 'expired'}) do
-    fields[#fields + 1] = 'd\\n' .. account .. '\\n' .. reason
-  end
+  for _, letter in ipairs(${
+    listOf(reported.map((counter) => counters[counter]))
+  }) do fields[#fields + 1] = letter .. '\\n' .. account end
+  for _, reason in ipairs(${
+    listOf(reasons)
+  }) do fields[#fields + 1] = '${letterCounter}\\n' .. account .. '\\n' .. reason end
   local found, numbers = redis.call('HMGET', counts, unpack(fields)), {}
   for j = 1, #fields do numbers[j] = tonumber(found[j]) or 0 end
-  local due = redis.call('HLEN', bodies)
-  if not found[1] then
-    numbers[1] = false
+  local due, storedBefore = redis.call('HLEN', bodies), ${placeOf("storedBefore")}
+  if not found[storedBefore] then
+    numbers[storedBefore] = false
     if lag >= 0 then
-      numbers[1] = info['entries-added'] - lag - numbers[2] - numbers[8] - pending - ready - due
-      for j = 9, #numbers do numbers[1] = numbers[1] - numbers[j] end
+      local acked, removed, dead = numbers[${placeOf("acked")}], numbers[${placeOf("removed")}], 0
+      for j = ${reported.length + 1}, #numbers do dead = dead + numbers[j] end
+      numbers[storedBefore] = info['entries-added'] - lag - acked - removed - pending - ready - due - dead
       -- Where memory is full it is found again the next time.
-      if group then redis.pcall('HSETNX', counts, fields[1], numbers[1]) end
+      if group then redis.pcall('HSETNX', counts, fields[storedBefore], numbers[storedBefore]) end
     end
   end
-  reply[#reply + 1] = {
-    lag, pending, ready, due, oldest and math.max(0, now - oldest) or -1, unpack(numbers)
-  }
-  table.insert(reply[#reply], consumers)
+  local one = {lag, pending, ready, due, oldest and math.max(0, now - oldest) or -1, unpack(numbers)}
+  one[#one + 1] = consumers
+  reply[#reply + 1] = one
   if bytes >= 1048576 then break end
 end
 return {length, info['entries-added'], later, reply, total - 1 - #reply}

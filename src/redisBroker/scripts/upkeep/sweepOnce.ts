@@ -1,20 +1,26 @@
 import type { Script } from "../../../Redis.ts"
-import { checking } from "../parts/checks.ts"
-import { marking } from "../parts/marking.ts"
+import { wrongType } from "../parts/preconditions.ts"
+import { onceKeys } from "../parts/onceKeys.ts"
+import { clock } from "../parts/time.ts"
 
 /**
- * Removes the marks of a group of which none counts any more; while the group begins something, `begin` does it, too.
+ * Removes the idempotency keys of a group when none of them counts any more. While the group begins deliveries, `beginOnce` does that, too.
  *
- * KEYS: marks, old marks. ARGV: for how many ms marks count that do not say it. Reply: how many of the two were removed.
+ * KEYS: once, older once.
+ * ARGV: ms for which keys count when their hash does not say until when.
+ * Reply: the number of removed hashes.
  *
- * UNLINK frees in the background; an expiry time would free millions of marks at once, and hold up the server.
+ * UNLINK frees in the background; an expiry time would free millions of keys at once, and hold up the server.
+ *
+ * Writes: HDEL passes when memory is full, and lets the rest pass.
  */
 export const sweepOnce: Script = {
   name: "sweepOnce",
   lua: `
 local keys, keep = KEYS, tonumber(ARGV[1])
-${checking}
-${marking}
+${wrongType}
+${clock}
+${onceKeys}
 local problem = wrongType(keys[1], 'hash') or wrongType(keys[2], 'hash')
 if problem then return problem end
 local now, removed = clock(), 0
@@ -24,7 +30,6 @@ for i = 1, 2 do
     local head = redis.call('HGET', key, '')
     local _, last = spanOf(head, now)
     if not head then
-      -- It passes when memory is full and lets the rest pass.
       redis.call('HDEL', key, 'none')
       redis.call('HSET', key, '', headOf(now, now + keep))
     elseif last <= now then

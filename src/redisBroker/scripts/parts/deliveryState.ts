@@ -1,9 +1,9 @@
 /**
- * A Lua function for the scripts that judge: whether an entry of a stream is still to be settled by a group. `"unread"`, `"pending"`, or
- * nothing: it is gone, acknowledged, or the stream has no such group.
+ * `deliveryState(stream, group, position)`: whether a group still has to settle an entry of a stream: "unread", "pending", or nothing. Then
+ * the entry is gone or acknowledged, or the stream has no such group.
  */
-export const openIn = `
-local function openIn(stream, group, position)
+export const deliveryState = `
+local function deliveryState(stream, group, position)
   if redis.call('TYPE', stream).ok ~= 'stream' or #redis.call('XRANGE', stream, position, position) == 0 then return nil end
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     if info[2] == group then

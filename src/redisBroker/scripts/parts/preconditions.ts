@@ -1,8 +1,10 @@
 /**
- * Lua functions for the scripts that write: a script has no rollback, so what would refuse a later write is found before the first one.
- * Each gives an error reply, or nothing, and the type it has found.
+ * Checks before the first write. A script has no rollback, so whatever would refuse a later write is found before. Each check returns
+ * an error reply, or nothing, and the type it has found.
  */
-export const checking = `
+
+/** `wrongType(key, expected)`: whether the key holds something else. */
+export const wrongType = `
 local function wrongType(key, expected)
   local found = redis.call('TYPE', key).ok
   if found == 'none' or found == expected then return nil, found end
@@ -11,13 +13,14 @@ end
 `
 
 /**
- * The same, and whether a stream takes so many entries more: what another program has brought to the last possible position takes none. A
- * position ends with a number below 2^64; of the last ten million of these the last seven digits are counted.
+ * The same, and `noRoom(stream, wanted, bytes)`: whether the stream takes no more entries. A stream that another program has brought to
+ * the last possible position takes none. A position ends with a number below 2^64; of the last ten million numbers these checks count the
+ * last seven digits. `roomIn(stream, bytes)`: how many entries it takes.
  *
  * XINFO gives the first and the last entry as well, and to bring 1 MiB into Lua takes a millisecond. Where `bytes` says that messages are
- * large, it is asked only when there is an entry near the end of all positions.
+ * large, XINFO is called only when there is an entry near the end of all positions.
  */
-export const checkingRoom = `${checking}
+export const noRoom = `${wrongType}
 local function roomInExisting(stream, bytes)
   if bytes > 65536 and redis.call('XLEN', stream) > 0
     and #redis.call('XRANGE', stream, '18446744073709551615-0', '+', 'COUNT', 1) == 0 then return math.huge end

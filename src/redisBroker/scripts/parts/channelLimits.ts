@@ -1,16 +1,12 @@
+import { positions } from "./positions.ts"
+
 /**
- * Lua functions for the scripts that decide what the limits of a channel are. A definition is its maximal length, minimal position and
- * maximal age in ms, with spaces between and `-` for what it has not.
+ * `mostGenerous(definitions)`: the limits of a channel as JSON, from all definitions of them. A definition is its maximal length, minimal
+ * position and maximal age in ms, with spaces between and `-` for each it has not. A limit counts only where all definitions have it, at
+ * its most generous: nothing is removed that one of them would keep.
  */
-export const limiting = `
-local function isLower(a, b)
-  local aTime, aSequence = string.match(a, '^(%d+)%-?(%d*)$')
-  local bTime, bSequence = string.match(b, '^(%d+)%-?(%d*)$')
-  aTime, bTime = tonumber(aTime), tonumber(bTime)
-  return aTime < bTime or aTime == bTime and (tonumber(aSequence) or 0) < (tonumber(bSequence) or 0)
-end
--- Nothing is removed that one of the definitions would keep: a limit counts where all have it, at its most generous.
-local function generous(definitions)
+export const mostGenerous = `${positions}
+local function mostGenerous(definitions)
   local length, least, age = string.match(definitions[1], '^(%S+) (%S+) (%S+)$')
   for i = 2, #definitions do
     local otherLength, otherLeast, otherAge = string.match(definitions[i], '^(%S+) (%S+) (%S+)$')
