@@ -55,7 +55,7 @@ const program = Effect.gen(function*() {
   yield* Console.log(`the others saw: ${(yield* Queue.takeN(seen, 4)).toSorted().join("; ")}`)
   while ((yield* DeadLetters.count()) > 1) yield* Effect.sleep("10 millis")
   yield* Console.log(`archived: ${archived.join(" ")}`)
-  for (const { channel, count, group, reason } of yield* DeadLetters.counts()) {
+  for (const { channel, count, group, reason } of yield* DeadLetters.countBy()) {
     yield* Console.log(`left: ${count} of ${group} on ${channel}, ${reason}`)
   }
 })

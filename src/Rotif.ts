@@ -116,7 +116,7 @@ const checkOptions = Effect.fnUntraced(function*(options: Options | undefined) {
   yield* Given.orDie(Given.known("the options of Rotif", options, optionNames))
   yield* Publisher.givenOf(options)
   yield* Subscription.checkDefaults(options ?? {})
-  yield* DeadLetters.retentionOf(options)
+  yield* DeadLetters.retentionOf(options?.deadLetters)
   yield* Health.thresholdsOf(options?.health)
   yield* dutiesOf(options)
 })

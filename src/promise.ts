@@ -546,7 +546,7 @@ export class NotificationManager {
    * `dlqCleanup.enabled: false`, which only keeps it from being done by itself.
    */
   cleanupDLQ(): Promise<number> {
-    return this.#run(DeadLetters.expire)
+    return this.#run(DeadLetters.applyRetention)
   }
 
   /** Deletes all dead letters; how many. They do not go through the archive. */

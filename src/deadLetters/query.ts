@@ -1,4 +1,4 @@
-/** Looking through the dead letters of all shards as if they lay in one place, in the order of their death. */
+/** Queries: the dead letters of all shards in one order, that of their death. */
 import type { DateTime } from "effect"
 import { Effect, Result } from "effect"
 import type { Broker, BrokerError, Failure } from "../Broker.ts"
@@ -9,14 +9,15 @@ import type { Letter, LetterStore } from "../broker/deadLetters.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { compile, globProblem } from "../internal/pattern.ts"
 import { calm, shown } from "../internal/shown.ts"
+import { read } from "./options.ts"
 
-/** A letter and where it lies. */
+/** A letter and its shard. */
 export interface Found {
   readonly shard: number
   readonly letter: Letter
 }
 
-/** A place in the order of death: a letter id, and the shard for letters with the same id. */
+/** A place in the order of death: a letter id, then the shard for letters with the same id. */
 export interface Place {
   readonly shard: number
   readonly letterId: string
@@ -26,6 +27,16 @@ export const parsePlace = (text: string): Place | undefined => {
   const match = /^(\d{1,4}):(\d{1,16}-\d{1,20})$/.exec(text)
   return match === null ? undefined : { shard: Number(match[1]), letterId: match[2]! }
 }
+
+/** The place that the id of a letter names; `undefined` for a text that no letter can have as its id. */
+export const placeOf = (
+  { shards }: Broker["Service"],
+  letterId: string
+): Effect.Effect<Place | undefined, InvalidDeadLetterOption> =>
+  Effect.map(read(Given.name("letterId", letterId, 512)), (text) => {
+    const place = parsePlace(text)
+    return place === undefined || place.shard >= shards ? undefined : place
+  })
 
 const partsOf = (letterId: string): readonly [millis: bigint, sequence: bigint] => {
   const dash = letterId.indexOf("-")
@@ -58,7 +69,7 @@ const later = (a: string | undefined, b: string | undefined) =>
 const earlier = (a: string | undefined, b: string | undefined) =>
   a === undefined ? b : b === undefined || compareIds(a, b) <= 0 ? a : b
 
-/** What a filter means: exclusive bounds, the shards to look in, and the rest. */
+/** A filter as it is evaluated: the shards to read, exclusive bounds, and a predicate for the rest. */
 export interface Query {
   readonly shards: ReadonlyArray<number>
   readonly after: string | undefined
@@ -66,14 +77,11 @@ export interface Query {
   readonly matches: (subject: Subject) => boolean
 }
 
-/** What a filter looks at beside the time. */
+/** The parts of a letter that the predicate of a filter reads. */
 export interface Subject extends Pick<Letter, "group" | "channel"> {
   readonly failure: Pick<Failure, "reason" | "errorTag">
   readonly malformed: string | undefined
 }
-
-const read = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
-  Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
 
 const time = (
   option: string,
@@ -91,7 +99,7 @@ const channelMatcher = (channel: Filter["channel"]): (name: string) => boolean =
   return (name) => selector.names.includes(name)
 }
 
-/** The shards in which there may be letters of a channel. */
+/** The shards that can have letters of a channel. */
 export const shardsOf = (broker: Broker["Service"], channel: Filter["channel"]): ReadonlyArray<number> =>
   broker.shardsOf(
     channel === undefined
@@ -113,7 +121,7 @@ const reasonNames: ReadonlySet<unknown> = new Set<Failure["reason"]>([
   "expired"
 ])
 
-/** The problem with a part of a filter: it would match nothing, or what it was not meant for. */
+/** Finds a part of a filter that would match nothing, or letters that it was not meant for. */
 const partProblem = ({ channel, errorTag, group, reason }: Filter): Result.Result<unknown, Given.Problem> => {
   if (typeof channel === "string") {
     const problem = globProblem(channel)
@@ -135,10 +143,10 @@ const isPlain = (value: object): boolean => {
   return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
-/** The problem with a filter. A part with a wrong name would be left out of account: then it would match what it was not meant for. */
+/** Finds the problem with a filter. A part with a wrong name would be ignored: the filter would match letters that it was not meant for. */
 export const filterProblem = (filter: unknown): string | undefined => {
   const found = Given.record("the filter", filter)
-  // Of a Promise, a Map or a Date no part is seen, as if it were {}.
+  // A Promise, a Map or a Date shows no part, as if it were {}.
   if (Result.isFailure(found) || (Object.keys(found.success).length === 0 && !isPlain(found.success))) {
     calm(filter)
     return `the filter must be an object, it is ${shown(filter)}; {} means all dead letters`
@@ -149,7 +157,7 @@ export const filterProblem = (filter: unknown): string | undefined => {
     : `a filter has no ${JSON.stringify(unknown[0])}: it has ${[...parts].join(", ")}`
 }
 
-/** Reads a filter; without one it matches all. */
+/** Reads a filter; no filter matches all letters. */
 export const make = Effect.fnUntraced(function*(
   broker: Broker["Service"],
   filter: Filter | undefined
@@ -177,15 +185,16 @@ export const make = Effect.fnUntraced(function*(
 
 export interface ScanOptions {
   readonly order: "newest" | "oldest"
-  /** Goes on after this place. */
+  /** Continues after this place. */
   readonly from?: Place | undefined
-  /** The last letter of each shard to look at; a shard that is not named has none. */
+  /** The last letter of each shard to read; a shard that is not named is not read. */
   readonly upTo?: ReadonlyMap<number, string> | undefined
   /** About how many letters will be wanted. */
   readonly wanted: number
 }
 
-interface Lane {
+/** The reading of one shard: the letters read ahead, and where the next read begins. */
+interface ShardCursor {
   readonly shard: number
   buffer: ReadonlyArray<Letter>
   next: number
@@ -194,7 +203,7 @@ interface Lane {
   ended: boolean
 }
 
-/** Letters that match, one after another; `undefined` when there are no more. What comes or goes meanwhile disturbs no other letter. */
+/** Reads the letters that match, one after another; `undefined` when there are no more. Letters added or removed meanwhile affect no other letter. */
 export const scan = (
   store: LetterStore,
   query: Query,
@@ -202,10 +211,10 @@ export const scan = (
 ): Effect.Effect<Found | undefined, BrokerError> => {
   const { from, order, upTo, wanted } = options
   const isOldest = order === "oldest"
-  const lanes = query.shards.filter((shard) => upTo === undefined || upTo.has(shard)).map((shard): Lane => {
+  const cursors = query.shards.filter((shard) => upTo === undefined || upTo.has(shard)).map((shard): ShardCursor => {
     let { after, before } = query
     if (from !== undefined) {
-      // Letters of one id are in the order of their shards.
+      // Letters with the same id are in the order of their shards.
       if (isOldest) after = later(after, shard > from.shard ? neighbour(from.letterId, -1n) : from.letterId)
       else before = earlier(before, shard < from.shard ? neighbour(from.letterId, 1n) : from.letterId)
     }
@@ -213,33 +222,33 @@ export const scan = (
     if (last !== undefined) before = earlier(before, neighbour(last, 1n))
     return { shard, buffer: [], next: 0, after, before, ended: false }
   })
-  const chunk = Math.min(1000, Math.max(10, Math.ceil((2 * wanted) / Math.max(1, lanes.length))))
+  const chunk = Math.min(1000, Math.max(10, Math.ceil((2 * wanted) / Math.max(1, cursors.length))))
 
-  const fill = Effect.fnUntraced(function*(lane: Lane) {
-    const { after, before, shard } = lane
+  const fill = Effect.fnUntraced(function*(cursor: ShardCursor) {
+    const { after, before, shard } = cursor
     const letters = yield* store.list(shard, { order, limit: chunk, after, before })
     const last = letters.at(-1)?.letterId
-    if (isOldest) lane.after = last ?? after
-    else lane.before = last ?? before
-    lane.ended = letters.length < chunk
-    lane.buffer = letters.filter(query.matches)
-    lane.next = 0
+    if (isOldest) cursor.after = last ?? after
+    else cursor.before = last ?? before
+    cursor.ended = letters.length < chunk
+    cursor.buffer = letters.filter(query.matches)
+    cursor.next = 0
   })
 
   return Effect.gen(function*() {
     for (let filling = true; filling;) {
-      const empty = lanes.filter((lane) => lane.next >= lane.buffer.length && !lane.ended)
+      const empty = cursors.filter((cursor) => cursor.next >= cursor.buffer.length && !cursor.ended)
       filling = empty.length > 0
       yield* Effect.forEach(empty, fill, { concurrency: 8, discard: true })
     }
-    let best: Lane | undefined
+    let best: ShardCursor | undefined
     let place: Place | undefined
-    for (const lane of lanes) {
-      const letter = lane.buffer[lane.next]
+    for (const cursor of cursors) {
+      const letter = cursor.buffer[cursor.next]
       if (letter === undefined) continue
-      const candidate = { shard: lane.shard, letterId: letter.letterId }
+      const candidate = { shard: cursor.shard, letterId: letter.letterId }
       if (place === undefined || (compare(candidate, place) < 0) === isOldest) {
-        best = lane
+        best = cursor
         place = candidate
       }
     }
@@ -247,7 +256,7 @@ export const scan = (
   })
 }
 
-/** The newest letter of each shard that has any: where a pass over what is there now ends. */
+/** Finds the newest letter of each shard that has any: the end of a pass over the letters that exist now. */
 const newest = Effect.fnUntraced(function*(store: LetterStore, shards: ReadonlyArray<number>) {
   const out = new Map<number, string>()
   yield* Effect.forEach(shards, (shard) =>
@@ -257,13 +266,13 @@ const newest = Effect.fnUntraced(function*(store: LetterStore, shards: ReadonlyA
   return out
 })
 
-/** Letters found, and letters that something was done to. */
+/** Letters found, and letters that were moved or deleted. */
 export interface Swept {
   readonly matched: number
   readonly moved: number
 }
 
-/** Does something to all letters that match and are there now, in batches. */
+/** Applies an action to all letters that match and exist now, in batches. */
 export const sweep = Effect.fnUntraced(function*<E, R>(
   store: LetterStore,
   query: Query,
@@ -272,7 +281,7 @@ export const sweep = Effect.fnUntraced(function*<E, R>(
   act: (shard: number, letterIds: ReadonlyArray<string>) => Effect.Effect<number, E, R>,
   after: (progress: Swept, size: number) => Effect.Effect<void>
 ) {
-  // What dies again meanwhile is not of this sweep.
+  // A message that dies again meanwhile is not part of this sweep.
   const upTo = yield* newest(store, query.shards)
   const next = scan(store, query, { order: "oldest", upTo, wanted: Math.min(limit, 1000) })
   let progress: Swept = { matched: 0, moved: 0 }

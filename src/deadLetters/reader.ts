@@ -17,14 +17,14 @@ const isLost = (error: Option.Option<unknown>) => error._tag === "Some" && error
 
 export type Outcome = Pick<Conclusion, "outcome" | "millis">
 
-/** An offer in the hands of this process. */
-export interface Desk {
+/** A letter that is leased to this process, with its offer. */
+export interface LeasedLetter {
   readonly shard: number
   readonly offer: Offer
-  /** Whether the offer has been concluded, by whomever. */
+  /** Whether the offer has been concluded. */
   readonly isSettled: () => boolean
   readonly settled: Effect.Effect<void>
-  /** Concludes the offer; the first conclusion counts. It waits while the backend is away. */
+  /** Concludes the offer; the first conclusion counts. It waits while the backend is unavailable. */
   readonly conclude: (outcome: Outcome) => Effect.Effect<void, OfferLost | BrokerError>
 }
 
@@ -35,24 +35,24 @@ export interface Options<R> {
   readonly start: "earliest" | "latest"
   readonly concurrency: number
   readonly leaseMillis: number
-  /** A handler that runs for longer is told once. */
+  /** A handler that runs for longer is reported once. */
   readonly slowMillis: number
-  /** How often a worker looks without being told to. */
+  /** Fallback poll interval, in case a notification is lost. */
   readonly checkMillis: number
-  /** How long the end waits for handlers before it interrupts them. */
+  /** The end waits for running handlers for at most this long, then interrupts them. */
   readonly drainMillis: number
-  /** What is left to do when the handler has ended without a conclusion. It is interrupted when the lease is lost. */
-  readonly handle: (desk: Desk) => Effect.Effect<Outcome, never, R>
+  /** Runs the handler; its result concludes an offer that the handler left open. It is interrupted when the lease is lost. */
+  readonly handle: (leased: LeasedLetter) => Effect.Effect<Outcome, never, R>
 }
 
 const patient = Schedule.jittered(Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")]))
 
-const makeDesk = (options: Options<unknown>, shard: number, offer: Offer): Desk => {
+const leasedLetter = (options: Options<unknown>, shard: number, offer: Offer): LeasedLetter => {
   const { name, store } = options
   const { letterId } = offer.letter
   const settled = Deferred.makeUnsafe<void>()
   let isSettled = false
-  // A conclusion was sent and its answer lost: if the next one is refused, that one did it.
+  // A conclusion was sent and its reply lost: if the next one is refused, the lost one took effect.
   let uncertain = false
   return {
     shard,
@@ -87,7 +87,7 @@ const makeDesk = (options: Options<unknown>, shard: number, offer: Offer): Desk 
 }
 
 /**
- * Starts the workers in the current scope. With its end they finish the letters they have; a handler that takes too long is interrupted, and
+ * Starts the workers in the current scope. When it ends they finish the letters they have; a handler that takes too long is interrupted, and
  * its letter is offered again at once.
  */
 export const run = Effect.fnUntraced(function*<R>(
@@ -97,9 +97,9 @@ export const run = Effect.fnUntraced(function*<R>(
   const permits = yield* Semaphore.make(concurrency)
 
   /** Renews the lease of an offer for as long as it is open; ends when it is lost. */
-  const renewed = (desk: Desk) =>
+  const renewed = (leased: LeasedLetter) =>
     Effect.suspend(() => {
-      const { letter, token } = desk.offer
+      const { letter, token } = leased.offer
       const renewal: Conclusion = { letterId: letter.letterId, token, outcome: "renew", millis: leaseMillis }
       let millis = 0
       let isSlow = false
@@ -112,50 +112,50 @@ export const run = Effect.fnUntraced(function*<R>(
       return Effect.sleep(leaseMillis / 3).pipe(
         Effect.andThen(tellSlow),
         Effect.andThen(Effect.suspend(() =>
-          desk.isSettled() ?
+          leased.isSettled() ?
             Effect.succeed([]) :
             Effect.catch(
-              store.conclude(desk.shard, name, [renewal]),
+              store.conclude(leased.shard, name, [renewal]),
               (error) =>
                 Effect.as(Effect.logWarning(`rotif: the lease of a dead letter was not renewed: ${error.message}`), [])
             )
         )),
         Effect.repeat({
-          until: (refused: ReadonlyArray<string>) => refused.length > 0 && !desk.isSettled()
+          until: (refused: ReadonlyArray<string>) => refused.length > 0 && !leased.isSettled()
         }),
         Effect.andThen(Effect.logWarning(`rotif: "${name}" lost its lease on dead letter ${letter.letterId}`))
       )
     })
 
-  const finish = (desk: Desk, outcome: Outcome) =>
-    desk.isSettled()
+  const finish = (leased: LeasedLetter, outcome: Outcome) =>
+    leased.isSettled()
       ? Effect.void
-      : Effect.catch(desk.conclude(outcome), (error) =>
+      : Effect.catch(leased.conclude(outcome), (error) =>
         Effect.logWarning(`rotif: an offer of a dead letter was not concluded: ${error.message}`))
 
-  /** Takes one letter and handles it; whether there was one, and when there may be another. */
+  /** Takes one letter and handles it. Returns whether there was one, and when there may be another. */
   const takeOne = (shard: number, work: Workers.Wrappers["work"]) =>
     Effect.acquireUseRelease(
       Effect.map(store.offer(shard, { name, limit: 1, leaseMillis, start: options.start }), (answer) => ({
         ...answer,
-        desk: answer.offers.length === 0 ? undefined : makeDesk(options, shard, answer.offers[0]!)
+        leased: answer.offers.length === 0 ? undefined : leasedLetter(options, shard, answer.offers[0]!)
       })),
-      ({ desk, nextInMillis }) =>
-        desk === undefined
+      ({ leased, nextInMillis }) =>
+        leased === undefined
           ? Effect.succeed({ took: false, nextInMillis })
           : work(Effect.raceFirst(
-            Effect.flatMap(options.handle(desk), (outcome) => finish(desk, outcome)),
-            renewed(desk)
+            Effect.flatMap(options.handle(leased), (outcome) => finish(leased, outcome)),
+            renewed(leased)
           )).pipe(Effect.as({ took: true, nextInMillis })),
-      ({ desk }, exit) =>
-        desk === undefined || Exit.isSuccess(exit)
+      ({ leased }, exit) =>
+        leased === undefined || Exit.isSuccess(exit)
           ? Effect.void
-          : Effect.ignore(Effect.timeoutOption(finish(desk, { outcome: "release" }), 2_000))
+          : Effect.ignore(Effect.timeoutOption(finish(leased, { outcome: "release" }), 2_000))
     )
 
   const look = (shard: number, work: Workers.Wrappers["work"]) =>
     Effect.acquireUseRelease(
-      // Listening starts before looking: what arrives in between is not missed.
+      // Listening starts before reading: a letter that arrives in between is not missed.
       Effect.forkChild(store.awaitLetter(shard), { startImmediately: true }),
       (arrived) =>
         Effect.flatMap(permits.withPermit(takeOne(shard, work)), ({ nextInMillis, took }) =>

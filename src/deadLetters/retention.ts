@@ -1,29 +1,33 @@
 /**
- * Ends the retention of dead letters: what is too old, and the oldest of what is too many. It goes to the archive first, if there is one; what
- * the archive does not take stays.
+ * Retention: deletes dead letters that are too old, and the oldest of those that are too many. They go through the archive first, if there is
+ * one; letters that the archive refuses stay.
  */
+import type { Duration } from "effect"
 import { Cause, Effect } from "effect"
 import type { Broker, BrokerError } from "../Broker.ts"
+import { fromLetter } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../broker/deadLetters.ts"
 import { pretty } from "../internal/failure.ts"
+import * as Given from "../internal/optionChecks.ts"
 import { isArchive } from "../internal/pattern.ts"
 import { pause } from "../internal/pause.ts"
 import * as Reports from "../internal/reports.ts"
 import { supervise } from "../internal/supervise.ts"
+import type { Retention } from "./options.ts"
 
 export interface Options {
   readonly maxAgeMillis: number
   readonly maxCount: number
   readonly intervalMillis: number
-  /** Takes letters that are about to be deleted. */
+  /** Archives letters that are about to be deleted. */
   readonly archive: (shard: number, letters: ReadonlyArray<Letter>) => Effect.Effect<void, unknown>
-  /** The channel that the archive publishes to, if that is not one of the library's own. */
+  /** The channel that the archive publishes to, if it is not an archive channel by its name. */
   readonly archiveChannel: string | undefined
-  /** What was said of an archive that refuses: at rounds 1, 2, 4, 8, …. */
+  /** Logs an archive that refuses, at rounds 1, 2, 4, 8, …. */
   readonly refusals: Reports.Repeating
 }
 
-export const makeRefusals = (): Reports.Repeating =>
+const makeRefusals = (): Reports.Repeating =>
   Reports.makeRepeating((round, cause) =>
     Effect.logError(
       `rotif: the archive of dead letters refused (${Reports.times(round)}); they stay and are offered to it again`,
@@ -31,10 +35,47 @@ export const makeRefusals = (): Reports.Repeating =>
     )
   )
 
-/** Letters archived and deleted in one go. */
+const retentionNames: ReadonlySet<string> = new Set<keyof Retention>([
+  "maxAge",
+  "maxCount",
+  "interval",
+  "archive",
+  "enabled",
+  "archiveChannel"
+])
+
+/** Reads the options of the retention; dies of one that cannot be used. */
+export const optionsOf = Effect.fnUntraced(
+  function*(options: Retention | undefined): Effect.fn.Return<Options> {
+    const { archive, archiveChannel, interval, maxAge, maxCount } =
+      (yield* Given.orDie(Given.known("deadLetters", options, retentionNames, "deadLetters."))) ?? {}
+    yield* Given.orDie(Given.func("deadLetters.archive", archive))
+    const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
+      Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
+    return {
+      // A value that is no number must not count as 0 here: that would delete every letter.
+      maxAgeMillis: yield* span("maxAge", maxAge, { usual: 7_776_000_000, least: 0, most: Infinity }),
+      maxCount: maxCount === Infinity ? maxCount : yield* Given.orDie(
+        Given.count("deadLetters.maxCount", maxCount, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER })
+      ),
+      // The bounds prevent a busy loop, and a lease without an end.
+      intervalMillis: yield* span("interval", interval, { usual: 60_000, least: 10, most: 86_400_000 }),
+      archive: (shard, letters) =>
+        archive === undefined
+          ? Effect.void
+          : Given.contained(
+            Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter))))
+          ),
+      archiveChannel,
+      refusals: makeRefusals()
+    }
+  }
+)
+
+/** At most this many letters are archived and deleted at a time. */
 const batch = 100
 
-/** One look, for as long as `leads`; how many letters it deleted. */
+/** Applies the limits once, for as long as `leads` holds. Returns the number of deleted letters. */
 export const pass = Effect.fnUntraced(function*(
   store: LetterStore,
   shards: number,
@@ -44,12 +85,12 @@ export const pass = Effect.fnUntraced(function*(
   const { archive, archiveChannel, maxAgeMillis, maxCount, refusals } = options
   let deleted = 0
 
-  /** Whether the letters are gone. */
+  /** Archives and deletes letters. Returns whether they are gone. */
   const end = Effect.fnUntraced(function*(shard: number, letters: ReadonlyArray<Letter>): Effect.fn.Return<
     boolean,
     BrokerError
   > {
-    // What came out of the archive does not go into it again: it would hold itself, deeper each time.
+    // Letters of the archive's own channel are not archived again: each would contain the one before.
     const fresh = letters.filter(({ channel }) => !isArchive(channel) && channel !== archiveChannel)
     const archived = yield* Effect.exit(fresh.length === 0 ? Effect.void : archive(shard, fresh))
     if (archived._tag === "Failure") {
@@ -97,6 +138,7 @@ export const pass = Effect.fnUntraced(function*(
   }
 })
 
+/** Applies the limits at every interval; one process of a namespace does it at a time. */
 export const run = (
   { letters, rest, shards }: Pick<Broker["Service"], "letters" | "rest" | "shards">,
   options: Options
@@ -105,7 +147,7 @@ export const run = (
     "ending the retention of dead letters",
     Effect.andThen(
       pass(letters, shards, options, letters.lead(options.intervalMillis + 30_000)),
-      // One that is there now is too old after this time, whether anything happens until then or not.
+      // A letter that exists now is too old after this span, whether anything happens until then or not.
       Effect.raceFirst(rest(options.intervalMillis), pause(options.maxAgeMillis))
     )
   )

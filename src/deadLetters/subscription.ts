@@ -1,9 +1,10 @@
-/** Hands offered letters to the handler of a subscription to dead letters, and decides what becomes of them afterwards. */
+/** A subscription to dead letters: its options, its handler, and the outcome of each offer. */
 import type { Scope } from "effect"
 import { Cause, Duration, Effect } from "effect"
+import type { Broker } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import type { Offered } from "../DeadLetter.ts"
-import { fromLetter } from "../DeadLetter.ts"
+import { fromLetter, InvalidDeadLetterOption } from "../DeadLetter.ts"
 import { givenDelay } from "../Message.ts"
 import * as Retry from "../Retry.ts"
 import type { LetterStore } from "../broker/deadLetters.ts"
@@ -11,56 +12,58 @@ import type { Ending } from "../internal/ending.ts"
 import { pretty } from "../internal/failure.ts"
 import { showAs, withoutCode } from "../internal/inspected.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Limits from "../internal/optionLimits.ts"
 import * as Asking from "../internal/policyCalls.ts"
 import * as Reports from "../internal/reports.ts"
 import { paceMillis } from "../internal/settlement.ts"
-import type { Query } from "./query.ts"
+import type { SubscribeOptions } from "./options.ts"
+import { read } from "./options.ts"
+import * as Query from "./query.ts"
 import * as Reader from "./reader.ts"
 
-export interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
-  readonly query: Query
+interface Options<E, R> extends Omit<Reader.Options<R>, "handle" | "shards"> {
+  readonly query: Query.Query
   readonly source: Channel.Source | undefined
   readonly retry: Retry.Policy<unknown> | undefined
-  /** The payload's schema and the handler belong to the same source, which nothing here knows. */
+  /** Its letters have the payload of `source`; the types of this room do not know it. */
   readonly handler: (letter: never) => Effect.Effect<unknown, E, R>
 }
 
-/** The default pause before a letter is offered again whose handler failed. */
+/** The default delay before a letter is offered again after its handler failed. */
 const defaultRetry = Retry.exponential("1 second", { max: "5 minutes" })
 
-/** When a letter is offered again: "at once" is paced, so that it cannot make a busy loop. */
+/** Offers a letter again after this long. A delay of 0 is paced, so that it cannot make a busy loop. */
 const againIn = (millis: number, offerCount: number): Reader.Outcome => ({
   outcome: "again",
   millis: millis > 0 ? millis : paceMillis(offerCount)
 })
 
-/** A release takes the offer back, so that no count of offers could pace it. */
+/** A release takes the offer back, so it is not counted; a fixed delay paces it. */
 const released: Reader.Outcome = { outcome: "release", millis: Given.safeDelayMillis }
 
 const code = new Set(["ack", "keep", "nack", "requeue", "settled"])
 const visible = <L extends Offered>(letter: L): L => showAs(letter, () => withoutCode(letter, code))
 
-const offeredOf = (store: LetterStore, desk: Reader.Desk, name: string): Offered =>
+const offeredOf = (store: LetterStore, leased: Reader.LeasedLetter, name: string): Offered =>
   visible({
-    ...fromLetter(desk.shard, desk.offer.letter),
-    offerCount: desk.offer.offerCount,
-    ack: desk.conclude({ outcome: "remove" }),
-    keep: desk.conclude({ outcome: "keep" }),
+    ...fromLetter(leased.shard, leased.offer.letter),
+    offerCount: leased.offer.offerCount,
+    ack: leased.conclude({ outcome: "remove" }),
+    keep: leased.conclude({ outcome: "keep" }),
     nack: (options) =>
       Effect.flatMap(
-        givenDelay(options, `of dead letter ${desk.offer.letter.letterId} by "${name}"`),
-        (millis) => desk.conclude(againIn(millis, desk.offer.offerCount))
+        givenDelay(options, `of dead letter ${leased.offer.letter.letterId} by "${name}"`),
+        (millis) => leased.conclude(againIn(millis, leased.offer.offerCount))
       ),
-    // A message that always dies and is always sent back is paced, too; the letter is leased meanwhile.
-    requeue: Effect.sleep(paceMillis(desk.offer.letter.history.length + 1)).pipe(
-      Effect.andThen(store.requeue(desk.shard, [{ letterId: desk.offer.letter.letterId }])),
-      Effect.flatMap((moved) => Effect.as(desk.conclude({ outcome: "keep" }), moved.length > 0))
+    // A message that always dies and is always requeued is paced, too; the letter is leased meanwhile.
+    requeue: Effect.sleep(paceMillis(leased.offer.letter.history.length + 1)).pipe(
+      Effect.andThen(store.requeue(leased.shard, [{ letterId: leased.offer.letter.letterId }])),
+      Effect.flatMap((moved) => Effect.as(leased.conclude({ outcome: "keep" }), moved.length > 0))
     ),
-    settled: desk.settled
+    settled: leased.settled
   })
 
-/** Runs the subscription in the current scope. */
-export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, R | Scope.Scope> => {
+const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, R | Scope.Scope> => {
   const { name, query, source, store } = options
   const decoderFor = source === undefined ? undefined : Channel.decoderFor(source)
   const policy = options.retry ?? defaultRetry
@@ -68,7 +71,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
 
   const answerOf = Asking.make(`"${name}"`)
 
-  /** A letter is offered again and again: told at its offers 1, 2, 4, 8, …. */
+  /** Logs a letter that is offered again and again, at its offers 1, 2, 4, 8, …. */
   const tell = (letter: Offered, what: string, cause?: Cause.Cause<E>) =>
     Reports.isTold(letter.offerCount)
       ? Effect.logWarning(
@@ -89,7 +92,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
               ? released
               : { outcome: "keep" }
         ),
-        // It must not become a busy loop.
+        // A short delay here could become a busy loop.
         { outcome: "again", millis: 60_000 } satisfies Reader.Outcome
       ),
       () => tell(letter, "failed on", cause)
@@ -98,10 +101,10 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
   return Reader.run({
     ...options,
     shards: query.shards,
-    handle: (desk) => {
-      const { letter } = desk.offer
+    handle: (leased) => {
+      const { letter } = leased.offer
       if (!query.matches(letter)) return Effect.succeed<Reader.Outcome>({ outcome: "keep" })
-      const offered = offeredOf(store, desk, name)
+      const offered = offeredOf(store, leased, name)
       const decode = decoderFor?.(letter.channel) as
         | ((text: string) => Effect.Effect<unknown, Channel.InvalidPayload, R>)
         | undefined
@@ -111,7 +114,7 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
           Effect.result(decode(letter.payload)),
           (payload) => Given.effect(`the handler of "${name}"`, () => handler(visible({ ...offered, payload })))
         )
-      // What the handler has opened is closed before its letter is concluded.
+      // The scope of the handler is closed before its letter is concluded.
       return Effect.matchCauseEffect(Effect.scoped(Given.contained(handled)), {
         onFailure: (cause) =>
           Cause.hasInterruptsOnly(cause)
@@ -122,3 +125,57 @@ export const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, 
     }
   })
 }
+
+const names: ReadonlySet<string> = new Set<keyof SubscribeOptions<never, never, never>>([
+  "name",
+  "group",
+  "startFrom",
+  "concurrency",
+  "slowHandler",
+  "lease",
+  "checkInterval",
+  "drainTimeout",
+  "handler",
+  "retry"
+])
+
+/** Settings of the layer that a subscription falls back to. */
+export interface Shared {
+  readonly drainMillis: number
+  readonly policies: Retry.Retry
+}
+
+/** Starts a subscription in the current scope; fails if an option cannot be used. */
+export const start = Effect.fnUntraced(function*<E, R>(
+  broker: Broker["Service"],
+  source: Channel.Source | undefined,
+  options: SubscribeOptions<never, E, R>,
+  { drainMillis, policies }: Shared
+) {
+  if (source !== undefined && !Channel.isSource(source)) {
+    return yield* new InvalidDeadLetterOption({
+      option: "source",
+      message: "the source must be made by Channel.make, Channel.pattern or Channel.union"
+    })
+  }
+  yield* read(Given.record("the options", yield* read(Given.known("the options", options, names))))
+  const name = yield* read(Given.name("name", Given.first(options.name, "dead-letters")))
+  yield* read(Given.required("handler", options.handler))
+  const retry = yield* read(Retry.resolve("retry", options.retry, Retry.within(yield* Retry.Retry, policies)))
+  return yield* run({
+    store: broker.letters,
+    source,
+    name,
+    query: yield* Query.make(broker, { channel: source, group: options.group }),
+    start: yield* read(Given.choice("startFrom", options.startFrom, ["earliest", "latest"])),
+    concurrency: yield* read(Given.count("concurrency", options.concurrency, { usual: 1, least: 1, most: 1_000 })),
+    slowMillis: yield* read(Given.span("slowHandler", options.slowHandler, { usual: 300_000, least: 1 })),
+    leaseMillis: yield* read(Given.span("lease", options.lease, { usual: 30_000, least: 100 })),
+    checkMillis: yield* read(Given.span("checkInterval", options.checkInterval, { usual: 30_000, least: 10 })),
+    drainMillis: yield* read(
+      Given.span("drainTimeout", options.drainTimeout, { ...Limits.drainTimeout, usual: drainMillis })
+    ),
+    retry,
+    handler: options.handler
+  })
+})

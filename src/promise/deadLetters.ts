@@ -67,7 +67,7 @@ const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
 })
 
 export const stats: Effect.Effect<DlqStats, unknown, DeadLetters.DeadLetters> = Effect.gen(function*() {
-  const counts = yield* DeadLetters.counts()
+  const counts = yield* DeadLetters.countBy()
   const edge = (order: "oldest" | "newest") =>
     Effect.map(
       DeadLetters.list({}, { order, limit: 1 }),

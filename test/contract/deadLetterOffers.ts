@@ -238,7 +238,7 @@ export const deadLetterOffersSuite = (backend: Backend): void => {
         yield* Effect.scoped(Effect.gen(function*() {
           yield* soon(Queue.take(yield* watch({ name: "n" })))
         }))
-        yield* DeadLetters.forget("n")
+        yield* DeadLetters.forgetSubscription("n")
         const letter = yield* soon(Queue.take(yield* watch({ name: "n" })))
         assert.deepStrictEqual([letter.raw, letter.offerCount], ["\"x\"", 1])
       })

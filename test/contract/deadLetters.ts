@@ -123,20 +123,20 @@ export const deadLettersSuite = (backend: Backend): void => {
       "counts by group, channel and reason",
       Effect.gen(function*() {
         yield* three
-        const rows = yield* DeadLetters.counts()
+        const rows = yield* DeadLetters.countBy()
         assert.sameDeepMembers([...rows], [
           { group: "billing", channel: "orders.created", reason: "exhausted", count: 2 },
           { group: "billing", channel: "orders.paid", reason: "term", count: 1 },
           { group: "audit", channel: "texts", reason: "exhausted", count: 1 }
         ])
         assert.strictEqual(rows[0]?.count, 2)
-        assert.lengthOf(yield* DeadLetters.counts({ group: "billing" }), 2)
-        assert.lengthOf(yield* DeadLetters.counts({ channel: "orders.*", reason: "term" }), 1)
+        assert.lengthOf(yield* DeadLetters.countBy({ group: "billing" }), 2)
+        assert.lengthOf(yield* DeadLetters.countBy({ channel: "orders.*", reason: "term" }), 1)
         const [letter] = yield* everything
         yield* DeadLetters.remove(letter!.letterId)
         assert.strictEqual(yield* DeadLetters.count({ channel: "orders.created" }), 1)
         yield* DeadLetters.purge({})
-        assert.deepStrictEqual(yield* DeadLetters.counts(), [])
+        assert.deepStrictEqual(yield* DeadLetters.countBy(), [])
         assert.strictEqual(yield* DeadLetters.count(), 0)
       })
     )
@@ -462,7 +462,7 @@ export const deadLettersSuite = (backend: Backend): void => {
         yield* until(DeadLetters.count(), (count) => count === 0)
         assert.sameMembers(archived, ["\"old\"", "\"old too\""])
         assert.isAtLeast((yield* Clock.currentTimeMillis) - from, 300 - 1)
-        assert.deepStrictEqual(yield* DeadLetters.counts(), [])
+        assert.deepStrictEqual(yield* DeadLetters.countBy(), [])
       }),
       { deadLetters: { maxAge: "300 millis", interval: "20 millis", archive } }
     )
@@ -479,18 +479,18 @@ export const deadLettersSuite = (backend: Backend): void => {
     )
 
     test(
-      "expire does it now, and tells how many",
+      "applyRetention does it now, and tells how many",
       Effect.gen(function*() {
         archived.length = 0
         // Of its own, without the process that looks by itself.
-        const { expire } = yield* DeadLetters.make({ deadLetters: { maxCount: 1, archive } })
+        const { applyRetention } = yield* DeadLetters.make({ deadLetters: { maxCount: 1, archive } })
         yield* bury(Text, ["1", "2", "3"])
-        assert.strictEqual(yield* expire, 2)
+        assert.strictEqual(yield* applyRetention, 2)
         assert.deepStrictEqual(archived, ["\"1\"", "\"2\""])
         assert.deepStrictEqual(yield* raws, ["3"])
-        assert.strictEqual(yield* expire, 0)
+        assert.strictEqual(yield* applyRetention, 0)
         // As the layer was told: nothing is too old, or too many.
-        assert.strictEqual(yield* DeadLetters.expire, 0)
+        assert.strictEqual(yield* DeadLetters.applyRetention, 0)
       })
     )
 

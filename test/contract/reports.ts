@@ -392,14 +392,14 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual((yield* letters).length, 1)
       }), { deadLetters: refusing })
 
-    test("expire acts on the limits, also where nothing is deleted by itself", () =>
+    test("applyRetention acts on the limits, also where nothing is deleted by itself", () =>
       Effect.gen(function*() {
         yield* listen(Text, { group: "g", maxRetries: 0, handler: () => Effect.fail("no") })
         yield* Publisher.publishAll(Text, ["1", "2", "3"])
         yield* until(backend, Effect.map(letters, (all) => all.length === 3))
         yield* backend.advance("100 millis")
         assert.strictEqual((yield* letters).length, 3)
-        assert.strictEqual(yield* DeadLetters.expire, 2)
+        assert.strictEqual(yield* DeadLetters.applyRetention, 2)
       }), { deadLetters: { enabled: false, maxCount: 1, interval: "10 millis" } })
 
     const Archive = Channel.make("dlq-archive.texts", { payload: Schema.String })
@@ -415,13 +415,13 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual((yield* backend.soon(Queue.take(below.seen))).payload, "a")
         assert.strictEqual((yield* backend.soon(Queue.take(all.seen))).payload, "b")
         yield* until(backend, Effect.map(letters, (found) => found.length === 1))
-        const { expire } = yield* DeadLetters.make({
+        const { applyRetention } = yield* DeadLetters.make({
           deadLetters: {
             maxCount: 0,
             archive: (some) => Effect.sync(() => archived.push(...some.map(({ channel }) => channel)))
           }
         })
-        assert.strictEqual(yield* expire, 1)
+        assert.strictEqual(yield* applyRetention, 1)
         assert.deepStrictEqual(archived, [])
       }))
   })

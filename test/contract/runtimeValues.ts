@@ -236,7 +236,12 @@ export const runtimeValuesSuite = (backend: Backend): void => {
       ["DeadLetters.get", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.get(id)],
       ["DeadLetters.requeue", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.requeue(id)],
       ["DeadLetters.remove", InvalidDeadLetterOption, "letterId", (id) => DeadLetters.remove(id)],
-      ["DeadLetters.forget", InvalidDeadLetterOption, "name", (name) => DeadLetters.forget(name)]
+      [
+        "DeadLetters.forgetSubscription",
+        InvalidDeadLetterOption,
+        "name",
+        (name) => DeadLetters.forgetSubscription(name)
+      ]
     ]
     const values: ReadonlyArray<() => unknown> = [
       () => undefined,

@@ -404,7 +404,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
       case "Purge":
         return DeadLetters.purge({ group: step.group })
       case "Expire":
-        return DeadLetters.expire
+        return DeadLetters.applyRetention
       case "Trim":
         return Effect.forEach(shards, (shard) => broker.trim(shard), { discard: true })
     }
