@@ -110,8 +110,8 @@ const plus = (looked: Looked, more: Partial<Looked> = {}): Looked => ({
   recurring: looked.recurring + (more.recurring ?? 0)
 })
 
-/** So many are judged at a time. */
-const judgedAtOnce = 8
+/** Suspects that are confirmed at the same time. */
+const confirmedAtOnce = 8
 
 /** After so many rounds what is still found is left to the next call: what a round mends may bring out something else. */
 const mostRounds = 5
@@ -153,10 +153,13 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
           suspects.length === 0
             ? Effect.succeed({ looked, found: [] })
             : Effect.gen(function*() {
-              const first = yield* Effect.filter(suspects, ({ judge }) => judge, { concurrency: judgedAtOnce })
+              const first = yield* Effect.filter(suspects, ({ confirm }) => confirm, { concurrency: confirmedAtOnce })
               if (first.length === 0) return { looked, found: [] }
               yield* Effect.sleep(confirmMillis)
-              return { looked, found: yield* Effect.filter(first, ({ judge }) => judge, { concurrency: judgedAtOnce }) }
+              return {
+                looked,
+                found: yield* Effect.filter(first, ({ confirm }) => confirm, { concurrency: confirmedAtOnce })
+              }
             }))
 
       /** A walk until `isEnough`, at most `limit` findings of which are told: those that `onFound` does not take. */
@@ -204,8 +207,8 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
             const { findings, isComplete } = yield* walk(
               settings,
               () => mended.length - before >= settings.limit,
-              ({ finding, mend = Effect.succeed(false) }) =>
-                Effect.tap(mend, (isMended) =>
+              ({ finding, repair = Effect.succeed(false) }) =>
+                Effect.tap(repair, (isMended) =>
                   Effect.sync(() => {
                     if (isMended) mended.push(finding)
                   }))

@@ -108,18 +108,17 @@ export interface Looked {
 }
 
 /**
- * Something that looked wrong at one moment. Under traffic it may only have been read at two times: it counts when it is judged so
- * again, later, at one time.
+ * Something that looked wrong when it was read, in several steps, under traffic. It is a finding if it is confirmed later, at one moment.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Suspect {
   readonly finding: Finding
-  /** Whether it is so, seen at one time. */
-  readonly judge: Effect.Effect<boolean, BrokerError>
-  /** Mends it in the same step in which it is judged once more; whether it was so and is not any more. */
-  readonly mend?: Effect.Effect<boolean, BrokerError> | undefined
+  /** Whether it is so, seen at one moment. */
+  readonly confirm: Effect.Effect<boolean, BrokerError>
+  /** Confirms it once more and repairs it in the same step; whether it was so and is repaired. */
+  readonly repair?: Effect.Effect<boolean, BrokerError> | undefined
 }
 
 /**

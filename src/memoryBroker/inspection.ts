@@ -25,8 +25,8 @@ export const make = (store: Store, recurring: Recurring, now: () => number): Ins
           message: "something was due and nobody has moved it: does any process run with `delayed`?",
           repair: "moves what is due, as every process does"
         },
-        judge: Effect.sync(isLate),
-        mend: store.run(() => {
+        confirm: Effect.sync(isLate),
+        repair: store.run(() => {
           const wasLate = isLate()
           while (isLate()) store.promote(batch, now())
           return wasLate
@@ -41,7 +41,7 @@ export const make = (store: Store, recurring: Recurring, now: () => number): Ins
           id: key,
           message: "its tick was due and nobody has published it: does any process run with `delayed`?"
         },
-        judge: Effect.sync(() => lateTicks().some((tick) => tick.key === key))
+        confirm: Effect.sync(() => lateTicks().some((tick) => tick.key === key))
       }))
       return {
         looked: {

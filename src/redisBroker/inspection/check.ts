@@ -1,33 +1,39 @@
-/** What the inspection of a shard on Redis stands on: reads that pass over what has a wrong type, and suspects that a script judges. */
+/**
+ * The tools of the checks of one shard: bounded reads that pass over a key of a wrong type, and suspects that a script confirms.
+ */
 import { Effect, Option, Stream } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command, Connection, Script } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
 import type { Keys } from "../keys.ts"
+import { millisOfTime } from "../replies.ts"
 
 /** Commands in one pipeline. */
-export const commandsPerCall = 500
+const commandsPerCall = 500
 
-/** What can neither be read nor mended as things stand, and is no reason to end: the wrong key itself is reported. */
+/** A wrong type or a missing group. It has a finding of its own, so it does not stop the walk. */
 export const isElsewhere = (error: RedisError) => error.reason === "NoGroup" || error.message.startsWith("WRONGTYPE")
 
-export interface Ground {
+export interface Checks {
   readonly keys: Keys
-  /** Replies in order; `undefined` where a key has a wrong type or a stream no such group. */
+  /** Replies in order; `undefined` where a key has a wrong type or a stream has no such group. */
   readonly ask: (commands: ReadonlyArray<Command>) => Effect.Effect<ReadonlyArray<unknown>, BrokerError>
   readonly run: (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>
   ) => Effect.Effect<unknown, BrokerError>
-  /** A suspect that a script judges, and mends with `mend` for its first argument where the finding says that it can be. */
+  /**
+   * A suspect that a script confirms. If the finding has a repair, the same script does it, with `mend` for its first argument; or
+   * `repair` does, after the script has confirmed the suspect.
+   */
   readonly suspect: (
     finding: Omit<Finding, "shard">,
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    mend?: Effect.Effect<unknown, BrokerError>
+    repair?: Effect.Effect<unknown, BrokerError>
   ) => Suspect
   /** The server's clock, in ms. */
   readonly now: Effect.Effect<number, BrokerError>
@@ -37,8 +43,8 @@ export const make = (
   keys: Keys,
   connection: Connection,
   fail: (error: RedisError) => BrokerError
-): Ground => {
-  const ask: Ground["ask"] = Effect.fnUntraced(function*(commands) {
+): Checks => {
+  const ask: Checks["ask"] = Effect.fnUntraced(function*(commands) {
     const out: Array<unknown> = []
     for (let i = 0; i < commands.length; i += commandsPerCall) {
       const replies = yield* Effect.mapError(connection.pipeline(commands.slice(i, i + commandsPerCall)), fail)
@@ -51,38 +57,29 @@ export const make = (
     return out
   })
 
-  const run: Ground["run"] = (script, keys, args) =>
+  const run: Checks["run"] = (script, keys, args) =>
     connection.evaluate(script, keys, args, { idempotent: true }).pipe(
       Effect.catchIf(isElsewhere, () => Effect.succeed(undefined)),
       Effect.mapError(fail)
     )
 
-  const suspect: Ground["suspect"] = (finding, script, names, args, mend) => {
+  const suspect: Checks["suspect"] = (finding, script, names, args, repair) => {
     const look = (step: string) => run(script, names, [step, ...args])
     return {
       finding: { shard: keys.shard, ...finding },
-      judge: Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
-      mend: finding.repair === undefined
+      confirm: Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
+      repair: finding.repair === undefined
         ? undefined
-        : mend === undefined
+        : repair === undefined
         ? Effect.map(look("mend"), (reply) => reply === 1)
-        : Effect.flatMap(look("look"), (reply) => reply === 1 ? Effect.as(mend, true) : Effect.succeed(false))
+        : Effect.flatMap(look("look"), (reply) => reply === 1 ? Effect.as(repair, true) : Effect.succeed(false))
     }
   }
 
-  return {
-    keys,
-    ask,
-    run,
-    suspect,
-    now: Effect.map(ask([["time"]]), ([time]) => {
-      const [seconds, micros] = time as readonly [string, string]
-      return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
-    })
-  }
+  return { keys, ask, run, suspect, now: Effect.map(ask([["time"]]), ([time]) => millisOfTime(time)) }
 }
 
-/** Steps that follow each other: each makes a page, and says where to go on. */
+/** Steps that follow each other: each makes a page, and gives the state from which the next one goes on. */
 export const paged = <S>(
   start: S,
   step: (state: S) => Effect.Effect<readonly [page: Page, next: S | undefined], BrokerError>
@@ -106,7 +103,7 @@ export const chunks = <A>(
 
 export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)
 
-/** The groups of a stream, by the reply of XINFO GROUPS; none where there is no stream. */
+/** The groups of a stream, by the reply of XINFO GROUPS; none if there is no stream. */
 export const groupsIn = (
   reply: unknown
 ): ReadonlyMap<string, { readonly pending: number; readonly at: string }> =>

@@ -1,4 +1,4 @@
-/** Dead letters, their counts, and what is offered of them. */
+/** Checks of dead letters, of their counts, and of the offers to subscriptions. */
 import { Effect, Stream } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
@@ -11,31 +11,31 @@ import { letterCount } from "../scripts/checks/letterCount.ts"
 import { letterInTwoStates } from "../scripts/checks/letterInTwoStates.ts"
 import { lostOffer } from "../scripts/checks/lostOffer.ts"
 import { charactersIn, Steps } from "../steps.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
 
 const lettersPerStep = 100
 
-/** How many letters there are, and how many there ever were: while both stay, it is the same letters. */
+/** The number of letters, and the number ever added: while both stay the same, the letters do. */
 interface Extent {
   readonly length: number
   readonly added: number
 }
 
-const extentOf = ({ ask, keys }: Ground): Effect.Effect<Extent, BrokerError> =>
+const extentOf = ({ ask, keys }: Checks): Effect.Effect<Extent, BrokerError> =>
   Effect.map(ask([["exists", keys.dead], ["xinfo", "STREAM", keys.dead]]), ([exists, info]) => {
     const flat = exists === 1 && Array.isArray(info) ? info as ReadonlyArray<unknown> : []
     const valueOf = (name: string) => flat.length === 0 ? 0 : Number(flat[flat.indexOf(name) + 1])
     return { length: valueOf("length"), added: valueOf("entries-added") }
   })
 
-/** Letters of messages that are on their way as well, and counts of letters that are wrong. */
-export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>): Stream.Stream<Page, BrokerError> => {
-  const { ask, keys, suspect } = ground
+/** Finds letters whose message is still to be handled, and wrong counts of letters. */
+export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>): Stream.Stream<Page, BrokerError> => {
+  const { ask, keys, suspect } = checks
   const counted = new Map<string, number>()
   const compare = Effect.fnUntraced(function*(before: Extent): Effect.fn.Return<Page, BrokerError> {
-    const after = yield* extentOf(ground)
-    // Letters came or went meanwhile: the next walk counts them again.
+    const after = yield* extentOf(checks)
+    // Letters came or went during the walk: the next walk counts them again.
     if (after.length !== before.length || after.added !== before.added) return { suspects: [] }
     const [reply] = yield* ask([["hgetall", keys.counts]])
     const stored = new Map(
@@ -68,7 +68,7 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
     }
   })
   const steps = new Steps(lettersPerStep)
-  return Stream.unwrap(Effect.map(extentOf(ground), (before) =>
+  return Stream.unwrap(Effect.map(extentOf(checks), (before) =>
     Stream.concat(
       paged(
         "-",
@@ -108,8 +108,8 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
                 id: `${keys.shard}:${id}`,
                 message: "the group has given it up, and is still to handle it: remove the letter if it is not wanted"
               },
-              judge: Effect.map(
-                ground.run(letterInTwoStates, names, [id, group, member, origin, position ?? ""]),
+              confirm: Effect.map(
+                checks.run(letterInTwoStates, names, [id, group, member, origin, position ?? ""]),
                 (answer) => answer === 1
               )
             })
@@ -125,8 +125,8 @@ export const letters = (ground: Ground, remembered: ReadonlyMap<string, string>)
     )))
 }
 
-/** Letters that count as offered to a subscription and would never be offered again. */
-export const offers = ({ ask, keys, suspect }: Ground, name: string): Stream.Stream<Page, BrokerError> =>
+/** Finds letters that count as offered to a subscription and would never be offered again. */
+export const offers = ({ ask, keys, suspect }: Checks, name: string): Stream.Stream<Page, BrokerError> =>
   paged(
     "0",
     Effect.fnUntraced(function*(cursor) {

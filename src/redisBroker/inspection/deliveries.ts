@@ -1,4 +1,4 @@
-/** What is handed out and what is ready again: ghosts, and messages in two states. */
+/** Checks of pending deliveries and of retry streams: ghosts, and messages in two states. */
 import { Effect } from "effect"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
@@ -11,25 +11,26 @@ import { readyInTwoStates } from "../scripts/checks/readyInTwoStates.ts"
 import { scanDeliveries } from "../scripts/checks/scanDeliveries.ts"
 import { settledCount } from "../scripts/checks/settledCount.ts"
 import { charactersIn, Steps } from "../steps.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
 
 const leasesPerStep = 500
 const entriesPerStep = 100
 
-/** So many messages that are ready again are remembered, to be looked for among the dead letters. */
+/** At most this many messages of retry streams are remembered, to be looked for among the dead letters. */
 const mostRemembered = 100_000
 
-export interface Source {
+/** A log or a retry stream, with one of its groups. */
+export interface GroupChannel {
   readonly key: string
   readonly group: string
   readonly channel: string
   readonly isRetry: boolean
 }
 
-/** Deliveries whose message is gone, and that nobody has touched for long. */
-export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source, toleranceMillis: number) => {
-  const { keys, run, suspect } = ground
+/** Finds deliveries whose message is gone, and that were last touched longer ago than the tolerance. */
+export const ghosts = (checks: Checks, { channel, group, isRetry, key }: GroupChannel, toleranceMillis: number) => {
+  const { keys, run, suspect } = checks
   return paged(
     "-",
     Effect.fnUntraced(function*(from) {
@@ -56,8 +57,8 @@ export const ghosts = (ground: Ground, { channel, group, isRetry, key }: Source,
   )
 }
 
-/** Whether as many of a retry stream count as settled as were; only where nothing of it is left to be read, for then it is known. */
-export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Source): Suspect =>
+/** The suspect of a retry stream of which a wrong number of messages counts as settled. Only while nothing of it is left to be read, the right number is known. */
+export const settled = ({ keys, suspect }: Checks, { channel, group, key }: GroupChannel): Suspect =>
   suspect(
     {
       kind: "Miscounted",
@@ -73,14 +74,14 @@ export const settled = ({ keys, suspect }: Ground, { channel, group, key }: Sour
     [group, channel]
   )
 
-/** What is in a retry stream and not settled: remembered as `origin` of group and channel → position, and looked for elsewhere. */
+/** Finds entries of a retry stream that are not settled and whose message is elsewhere, too. It remembers them by their waiting member, with their position. */
 export const ready = (
-  ground: Ground,
-  { channel, group, key }: Source,
+  checks: Checks,
+  { channel, group, key }: GroupChannel,
   at: string,
   remembered: Map<string, string>
 ) => {
-  const { ask, keys, suspect } = ground
+  const { ask, keys, suspect } = checks
   type State = { readonly unread: boolean; readonly from: string }
   const steps = new Steps(entriesPerStep)
   return paged<State>(

@@ -1,4 +1,4 @@
-/** The keys of a page of SCAN: those that are none of Rotif's, of a wrong type, or kept for nobody. */
+/** Checks of the keys of a page of SCAN: unknown keys, wrong types, and keys that nothing needs any more. */
 import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
@@ -8,11 +8,11 @@ import { noExpiry } from "../scripts/checks/noExpiry.ts"
 import { orphanRecord } from "../scripts/checks/orphanRecord.ts"
 import { orphanTrials } from "../scripts/checks/orphanTrials.ts"
 import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import type { Registry } from "./registry.ts"
 import { brokenChannel, unregistered } from "./registry.ts"
 
-/** A window that would never end is ended after so long: the longest that a publish asks for unless told otherwise. */
+/** A deduplication window that would never end is ended after this time: the longest that a publish asks for by default. */
 const windowMillis = 604_800_000
 
 export interface Key {
@@ -21,13 +21,13 @@ export interface Key {
 }
 
 export const keys = (
-  ground: Ground,
+  checks: Checks,
   registry: Registry,
   shardOf: (channel: string) => number,
   some: ReadonlyArray<Key>
 ): Effect.Effect<ReadonlyArray<Suspect>, BrokerError> =>
   Effect.gen(function*() {
-    const { ask, keys, suspect } = ground
+    const { ask, keys, suspect } = checks
     const { shard } = keys
     const isTimed = ({ kind }: Found) =>
       kind === "seen" || kind === "answer" || kind === "removed" || kind === "janitor" || kind === "retention" ||
@@ -56,7 +56,7 @@ export const keys = (
             key,
             message: "the key is none of Rotif's: another program wrote it, or another version, and it can be removed"
           },
-          judge: isThere(key)
+          confirm: isThere(key)
         })
         continue
       }
@@ -68,7 +68,7 @@ export const keys = (
             key,
             message: `the key is a ${type} and must be a ${found.type}: what needs it fails until it is removed`
           },
-          judge: Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)
+          confirm: Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)
         })
         continue
       }
@@ -85,7 +85,7 @@ export const keys = (
               shardOf(channel)
             }: nobody looks for it here. Was the number of shards changed?`
           },
-          judge: isThere(key)
+          confirm: isThere(key)
         })
       } else if (isTimed(found) && second === -1) {
         suspects.push(suspect(
@@ -106,7 +106,7 @@ export const keys = (
           [kind === "seen" ? windowMillis : 0]
         ))
       } else if (kind === "log" && !registry.channels.has(first)) {
-        suspects.push(brokenChannel(ground, first, "name"))
+        suspects.push(brokenChannel(checks, first, "name"))
       } else if (kind === "retry" && second === 0) {
         suspects.push(suspect(
           {
@@ -136,7 +136,7 @@ export const keys = (
           [first]
         ))
       } else if (kind === "floors" && !registry.groups.has(first)) {
-        suspects.push(unregistered(ground, key, first, undefined, isThere(key)))
+        suspects.push(unregistered(checks, key, first, undefined, isThere(key)))
       } else if ((kind === "members" || kind === "once" || kind === "olderonce") && !registry.groups.has(first)) {
         suspects.push(suspect(
           {

@@ -1,16 +1,16 @@
-/** Recurring messages: each has a definition and a next tick. */
+/** Checks of recurring messages: each has a definition and a next tick. */
 import { Effect, Result } from "effect"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import * as Recurrence from "../../internal/recurrence.ts"
 import { brokenRecurrence } from "../scripts/checks/brokenRecurrence.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import { paged } from "./check.ts"
 
 const keysPerStep = 200
 
-/** What has a next tick. */
-export const ticks = ({ ask, keys, now, suspect }: Ground, toleranceMillis: number) =>
+/** Finds ticks without a definition, and overdue ones. */
+export const ticks = ({ ask, keys, now, suspect }: Checks, toleranceMillis: number) =>
   paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
@@ -44,7 +44,7 @@ export const ticks = ({ ask, keys, now, suspect }: Ground, toleranceMillis: numb
               `its tick was due ${Math.round((nowMillis - score) / 1000)} seconds ago and nobody has published it: ` +
               `does any process run with \`delayed\`, and what does its log say?`
           },
-          judge: Effect.gen(function*() {
+          confirm: Effect.gen(function*() {
             const [late] = yield* ask([["zscore", keys.ticks, key]])
             return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
           })
@@ -54,8 +54,8 @@ export const ticks = ({ ask, keys, now, suspect }: Ground, toleranceMillis: numb
     })
   )
 
-/** What has a definition. */
-export const definitions = ({ ask, keys, now, suspect }: Ground) =>
+/** Finds definitions without a tick. */
+export const definitions = ({ ask, keys, now, suspect }: Checks) =>
   paged(
     "0",
     Effect.fnUntraced(function*(cursor) {

@@ -1,9 +1,8 @@
-/** Channels and groups: what is registered, what is there, and how far each group is. */
+/** Checks of channels and groups: the registry, the streams that exist, and the position of each group. */
 import { Effect, Result } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
-import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
-import type { ChannelStats, GroupStats } from "../../broker/statistics.ts"
+import type { Page, Suspect } from "../../broker/inspection.ts"
 import { reading } from "../../internal/pattern.ts"
 import { isAfter } from "../entry.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
@@ -11,9 +10,9 @@ import { brokenChannel as brokenChannelScript } from "../scripts/checks/brokenCh
 import { brokenFloor } from "../scripts/checks/brokenFloor.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
 import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import { groupsIn } from "./check.ts"
-import type { Source } from "./deliveries.ts"
+import type { GroupChannel } from "./deliveries.ts"
 
 export interface Registration {
   readonly group: string
@@ -21,7 +20,7 @@ export interface Registration {
 }
 
 export interface Registry {
-  /** Channels, with their limits as they are stored. */
+  /** The channels, with their limits as they are stored. */
   readonly channels: ReadonlyMap<string, string>
   readonly registrations: ReadonlyArray<Registration>
   readonly groups: ReadonlySet<string>
@@ -30,7 +29,7 @@ export interface Registry {
 const registrationsIn = (fields: unknown): ReadonlyArray<Registration> =>
   registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
 
-export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError> =>
+export const read = ({ ask, keys }: Checks): Effect.Effect<Registry, BrokerError> =>
   Effect.map(ask([["hgetall", keys.channels], ["hkeys", keys.groups]]), ([limits, fields]) => {
     const registrations = registrationsIn(fields)
     return {
@@ -40,14 +39,15 @@ export const read = ({ ask, keys }: Ground): Effect.Effect<Registry, BrokerError
     }
   })
 
-const limitsIn = (text: string): Record<string, unknown> | undefined => {
+/** The limits of a channel as they are stored; `undefined` if they cannot be read. */
+export const limitsIn = (text: string): Record<string, unknown> | undefined => {
   const parsed = Result.try(() => (text === "" ? {} : JSON.parse(text)) as Record<string, unknown> | null)
   const value = Result.getOrElse(parsed, () => null)
   return typeof value === "object" && value !== null && !Array.isArray(value) ? value : undefined
 }
 
-/** A channel that has a log and is not registered, or the other way round. */
-export const brokenChannel = ({ keys, run, suspect }: Ground, channel: string, missing: "log" | "name"): Suspect => {
+/** The suspect of a channel that has a log and no registration, or a registration and no log. */
+export const brokenChannel = ({ keys, run, suspect }: Checks, channel: string, missing: "log" | "name"): Suspect => {
   const names = [keys.meta, keys.channels, keys.log(channel)]
   return suspect(
     missing === "name"
@@ -72,9 +72,9 @@ export const brokenChannel = ({ keys, run, suspect }: Ground, channel: string, m
   )
 }
 
-/** What is wrong with the registry itself. */
-export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
-  const { ask, keys, suspect } = ground
+/** Finds entries of the registry that cannot be read. */
+export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
+  const { ask, keys, suspect } = checks
   return Effect.map(ask([["hkeys", keys.groups]]), ([fields]) => {
     const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => registrationOf(field) === undefined)
     return {
@@ -101,16 +101,16 @@ export const entries = (ground: Ground, { channels }: Registry): Effect.Effect<P
             id: field,
             message: "the entry names no group and channel: another program wrote it, and it can be removed"
           },
-          judge: Effect.map(ask([["hexists", keys.groups, field]]), ([there]) => there === 1)
+          confirm: Effect.map(ask([["hexists", keys.groups, field]]), ([there]) => there === 1)
         }))
       ]
     }
   })
 }
 
-/** Whether a group is there that no program has registered, in spite of what is kept for it. */
+/** The suspect of a group that exists and that no program has registered. */
 export const unregistered = (
-  { ask, keys }: Ground,
+  { ask, keys }: Checks,
   key: string,
   group: string,
   channel: string | undefined,
@@ -125,8 +125,8 @@ export const unregistered = (
     message: "the group is not registered for this and keeps messages all the same: subscribe with it, or remove it " +
       "(`unsubscribe({ removeGroup: true })`)"
   },
-  // A start attaches a group before it registers it: what is there first must not be registered afterwards.
-  judge: Effect.gen(function*() {
+  // A start attaches a group before it registers it: the group must be found first, and then not be registered.
+  confirm: Effect.gen(function*() {
     if (!(yield* isThere)) return false
     const [fields] = yield* ask([["hkeys", keys.groups]])
     return !registrationsIn(fields).some((one) =>
@@ -135,72 +135,23 @@ export const unregistered = (
   })
 })
 
-/** Accounts that do not add up, and messages that were removed although no limit did. */
-export const accounts = (
-  { ask, keys }: Ground,
-  channels: ReadonlyArray<string>,
-  look: (channels: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
-): Effect.Effect<Page, BrokerError> => {
-  type Problem = Pick<Finding, "kind" | "group" | "channel" | "message">
-  const problemOf = (
-    { channel, dead, due, group, lost = 0, pending, ready, removed, totals }: GroupStats,
-    limits: string
-  ): ReadonlyArray<Problem> => {
-    const wrong = Object.entries({ pending, ready, due, "dead now": dead, removed, lost, ...totals })
-      .filter(([, count]) => count < 0)
-    if (wrong.length > 0) {
-      const message = `${
-        wrong.map(([name, count]) => `${name} is ${count}`).join(", ")
-      }: statistics are wrong until the ` +
-        "group is removed"
-      return [{ kind: "Miscounted", group, channel, message }]
-    }
-    if (lost <= 0 || Object.keys(limitsIn(limits) ?? {}).length > 0) return []
-    const message = `${lost} messages were removed before the group had handled them, and the channel has no limits: ` +
-      "another program removed them, or the channel had limits once"
-    return [{ kind: "LostMessages", group, channel, message }]
-  }
-  const problems = (names: ReadonlyArray<string>) =>
-    Effect.gen(function*() {
-      const stats = yield* look(names)
-      const replies = yield* ask(stats.flatMap(({ channel }): ReadonlyArray<Command> => [
-        ["hget", keys.channels, channel],
-        ["xinfo", "GROUPS", keys.log(channel)]
-      ]))
-      return stats.flatMap(({ groups }, i) => {
-        // A group that is lost begins a new account when it is there again.
-        const present = groupsIn(replies[2 * i + 1])
-        return groups.flatMap((one) => present.has(one.group) ? problemOf(one, (replies[2 * i] ?? "") as string) : [])
-      })
-    })
-  return Effect.map(problems(channels), (found) => ({
-    suspects: found.map((problem): Suspect => ({
-      finding: { shard: keys.shard, key: keys.counts, ...problem },
-      judge: Effect.map(
-        problems([problem.channel!]),
-        (now) => now.some(({ group, kind }) => group === problem.group && kind === problem.kind)
-      )
-    }))
-  }))
-}
-
-/** Some channels with their groups. What is handed out there is to be looked at, too. */
+/** Finds missing logs, lost and unregistered groups, and wrong floors of some channels. Also returns the groups that have pending deliveries. */
 export const places = (
-  ground: Ground,
+  checks: Checks,
   { registrations }: Registry,
   channels: ReadonlyArray<string>
-): Effect.Effect<readonly [page: Page, sources: ReadonlyArray<Source>], BrokerError> =>
+): Effect.Effect<readonly [page: Page, sources: ReadonlyArray<GroupChannel>], BrokerError> =>
   Effect.gen(function*() {
-    const { ask, keys, run, suspect } = ground
+    const { ask, keys, run, suspect } = checks
     const replies = yield* ask(channels.flatMap((channel): ReadonlyArray<Command> => [
       ["exists", keys.log(channel)],
       ["xinfo", "GROUPS", keys.log(channel)]
     ]))
     const suspects: Array<Suspect> = []
-    const sources: Array<Source> = []
+    const sources: Array<GroupChannel> = []
     const pairs: Array<readonly [group: string, channel: string, at: string | undefined]> = []
     for (const [i, channel] of channels.entries()) {
-      if (replies[2 * i] === 0) suspects.push(brokenChannel(ground, channel, "log"))
+      if (replies[2 * i] === 0) suspects.push(brokenChannel(checks, channel, "log"))
       const key = keys.log(channel)
       const present = groupsIn(replies[2 * i + 1])
       const expected = new Set(registrations.filter(({ matches }) => matches(channel)).map(({ group }) => group))
@@ -209,9 +160,9 @@ export const places = (
         if (pending > 0) sources.push({ key, group, channel, isRetry: false })
         if (expected.delete(group)) continue
         const isThere = Effect.map(ask([["xinfo", "GROUPS", key]]), ([found]) => groupsIn(found).has(group))
-        suspects.push(unregistered(ground, key, group, channel, isThere))
+        suspects.push(unregistered(checks, key, group, channel, isThere))
       }
-      // Without a log it is the log that is missing.
+      // Without a log, the missing log is the finding.
       if (replies[2 * i] === 1 && Array.isArray(replies[2 * i + 1])) {
         for (const group of expected) pairs.push([group, channel, undefined])
       }

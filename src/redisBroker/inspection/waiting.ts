@@ -1,4 +1,4 @@
-/** What waits for a time, and the bodies of what waits. */
+/** Checks of waiting messages: each has a due time and a body, and is waiting only. */
 import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
@@ -10,19 +10,20 @@ import { scanBodies } from "../scripts/checks/scanBodies.ts"
 import { timeWithoutBody } from "../scripts/checks/timeWithoutBody.ts"
 import { waitingInTwoStates } from "../scripts/checks/waitingInTwoStates.ts"
 import { Steps } from "../steps.ts"
-import type { Ground } from "./check.ts"
+import type { Checks } from "./check.ts"
 import { groupsIn, isPosition, paged } from "./check.ts"
 
-/** About so many members, and so many bodies, in one step. */
+/** Members in one step, and bodies, about. */
 const membersPerStep = 500
 const bodiesPerStep = 200
 
+/** Finds times without a body, overdue messages, and retries whose message is still to be handled in the log. */
 export const waiting = (
-  ground: Ground,
+  checks: Checks,
   toleranceMillis: number,
   promote: Effect.Effect<unknown, BrokerError>
 ) => {
-  const { ask, keys, now, suspect } = ground
+  const { ask, keys, now, suspect } = checks
   return paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
@@ -73,12 +74,12 @@ export const waiting = (
                 `process run with \`delayed\`?`,
               repair: "moves what is due, as every process does"
             },
-            judge: isLate,
-            mend: Effect.andThen(promote, Effect.map(isLate, (late) => !late))
+            confirm: isLate,
+            repair: Effect.andThen(promote, Effect.map(isLate, (late) => !late))
           })
         }
       }
-      // The id of what waits for a retry is its position in the log.
+      // The id of a message that waits for a retry is its position in the log.
       const positioned = retries.filter(({ parts: [, , id] }) => isPosition(id))
       const channels = [...new Set(positioned.map(({ parts: [, channel] }) => channel))]
       const infos = yield* ask(channels.map((channel): Command => ["xinfo", "GROUPS", keys.log(channel)]))
@@ -114,9 +115,9 @@ export const waiting = (
   )
 }
 
-/** The bodies of a group and channel. */
-export const bodies = (ground: Ground, group: string, channel: string) => {
-  const { ask, keys, run, suspect } = ground
+/** Finds bodies of a group and channel that have no time or cannot be read. */
+export const bodies = (checks: Checks, group: string, channel: string) => {
+  const { ask, keys, run, suspect } = checks
   const key = keys.bodies(group, channel)
   const about = { key, group: group === "" ? undefined : group, channel }
   const steps = new Steps(bodiesPerStep, 1)
@@ -159,7 +160,7 @@ export const bodies = (ground: Ground, group: string, channel: string) => {
         const message = "what waits cannot be read as a message: it will be thrown away when its time comes"
         return {
           finding: { ...about, shard: keys.shard, kind: "Unreadable", id, message },
-          judge: Effect.map(
+          confirm: Effect.map(
             ask([["hget", key, id]]),
             ([body]) => typeof body === "string" && !(group === "" ? /^([^\n]+\n)*\n/ : /\n/).test(body)
           )

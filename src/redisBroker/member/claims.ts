@@ -40,7 +40,7 @@ export interface Claims {
   ) => Effect.Effect<{ readonly leases: ReadonlyArray<Lease>; readonly isMore: boolean }, RedisError>
 }
 
-/** What one look for expired leases finds out on its way. */
+/** The outcome of one look for expired leases. */
 interface Look {
   nextInMillis: number
   /** Whether every expired lease of the streams that were looked at was seen and taken. */
@@ -60,7 +60,7 @@ export const make = (
   // A delivery that one of both has been given and not yet recorded must not look lost to the other.
   const taking = Semaphore.makeUnsafe(1)
 
-  /** When a step fails, the deliveries of the steps before it are reported to nobody: they must not pass for held. */
+  /** When a step fails, the deliveries of the steps before it are not reported: they must not count as held. */
   const orForget = <A>(take: (taken: Array<Lease>) => Effect.Effect<A, RedisError>) =>
     taking.withPermit(Effect.suspend(() => {
       const taken: Array<Lease> = []

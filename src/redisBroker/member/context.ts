@@ -1,4 +1,4 @@
-/** What every room of a member works with. */
+/** The membership and the tools that all rooms of a member share. */
 import type { BrokerError, Membership } from "../../Broker.ts"
 import type { Connection, RedisError } from "../../Redis.ts"
 import type { Keys } from "../keys.ts"

@@ -223,7 +223,7 @@ export const make = (
         if (Exit.isSuccess(exit)) return Effect.void
         const error = Cause.findErrorOption(exit.cause)
         if (error._tag === "Some" && isStreamGone(error.value)) return sources.sync(true)
-        // An interrupted read leaves a reply behind that nobody takes; the next one recovers it.
+        // An interrupted read leaves a reply behind that is never taken; the next read recovers it.
         isLost = isLost || error._tag === "None" || error.value.reason === "ConnectionLost"
           || reader.generation() !== generation
         return Effect.void

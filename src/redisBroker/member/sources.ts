@@ -26,7 +26,7 @@ const mostNamed = 5
 /** A key that is not a stream is checked again after this time. */
 const leftOutMillis = 2_000
 
-/** What a member reads. */
+/** The names and patterns of a member. */
 export interface Selection {
   /** The names and patterns that the group reads in this shard. */
   readonly patterns: ReadonlyArray<string>
