@@ -1,4 +1,4 @@
-/** What a publish accepts as new is handled by every group, and what it refuses is not: identity and deduplication are two things. */
+/** Every message that a publish accepts is handled by every group, and no message that it refuses: identity is not deduplication. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Effect, Queue, Schema } from "effect"
 import { Channel, type Message, Publisher, Subscription, Transaction } from "rotif"
@@ -19,7 +19,7 @@ export const acceptedSuite = (backend: Backend): void => {
     until(backend, Effect.map(subscription.stats, (stats) => stats.processed >= count))
 
   describe("Publisher.publish: accepted is handled", () => {
-    /** Ways to publish a key again and again; each gives what became of it. */
+    /** Ways to publish a key repeatedly; each returns the receipts. */
     const ways: Record<
       string,
       (key: string, text: string) => Effect.Effect<
@@ -85,7 +85,7 @@ export const acceptedSuite = (backend: Backend): void => {
           else accepted.push(way === "idempotencyKey" ? `${key} ${text}` : text)
         }
         assert.isAbove(refused, 0)
-        // The last of a key was never refused for one that is long over.
+        // The last message of a key is not refused because of one that has expired long ago.
         for (const way of Object.keys(ways)) {
           assert.strictEqual(accepted.filter((text) => text.startsWith(`${way}/5`)).length, 3, way)
         }

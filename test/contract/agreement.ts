@@ -1,4 +1,4 @@
-/** Settings that the consumers of a group, or of a program, should have in common: what governs where they do not, and what is said. */
+/** Settings that the consumers of a group or of a program should share: which one applies when they differ, and the warning about it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Effect, Exit, Queue, Schema, Scope } from "effect"
 import { Broker, Channel, Publisher, Subscription } from "rotif"
@@ -49,7 +49,7 @@ export const agreementSuite = (backend: Backend): void => {
         while (held < 1) held += (yield* soon(long.read(1, 1_000))).length
         while (held < 2) held += (yield* soon(short.read(1, 1_000))).length
         const { seen, subscription } = yield* listen(Text, { group: "g", lease: 300, concurrency: 2 })
-        // Also what the one with the shorter lease holds.
+        // The same holds for the messages of the consumer with the shorter lease.
         yield* soon(Queue.take(seen))
         assert.isAtLeast((yield* Clock.currentTimeMillis) - since, longest - 20)
         yield* soon(Queue.take(seen))
@@ -86,7 +86,7 @@ export const agreementSuite = (backend: Backend): void => {
         })
         yield* Publisher.publish(Text, "a")
         yield* soon(Queue.take(first.seen))
-        // It does not even look for what others have lost.
+        // While it is paused it also claims no expired messages.
         yield* first.subscription.pause
         const second = yield* listen(Text, { group: "g", lease: 300 })
         yield* backend.advance(6 * long)
@@ -117,7 +117,7 @@ export const agreementSuite = (backend: Backend): void => {
         yield* Subscription.make(Other, quiet)
         yield* Subscription.make(Text, { ...quiet, group: "another" })
         yield* Subscription.make(Text, { ...quiet, group: "another" })
-        // One after the other is no two.
+        // Two subscriptions in sequence are not two at once.
         yield* soon(first.drain)
         yield* Subscription.make(Text, quiet)
         assert.deepStrictEqual(log.find("Warn", "no group of their own"), [])

@@ -1,4 +1,4 @@
-/** What Pub/Sub mode promises, on every backend. */
+/** Pub/Sub mode, on every backend. */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Latch, Layer, Queue, Schema, Scope, Stream } from "effect"
 import { Broadcast, Broker, Channel, Publisher } from "rotif"
@@ -12,7 +12,7 @@ const Count = Channel.make("counts", { payload: Schema.Int })
 const Room = Channel.make("rooms.:id", { payload: Schema.String })
 const text = (name: string) => Channel.make(name, { payload: Schema.String })
 
-/** Listens, and hands over what the handler and `onGap` get, in order. */
+/** Listens, and records the calls of the handler and of `onGap` in order. */
 const listen = Effect.fnUntraced(function*<S extends Channel.Source>(
   source: S,
   options?: Partial<Broadcast.ListenOptions<S, never, never>>
@@ -29,7 +29,7 @@ const listen = Effect.fnUntraced(function*<S extends Channel.Source>(
 
 const payloadOf = (item: object) => "payload" in item ? item.payload : item
 
-/** Sends text as it is, without the schema of the channel. */
+/** Sends raw text, past the schema of the channel. */
 const sendRaw = Effect.fnUntraced(function*(channel: string, payload: string) {
   const { broadcast } = yield* Broker.Broker
   yield* broadcast.publish([{ channel, payload }])
@@ -39,7 +39,7 @@ export const broadcastSuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
 
-  /** Waits until what a listener counts is as expected. */
+  /** Waits until the counters of a listener are as expected. */
   const counted = (listener: Broadcast.Listener, expected: Partial<Broadcast.Stats>) =>
     soon(Effect.gen(function*() {
       const isThere = (stats: Broadcast.Stats) =>
@@ -169,7 +169,7 @@ export const broadcastSuite = (backend: Backend): void => {
         const all = yield* Effect.forEach(patterns, (name) => listen(Channel.pattern(name, { payload: Schema.String })))
         const names = ["a.b", "a.b.c", "a", "b.z", "a.x.z", "z", "a.b[c\\.d", "a.bxc.d", "aab", "a.", "ab"]
         for (const name of names.filter((name) => name !== "a.")) yield* Broadcast.publish(text(name), name)
-        // Every pattern but the last one hears it, so that what came before has been heard.
+        // Every pattern but the last one receives it; by then all earlier messages have arrived.
         for (const end of ["a.z", "a.b[c\\.z", "a"]) yield* Broadcast.publish(text(end), "end")
         const heard = yield* Effect.forEach(all, ({ seen }) =>
           soon(Effect.gen(function*() {

@@ -1,4 +1,4 @@
-/** The port itself: leases, fences, waiting reads. What subscriptions do with it is in the other suites. */
+/** The port itself: leases, fencing, blocking reads. The other suites test it through subscriptions. */
 import { describe } from "@effect/vitest"
 import { portContract } from "rotif/testing"
 import { type Backend, promises } from "./kit.ts"

@@ -1,4 +1,4 @@
-/** What the suites of dead letters share: how messages die, and how a test looks at what became of them. */
+/** Shared by the suites of dead letters: how messages become dead letters, and how a test reads them. */
 import { Data, Effect, Queue, Schema } from "effect"
 import type { DeadLetter, Subscription } from "rotif"
 import { Channel, DeadLetters, Publisher } from "rotif"
@@ -15,7 +15,7 @@ class Broken extends Data.TaggedError("Broken")<{ readonly message: string }> {}
 type TextChannel = Channel.Channel<string, Schema.String>
 type TextOptions = Partial<Subscription.Options<TextChannel, Declined | Broken, never>>
 
-/** Fails for ever, each message once: with `Declined`, and with `Broken` when the payload says so. */
+/** Fails each message without a retry: with `Declined`, or with `Broken` when the payload asks for it. */
 export const hopeless = {
   maxRetries: 0,
   handler: ({ payload }: { readonly payload: unknown }) =>
@@ -26,14 +26,14 @@ export const hopeless = {
 
 export const ids = (letters: ReadonlyArray<DeadLetter.DeadLetter>) => letters.map(({ letterId }) => letterId)
 
-/** All dead letters, and their payloads, the oldest first. */
+/** Lists the payloads of all dead letters, oldest first. */
 export const everything = Effect.map(
   DeadLetters.list({}, { order: "oldest", limit: 1000 }),
   ({ letters }) => letters
 )
 export const raws = Effect.map(everything, (letters) => letters.map(({ raw }) => JSON.parse(raw) as unknown))
 
-/** Makes dead letters of messages on a channel, in order. */
+/** Turns messages of a channel into dead letters, in order. */
 export const burying = ({ soon }: Backend) =>
   Effect.fnUntraced(function*(channel: TextChannel, payloads: ReadonlyArray<string>, options?: TextOptions) {
     const { seen, subscription } = yield* listen<TextChannel, Declined | Broken>(channel, { ...hopeless, ...options })
@@ -42,7 +42,7 @@ export const burying = ({ soon }: Backend) =>
     yield* soon(subscription.drain)
   })
 
-/** Waits until the dead letters are as they should be. */
+/** Waits until the dead letters are the expected ones. */
 export const waiting =
   ({ soon }: Backend) => <A>(look: Effect.Effect<A, unknown, DeadLetters.DeadLetters>, isSo: (found: A) => boolean) =>
     soon(Effect.gen(function*() {

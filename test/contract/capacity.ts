@@ -1,4 +1,4 @@
-/** How many messages a consumer holds, how many handlers run, and that nobody waits behind a handler that does not end. */
+/** Capacity: how many messages a consumer holds, how many handlers run, and that no message waits behind a handler that does not end. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber, Queue, Schema } from "effect"
 import type { Subscription } from "rotif"
@@ -11,7 +11,7 @@ const many = (count: number) =>
   Array.from({ length: count }, (_, i) => Channel.make(`many.${i}`, { payload: Schema.String }))
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i))
 
-/** Looks at what is held whenever a handler begins and ends. */
+/** Records the number of held messages whenever a handler begins or ends. */
 const watching = () => {
   let subscription: Subscription.Subscription | undefined
   let most = 0
@@ -32,7 +32,7 @@ const watching = () => {
 export const capacitySuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
-  /** Nobody waits behind a handler for longer than this; a machine that is busy has other things to do meanwhile. */
+  /** At most this long may a message wait behind a handler, on a busy machine. */
   const bound = backend.clock === "live" ? 2_000 : 500
   const lease = 60_000
 
@@ -167,14 +167,14 @@ export const capacitySuite = (backend: Backend): void => {
             waits.push((yield* Clock.currentTimeMillis) - publishedAt)
           })
           const first = yield* listen(Text, { group: "g", lease, ...options, handler })
-          // It is used to fast ones.
+          // By now it expects fast handlers.
           yield* Publisher.publishAll(Text, numbers(300))
           yield* soon(Queue.takeN(first.seen, 300))
           yield* until(backend, Effect.map(first.subscription.stats, ({ held }) => held === 0))
           publishedAt = yield* Clock.currentTimeMillis
           yield* Publisher.publishAll(Text, ["stuck", ...Array.from({ length: 40 }, (_, i) => `short ${i}`)])
           yield* soon(Queue.take(first.seen))
-          // It comes when all of them wait.
+          // It arrives while all of them wait.
           const second = yield* listen(Text, { group: "g", lease, ...options, handler })
           yield* until(backend, Effect.sync(() => waits.length === 40))
           assert.isAtMost(Math.max(...waits), bound)
@@ -261,7 +261,7 @@ export const capacitySuite = (backend: Backend): void => {
           )
         )
         const took = (yield* Clock.currentTimeMillis) - since
-        // What the machine is busy with beside is not ours.
+        // Delays of a busy machine do not count.
         assert.isAtMost(took, rounds * millis * (backend.clock === "live" ? 1.5 : 1.1))
       })
     )
@@ -313,7 +313,7 @@ export const capacitySuite = (backend: Backend): void => {
         const membership = { group: "g", selector, start: { _tag: "Earliest" }, leaseMillis: 400 } as const
         const shard = broker.shardsOf(selector)[0]!
         const member = yield* broker.join({ ...membership, shard, consumer: "first" })
-        /** Asks for messages when it is worth it; it may be in vain. */
+        /** Reads when there may be messages; a read may return none. */
         const some = (count: number) =>
           soon(Effect.gen(function*() {
             while (true) {
@@ -331,7 +331,7 @@ export const capacitySuite = (backend: Backend): void => {
         assert.strictEqual(yield* pending, 1)
         assert.deepStrictEqual(yield* some(1), ["b"])
         assert.deepStrictEqual(yield* some(5), ["c"])
-        // Another member is faster.
+        // Another member takes them first.
         const other = yield* broker.join({ ...membership, shard, consumer: "second" })
         const later = yield* Effect.forkChild(some(5), { startImmediately: true })
         const theirs = yield* Effect.forkChild(

@@ -1,6 +1,6 @@
 /**
- * What counts as a crash, and whose it is. A lost process is a member that reads and never settles, or a subscription on a broker that does
- * nothing any more from the moment in which a handler kills it.
+ * Crashes: what counts as one, and for which message. A lost process is a member that reads and never settles, or a subscription on a
+ * broker that a handler stops.
  */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Exit, Queue, Schema, Scope } from "effect"
@@ -40,13 +40,13 @@ const claim = Effect.fnUntraced(function*(member: Broker.Member, count: number) 
   return out
 })
 
-/** What only a note tells that belongs to nothing any more. */
+/** Records in Redis that refer to no message. */
 const orphans = Effect.map(
   Inspector.verify({ tolerance: 0, confirmAfter: 1 }),
   ({ findings }) => findings.map(({ key, kind }) => `${kind} ${key}`)
 )
 
-/** A broker that dies: from then on nothing that is asked of its members is done, and they get nothing. */
+/** A broker that can die: from then on its members execute nothing and receive nothing. */
 const mortal = Effect.gen(function*() {
   const broker = yield* Broker.Broker
   const dead = yield* Deferred.make<void>()
@@ -56,7 +56,7 @@ const mortal = Effect.gen(function*() {
   const member = (own: Broker.Member): Broker.Member => ({
     read: (count, millis) =>
       Effect.suspend(() =>
-        // Nothing wakes it any more.
+        // No wake-up reaches it.
         isDead() ? Effect.as(Effect.sleep(Math.min(millis, leaseMillis)), []) : own.read(count, millis)
       ),
     awaitReady: (millis) => unless(own.awaitReady(millis), () => true),
@@ -116,7 +116,7 @@ export const crashesSuite = (backend: Backend): void => {
           ]])),
           { "\"begun\"": [1, 1, 3], "\"held\"": [1, 0, 3] }
         )
-        // What is somebody else's begins nowhere else.
+        // A delivery that belongs to another member is refused.
         assert.deepStrictEqual(yield* second.tryAgain(suspects), suspects)
         assert.deepStrictEqual(yield* third.tryAgain(again), [])
         assert.deepStrictEqual(yield* third.ack(again), [])
@@ -138,7 +138,7 @@ export const crashesSuite = (backend: Backend): void => {
         assert.strictEqual(two!.crashes, 1)
         yield* third.tryAgain([two!])
         yield* third.acquit([two!])
-        // Of another hand-out it changes nothing.
+        // An acquittal of an earlier delivery changes nothing.
         yield* second.acquit([one!])
         const fourth = yield* join("fourth")
         const [three] = yield* soon(claim(fourth, 1))
@@ -189,7 +189,7 @@ export const crashesSuite = (backend: Backend): void => {
   })
 
   describe("Subscription: a message that kills its process", () => {
-    /** The next message of each group has been lost with a consumer that had begun it again. */
+    /** Publishes messages that are lost with two consumers; the second one had begun them again. */
     const crashed = Effect.fnUntraced(function*(
       source: Channel.Channel<string, typeof Schema.String>,
       texts: ReadonlyArray<string>
@@ -219,7 +219,7 @@ export const crashesSuite = (backend: Backend): void => {
           const handled = new Set<string>()
           let deaths = 0
           let isOver = false
-          /** One of two processes of the group, which are started again whenever they have died. */
+          /** One of two processes of the group. Each is started again when it has died. */
           const process = Effect.gen(function*() {
             const { broker, die, died, isDead } = yield* mortal
             yield* Subscription.make(Text, {
@@ -255,7 +255,7 @@ export const crashesSuite = (backend: Backend): void => {
           ]])
           const most = "maxCrashes" in options ? 2 : 3
           assert.strictEqual(dead[0]!.crashes, most)
-          // One more: the first time nothing is noted.
+          // One more: the first death is not recorded.
           assert.strictEqual(deaths, most + 1)
           assert.deepStrictEqual([...handled].toSorted(), good.toSorted())
           assert.deepStrictEqual(yield* orphans, [])
@@ -282,7 +282,7 @@ export const crashesSuite = (backend: Backend): void => {
           })
         const first = yield* listen(Text, { group: "g", lease: leaseMillis, concurrency: 4, handler })
         const second = yield* listen(Other, { group: "g", lease: leaseMillis, concurrency: 4, handler })
-        // The suspects of both are there before the first of them has ended.
+        // Both subscriptions hold their suspects before the first handler ends.
         const held = Effect.map(
           Effect.all([first.subscription.stats, second.subscription.stats]),
           ([one, other]) => one.held + other.held
@@ -290,7 +290,7 @@ export const crashesSuite = (backend: Backend): void => {
         yield* until(backend, Effect.map(held, (count) => count === 4))
         for (let n = 1; n <= 4; n++) {
           yield* until(backend, Effect.sync(() => order.length >= n))
-          // What has not crashed goes on beside it.
+          // Messages that have not crashed are handled meanwhile.
           yield* Publisher.publish(Text, `fresh-${n}`)
           yield* until(backend, Effect.sync(() => fresh.length === n))
           yield* Queue.offer(gates, undefined)

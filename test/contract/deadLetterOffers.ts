@@ -1,4 +1,4 @@
-/** Dead letters handed to whoever wants to know. */
+/** Subscriptions to dead letters. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Exit, Queue, Result, Schema, Scope, Stream } from "effect"
 import type { DeadLetter } from "rotif"
@@ -13,7 +13,7 @@ export const deadLetterOffersSuite = (backend: Backend): void => {
   const until = waiting(backend)
 
   describe("DeadLetters.subscribe", () => {
-    /** Subscribes, and hands every letter to the test before `handler` has it. */
+    /** Subscribes, and gives every letter to the test before `handler` runs. */
     const watch = Effect.fnUntraced(function*<E = never>(
       options?: Partial<DeadLetters.SubscribeOptions<DeadLetter.Offered, E, never>>
     ) {
@@ -173,7 +173,7 @@ export const deadLetterOffersSuite = (backend: Backend): void => {
         const seen = yield* watch({
           name: "n",
           lease: 150,
-          // Forgotten, it is offered as the first time once more, and nobody ends that handler.
+          // After the subscription is forgotten, the letter is offered again as if for the first time, and that handler does not end.
           drainTimeout: 0,
           handler: ({ offerCount }) =>
             offerCount === 1
@@ -181,7 +181,7 @@ export const deadLetterOffersSuite = (backend: Backend): void => {
               : Effect.void
         })
         const letter = yield* soon(Queue.take(seen))
-        // As if everything about it had been lost.
+        // As if all records of it had been lost.
         yield* broker.letters.forget(shard, "n")
         yield* soon(Deferred.await(interrupted))
         const error = yield* Effect.flip(letter.ack)

@@ -1,4 +1,4 @@
-/** Dead letters: looked at, sent home, thrown away, kept for a time. */
+/** Dead letters: list, requeue, remove, retention. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, DateTime, Deferred, Effect, Option, Queue, Schema, Stream } from "effect"
 import type { DeadLetter } from "rotif"
@@ -158,7 +158,7 @@ export const deadLettersSuite = (backend: Backend): void => {
             walked.push(...ids(page.letters))
             cursor = page.cursor
             if (pages++ === 2) {
-              // The one the cursor stands on goes, and a new one comes.
+              // The letter at the cursor is removed, and a new one is added.
               yield* DeadLetters.remove(walked.at(-1)!)
               yield* bury(Text, ["new"])
             }
@@ -257,7 +257,7 @@ export const deadLettersSuite = (backend: Backend): void => {
         assert.deepStrictEqual({ ...message.headers }, { trace: "t" })
         assert.strictEqual(DateTime.toEpochMillis(message.publishedAt), Number(receipt.position!.split("-")[0]))
         assert.deepStrictEqual(yield* everything, [])
-        // What is published now comes after anything that was requeued to them.
+        // Messages that are published now come after all requeued ones.
         yield* Publisher.publish(Text, "marker")
         for (const { seen } of [first, second]) {
           const messages = yield* soon(Queue.takeN(seen, 2))
@@ -482,14 +482,14 @@ export const deadLettersSuite = (backend: Backend): void => {
       "applyRetention does it now, and tells how many",
       Effect.gen(function*() {
         archived.length = 0
-        // Of its own, without the process that looks by itself.
+        // Called directly, without the background duty.
         const { applyRetention } = yield* DeadLetters.make({ deadLetters: { maxCount: 1, archive } })
         yield* bury(Text, ["1", "2", "3"])
         assert.strictEqual(yield* applyRetention, 2)
         assert.deepStrictEqual(archived, ["\"1\"", "\"2\""])
         assert.deepStrictEqual(yield* raws, ["3"])
         assert.strictEqual(yield* applyRetention, 0)
-        // As the layer was told: nothing is too old, or too many.
+        // With the options of the layer nothing is above the limits.
         assert.strictEqual(yield* DeadLetters.applyRetention, 0)
       })
     )

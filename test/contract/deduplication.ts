@@ -1,4 +1,4 @@
-/** Effects of one's own, done once by a key. */
+/** `Deduplication.once`: an effect of the program runs once for each key. */
 import { assert, describe } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Ref } from "effect"
 import { Deduplication } from "rotif"
@@ -44,7 +44,7 @@ export const deduplicationSuite = (backend: Backend): void => {
           backend,
           Effect.sync(() => callers.filter((fiber) => fiber.pollUnsafe() !== undefined).length === 9)
         )
-        // Longer than a lease: it is renewed while the effect runs.
+        // Longer than a lease, which is renewed while the effect runs.
         yield* backend.advance(leaseMillis * 3)
         const refused = yield* Effect.flip(attempt)
         assert(refused instanceof Deduplication.InProgress)

@@ -1,4 +1,4 @@
-/** Ends: whoever asks for one gets the same end, also from inside of a handler; what has begun is finished. */
+/** Ends of subscriptions: all callers, also inside of handlers, wait for the same end, and running handlers finish. */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, ManagedRuntime, Queue, Schema, Scope } from "effect"
 import {
@@ -55,7 +55,7 @@ export const endsSuite = (backend: Backend): void => {
   describe("Subscription: its end is one for all who ask for it", () => {
     for (const [first, begin] of ways) {
       for (const [second, join] of ways) {
-        // What closes a scope that is being closed already waits for nothing: that is Effect's.
+        // Closing a scope that is already being closed waits for nothing: this is Effect's behaviour.
         if (first === second && begin === ways.at(-1)![1]) continue
         test(
           `${first}, and then ${second}: both wait for the handler that runs`,
@@ -117,7 +117,7 @@ export const endsSuite = (backend: Backend): void => {
         yield* Fiber.join(draining)
         assert.deepStrictEqual(yield* groups, [])
         assert.strictEqual((yield* subscription.stats).processed, 1)
-        // Once more changes nothing.
+        // A second call changes nothing.
         yield* subscription.unsubscribe({ removeGroup: true })
       })
     )

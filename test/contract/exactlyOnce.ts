@@ -1,4 +1,4 @@
-/** Handled to completion once, whatever copies of a message come and whatever becomes of their consumers. */
+/** `exactlyOnce`: a handler completes once for each key, whatever copies arrive and whichever consumers are lost. */
 import { assert, describe } from "@effect/vitest"
 import { Data, Deferred, Effect, Queue, Ref, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Publisher, Subscription } from "rotif"
@@ -8,13 +8,13 @@ const Text = Channel.make("once.texts", { payload: Schema.String })
 
 class Declined extends Data.TaggedError("Declined")<{ readonly message: string }> {}
 
-/** Messages of one id are one piece of work: so an id may be published again, and is done once. */
+/** The key of a message is its id, so that an id may be published again and is done once. */
 export const byId = { key: ({ id }: { readonly id: string }) => id }
 
 const retryMillis = 40
 const leaseMillis = 300
 
-/** A copy of a message: the same id, without the window that would keep it out. */
+/** Publishes a copy of a message: the same id, without the window that would refuse it. */
 export const copy = (id: string, payload: string) =>
   Effect.gen(function*() {
     const broker = yield* Broker.Broker
@@ -22,7 +22,7 @@ export const copy = (id: string, payload: string) =>
     assert.strictEqual(appended?._tag, "Stored")
   })
 
-/** A member of a group of `Text`, as the port has it. */
+/** Joins a group of `Text` through the port. */
 export const join = (consumer: string) =>
   Effect.gen(function*() {
     const broker = yield* Broker.Broker
@@ -42,7 +42,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
 
-  /** Waits until so many deliveries have been acknowledged, handled or not. */
+  /** Waits until this many deliveries are acknowledged, handled or not. */
   const ended = (subscription: Subscription.Subscription, count: number) =>
     until(
       backend,
@@ -118,7 +118,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
         yield* copy("a", "second")
         yield* copy("b", "marker")
         assert.strictEqual((yield* soon(Queue.take(second.seen))).id, "b")
-        // It finishes what it has, and takes no more.
+        // It finishes the messages it holds, and takes no more.
         yield* first.subscription.pause
         yield* Deferred.succeed(gate, undefined)
         const message = yield* soon(Queue.take(second.seen))
@@ -294,7 +294,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
         const [three] = yield* take(b, 1)
         assert.deepStrictEqual(yield* a.begin([keyed(one), keyed(two)]), ["mine", "busy"])
         assert.deepStrictEqual(yield* b.begin([keyed(three)]), ["busy"])
-        // Asked again, as after a lost answer.
+        // Called again, as after a lost answer.
         assert.deepStrictEqual(yield* a.begin([keyed(one)]), ["mine"])
         assert.deepStrictEqual(yield* a.ack([one!]), [])
         assert.deepStrictEqual(yield* b.begin([keyed(three)]), ["done"])
@@ -358,7 +358,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
           assert.deepStrictEqual(yield* b.renew([two!]), [])
         }
         assert.deepStrictEqual(yield* b.begin([keyed(two)]), ["mine"])
-        // Nobody has claimed its delivery, but its key is another's.
+        // Its delivery is not claimed, but its key belongs to another consumer.
         assert.deepStrictEqual(yield* a.renew([one!]), [one!])
         assert.deepStrictEqual(yield* b.ack([two!]), [])
       })

@@ -7,7 +7,7 @@ import { type Backend, listen, promises, until } from "./kit.ts"
 const Text = Channel.make("texts", { payload: Schema.String })
 const Other = Channel.make("others", { payload: Schema.String })
 
-/** What the gauges of a group say in the registry of this fiber, by the last part of their names. */
+/** Reads the gauges of a group in the registry of this fiber, by the last part of their names. */
 export const gaugesOf = (group: string) =>
   Effect.map(
     Metric.snapshot,

@@ -1,4 +1,4 @@
-/** Health: what is wrong is told, and by whom it can be mended. */
+/** Health: each failure is reported with the part of the program that has it. */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Queue, Schema } from "effect"
 import { Broker, Channel, Health, Publisher } from "rotif"

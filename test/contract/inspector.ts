@@ -1,4 +1,4 @@
-/** Inspector: a namespace in which everything was used, or is being used, has nothing that cannot be. */
+/** Inspector: finds nothing in a sound namespace, whether it is idle or in use. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Fiber, Queue, Ref, Schedule, Schema, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Inspector, Publisher, Scheduler, Subscription, Transaction } from "rotif"
@@ -10,15 +10,15 @@ const Latest = Channel.make("latest", { payload: Schema.String, limits: { maxLen
 const AnyText = Channel.pattern("*", { payload: Schema.String })
 const Room = Channel.make("rooms.:room", { payload: Schema.String })
 
-/** Most of what Rotif does, and all of what leaves something behind. */
+/** Uses most operations of Rotif, and all that leave data behind. */
 const everything = (backend: Backend) =>
   Effect.gen(function*() {
     const { soon } = backend
-    // What is kept for it is there when it comes back.
+    // Its messages are still there when it returns.
     yield* Effect.scoped(listen(Text, { group: "gone", exactlyOnce: true }))
     const plain = yield* listen(AnyText, {
       group: "plain",
-      // It is to leave something to others.
+      // It leaves messages to others.
       prefetch: 1,
       maxRetries: 2,
       retry: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 2 })),
@@ -102,7 +102,7 @@ export const inspectorSuite = (backend: Backend): void => {
         const busy = yield* Effect.forkChild(
           everything(backend).pipe(
             Effect.andThen(Effect.gen(function*() {
-              // Consumers come and go, and take what others leave.
+              // Consumers start and stop, and take over the messages of others.
               for (let round = 0; round < 6; round++) {
                 yield* Effect.scoped(Effect.gen(function*() {
                   const { subscription } = yield* listen(AnyText, {

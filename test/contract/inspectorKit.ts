@@ -1,4 +1,4 @@
-/** How the tests of the inspector break a namespace in a real server, and look at what is found and mended. */
+/** Shared by the tests of the inspector: they damage a namespace on a real server, and check the findings and the repairs. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Queue, Schema, type Scope } from "effect"
 import { Broker, Channel, Inspector, Publisher, Rotif } from "rotif"
@@ -15,7 +15,7 @@ const backend = liveBackend("Redis", () => Rotif.layerMemory)
 const { soon } = backend
 export const long = 3_600_000
 
-/** A server with a namespace in it; nothing heals by itself. */
+/** Declares a test on a server of its own, where no background duty repairs anything. */
 export const broken = (
   name: string,
   body: (server: RedisServer.RedisServer) => Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>,
@@ -31,7 +31,7 @@ export const broken = (
 export const options = { confirmAfter: 10, tolerance: "1 minute" } as const
 export const verify = Effect.map(Inspector.verify(options), ({ findings }) => findings)
 
-/** What was found, without its words; these are looked at in one place. */
+/** The findings without their messages, which have a test of their own. */
 export const brief = (findings: ReadonlyArray<Inspector.Finding>) =>
   findings.map(({ channel, group, id, key, kind }) => ({ kind, key, group, channel, id }))
 
@@ -43,12 +43,12 @@ export const it1 = (
 
 export const about = { group: "g", channel: "texts" }
 
-/** Exactly this is found; it is mended, and nothing is found any more. */
+/** Expects exactly these findings, repairs them, and expects none afterwards. */
 export const mends = Effect.fnUntraced(function*(...expected: ReadonlyArray<ReturnType<typeof it1>>) {
   const before = yield* verify
   assert.deepStrictEqual(brief(before), expected)
   for (const finding of before) assert.isString(finding.repair)
-  // Looking has changed nothing.
+  // `verify` has changed nothing.
   assert.deepStrictEqual(brief(yield* verify), expected)
   const { left, mended } = yield* Inspector.repair(options)
   assert.deepStrictEqual([brief(mended), left], [expected, []])
@@ -56,7 +56,7 @@ export const mends = Effect.fnUntraced(function*(...expected: ReadonlyArray<Retu
   assert.deepInclude(yield* Inspector.repair(options), { mended: [], left: [] })
 })
 
-/** Exactly this is found, with these words, and it stays. */
+/** Expects exactly these findings, with this message; a repair leaves them. */
 export const reports = Effect.fnUntraced(function*(words: RegExp, ...expected: ReadonlyArray<ReturnType<typeof it1>>) {
   const before = yield* verify
   assert.deepStrictEqual(brief(before), expected)
@@ -86,7 +86,7 @@ export const take = Effect.fnUntraced(function*(member: Broker.Member, count: nu
   return out
 })
 
-/** These payloads, and no others, are handled by a new subscription. */
+/** Expects a new subscription to handle exactly these payloads. */
 export const handles = Effect.fnUntraced(function*(...payloads: ReadonlyArray<string>) {
   const broker = yield* Broker.Broker
   yield* broker.promote(0, 100)
@@ -96,7 +96,7 @@ export const handles = Effect.fnUntraced(function*(...payloads: ReadonlyArray<st
   assert.strictEqual(yield* Queue.size(seen), 0)
 })
 
-/** A group with one delivery at hand, and its position in the log. */
+/** Makes a group that holds one delivery, and gives its position in the log. */
 export const oneLeased = Effect.fnUntraced(function*(server: RedisServer.RedisServer) {
   const member = yield* join()
   yield* Publisher.publish(Text, "a")
@@ -105,7 +105,7 @@ export const oneLeased = Effect.fnUntraced(function*(server: RedisServer.RedisSe
   return { member, delivery: delivery!, position }
 })
 
-/** A group with one message that waits for its retry for an hour. */
+/** Makes a group with one message whose retry is due in an hour. */
 export const oneWaiting = Effect.fnUntraced(function*(server: RedisServer.RedisServer) {
   const leased = yield* oneLeased(server)
   yield* leased.member.requeue([{ delivery: leased.delivery, delayMillis: long, attempt: 2 }])

@@ -1,5 +1,5 @@
 /**
- * What the feature suites share: the backends they run on, and the ways a test looks at a subscription.
+ * Shared by the feature suites: the backends, and how a test observes a subscription.
  */
 import { it } from "@effect/vitest"
 import { Duration, Effect, Layer, Queue, Scope } from "effect"
@@ -7,24 +7,24 @@ import { TestClock } from "effect/testing"
 import type { Message, Middleware, Rotif } from "rotif"
 import { Broker, Channel, Subscription } from "rotif"
 
-/** The options of every backend, and how long Redis keeps what all have acknowledged; the memory has no need of that. */
+/** The options of every backend. `graceMillis`, how long a message is kept after every group has acknowledged it, concerns Redis only. */
 export interface Options extends Rotif.Options {
   readonly graceMillis?: number | undefined
 }
 
-/** A backend, and how time passes on it. */
+/** A backend, and how a test lets time pass on it. */
 export interface Backend {
   readonly name: string
   readonly clock: "effect" | "live"
-  /** The services on a namespace of their own, each time it is called. */
+  /** Builds the services on a new namespace at each call. */
   readonly layer: (options?: Options) => Layer.Layer<Rotif.Services, unknown>
-  /** Lets time pass: what is due in it happens. */
+  /** Lets this span pass; everything that becomes due in it happens. */
   readonly advance: (span: Duration.Input) => Effect.Effect<void>
-  /** Waits for something that takes its time: the clock goes on meanwhile. */
+  /** Waits for an effect that needs time to pass. Fails after 10 seconds on Redis, 5 minutes of the clock in memory. */
   readonly soon: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
-/** In memory the clock moves in small steps for as long as the test waits, so that nothing is early and nothing is missed. */
+/** The memory backend. Its clock moves in steps of 5 ms while a test waits, so that nothing is early and nothing is missed. */
 export const memoryBackend = (layer: Backend["layer"]): Backend => ({
   name: "memory",
   clock: "effect",
@@ -54,14 +54,14 @@ export const liveBackend = (name: string, layer: Backend["layer"]): Backend => (
 
 let prefixes = 0
 
-/** A namespace that no other test of this run has. */
+/** Gives a namespace that no other test of this run uses. */
 export const freshPrefix = (): string => `t${process.pid.toString(36)}-${(prefixes++).toString(36)}`
 
 export type Body = Effect.Effect<unknown, unknown, Rotif.Services | Scope.Scope>
 
 /**
- * Declares tests on a backend. The subscriptions of a test end before its layer does; a test that fails with handlers running
- * must not wait for them long.
+ * Declares tests on a backend. The subscriptions of a test end before its layer. `drainTimeout` is short, so that a test that fails
+ * does not wait long for running handlers.
  */
 export const promises = (backend: Backend) => (name: string, body: Body, options?: Options) =>
   it[backend.clock](
@@ -70,7 +70,7 @@ export const promises = (backend: Backend) => (name: string, body: Body, options
   )
 
 /**
- * Subscribes, and hands every message to the test before `handler` has it.
+ * Subscribes, and gives every message to the test before `handler` runs.
  */
 export const listen = Effect.fnUntraced(function*<
   S extends Channel.Source,
@@ -91,7 +91,7 @@ export const listen = Effect.fnUntraced(function*<
   return { subscription, seen }
 })
 
-/** Waits until something can be seen to be so. */
+/** Waits until the condition holds. */
 export const until = <E, R>(backend: Backend, isSo: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   backend.soon(
     Effect.gen(function*() {
@@ -99,7 +99,7 @@ export const until = <E, R>(backend: Backend, isSo: Effect.Effect<boolean, E, R>
     })
   )
 
-/** What is not done yet, on all channels of the source and for all its groups. */
+/** Counts the unfinished messages of all channels of the source, over all its groups. */
 export const leftover = Effect.fnUntraced(function*(source: Channel.Source) {
   const broker = yield* Broker.Broker
   const info = yield* broker.info(Channel.selector(source))
@@ -115,7 +115,7 @@ export const leftover = Effect.fnUntraced(function*(source: Channel.Source) {
 
 export const nothingLeft = { unread: 0, pending: 0, ready: 0, waiting: 0 }
 
-/** The dead letters of all shards. */
+/** Lists the dead letters of all shards. */
 export const letters = Effect.gen(function*() {
   const broker = yield* Broker.Broker
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)

@@ -1,4 +1,4 @@
-/** Leases, crashes, fencing, and what retention may remove. A lost process is a member that reads and never settles. */
+/** Leases, crashes, fencing, and retention of logs. A lost process is a member that reads and never settles. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Exit, Queue, Ref, Schema, Scope } from "effect"
 import type { Subscription } from "rotif"
@@ -23,14 +23,14 @@ const join = Effect.fnUntraced(function*(consumer: string, source: Channel.Sourc
   })
 })
 
-/** Reads until it has so many; one read may give less. */
+/** Reads until it has `count` messages; one read may return fewer. */
 const take = Effect.fnUntraced(function*(member: Broker.Member, count: number) {
   const out: Array<Broker.Delivery> = []
   while (out.length < count) out.push(...yield* member.read(count - out.length, 1_000))
   return out
 })
 
-/** Looks for expired leases until it has got so many. */
+/** Claims expired messages until it has `count` of them. */
 const claim = Effect.fnUntraced(function*(member: Broker.Member, count: number) {
   const out: Array<Broker.Delivery> = []
   while (out.length < count) {
@@ -53,7 +53,7 @@ const lengthOf = Effect.fnUntraced(function*(source: Channel.Source) {
   return channels.reduce((sum, { length }) => sum + length, 0)
 })
 
-/** A group works off what there is, and leaves. */
+/** A group handles all messages, and leaves. */
 const handle = Effect.fnUntraced(function*<P, E, R>(
   backend: Backend,
   listening: Effect.Effect<
@@ -120,7 +120,7 @@ export const leasesSuite = (backend: Backend): void => {
         }
         assert.deepStrictEqual(yield* owner.renew(current), [])
         assert.deepStrictEqual(yield* owner.ack(current), [])
-        // What is settled is nobody's any more.
+        // A settled message belongs to no member.
         assert.deepStrictEqual((yield* owner.ack(current)).length, 5)
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
       })
@@ -229,7 +229,7 @@ export const leasesSuite = (backend: Backend): void => {
     test(
       "keeps a message until every group has acknowledged it, also one that is not there",
       Effect.gen(function*() {
-        // It was here once and has read nothing.
+        // It has joined once and read nothing.
         yield* Effect.scoped(join("offline", Text, "offline"))
         yield* Publisher.publishAll(Text, ["a", "b", "c", "d"])
         assert.lengthOf(yield* handle(backend, listen(Text, { group: "fast" }), 4), 4)
@@ -321,7 +321,7 @@ export const leasesSuite = (backend: Backend): void => {
     test(
       "minId: removes what is below a position",
       Effect.gen(function*() {
-        // By the port, which knows nothing of limits: a channel that is defined without any has none.
+        // Through the port, which adds no limits: a channel that is defined without any has none.
         const broker = yield* Broker.Broker
         const appended = yield* broker.append(
           ["a", "b", "c", "d"].map((text) => ({ id: text, channel: Text.name, payload: JSON.stringify(text) }))
@@ -330,7 +330,7 @@ export const leasesSuite = (backend: Backend): void => {
         assert(third?._tag === "Stored")
         const From = Channel.make("texts", { payload: Schema.String, limits: { minId: third.position } })
         yield* Publisher.publish(From, "e")
-        // The publisher of a channel with limits makes them known.
+        // The publisher of a channel with limits registers them.
         yield* trimAll
         assert.deepStrictEqual(yield* handle(backend, listen(Text, { group: "g" }), 3), ["c", "d", "e"])
       }),
@@ -343,7 +343,7 @@ export const leasesSuite = (backend: Backend): void => {
         const Aging = Channel.make("aging", { payload: Schema.String, limits: { maxAge: 1_500 } })
         yield* Publisher.publishAll(Aging, ["a", "b"])
         yield* soon(take(yield* join("lost", Aging), 2))
-        // The young one has as long to be looked at before it is old, too.
+        // The young one also has this long before it is old.
         yield* backend.advance(1_600)
         yield* Publisher.publish(Aging, "young")
         assert.strictEqual(yield* trimAll, 2)

@@ -10,7 +10,7 @@ const Amount = Channel.make("texts", { payload: Schema.Int })
 
 class Declined extends Data.TaggedError("Declined")<{ readonly message: string }> {}
 
-/** Much longer than any of these tests: what comes back earlier was given back. */
+/** Much longer than any of these tests: a message that returns earlier was released. */
 const lease = "30 seconds"
 const wellBeforeTheLease = 5_000
 

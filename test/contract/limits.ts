@@ -1,4 +1,4 @@
-/** Limits of one channel that is defined in different ways: nothing is removed that one of the definitions would keep. */
+/** Limits of a channel with several definitions: no message is removed that one of the definitions keeps. */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Logger, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Stats, type Subscription, Transaction } from "rotif"
@@ -10,7 +10,7 @@ const defined = (limits?: Channel.ChannelOptions<typeof Schema.Int>["limits"]) =
 
 const trimAll = Effect.gen(function*() {
   const broker = yield* Broker.Broker
-  // More than once: what is seen first may be that there is something new to look at.
+  // More than once: the first trim may only find that the limits are new.
   for (let i = 0; i < 3; i++) for (let shard = 0; shard < broker.shards; shard++) yield* broker.trim(shard)
 })
 
@@ -19,7 +19,7 @@ const length = Effect.gen(function*() {
   return (yield* broker.info({ _tag: "Channels", names: [name] })).channels[0]!.length
 })
 
-/** Counts the lines that tell of definitions that differ. */
+/** Counts the warnings about different definitions. */
 const counting = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
   let told = 0
   const logger = Logger.make(({ message }) => {

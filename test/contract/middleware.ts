@@ -1,4 +1,4 @@
-/** What middleware promises, on every backend: where it stands, what it may do, and what becomes of its errors. */
+/** Middleware, on every backend: its order, what it may change, and how its errors end. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Data, Deferred, Effect, Layer, Queue, Schema, type Scope, Semaphore } from "effect"
 import type { Rotif } from "rotif"
@@ -13,7 +13,7 @@ class Declined extends Data.TaggedError("Declined")<{ readonly message: string }
 class CurrentUser extends Context.Service<CurrentUser, { readonly name: string }>()("test/CurrentUser") {}
 class Journal extends Context.Service<Journal, Array<string>>()("test/Journal") {}
 
-/** Writes when something comes in and when it has gone out again, whatever the outcome. */
+/** Records the entry and the exit of each call, whatever its outcome. */
 const tracer = (log: Array<string>, name: string) =>
   Middleware.both(
     Middleware.publish((next) => (request) => {

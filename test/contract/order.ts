@@ -1,4 +1,4 @@
-/** One call is one order: of what it publishes the first of a key counts, and what is stored at once is stored in its place. */
+/** Order within one call: the first message of a key wins, and immediate messages are stored in their order. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Queue, Random, Schema } from "effect"
 import { Channel, Publisher, Transaction } from "rotif"
@@ -11,12 +11,12 @@ const past = new Date(0)
 
 interface Step {
   readonly options: Publisher.PublishOptions
-  /** What must not be open for it to be accepted. */
+  /** The window that must not be open for it to be accepted. */
   readonly key?: string
   readonly isLater?: true
 }
 
-/** Every way to publish, with keys that meet. */
+/** Every way to publish, with keys that collide. */
 const steps = (random: () => number): ReadonlyArray<Step> => {
   const key = () => "abc"[Math.floor(random() * 3)]!
   const kinds: ReadonlyArray<(index: number) => Step> = [
@@ -54,7 +54,7 @@ const steps = (random: () => number): ReadonlyArray<Step> => {
   return Array.from({ length: 40 }, (_, index) => kinds[Math.floor(random() * kinds.length)]!(index))
 }
 
-/** What is to come: each is its place in the call. Those that are due in the same millisecond have no order among them. */
+/** The expected messages, each by its index in the call. Those that are due in the same millisecond have no order. */
 const expected = (all: ReadonlyArray<Step>) => {
   const keys = new Set<string>()
   const accepted = all.map(({ key }) => key === undefined || keys.size < keys.add(key).size)

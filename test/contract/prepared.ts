@@ -1,4 +1,4 @@
-/** What is stored by another way than a publish goes through the middleware of publishes all the same. */
+/** Messages that are stored in other ways than by a publish pass the publish middleware too. */
 import { assert, describe } from "@effect/vitest"
 import { inspect } from "node:util"
 import { Effect, Layer, Queue, Schema, Tracer } from "effect"

@@ -1,4 +1,4 @@
-/** The Promise API beyond the page: what its documentation promises, on every backend. */
+/** The Promise API, as its documentation promises it, on every backend. */
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import type {
@@ -35,7 +35,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         const manager = managed({ ...config(), durability: { replicas: 1, timeout: 20 } })
         const seen: Array<unknown> = []
         await manager.subscribe("values", async (message) => void seen.push(message.payload))
-        // In memory there is nothing to wait for; the Redis here has no replica.
+        // The memory has nothing to wait for; this Redis has no replica.
         const told = (published: Promise<unknown>) =>
           published.then(() => "stored", (error: Error) => `${error.name}: ${error.message}`)
         assert.match(
@@ -301,7 +301,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
           seen.push(`${message.payload} ${message.attempt}`)
           if (message.attempt === 1) throw new Error("not yet")
         }, { exactlyOnce: true })
-        // Remembered for a moment by the publish; the group remembers for an hour what it has handled.
+        // The publish remembers the key for a moment, the group for an hour.
         const again = () => manager.publish("a", "x", { dedupKey: "x", deduplicationTTL: 0.001 })
         const first = await again()
         await settled(subscription, 1)

@@ -1,10 +1,10 @@
-/** Ends in the Promise API: one for all who ask, also from inside of handlers and hooks; calls that have begun are finished. */
+/** Ends in the Promise API: all callers, also inside of handlers and hooks, wait for the same end, and running calls finish. */
 import { assert, describe, it } from "@effect/vitest"
 import { ManagerStopped, type NotificationManager } from "rotif/promise"
 import type { backends } from "./promiseKit.ts"
 import { managed, until } from "./promiseKit.ts"
 
-/** A promise, and how to keep it. */
+/** A promise with its `resolve`. */
 const gate = () => {
   const { promise, resolve } = Promise.withResolvers<void>()
   return { promise, open: () => resolve() }

@@ -1,4 +1,4 @@
-/** What the tests of the Promise API share: backends, and waiting for what happens in the background. */
+/** Shared by the tests of the Promise API: backends, managers that end with their test, and waiting. */
 import { afterEach } from "@effect/vitest"
 import { NotificationManager, type RotifConfig } from "rotif/promise"
 import { inject } from "vitest"
@@ -6,7 +6,7 @@ import { freshPrefix } from "./kit.ts"
 
 export const redisUrl = `redis://127.0.0.1:${inject("redisPort")}`
 
-/** Where a manager runs: on the shared Redis with a namespace of its own, or in memory. */
+/** The backends of a manager: the shared Redis with a new namespace, and the memory. */
 export const backends: ReadonlyArray<{ readonly name: string; readonly config: () => RotifConfig }> = [
   { name: "memory", config: () => ({ redis: "memory" }) },
   { name: "Redis", config: () => ({ redis: redisUrl, prefix: freshPrefix() }) }
@@ -14,14 +14,14 @@ export const backends: ReadonlyArray<{ readonly name: string; readonly config: (
 
 const open = new Set<NotificationManager>()
 
-/** A manager that ends with its test, and says nothing. */
+/** Makes a manager that logs nothing and ends with its test. */
 export const managed = (config: RotifConfig): NotificationManager => {
   const manager = new NotificationManager({ logger: quiet, drainTimeout: 1000, ...config })
   open.add(manager)
   return manager
 }
 
-/** For managers that a test makes itself. */
+/** Ends a manager that a test has made itself with that test. */
 export const close = (manager: NotificationManager): void => void open.add(manager)
 
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
@@ -32,7 +32,7 @@ afterEach(async () => {
   await Promise.all(all.map((manager) => manager.stopAll()))
 })
 
-/** Waits until something is so; on a busy machine that takes its time. */
+/** Waits until the condition holds; at most 15 seconds by default, for a busy machine. */
 export const until = async (what: () => boolean | Promise<boolean>, millis = 15_000): Promise<void> => {
   const end = performance.now() + millis
   while (!(await what())) {

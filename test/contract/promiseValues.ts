@@ -1,4 +1,4 @@
-/** What code of the user's gives the Promise API at run time, on every backend. */
+/** Wrong values that code of the program gives to the Promise API at run time, on every backend. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { RotifConfig, RotifMessage } from "rotif/promise"
@@ -8,7 +8,7 @@ import { managed, quiet, until } from "./promiseKit.ts"
 const failure = (promise: Promise<unknown>): Promise<Error & { readonly option?: string }> =>
   promise.then((value) => assert.fail(`it did not fail, but gave ${JSON.stringify(value)}`), (error: Error) => error)
 
-/** What no type allows and JavaScript does. */
+/** Passes a value that no type allows and JavaScript does. */
 const any = (value: unknown) => value as never
 
 const rejected = () => Promise.reject(new Error("nobody waits for this"))
@@ -356,7 +356,7 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
         assert.strictEqual((await failure(first.unsubscribe(any({ remove: true })))).option, "remove")
         await first.unsubscribe(argument)
         await manager.publish("a", "meanwhile")
-        // A group that is there has what came meanwhile; a new one begins with what comes next.
+        // A group that exists receives the messages published meanwhile; a new one begins with the next message.
         await subscribe()
         await manager.publish("a", "afterwards")
         await until(() => seen.includes("afterwards"))

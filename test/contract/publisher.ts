@@ -1,4 +1,4 @@
-/** What publishing promises, on every backend. */
+/** Publishing, on every backend. */
 import { assert, describe } from "@effect/vitest"
 import { DateTime, Effect, Layer, Option, Queue, Schema } from "effect"
 import type { Publisher as Publishing } from "rotif"
@@ -24,7 +24,7 @@ const Amount = Channel.make("amounts", { payload: Schema.Int })
 const stored = (error: Publishing.PublishIncomplete) =>
   error.outcomes.map((outcome) => outcome instanceof Error ? outcome._tag : outcome.id)
 
-/** The broker, but for the messages of which `outcome` says what becomes of them. */
+/** The broker, with another outcome for the messages that `outcome` chooses. */
 const interfering = (outcome: (message: Broker.NewMessage) => Broker.Appended | undefined) =>
   Layer.effect(
     Broker.Broker,

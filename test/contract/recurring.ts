@@ -109,7 +109,7 @@ export const recurringSuite = (backend: Backend): void => {
         yield* Scheduler.recurring("fast", { every: "100 millis" }, Text, "fast")
         const message = yield* soon(Queue.take(seen))
         assert.strictEqual(message.payload, "fast")
-        // Long before the ticker would have looked by itself.
+        // Long before the next look of the ticker.
         assert.isBelow(millis(message.publishedAt) - instant(message), 5_000)
       })
     )

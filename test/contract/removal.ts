@@ -1,4 +1,4 @@
-/** A group that was removed stays removed: its other consumers end, and say why. */
+/** A removed group stays removed: its other consumers end, and report why. */
 import { assert, describe } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Queue, Schema, Stream } from "effect"
 import { Broker, Channel, Publisher, Subscription } from "rotif"
@@ -32,7 +32,7 @@ export const removalSuite = (backend: Backend): void => {
           const reason = yield* soon(Effect.flip(subscription.ended))
           assert.strictEqual(reason._tag, "GroupRemoved")
           assert.deepInclude(reason, { group: "g", patterns: ["texts"] })
-          // It is over, for whoever ends it now as well.
+          // It has ended; a later call sees the same end.
           yield* soon(subscription.drain)
           yield* soon(subscription.unsubscribe())
         }

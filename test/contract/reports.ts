@@ -1,4 +1,4 @@
-/** Nothing fails in silence: what is said of messages that go wrong, once and in words, and how much of it. */
+/** Reports of failures: each failure is reported once, in words, and a storm is cut short. */
 import { assert, describe, it } from "@effect/vitest"
 import { Data, Deferred, Effect, Metric, Queue, Schema, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Health, Publisher, Subscription } from "rotif"
@@ -40,7 +40,7 @@ export const reportsSuite = (backend: Backend): void => {
         yield* Publisher.publish(Text, "secret payload", { id: "o-1" })
         yield* some(log, "Warn", "\"billing\"", "\"texts\"", "o-1", "attempt 2", "exhausted", "Declined", "no funds")
         assert.strictEqual(log.find("Warn", "o-1").length, 1)
-        // The attempt that was retried is for those who look for it.
+        // A retried attempt is a line for debugging only.
         assert.deepStrictEqual(log.lines.filter(({ text }) => text.includes("attempt 1")), [])
         assert.isFalse(log.lines.some(({ text }) => text.includes("secret payload")))
       }))
@@ -173,7 +173,7 @@ export const reportsSuite = (backend: Backend): void => {
         const { seen } = yield* listen(Text, {
           group: "g",
           retryDelay: 0,
-          // Nine rounds: how many more there would be by the time that the test looks is not known.
+          // Nine rounds: without an end, the number of further rounds would depend on when the test looks.
           handler: ({ deliveryCount }) => deliveryCount < 10 ? Effect.interrupt : Effect.void
         })
         yield* Publisher.publish(Text, "a", { id: "o-1" })

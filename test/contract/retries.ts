@@ -1,4 +1,4 @@
-/** What happens after a failure: the policies of a subscription, as its messages see them. */
+/** Retries: the policies of a subscription, as its messages see them. */
 import { assert, describe } from "@effect/vitest"
 import {
   Cause,
@@ -30,7 +30,7 @@ const busy = new Busy({ message: "try later" })
 
 type TextOptions<E> = Partial<Subscription.Options<typeof Text, E, never>>
 
-/** A clock that tells the wrong time of day; how time passes is as it was. */
+/** A clock with a wrong time of day; time passes at its normal pace. */
 const shifted = (clock: Clock.Clock, millis: number): Clock.Clock => {
   const wrong = Object.create(clock) as { -readonly [Name in keyof Clock.Clock]: Clock.Clock[Name] }
   wrong.currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + millis
@@ -41,10 +41,10 @@ const shifted = (clock: Clock.Clock, millis: number): Clock.Clock => {
 export const retriesSuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
-  /** Where the clock is Effect's, long delays take no time. */
+  /** On Effect's clock long delays take no time. */
   const unit = backend.clock === "effect" ? 1_000 : 20
 
-  /** Publishes one message, waits for so many hand-outs, and tells when each came, and what is left at the end. */
+  /** Publishes one message, waits for this many deliveries, and gives the time of each and the messages left at the end. */
   const play = Effect.fnUntraced(function*<E>(handOuts: number, options: TextOptions<E>) {
     const times: Array<number> = []
     const { handler = () => Effect.void, ...rest } = options
@@ -69,7 +69,7 @@ export const retriesSuite = (backend: Backend): void => {
     assert.strictEqual(gaps.length, expected.length)
     for (const [i, delay] of expected.entries()) {
       assert.isAtLeast(gaps[i]!, delay - 1)
-      // On Effect's clock it is exact, but for the steps in which the test lets it pass.
+      // On Effect's clock it is exact to the step in which the test lets it pass.
       if (backend.clock === "effect") assert.isAtMost(gaps[i]!, delay + 10)
     }
   }
@@ -78,7 +78,7 @@ export const retriesSuite = (backend: Backend): void => {
 
   describe("Retry.until", () => {
     const span = 10 * unit
-    /** Clocks of the process, an hour wrong: what counts is the backend's. */
+    /** Clocks of the process that are wrong by an hour: the clock of the backend decides. */
     const clocks: ReadonlyArray<readonly [name: string, shiftMillis: number]> = [
       ["", 0],
       ...(backend.clock === "effect" ? [] : [
@@ -153,7 +153,7 @@ export const retriesSuite = (backend: Backend): void => {
           const scope = yield* Scope.make()
           const { seen, subscription } = yield* Scope.provide(
             listen(Text, {
-              // A policy of its own each time, as in a new process.
+              // A new policy each time, as in a new process.
               retry: Retry.fibonacci(unit),
               handler: () =>
                 Effect.flatMap(Clock.currentTimeMillis, (now) => {

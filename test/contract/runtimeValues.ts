@@ -1,4 +1,4 @@
-/** What functions of the user's give while a program runs: it is refused by a type, or costs an attempt; it is never taken for "at once". */
+/** Wrong values that functions of the program return at run time: each is refused with a type or costs an attempt, and none is taken for "at once". */
 import { assert, describe } from "@effect/vitest"
 import {
   Cause,
@@ -34,10 +34,10 @@ import { type Backend, leftover, letters, listen, nothingLeft, promises, until }
 
 const Text = Channel.make("texts", { payload: Schema.String })
 
-/** What no type allows and JavaScript does. */
+/** Passes a value that no type allows and JavaScript does. */
 const any = (value: unknown) => value as never
 
-/** A new one each time: a Promise that nobody handles ends the process. */
+/** Makes a new one each time: an unhandled rejected Promise ends the process. */
 const rejected = () => Promise.reject(new Error("nobody waits for this"))
 
 const noKeys: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
@@ -69,7 +69,7 @@ const noDelays: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
   ["a rejected Promise", rejected]
 ]
 
-/** The warnings and errors of a program, one text each. */
+/** Collects the warnings and errors of a program, one text each. */
 const logged = () => {
   const lines: Array<string> = []
   const logger = Logger.make<unknown, void>(({ message }) => void lines.push([message].flat().map(String).join(" ")))
@@ -82,10 +82,10 @@ const logged = () => {
 export const runtimeValuesSuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
-  /** Longer than everything else in a test takes; where the clock is Effect's it takes no time. */
+  /** Longer than all else in a test; on Effect's clock it takes no time. */
   const delayMillis = backend.clock === "effect" ? 5_000 : 150
 
-  /** How far apart the first hand-outs of a message are. */
+  /** Measures the time between the first two deliveries of a message. */
   const gapsOf = Effect.fnUntraced(function*(
     handOuts: number,
     options: Omit<Parameters<typeof listen<typeof Text, unknown>>[1] & object, "handler">,
@@ -217,7 +217,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
         ]
         for (const [tag, effect] of refusals) assert.strictEqual((yield* Effect.flip(effect))._tag, tag)
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
-        // The key is free: what was no effect was not begun.
+        // The key is free: a value that is no Effect was not begun.
         assert.strictEqual((yield* Deduplication.once("k", "1 day", Effect.void))._tag, "Done")
       })
     )
@@ -523,7 +523,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
   })
 
   describe("at once", () => {
-    /** The pace that is documented. */
+    /** The documented delays between rounds. */
     const pace = [0, 0, 0, 10, 20, 40, 80, 160]
 
     test(
@@ -586,7 +586,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
   })
 
   describe("an effect with something in it that is none", () => {
-    /** Effect ends the fiber on the spot, past what would catch it. */
+    /** Effect ends the fiber at once; no handler of errors catches it. */
     const broken = () => Effect.flatMap(Effect.void, () => any(undefined) as Effect.Effect<void>)
 
     test(

@@ -1,4 +1,4 @@
-/** What waits for a time, on every backend: delay and at, what may be done meanwhile, times to live. */
+/** Scheduled messages, on every backend: `delay` and `at`, cancelling and rescheduling, expiry. */
 import { assert, describe } from "@effect/vitest"
 import { DateTime, Deferred, Effect, Queue, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Publisher, Rotif, Scheduler, Transaction } from "rotif"
@@ -10,7 +10,7 @@ const Notice = Channel.make("users.:userId.notices", { payload: Schema.String })
 
 const millis = DateTime.toEpochMillis
 
-/** The payloads of the next messages, in the order in which they came. */
+/** Takes the payloads of the next messages, in order of arrival. */
 const payloads = (seen: Queue.Dequeue<{ readonly payload: string }>, count: number) =>
   Effect.map(Queue.takeN(seen, count), (messages) => messages.map(({ payload }) => payload))
 
@@ -173,7 +173,7 @@ export const schedulingSuite = (backend: Backend): void => {
         yield* Publisher.publish(Text, "x", { delay: 1 })
         yield* Publisher.publish(Text, "before")
         const first = yield* soon(Queue.takeN(seen, 3))
-        // By now the scheduled one is due for longer.
+        // By now the scheduled one has been due for longer.
         yield* advance("1500 millis")
         yield* Publisher.publish(Text, "after")
         const second = yield* soon(Queue.takeN(seen, 3))
@@ -506,7 +506,7 @@ export const schedulingSuite = (backend: Backend): void => {
         assert.strictEqual(letter?.failure.reason, "expired")
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
         assert.deepInclude(yield* subscription.stats, { processed: 1, expired: 1, dead: 1, failed: 0 })
-        // Whoever sends it home wants it handled.
+        // A requeued message does not expire.
         const again = yield* listen(Text, { group: "g" })
         const { letters: dead } = yield* DeadLetters.list()
         assert.isTrue(yield* DeadLetters.requeue(dead[0]!.letterId))

@@ -1,6 +1,6 @@
 /**
- * The code of the page this library was first described on, as its users have it: only hosts and placeholders are other ones. Each test
- * holds one block of the page and asserts what the text around it claims.
+ * The code of the page that first described this library, as its users have it; only hosts and placeholders differ. Each test
+ * runs one block of the page and asserts the claims of the text around it.
  */
 /* oxlint-disable typescript/no-explicit-any, typescript/no-floating-promises -- as the page has it */
 import { assert, describe, it } from "@effect/vitest"
@@ -9,7 +9,7 @@ import { managed, until } from "./promiseKit.ts"
 
 export const seedSuite = (name: string, config: () => RotifConfig): void => {
   describe(`the page, on ${name}`, () => {
-    /** What the page prints, and where. */
+    /** The output of the page, and where it goes. */
     const recorder = () => {
       const lines: Array<Array<unknown>> = []
       const write = (...line: Array<unknown>) => void lines.push(line)
@@ -355,7 +355,7 @@ export const seedSuite = (name: string, config: () => RotifConfig): void => {
         }
       }
 
-      /** A program under test takes what both have. */
+      /** The parts that both APIs have, for a program under test. */
       const greet = async (manager: Pick<MockNotificationManager, "publish">) => manager.publish("greetings", "hello")
       const heard: Array<unknown> = []
       const hear = async (msg: { payload: unknown }) => void heard.push(msg.payload)

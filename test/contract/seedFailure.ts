@@ -1,4 +1,4 @@
-/** The page this library was first described on: error handling, the dead letter queue, the end. Like seed.ts. */
+/** The rest of the page in seed.ts: error handling, the dead letter queue, shutdown. */
 /* oxlint-disable typescript/no-floating-promises -- as the page has it */
 import { assert, describe, it } from "@effect/vitest"
 import type { RotifConfig, RotifMessage } from "rotif/promise"

@@ -1,4 +1,4 @@
-/** How a delivery ends: by the outcome of its handler, or by hand. */
+/** Settlement: by the outcome of the handler, or by hand. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Data, Deferred, Effect, Fiber, Queue, Schema } from "effect"
 import type { Message } from "rotif"
@@ -6,7 +6,7 @@ import { Channel, Publisher, Subscription } from "rotif"
 import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
-/** The same channel, published to by somebody with another schema. */
+/** The same channel with another schema, as another program may define it. */
 const Amount = Channel.make("texts", { payload: Schema.Int })
 
 type TextMessage = Message.Message<typeof Text>
@@ -51,7 +51,7 @@ export const settlementSuite = (backend: Backend): void => {
         })
         const { id, position } = yield* Publisher.publish(Text, "doomed", { headers: { trace: "t-1" } })
         yield* soon(Queue.takeN(seen, 3))
-        // The letter is written before what is published now can be handled.
+        // The letter is written before a message that is published now can be handled.
         yield* soon(subscription.drain)
         const [letter, ...others] = yield* letters
         assert.deepStrictEqual(tried, [[1, 1, 0], [2, 2, 0], [3, 3, 0]])

@@ -1,4 +1,4 @@
-/** What the middleware promises that comes with Rotif, on every backend. */
+/** The middleware that comes with Rotif, on every backend. */
 import { assert, describe } from "@effect/vitest"
 import {
   Clock,
@@ -57,7 +57,7 @@ const traceInto = (spans: Array<Tracer.NativeSpan>) =>
     })
   )
 
-/** Asks again, with a pause, until the answer is what is waited for. */
+/** Repeats a request, with a pause, until its answer is the expected one. */
 const eventually = <A, E, R>(effect: Effect.Effect<A, E, R>, until: (answer: A) => boolean) =>
   Effect.repeat(effect, { until, schedule: Schedule.spaced("5 millis") })
 
@@ -119,7 +119,7 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
         )
         yield* first!.publish(Outer, "x")
         assert.deepStrictEqual(seen, ["outer x", "inner audit"])
-        // By the same one there would be no end of it.
+        // With the same channel it would never end.
         const Same = Middleware.forChannel(
           Text,
           Middleware.hooks({
@@ -341,7 +341,7 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
             })
         })
         yield* Publisher.publishAll(Text, ["a", "b", "c", "d"])
-        // Two failures open it; nobody is called then until it lets one try.
+        // Two failures open it; then it refuses all calls until it lets one through.
         yield* soon(Queue.takeN(failed, 2))
         const start = yield* now
         yield* Ref.set(isDown, false)

@@ -1,4 +1,4 @@
-/** What a subscription receives: templates, unions, patterns, groups, and where a group begins. */
+/** Sources of subscriptions: templates, unions, patterns, groups, and where a group begins. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Deferred, Effect, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Scheduler, Stats, Subscription } from "rotif"
@@ -122,7 +122,7 @@ export const sourcesSuite = (backend: Backend): void => {
           assert.strictEqual(message.channel, `texts.new-${i}`)
         }
         delays.sort((a, b) => a - b)
-        // The promise is 100 ms. A busy machine may break it now and then; no machine makes a wait for the block interval short.
+        // The bound is 100 ms. A busy machine may exceed it now and then; a wait for the block interval would be longer on any machine.
         assert.isBelow(delays[2]!, 100, `${delays.join()} ms`)
         assert.isBelow(delays[5]!, 1_000, `${delays.join()} ms`)
       })
@@ -151,7 +151,7 @@ export const sourcesSuite = (backend: Backend): void => {
         const handler = (name: string) => () =>
           Effect.suspend(() => {
             workers.add(name)
-            // Nobody goes on before both have one: so neither can take them all.
+            // No handler ends before both consumers have a message, so that neither can take them all.
             return workers.size === 2
               ? Effect.asVoid(Deferred.succeed(bothWork, undefined))
               : Deferred.await(bothWork)

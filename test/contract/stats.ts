@@ -1,4 +1,4 @@
-/** Statistics: the account of every group adds up, whatever becomes of its messages. */
+/** Statistics: the totals of every group add up, however its messages end. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Effect, Fiber, Queue, Schema, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Publisher, Stats, Subscription, Transaction } from "rotif"
@@ -25,11 +25,11 @@ const sum = (channels: ReadonlyArray<Stats.ChannelStats>, group: string) => {
 
 const zero = { skipped: 0, acked: 0, pending: 0, ready: 0, due: 0, dead: 0, removed: 0, lag: 0, lost: 0 }
 
-/** The account of a group, which adds up. */
+/** Reads the totals of a group, and asserts that they add up. */
 const account = (source: Channel.Source, group: string) =>
   Effect.map(Stats.channels(source), (channels) => sum(channels, group))
 
-/** Reads until there are so many: what wakes a read may end it with nothing. */
+/** Reads until it has `count` messages: a wake-up may end a read with none. */
 const readAll = Effect.fnUntraced(function*(member: Broker.Member, count: number) {
   const out: Array<Broker.Delivery> = []
   while (out.length < count) out.push(...yield* member.read(count - out.length, 1_000))
@@ -80,7 +80,7 @@ export const statsSuite = (backend: Backend): void => {
         const again = yield* readAll(member, 2)
         yield* is({ acked: 1, pending: 2, due: 1, removed: 1 })
         yield* member.ack(again)
-        // A second time changes nothing.
+        // A second call changes nothing.
         yield* member.ack([one!, ...again])
         yield* is({ acked: 3, due: 1, removed: 1 })
         assert.deepStrictEqual(yield* totals(Text, "g"), {
@@ -97,7 +97,7 @@ export const statsSuite = (backend: Backend): void => {
     test(
       "counts the acknowledgements of many at once, of few, and of another group apart",
       Effect.gen(function*() {
-        // It is there from the beginning, and comes back for what is kept for it.
+        // It exists from the beginning, and returns for the messages kept for it.
         yield* Effect.scoped(listen(Text, { group: "slow" }))
         yield* Publisher.publishAll(Text, Array.from({ length: 120 }, String))
         yield* Publisher.publishAll(Other, ["a", "b", "c"])
@@ -157,7 +157,7 @@ export const statsSuite = (backend: Backend): void => {
         assert.deepStrictEqual(yield* account(Text, "g"), { published: 4, ...zero, acked: 2, dead: 2 })
         yield* soon(first.subscription.unsubscribe({ removeGroup: true }))
         assert.isUndefined(yield* account(Text, "g"))
-        // One goes home while there is nobody at home.
+        // One is requeued while its group has no consumer.
         const { letters } = yield* DeadLetters.list({}, { order: "oldest" })
         assert.isTrue(yield* DeadLetters.requeue(letters[0]!.letterId))
         const second = yield* listen(Text, { group: "g", startFrom: "latest" })

@@ -12,7 +12,7 @@ export const streamsSuite = (backend: Backend): void => {
 
   const lease = 300
 
-  /** The stream of a consumer that is cut off: it renews no lease. */
+  /** Streams messages as a consumer that cannot renew its leases. */
   const cutOff = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.gen(function*() {
       const broker = yield* Broker.Broker
@@ -26,7 +26,7 @@ export const streamsSuite = (backend: Backend): void => {
       })
     })
 
-  /** Another consumer takes over what the group has when the lease has ended, and does it. */
+  /** Another consumer takes over the messages when the lease has expired, and handles them. */
   const takeOver = Effect.scoped(Effect.gen(function*() {
     const broker = yield* Broker.Broker
     const selector = Channel.selector(Text)

@@ -1,4 +1,4 @@
-/** What a handler publishes and writes, applied with its acknowledgement or not at all. */
+/** Transactions: the publishes and writes of a handler are applied with its acknowledgement or not at all. */
 import { assert, describe } from "@effect/vitest"
 import { Cause, Data, Deferred, Effect, Exit, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Subscription, Transaction } from "rotif"
@@ -17,7 +17,7 @@ const leaseMillis = 300
 
 const readOwn = (name: string) => Effect.flatMap(Transaction.keyFor(Text, name), Transaction.read)
 
-/** Writes a key of the user's outside of what is tested: by a transaction of its own. */
+/** Writes a key of the program in a transaction of its own. */
 const seed = (backend: Backend, write: (key: string) => Broker.Write, name: string) =>
   Effect.gen(function*() {
     const member = yield* join(`seed-${name}`)
@@ -126,7 +126,7 @@ export const transactionSuite = (backend: Backend): void => {
         })
         yield* Publisher.publishAll(Text, ["a", "b"])
         yield* processed(subscription, 2)
-        // What goes to another shard is on its way for a moment.
+        // A message to another shard takes a moment to arrive.
         const first = yield* soon(Queue.take(copies.seen))
         yield* Publisher.publish(Copies, "marker")
         const second = yield* soon(Queue.take(copies.seen))
@@ -140,7 +140,7 @@ export const transactionSuite = (backend: Backend): void => {
       Effect.gen(function*() {
         const every = Channel.pattern("once.spread.*", { payload: Schema.String })
         const broker = yield* Broker.Broker
-        // As many processes would: each relays whatever it finds.
+        // As several processes would: each relays all that it finds.
         for (let i = 0; i < 3 * broker.shards; i++) {
           yield* Effect.forkScoped(Effect.forever(Effect.andThen(broker.relay(i % broker.shards, 7), Effect.sleep(1))))
         }

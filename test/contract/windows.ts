@@ -1,4 +1,4 @@
-/** What counts as the same message when it is published: ids, throttle and debounce. */
+/** Deduplication of publishes: ids, throttle and debounce. */
 import { assert, describe } from "@effect/vitest"
 import { Clock, Effect, Queue, Schema } from "effect"
 import { Channel, Publisher, Transaction } from "rotif"
@@ -123,7 +123,7 @@ export const windowsSuite = (backend: Backend): void => {
         const { seen, subscription } = yield* listen(Text, { exactlyOnce: true })
         const debounce = { key: "k", delay: 200 }
         for (const burst of ["a", "b"]) {
-          // Taken before the publish: its delay begins when the backend has it, not when the answer is here.
+          // Read before the publish: the delay begins when the backend stores the message, not when the answer arrives.
           let last = 0
           for (let i = 1; i <= 3; i++) {
             last = yield* Clock.currentTimeMillis

@@ -1,6 +1,6 @@
 /**
- * What the failover runs share: a master under load is cut off from its replica and killed, and the replica takes over. So what was
- * acknowledged in between is lost with the master, unless publishers wait for the replica.
+ * Shared by the failover runs: a master under load is cut off from its replica and killed, and the replica takes over. Messages that were
+ * acknowledged in between are lost with the master, unless publishers wait for the replica.
  */
 import type { Scope } from "effect"
 import { Effect, Random, Schedule } from "effect"
@@ -14,41 +14,41 @@ import { type Run, settled, until } from "./Run.ts"
 import { Work } from "./worker.ts"
 import * as Workers from "./Workers.ts"
 
-/** Servers with a master of the channel and its replica. */
+/** Servers, among them the master of the channel and its replica. */
 export interface Site {
   readonly rotif: Rotif.RedisOptions
   /** The master of the channel now, and the replica that will take over. */
   readonly pair: Effect.Effect<{ readonly master: RedisServer; readonly replica: RedisServer }, RedisServerError>
-  /** Whether all who decide about roles know of the new master: until then they may make the old one the master again. */
+  /** Whether all that decide about roles know the new master. Until then they may make the old one the master again. */
   readonly isAgreed: (master: RedisServer) => Effect.Effect<boolean, RedisServerError>
-  /** What they say. */
+  /** Their view, for an error. */
   readonly said: Effect.Effect<string, RedisServerError>
 }
 
-/** A Sentinel that changes the role of a server ends all connections to it, also those that ask here. */
+/** A Sentinel that changes the role of a server closes all connections to it, also those of this run. */
 const ask = (server: RedisServer, name: string, ...args: ReadonlyArray<string>) =>
   Effect.retry(server.command(name, ...args), { times: 10, schedule: Schedule.spaced(20) })
 
 const replication = (server: RedisServer) => Effect.map(ask(server, "info", "replication"), String)
 
-/** A replica that cannot log in to its master gets nothing more from it, and is there to take over. */
+/** Cuts a replica off: it cannot log in to its master, receives nothing more, and can still take over. */
 const cutOff = (replica: RedisServer) =>
   Effect.andThen(
     ask(replica, "config", "set", "masterauth", "none"),
     ask(replica, "client", "kill", "type", "master")
   )
 
-/** A Sentinel has the servers write down their configuration, so it has to be put right there, too. */
+/** A Sentinel makes the servers save their configuration, so that it must be restored there too. */
 const heal = (replica: RedisServer) =>
   Effect.andThen(ask(replica, "config", "set", "masterauth", ""), ask(replica, "config", "rewrite"))
 
-/** Messages are scheduled so far ahead that the master is killed before they are due. */
+/** Scheduled messages are due this many milliseconds later: after the master is killed. */
 const delayMillis = 1_500
 
 export const failover = (options: {
   readonly number: number
   readonly title: string
-  /** Publishes wait for the replica, and nothing is lost; else something is, or the fault was none. */
+  /** Whether publishes wait for the replica, and nothing is lost. If not, a run without losses had no fault. */
   readonly isDurable: boolean
   readonly faults: { readonly short: number; readonly long: number }
   readonly site: Effect.Effect<Site, RedisServerError, Scope.Scope>
@@ -137,7 +137,7 @@ export const failover = (options: {
         ...account,
         faults: plan.length,
         recoveries,
-        // Lost is what was acknowledged and not replicated.
+        // Lost messages are those that were acknowledged and not replicated.
         violations: [
           ...account.violations.filter((violation) => options.isDurable || !violation.startsWith("I1")),
           ...violations

@@ -1,5 +1,5 @@
 /**
- * The load that a fault of Redis falls on: processes that publish at once and delayed, two groups that share and retry, one that reads by
+ * The load during faults of Redis: processes that publish immediate and delayed messages, two groups that share and retry, one that reads by
  * a pattern, and one whose effects are transactions.
  */
 import { Effect } from "effect"
@@ -14,7 +14,7 @@ export const groups = ["a", "b", "all", "once"] as const
 
 type Consumer = NonNullable<Job["consumer"]>
 
-/** By processes: whatever Redis suffers, all of them suffer it, and many are slow to start. */
+/** Few processes: a fault of Redis hits all of them, and many would start slowly. */
 const consumers: ReadonlyArray<readonly [Consumer, ...ReadonlyArray<Consumer>]> = [
   [
     { group: "a", name: "a0", failEvery: 11 },
@@ -28,7 +28,7 @@ const consumers: ReadonlyArray<readonly [Consumer, ...ReadonlyArray<Consumer>]> 
   ]
 ]
 
-/** By which a delayed message waits. */
+/** The delay of a delayed message. */
 const delayMillis = 200
 
 export const start = Effect.fnUntraced(function*(options: {
@@ -77,7 +77,7 @@ export const start = Effect.fnUntraced(function*(options: {
   return {
     logs,
     refusals,
-    /** Waits until each group has handled a message that was published after this moment; how long after it that was. */
+    /** Waits until each group has handled a message that was published after this moment; gives the milliseconds from then. */
     recovered: (at: number) =>
       Effect.gen(function*() {
         yield* until(
@@ -87,7 +87,7 @@ export const start = Effect.fnUntraced(function*(options: {
         )
         return Math.max(...groups.map((group) => recorder.firstOfAfter(at, group)! - at))
       }),
-    /** Waits until every group has handled all whose publish began in this time. */
+    /** Waits until every group has handled all messages whose publish began in this time. */
     handled: (from: number, to?: number) =>
       Effect.suspend(() => {
         let left: ReadonlyArray<string> = []
@@ -102,15 +102,15 @@ export const start = Effect.fnUntraced(function*(options: {
           )
         )
       }),
-    /** Nothing is published any more. */
+    /** Ends the publishers. */
     silence: Effect.suspend(() => Effect.andThen(publisher.kill("SIGKILL"), publisher.ended)),
     publishAgain: Effect.gen(function*() {
       publisher = yield* publish
       yield* publisher.ready
     }),
     /**
-     * Ends it, and tells what must not be: processes that ended by themselves, and what is left in Redis. Where data was removed, what can be
-     * repaired is repaired first, and `except` is what cannot.
+     * Ends the load, and gives the broken rules: processes that ended by themselves, and messages left in Redis. Where data was removed, it
+     * repairs first; `except` lists what no repair restores.
      */
     end: Effect.fnUntraced(function*(removed?: { readonly except: ReadonlyArray<Inspector.Kind> }) {
       const crashed = [...handling, publisher].filter((worker) => !worker.isRunning())
@@ -125,7 +125,7 @@ export const start = Effect.fnUntraced(function*(options: {
   }
 })
 
-/** I2: the effects of transactions that did not happen exactly once. */
+/** I2: reports the effects of transactions that did not happen exactly once. */
 export const effectsOf = Effect.fnUntraced(function*(texts: ReadonlyArray<string>) {
   const broker = yield* Broker.Broker
   const wrong: Array<string> = []
@@ -140,7 +140,7 @@ export const effectsOf = Effect.fnUntraced(function*(texts: ReadonlyArray<string
   return wrong.length === 0 ? [] : [`I2: ${wrong.length} effects not once: ${wrong.slice(0, 5).join(", ")}`]
 })
 
-/** Messages that are in the log more than once, or not although they were told as published. Where nothing is removed from it. */
+/** Reports messages that the log has more than once, or that are published and not in it. For logs from which nothing is removed. */
 export const storedOnce = Effect.fnUntraced(function*(server: RedisServer, log: string, recorder: Recorder) {
   const entries = (yield* server.command("xrange", log, "-", "+")) as ReadonlyArray<
     readonly [string, ReadonlyArray<string>]

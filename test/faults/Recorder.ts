@@ -1,41 +1,41 @@
 /**
- * The account of a run: what publishers were told, and what handlers saw.
+ * The account of a run: the receipts of publishers, and the deliveries of handlers.
  *
- * A message is known by its text, `<publisher>-<number>`, where a publisher counts up and publishes one after the other.
+ * A message is identified by its text, `<publisher>-<number>`. A publisher counts up, and publishes one message after the other.
  */
 
 /** A delivery, as its handler saw it. */
 export interface Handled {
   readonly group: string
-  /** The consumer: an order is promised to one that handles one message at a time. */
+  /** The consumer. Order is promised to one that handles one message at a time. */
   readonly consumer: string
   readonly channel: string
   readonly text: string
   readonly deliveryCount: number
-  /** When it began to acknowledge it, where it does that itself. */
+  /** When it began to acknowledge the message, if it does so itself. */
   readonly settlingAt?: number | undefined
-  /** By the clock of this machine, milliseconds. */
+  /** Milliseconds, by the clock of this machine. */
   readonly at: number
   /** When the message was published, by the clock of Redis. */
   readonly publishedAt?: number
 }
 
 export interface Expectation {
-  /** Every group that has to have handled all of it. */
+  /** Every group that must have handled all messages. */
   readonly groups: ReadonlyArray<string>
-  /** Consumers with a concurrency of 1 whose order is looked at. Default: none. */
+  /** Consumers with a concurrency of 1 whose order is checked. Default: none. */
   readonly ordered?: ReadonlyArray<string> | undefined
   /**
-   * Groups that handle everything to its end once, and the consumers that did not come to the end of all they told: those that were
+   * Groups that complete each message once, and the consumers that may have reported a message without completing it: those that were
    * killed.
    */
   readonly once?: {
     readonly groups: ReadonlyArray<string>
     readonly mayRepeat: (consumer: string) => boolean
   } | undefined
-  /** What became of it otherwise, and is known: dead letters, what is still scheduled. */
+  /** Messages that ended in another known way: dead letters, and those that are still scheduled. */
   readonly isKept?: ((group: string, text: string) => boolean) | undefined
-  /** A message that the fault may take along: counted where it is lost, and no violation. `from`: when its publish began. Default: none. */
+  /** Whether the fault may lose a message: its loss is counted, and no violation. `from`: when its publish began. Default: none. */
   readonly mayBeLost?: ((from: number) => boolean) | undefined
 }
 
@@ -55,12 +55,12 @@ export class Recorder {
   readonly #begun = new Map<string, Handled>()
   readonly #ended = new Set<string>()
 
-  /** A publish was acknowledged. `dueAt`: nobody may see it earlier. `from`: when it began. */
+  /** Records an acknowledged publish. `dueAt`: no handler may see it earlier. `from`: when the publish began. */
   told(text: string, dueAt?: number, from = Date.now()): void {
     this.#told.set(text, { dueAt, from })
   }
 
-  /** It may be delivered or not from here on: nothing is expected of it. */
+  /** From now on the message may be delivered or not. */
   unsure(text: string): void {
     this.#told.delete(text)
   }
@@ -70,19 +70,19 @@ export class Recorder {
     this.#ended.add(`${delivery.group}\n${delivery.text}`)
   }
 
-  /** A handler has begun. */
+  /** Records that a handler has begun. */
   begun(delivery: Handled): void {
     this.#begun.set(`${delivery.group}\n${delivery.text}`, delivery)
   }
 
-  /** What a consumer has begun, and nobody has handled. */
+  /** Lists the messages that a consumer has begun, and no consumer has handled. */
   heldBy(consumer: string): ReadonlyArray<string> {
     return [...this.#begun].flatMap(([key, begun]) =>
       begun.consumer === consumer && !this.#ended.has(key) ? [begun.text] : []
     )
   }
 
-  /** When a group began with a message last, if that was after a moment. */
+  /** When a group last began with a message, if that was after `at`. */
   begunAfter(at: number, group: string, text: string): number | undefined {
     const begun = this.#begun.get(`${group}\n${text}`)
     return begun !== undefined && begun.at > at ? begun.at : undefined
@@ -92,12 +92,12 @@ export class Recorder {
     return this.#told.size
   }
 
-  /** The messages whose publish began in this time, and was acknowledged. */
+  /** Lists the acknowledged messages whose publish began in this time. */
   toldBetween(from: number, to = Number.POSITIVE_INFINITY): ReadonlyArray<string> {
     return [...this.#told].filter(([, told]) => told.from >= from && told.from < to).map(([text]) => text)
   }
 
-  /** When a group first handled a message whose publish began after a moment. */
+  /** When a group first handled a message whose publish began after `at`. */
   firstOfAfter(at: number, group: string): number | undefined {
     return this.#handled.find((delivery) =>
       delivery.at >= at && delivery.group === group && (this.#told.get(delivery.text)?.from ?? 0) >= at
@@ -108,7 +108,7 @@ export class Recorder {
     return this.#handled
   }
 
-  /** By how many milliseconds the deliveries of a group came after their messages were due. */
+  /** Lists the milliseconds between the due time and the delivery of each message of a group. */
   lateBy(group: string): ReadonlyArray<number> {
     return this.#handled.flatMap(({ at, group: by, text }) => {
       const dueAt = this.#told.get(text)?.dueAt
@@ -121,7 +121,7 @@ export class Recorder {
     return this.#handled.find((delivery) => delivery.at >= at && (group === undefined || delivery.group === group))
   }
 
-  /** I1 to I4, as far as handlers can tell. */
+  /** Checks I1 to I4, as far as handlers can tell. */
   account({ groups, isKept = () => false, mayBeLost = () => false, once, ordered = [] }: Expectation): Account {
     const counts = new Map<string, number>()
     const finished = new Set<string>()

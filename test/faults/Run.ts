@@ -1,7 +1,7 @@
 /**
- * What a fault run is: it starts real servers, puts load on them, injects faults, and accounts for every message.
+ * A fault run starts real servers, puts load on them, injects faults, and accounts for every message.
  *
- * Each repetition is a process of its own (`one.ts`), which also looks for what a run cannot see itself: rejections nobody handles,
+ * Each repetition is a process of its own (`one.ts`). That process also reports what a run cannot see itself: unhandled rejections,
  * sockets, timers and fibers that are left, memory that grows. `main.ts` (`npm run faults`) repeats the runs and writes the table.
  */
 import type { Scope } from "effect"
@@ -11,11 +11,11 @@ import { leftover, nothingLeft } from "../contract/kit.ts"
 
 export interface Setting {
   readonly seed: number
-  /** The version for CI: a few seconds. The long one is what the table is made of. */
+  /** Chooses the short version, which takes a few seconds and is played by tests. The table shows the long one. */
   readonly isShort: boolean
   /**
-   * So many times its bound a recovery may take: 1, but 5 in the short version, which shares its machine with other tests. How fast it
-   * is, is what the long one measures.
+   * A recovery may take its bound times this: 1, but 5 in the short version, which shares its machine with other tests. The long
+   * version measures recoveries.
    */
   readonly patience: number
 }
@@ -25,41 +25,41 @@ export interface Outcome {
   readonly messages: number
   /** Faults injected. */
   readonly faults: number
-  /** Acknowledged, and neither handled nor kept anywhere. */
+  /** Acknowledged publishes that are neither handled nor kept anywhere. */
   readonly lost: number
-  /** Handled more than once by a group. */
+  /** Messages that a group handled more than once. */
   readonly repeated: number
   /** Milliseconds from the end of a fault, or from the moment its run names, to the first message that is handled again. */
   readonly recoveries: ReadonlyArray<number>
-  /** What must not be, in words. A run passes without any. */
+  /** Broken rules, in words. A run passes without any. */
   readonly violations: ReadonlyArray<string>
 }
 
 export interface Run {
-  /** Of the list in `docs/reliability.md`. */
+  /** Its number in the list of `docs/reliability.md`. */
   readonly number: number
-  /** The row of the table: the fault, and on what. */
+  /** The fault and its target, as the table shows them. */
   readonly title: string
-  /** The most milliseconds a recovery may take. */
+  /** A recovery may take at most this many milliseconds. */
   readonly recoveryWithin?: number | undefined
-  /** What is lost is part of the fault: counted in the table, and no violation. */
+  /** Losses are part of the fault: the table counts them, and they are no violation. */
   readonly mayLose?: boolean | undefined
-  /** Default: 20. */
+  /** Repetitions of the long version. Default: 20. */
   readonly repetitions?: number | undefined
-  /** The most MiB its process may take, RSS. Default: 400. */
+  /** Its process may take at most this many MiB, RSS. Default: 400. */
   readonly memoryMiB?: number | undefined
-  /** Random numbers come from `Random`, which has the seed: draw the plan of the faults first. */
+  /** Random numbers come from `Random`, which has the seed. Draw the plan of the faults first. */
   readonly body: (setting: Setting) => Effect.Effect<Outcome, unknown, Scope.Scope>
 }
 
-/** Waits for what only a question can tell, and no longer than so many milliseconds; whether it came to be. */
+/** Repeats a check until it holds, for at most `within` milliseconds; gives whether it held. */
 export const happens = <E, R>(check: Effect.Effect<boolean, E, R>, within: number): Effect.Effect<boolean, E, R> =>
   Effect.timeoutOrElse(
     Effect.as(Effect.repeat(check, { until: (done) => done, schedule: Schedule.spaced(10) }), true),
     { duration: within, orElse: () => Effect.succeed(false) }
   )
 
-/** Waits as well; after a minute it is a failure that says what was waited for. */
+/** Repeats a check until it holds; after `within` milliseconds it dies with the name of the condition. */
 export const until = <E, R>(
   what: string,
   check: Effect.Effect<boolean, E, R>,
@@ -73,7 +73,7 @@ export const until = <E, R>(
 export interface Expected {
   /** Milliseconds. Default: a minute. */
   readonly within?: number | undefined
-  /** What the fault itself was. */
+  /** Findings that the fault itself explains. */
   readonly except?: ReadonlyArray<Inspector.Kind> | undefined
 }
 
@@ -87,15 +87,15 @@ const found = (except: ReadonlyArray<Inspector.Kind> = [], options?: Inspector.O
 
 export const isNothing = (left: unknown) => JSON.stringify(left) === JSON.stringify(nothingLeft)
 
-/** Looked at twice: the counts are not taken at one moment, and a message on its way from one to another is in none of them. */
+/** Reads the unfinished messages twice: the counts are not taken at one moment, and a message that moves between two of them is in none. */
 export const leftTwice = Effect.fnUntraced(function*(source: Channel.Source) {
   const left = yield* leftover(source)
   return isNothing(left) ? yield* leftover(source) : left
 })
 
 /**
- * Waits until no message of the channels is unread, pending or waiting, and says what is left when that does not happen; then looks for what
- * cannot be in the whole namespace.
+ * Waits until no message of the channels is unread, pending or waiting, and reports the rest when that does not happen. Then verifies
+ * the whole namespace.
  */
 export const settled = Effect.fnUntraced(function*(
   source: Channel.Source,
@@ -110,5 +110,5 @@ export const settled = Effect.fnUntraced(function*(
   return yield* found(except)
 })
 
-/** I5: what nothing may leave behind in Redis, when all is settled and nobody is at work. */
+/** I5: verifies the namespace when all is settled and no process runs. */
 export const sound = (except?: ReadonlyArray<Inspector.Kind>) => found(except, { tolerance: 0, confirmAfter: 300 })

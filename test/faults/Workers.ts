@@ -1,4 +1,4 @@
-/** Workers of a run: processes that publish and handle, whose account goes to its recorder. */
+/** Workers of a run: processes that publish and handle, and report to the recorder of the run. */
 import type { Scope } from "effect"
 import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -13,13 +13,13 @@ export interface Worker<J = Job> {
   readonly job: J
   readonly isReady: () => boolean
   readonly isRunning: () => boolean
-  /** Completes at the first event "ready", or dies with what the process wrote when it ends before. */
+  /** Completes at the event "ready"; dies with the output of the process when that ends before. */
   readonly ready: Effect.Effect<void>
   /** Sends a signal; SIGSTOP and SIGCONT as well. */
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** All that it said has been taken down when it has ended. */
+  /** Completes when the process has ended and all its events are recorded. */
   readonly ended: Effect.Effect<void>
-  /** How it ended, with what it wrote last; `undefined` while it runs, and after exit code 0. */
+  /** How it failed, with its last output; `undefined` while it runs, and after exit code 0. */
   readonly failure: () => string | undefined
 }
 
@@ -92,10 +92,10 @@ export const spawnProgram = <J, E extends { readonly event: string }>(
     (worker) => Effect.andThen(worker.kill("SIGKILL"), worker.ended)
   )
 
-/** What is not for the recorder. */
+/** Events that are not for the recorder. */
 export type OtherEvent = Exclude<Event, { readonly event: "told" | "handled" | "ready" }>
 
-/** Starts a worker whose account goes to the recorder. */
+/** Starts a worker that reports to the recorder. */
 export const start = (
   job: Job,
   recorder: Recorder,

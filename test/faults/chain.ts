@@ -1,5 +1,5 @@
 /**
- * A chain of transactions that is killed: A → B → C. `node --conditions=rotif-source chain.ts`, with the options of the layer in the
+ * A chain of transactions, A → B → C, to be killed. `node --conditions=rotif-source chain.ts`, with the options of the layer in the
  * environment variable JOB, is one consumer of all three steps.
  */
 import { Effect, Layer, Logger, Schema } from "effect"
@@ -11,12 +11,12 @@ export const A = Channel.make("chain.a", { payload })
 export const B = Channel.make("chain.b", { payload })
 export const C = Channel.make("chain.c", { payload })
 
-/** What each message does at the end of the chain; a second time would show. */
+/** The counter of each message at the end of the chain; a second run would show in it. */
 export const effectOf = (n: number) => `effect:${n}`
 
 const common = { transactional: true, lease: "1 second", concurrency: 16, maxCrashes: 100_000 } as const
 
-/** What the step of a channel counts in its transactions. */
+/** The counter of the transactions of a channel's step. */
 export const countOf = (channel: Channel.Any) => `count:${channel.name}`
 
 const count = (channel: Channel.Any) =>
@@ -53,6 +53,6 @@ if (import.meta.main && job !== undefined) {
       yield* Effect.never
     })
   )
-  // Failures are what this process is for; they are reported by their outcome.
+  // This process is made to fail; the run reports the outcome.
   await Effect.runPromise(Effect.provide(program, Logger.layer([])))
 }

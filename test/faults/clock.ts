@@ -26,7 +26,7 @@ if (shift !== 0 || jumps !== 0) {
   globalThis.Date = ShiftedDate as DateConstructor
 }
 
-/** What a machine whose clock is right would say. */
+/** The time on a machine with a correct clock. */
 export const trueNow = real
 
 /** The machine's own clock, in ms: one for all its processes. */
@@ -36,18 +36,18 @@ const monotonic = () => Number(process.hrtime.bigint()) / 1e6
 const origin = Number(process.env["CLOCK_ORIGIN"] ?? real() - monotonic())
 
 /**
- * The same with parts of a millisecond, so that what came before something and what came after it can be told apart, by whichever process.
+ * The same with fractions of a millisecond, so that processes can tell the order of their events.
  * `performance.timeOrigin` is no help there: a process that was held up while it started has been seen 16 ms ahead of the others.
  */
 export const exactNow = () => origin + monotonic()
 
-/** How wrong the clock of a process is. */
+/** The error of the clock of a process. */
 export interface Wrong {
   readonly shiftMillis?: number
   readonly jumpMillis?: number
 }
 
-/** The environment of a process that is to have such a clock. */
+/** Gives the environment of a process with such a clock. */
 export const environmentFor = ({ jumpMillis = 0, shiftMillis = 0 }: Wrong = {}) => ({
   CLOCK_ORIGIN: String(origin),
   CLOCK_SHIFT: String(shiftMillis),

@@ -1,4 +1,4 @@
-/** What another program may write into the keys of a namespace, by key family, and what a hostile publisher sends. */
+/** Hostile data: wrong contents for the keys of a namespace, by key family, and hostile publishes. */
 
 export type Command = readonly [name: string, ...args: ReadonlyArray<string | number | Buffer>]
 
@@ -12,7 +12,7 @@ const binary = Buffer.from([0, 1, 10, 13, 0xff, 0x80, 0x7b, 0x7d])
 const huge = 9_007_199_254_740_991
 const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
 
-/** Payloads, of which some are what the channel expects. */
+/** Payloads, some of them valid for the channel. */
 const payloads: ReadonlyArray<readonly [name: string, payload: string | Buffer]> = [
   ["nesting of 100,000 levels", nested(100_000)],
   ["objects in objects", "{\"a\":".repeat(50_000) + "1" + "}".repeat(50_000)],
@@ -30,7 +30,7 @@ const payloads: ReadonlyArray<readonly [name: string, payload: string | Buffer]>
 
 const meta = (fields: object) => JSON.stringify({ i: "foreign", h: {}, t: 1, n: 1, d: 1, c: 0, o: "1-1", ...fields })
 
-/** Fields of an entry that is no message, or claims what cannot be. */
+/** Fields of entries that are no messages, or impossible ones. */
 const entries: ReadonlyArray<readonly [name: string, fields: ReadonlyArray<string | Buffer>]> = [
   ["foreign fields", ["name", "value"]],
   ["an empty name", ["", ""]],
@@ -123,7 +123,7 @@ const recurrences: ReadonlyArray<string> = [
   "{\"cron\":\"0 0 0 30 2 *\",\"and\":false,\"zone\":\"UTC\",\"overlap\":\"first\",\"catchUp\":{\"all\":1000}}"
 ]
 
-/** Attacks on a namespace with the hash tag `tag`, in which `group` reads `channel` and others. */
+/** Gives the attacks on a namespace with the hash tag `tag`, in which `group` reads `channel` and others. */
 export const attacks = (tag: string, channel: string, group: string): ReadonlyArray<Attack> => {
   const key = (name: string) => `${tag}:${name}`
   const streams = [`log:${channel}`, `retry:${group}:${channel}`, "dead", "outbox"]

@@ -10,7 +10,7 @@ import { letters } from "../contract/kit.ts"
 import { Recorder } from "./Recorder.ts"
 import { type Outcome, type Setting, settled, until } from "./Run.ts"
 
-/** Where Redis is: as the program sees it, and past the proxies. */
+/** The addresses of Redis: through the proxies, and direct. */
 export interface Place {
   readonly proxies: ReadonlyArray<TcpProxy>
   readonly through: Rotif.RedisOptions
@@ -20,10 +20,10 @@ export interface Place {
 const blockInterval = 500
 const commandTimeout = 1_500
 
-/** The reader gives up a silent connection this long after its block time. */
+/** After this long beyond its block time the reader gives up a silent connection. */
 const readGraceMillis = 3_000
 
-/** What is half-open shows only by silence: noticed by the reader at the latest, then connected anew. */
+/** A half-open connection shows only by silence: the reader notices it at the latest, and connects again. */
 export const recoveryWithin = blockInterval + readGraceMillis + 2_000
 
 /** Where the end of a connection is seen, or the fault ends. */
@@ -33,7 +33,7 @@ const channels = Array.from({ length: 6 }, (_, i) => Channel.make(`work.p${i}`, 
 const source = Channel.union(channels)
 const groups = ["ordered", "once"]
 
-/** One after the other until all are stored, as the errors say. */
+/** Publishes one after the other until all are stored, as the errors ask. */
 const insist = (channel: (typeof channels)[number], text: string, options?: Publisher.PublishOptions) =>
   Effect.gen(function*() {
     let id = options?.id

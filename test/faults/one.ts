@@ -1,6 +1,6 @@
 /**
- * One repetition of a run: `node --conditions=rotif-source one.ts <run> <seed> [short]`. The last lines it prints are the outcome and
- * what its process has left behind.
+ * One repetition of a run: `node --conditions=rotif-source one.ts <run> <seed> [short]`. Its last lines are the outcome and what its
+ * process has left behind.
  */
 import { Cause, Context, Effect, Exit, Metric, Random } from "effect"
 import { writeSync } from "node:fs"
@@ -43,7 +43,7 @@ const slow = outcome.recoveries.filter((millis) => millis > within)
 if (slow.length > 0) violations.push(`I8: recovered after ${slow.map(Math.round).join(", ")} ms, more than ${within}`)
 if (outcome.faults === 0) violations.push("no fault was injected")
 
-// Nothing but what was left behind keeps the process alive from here on: the runner says so when it does not end.
+// From here on only leftovers keep the process alive; the runner reports a process that does not end.
 process.on("beforeExit", () => {
   const left = process.getActiveResourcesInfo().filter((kind) => kind !== "PipeWrap" && kind !== "TTYWrap")
   if (left.length > 0) violations.push(`I6: left behind: ${left.join(", ")}`)

@@ -1,4 +1,4 @@
-/** What Redis has handed to a consumer, and what is not settled: a consumer that died or is frozen holds it until others take it over. */
+/** Pending messages of a consumer: Redis has delivered them, and they are not settled. A dead or frozen consumer holds them until others take over. */
 import { Effect } from "effect"
 import type { RedisServer } from "../fixtures/RedisServer.ts"
 

@@ -1,4 +1,4 @@
-/** Starts a repetition of a run in a process of its own, and takes down what it says. */
+/** Starts a repetition of a run in a process of its own, and collects its outcome. */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { readdirSync } from "node:fs"
@@ -26,7 +26,7 @@ export const repeat = (options: {
   readonly seed: number
   readonly isShort: boolean
   readonly timeoutMillis: number
-  /** From its outcome on, the process has so long to end. Default: 10,000. */
+  /** After its outcome the process must end within this many milliseconds. Default: 10,000. */
   readonly endMillis?: number | undefined
 }): Effect.Effect<Repetition> =>
   Effect.callback<Repetition>((resume) => {
@@ -63,7 +63,7 @@ export const repeat = (options: {
     })
     child.stderr.on("data", (chunk: Buffer) => {
       log = (log + chunk.toString()).slice(-4_000)
-      // Long runs tell how far they are.
+      // Long runs report their progress.
       for (const [line] of chunk.toString().matchAll(/^progress .*\n/gm)) process.stderr.write(line)
     })
     child.once("close", (code, signal) => {

@@ -100,7 +100,7 @@ const table = (all: ReadonlyArray<readonly [string, Run]>, { environment, rows }
   return `${[head, rule, ...cells].map((row) => `| ${row.join(" | ")} |`).join("\n")}\n\n${environment}.`
 }
 
-/** Adds what was found to the figures of before, and writes the table. */
+/** Adds the new figures to the earlier ones, and writes the table. */
 export const write = (all: ReadonlyArray<readonly [string, Run]>, repetitions: ReadonlyArray<Repetition>) =>
   Effect.sync(() => {
     const before = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Results).rows : {}

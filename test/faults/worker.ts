@@ -1,7 +1,7 @@
 /**
  * A process that publishes and handles, to be killed, stopped and continued: `node --conditions=rotif-source worker.ts` with a `Job` in
- * the environment variable JOB. It prints a line of JSON for everything that counts, in one write each, before it goes on: what was
- * printed has happened, whatever happens to the process then.
+ * the environment variable JOB. It prints a line of JSON for each event, in one write, before it goes on: a printed
+ * event has happened, whatever happens to the process afterwards.
  */
 import { Cause, Data, DateTime, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
@@ -10,7 +10,7 @@ import { exactNow, trueNow } from "./clock.ts"
 import type { Handled } from "./Recorder.ts"
 
 export interface Job extends Role {
-  /** Where Redis is, and any other option of the layer. */
+  /** The options of the layer, with the address of Redis. */
   readonly rotif: Rotif.RedisOptions
   /** What else the process does, on the same connections. */
   readonly also?: ReadonlyArray<Role>
@@ -27,7 +27,7 @@ export interface Role {
     /** How long a handler takes. Default: 5. */
     readonly handlerMillis?: number
     readonly exactlyOnce?: boolean
-    /** It says when a handler begins, too. */
+    /** Whether it also reports when a handler begins. */
     readonly tellsBegun?: boolean
     /** The effect of each message is a counter (`effectOf`) in its transaction, which is exactly once. */
     readonly transactional?: boolean
@@ -35,7 +35,7 @@ export interface Role {
     readonly pattern?: boolean
     /** The first attempt at every message with a number that this divides fails. Default: none does. */
     readonly failEvery?: number
-    /** Says when it begins a message, and acknowledges it itself: a refusal is said too. */
+    /** Whether it reports the beginning of a message and acknowledges by hand; a refused acknowledgement is reported too. */
     readonly settles?: boolean
     /** The handler of this message kills its process. Default: none does. */
     readonly diesOf?: string
@@ -51,9 +51,9 @@ export interface Role {
     readonly name: string
     /** The pause between two publishes. Default: 2. */
     readonly everyMillis?: number
-    /** Every second message is delayed by so much. Default: none is. */
+    /** The delay of every second message. Default: no message is delayed. */
     readonly delayMillis?: number
-    /** Every third message may be handled for so long, from when it is due. Default: none has an end. */
+    /** The time from when it is due in which every third message may be handled. Default: no message expires. */
     readonly expiresMillis?: number
     /** The limit of the channel, as this process defines it. Default: it defines none. */
     readonly maxLength?: number | undefined
@@ -70,7 +70,7 @@ export type Event =
     readonly at: number
     readonly dueAt?: number
   }
-  /** A publish failed so, after so many milliseconds; it is repeated. */
+  /** A publish failed with this error after this many milliseconds; it is repeated. */
   | { readonly event: "refused"; readonly error: string; readonly millis: number }
   | { readonly event: "handled" } & Handled
   | { readonly event: "begun" } & Handled
@@ -81,17 +81,17 @@ export type Event =
 
 export const Work = Channel.make("work", { payload: Schema.String })
 
-/** All channels there are. */
+/** All channels of the runs. */
 const Everything = Channel.pattern("*", { payload: Schema.String })
 
-/** What a transactional consumer counts of each message: once. */
+/** The counter of each message of a transactional consumer. */
 export const effectOf = (text: string) => `effect:${text}`
 
 class FirstAttempt extends Data.TaggedError("FirstAttempt")<{}> {}
 
 const say = (event: Event) => void writeSync(1, `${JSON.stringify(event)}\n`)
 
-/** Publishes until it is stored, as the errors say: with the id that an error names. */
+/** Publishes until the message is stored, with the id that an error names. */
 export const insistOn = <S extends Schema.Codec<unknown, unknown>>(
   channel: Channel.Channel<string, S>,
   payload: NoInfer<S["Type"]>,
@@ -187,7 +187,7 @@ const handling = (consumer: NonNullable<Job["consumer"]>) => {
     : Subscription.make(source, { ...common, exactlyOnce: consumer.exactlyOnce ?? false, handler: handle })
 }
 
-/** What operators would see. */
+/** Warnings and errors, as operators see them. */
 const saying = Logger.make(({ logLevel, message }) => {
   if (logLevel !== "Warn" && logLevel !== "Error") return
   const text = [message].flat().map(String).join(" ")

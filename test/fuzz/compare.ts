@@ -1,10 +1,10 @@
-/** Plays a history on several backends, and tells how they differ. */
+/** Plays a history on several backends, and gives their differences. */
 import { Cause, Effect, type Layer } from "effect"
 import type { Rotif } from "rotif"
 import type { History, Step } from "./history.ts"
 import { type Outcome, play } from "./play.ts"
 
-/** A backend, and the services on a namespace of its own, each time they are asked for. */
+/** A backend; `layer` builds the services on a new namespace at each call. */
 export interface Backend {
   readonly name: string
   readonly layer: (shards: number) => Layer.Layer<Rotif.Services, unknown>
@@ -26,7 +26,7 @@ const text = (value: unknown) => JSON.stringify(sorted(value))
 /** Whether two accounts are the same, as far as both backends can tell. */
 const isSameAccount = (a: unknown, b: unknown) => {
   if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return text(a) === text(b)
-  // On Redis a group that began in the midst of a log does not know some of these until it has reached its end.
+  // On Redis a group that began inside of a log does not know some of these until it has reached the end.
   const untold = ["open", "skipped", "lost"].filter((name) =>
     (a as Record<string, unknown>)[name] === undefined || (b as Record<string, unknown>)[name] === undefined
   )
@@ -54,7 +54,7 @@ export interface Difference {
 
 const outcomeOf = (history: History, { layer }: Backend) => Effect.exit(play(history, layer(history.shards)))
 
-/** How the others differ from the first backend; nothing where all are the same. */
+/** The differences of the other backends from the first; none when all are the same. */
 export const compare = Effect.fnUntraced(function*(history: History, backends: ReadonlyArray<Backend>) {
   const [first, ...others] = yield* Effect.forEach(backends, (backend) => outcomeOf(history, backend), {
     concurrency: "unbounded"
@@ -75,7 +75,7 @@ export const compare = Effect.fnUntraced(function*(history: History, backends: R
   return found
 })
 
-/** Leaves out steps as long as the difference stays; at most so many tries. */
+/** Leaves out steps while the difference stays, in at most `tries` attempts. */
 export const shrink = Effect.fnUntraced(function*(
   history: History,
   backends: ReadonlyArray<Backend>,

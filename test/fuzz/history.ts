@@ -1,10 +1,10 @@
 /**
- * Random histories: what programs do with Rotif, as data. A history is made of a seed alone, so that it can be repeated, and each of its
- * steps can be left out, so that a history that shows a difference can be made smaller.
+ * Random histories: programs that use Rotif, as data. A seed alone makes a history, so that it can be repeated. Each of its steps can be
+ * left out, so that a history with a difference can be made smaller.
  */
 import { Effect, Random } from "effect"
 
-/** What a handler does with a delivery, by how often it has seen the message. */
+/** The plan of a handler for a message: one action for each delivery. */
 export const actions = [
   "ok",
   "fail",
@@ -34,11 +34,11 @@ export interface Publish {
   readonly deduplicate?: true
   readonly throttle?: string
   readonly debounce?: string
-  /** `short`: it is waited for. `long`: it does not come while the history lasts. `past`: a time that has passed. */
+  /** `short`: the history waits for it. `long`: it is not due within the history. `past`: it was due before. */
   readonly when?: "short" | "long" | "past"
   readonly expires?: "short" | "long"
   readonly headers?: true
-  /** Its payload is none of its channel. */
+  /** Its payload does not fit the schema of its channel. */
   readonly malformed?: true | undefined
 }
 

@@ -1,6 +1,6 @@
 /**
- * Plays a history on a backend, and takes down what came of it: what was answered, what handlers saw, what became dead letters, and how the
- * accounts stand. After each step everything that has work finishes it, so that what happens does not depend on who was faster.
+ * Plays a history on a backend, and gives its outcome: answers, deliveries to handlers, dead letters, and totals. After each step all
+ * work is finished, so that the outcome does not depend on which part was faster.
  */
 import { Clock, Data, DateTime, Effect, Exit, type Layer, Schedule, Schema, Scope } from "effect"
 import {
@@ -25,10 +25,10 @@ const Payload = Schema.Struct({ n: Schema.Int, plan: Schema.Array(Schema.String)
 const One = Channel.make("a.one", { payload: Payload })
 const Two = Channel.make("a.two", { payload: Payload })
 const Other = Channel.make("b.one", { payload: Payload })
-/** Its limit is there and never reached: on Redis a log keeps about so many, in memory exactly so many. */
+/** A limit that is never reached: a log on Redis keeps about this many messages, in memory exactly this many. */
 const Capped = Channel.make("capped", { payload: Payload, limits: { maxLength: 1_000 } })
 const Notes = Channel.make("users.:user.notes", { payload: Payload })
-/** What transactions publish. */
+/** The channel that transactions publish to. */
 const Out = Channel.make("out", { payload: Payload })
 
 const plain = { "a.one": One, "a.two": Two, "b.one": Other, capped: Capped }
@@ -57,28 +57,28 @@ const reads: Record<Group["source"], (channel: string) => boolean> = {
 class Again extends Data.TaggedError("Again")<{ readonly n: number }> {}
 class Fatal extends Data.TaggedError("Fatal")<{ readonly n: number }> {}
 
-/** Policies are quick, and few attempts end them. */
+/** Quick policies with few attempts. */
 export const options = { maxRetries: 2, retryDelay: "2 millis" } as const
 
 const again = Schedule.spaced("2 millis")
 const retry = Retry.make({ Again: again, Fatal: Retry.term, LeaseLost: again })
 
 /**
- * What is due in the same millisecond has no order: the messages of a call become due one after the other, as they were published, and
- * not before the call has ended on a machine that is busy.
+ * Messages that are due in the same millisecond have no order: those of a call become due one after the other, and not before the call
+ * has ended on a busy machine.
  */
 const shortMillis = (place: number) => 150 + 5 * place
 const longestShortMillis = shortMillis(10)
-/** Long enough that whoever reads has it in time, on a machine that is busy. */
+/** Long enough for a reader on a busy machine. */
 const expiresMillis = 1_500
 const long = "1 hour"
 
 export interface Outcome {
-  /** What each step answered. */
+  /** The answer of each step. */
   readonly answers: ReadonlyArray<unknown>
-  /** Of each group, channel and message: the attempts that a handler saw, and what it did. */
+  /** For each group, channel and message: the attempts that a handler saw, and its actions. */
   readonly handled: Readonly<Record<string, ReadonlyArray<string>>>
-  /** Of groups that handle one at a time, and one channel: the order in which they began. */
+  /** For groups that handle one message at a time of one channel: the order of the beginnings. */
   readonly order: Readonly<Record<string, ReadonlyArray<number>>>
   readonly letters: ReadonlyArray<unknown>
   readonly scheduled: ReadonlyArray<unknown>
@@ -100,7 +100,7 @@ const byKey = (a: DeadLetter.DeadLetter, b: DeadLetter.DeadLetter) => {
   return x < y ? -1 : x > y ? 1 : 0
 }
 
-/** Looks again until it is so; after so long it is a failure that says what was waited for. */
+/** Repeats a check until it holds; after its time it dies with the name of the condition. */
 const until = (what: () => string, isSo: Effect.Effect<boolean, unknown, Rotif.Services>) =>
   Effect.gen(function*() {
     while (!(yield* isSo)) yield* Effect.sleep(2)
@@ -121,7 +121,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
   const handled = new Map<string, Array<string>>()
   const order = new Map<string, Array<number>>()
   const calls = new Map<string, number>()
-  /** When what was published to expire soon has surely expired. */
+  /** When messages that expire soon have certainly expired. */
   let expiredAt = 0
 
   const act = (
@@ -136,12 +136,12 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
     const key = `${name} ${channel} ${n}`
     const call = calls.get(key) ?? 0
     calls.set(key, call + 1)
-    // What transactions publish comes as they end.
+    // Publishes of transactions arrive when these end.
     if (call === 0 && group.concurrency === 1 && channel !== Out.name) {
       const line = `${name} ${channel}`
       order.set(line, [...(order.get(line) ?? []), n])
     }
-    // Groups differ in what they do with a message, and all come to an end with it.
+    // Groups act differently on a message, and all of them finish it.
     const wanted = call < plan.length ? plan[(call + name.charCodeAt(1)) % plan.length]! : "ok"
     // A transaction acknowledges with its success, and in no other way.
     const action = isTransactional && (wanted === "ack-then-fail" || wanted === "nack") ? "ok" : wanted
@@ -190,7 +190,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
         handler: (message) =>
           Effect.gen(function*() {
             const { n } = message.payload
-            // What it does is applied with a success only.
+            // Its effects are applied only with a success.
             yield* Effect.orDie(Transaction.incrby(yield* Transaction.key(`count:${name}:${n}`), 1))
             if (message.channel !== Out.name && n % 3 === 0) {
               yield* Effect.orDie(Transaction.publish(Out, { n: 10_000 + n, plan: ["ok"] }))
@@ -208,10 +208,10 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
 
   const shards = Array.from({ length: broker.shards }, (_, shard) => shard)
 
-  /** Whoever runs has nothing left to do, and nothing becomes due soon. */
+  /** Waits until no running group has work left and nothing becomes due soon. */
   let seen: unknown
   const isQuiet = Effect.gen(function*() {
-    // What transactions have put into an outbox is on its way to its shard.
+    // Messages in an outbox move to their shards meanwhile.
     for (const shard of broker.shards > 1 ? shards : []) {
       if ((yield* broker.relay(shard, 1_000)) > 0) {
         seen = { outbox: shard }
@@ -276,13 +276,13 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
       expiredAt = (yield* Clock.currentTimeMillis) + longestShortMillis + expiresMillis + 100
     })
 
-  /** What nobody has read yet is to have expired, or not, before somebody does. */
+  /** Waits until unread messages that expire have expired, before a group reads them. */
   const untilExpired = Effect.gen(function*() {
     const left = expiredAt - (yield* Clock.currentTimeMillis)
     if (left > 0) yield* Effect.sleep(left)
   })
 
-  /** The message that a receipt is about: ids that Rotif made are another in each world. */
+  /** Names the message of a receipt: ids that Rotif made differ between backends. */
   const names = new Map<string, string>()
   const receiptOf = (receipt: Publisher.Receipt, { n }: Content) => {
     const known = names.get(`${receipt.channel} ${receipt.id}`)
@@ -300,7 +300,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
   const publish = Effect.fnUntraced(function*(message: Publish) {
     yield* noteExpiry([message])
     if (message.malformed === true && message.channel !== Notes.name) {
-      // Somebody whose definition of the channel is another one.
+      // Another program, with another definition of the channel.
       const foreign = Channel.make(message.channel as "a.one", { payload: Schema.String })
       const receipt = yield* Publisher.publish(foreign, `not ${message.content.n}`, publishOptions(message))
       return receiptOf(receipt, message.content)
@@ -452,7 +452,7 @@ const run = Effect.fnUntraced(function*({ steps }: History): Effect.fn.Return<
         pending,
         removed,
         totals,
-        // How much of it a consumer had read before it was paused is not the same everywhere, and lag is not known everywhere.
+        // How much a consumer reads before it is paused differs between backends, and so does whether lag is known.
         open: lag === undefined ? undefined : lag + ready,
         skipped,
         lost

@@ -1,4 +1,4 @@
-/** A process that handles messages, of which many fail and some die; to be killed at any moment. */
+/** A process that handles messages, many of which fail and some become dead letters; to be killed at any moment. */
 import { Data, Effect, Layer, Schedule, Schema } from "effect"
 import { Channel, Rotif, Subscription } from "rotif"
 

@@ -1,4 +1,4 @@
-/** A program that ends on SIGINT as the page shows it: prints what it does, and what it was doing is finished first. */
+/** A program that ends on SIGINT as the page shows: it finishes its running handlers first, and prints its steps. */
 import { NotificationManager } from "rotif/promise"
 
 const manager = new NotificationManager({

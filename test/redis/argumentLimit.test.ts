@@ -1,4 +1,4 @@
-/** A message that is longer than the server takes in one piece: it is refused by itself, and disturbs nobody. */
+/** A message above the server's limit for one argument: it alone is refused. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { Channel, Publisher, Rotif } from "rotif"

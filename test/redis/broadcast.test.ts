@@ -1,4 +1,4 @@
-/** What Pub/Sub mode does when connections, servers and slots go away, and when a listener cannot keep up. */
+/** Pub/Sub mode when connections, servers and slots fail, and when a listener is too slow. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Latch, Layer, Queue, Schema } from "effect"
 import { setFlagsFromString } from "node:v8"

@@ -1,4 +1,4 @@
-/** What the main path does when connections, servers and data fail: real private servers behind a proxy that cuts. */
+/** The main path when connections, servers and data fail: private servers behind a proxy that cuts connections. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
 import { Deferred, Effect, Fiber, Layer, Logger, Queue, Ref, Schema } from "effect"
@@ -21,7 +21,7 @@ const has = (...words: ReadonlyArray<string>) => (request: Buffer) => words.ever
 
 const hashOf = ({ lua }: { readonly lua: string }) => createHash("sha1").update(lua).digest("hex")
 
-/** Waits for what only a question can tell. */
+/** Repeats a check until it holds. */
 const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
   soon(Effect.repeat(Effect.delay(check, 5), { until: (done) => done }))
 

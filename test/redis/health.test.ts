@@ -1,4 +1,4 @@
-/** Health when Redis fails: what is told in time, and what mends itself. */
+/** Health when Redis fails: reports in bounded time, and recovery. */
 import { assert, describe, it } from "@effect/vitest"
 import type { HttpServer } from "effect/http"
 import type { Scope } from "effect"

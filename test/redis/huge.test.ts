@@ -1,4 +1,4 @@
-/** What another program writes into a log, larger than anything of ours may be. */
+/** Messages of another program in a log, beyond the limits of Rotif. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Result, Schema } from "effect"
 import { setFlagsFromString } from "node:v8"

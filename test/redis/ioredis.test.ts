@@ -1,5 +1,5 @@
 /**
- * What Rotif uses of ioredis beyond what that promises. The version is pinned; each of these fails by its name when another version has lost it.
+ * Properties of ioredis that Rotif uses and ioredis does not promise. The version is pinned; each test fails by its name when another version loses one.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cluster, Command, Redis } from "ioredis"

@@ -1,4 +1,4 @@
-/** Limits on Redis while programs with different definitions come and go: what a deploy does. */
+/** Limits on Redis during a deploy: programs with different definitions start and stop. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { Broker, Channel, Publisher, Rotif } from "rotif"

@@ -1,4 +1,4 @@
-/** One publish call stores one message, also when its answer is lost and what proves it ends before the next question. */
+/** One publish call stores one message, also when its answer is lost and its proof expires before the next question. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
 import { Effect, Queue, Schema } from "effect"

@@ -1,4 +1,4 @@
-/** Opening a namespace: what is refused at the start, and what a server may keep to itself. */
+/** Opening a namespace: what is refused at the start, and which rights are optional. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
 import { TestConsole } from "effect/testing"

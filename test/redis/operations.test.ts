@@ -1,4 +1,4 @@
-/** Permissions at the server: the user of docs/operations.md can do all that Rotif does, and a refusal is told. */
+/** Permissions on the server: the user of docs/operations.md can do all that Rotif does, and a refusal is reported. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schedule, Schema } from "effect"
 import { Redis as Client } from "ioredis"

@@ -1,4 +1,4 @@
-/** What transactions publish to other shards arrives once, whatever the clocks of the servers have said. */
+/** Messages of transactions to other shards arrive once, whatever the clocks of the servers. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
 import { Effect, Queue, Schema } from "effect"

@@ -1,4 +1,4 @@
-/** Users of Redis who may not do everything: what is missing is told once, and the rest works. */
+/** Users of Redis without optional rights: a missing right is reported once, and all else works. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Queue, Schema } from "effect"
 import { Channel, Inspector, Publisher, Rotif } from "rotif"

@@ -1,4 +1,4 @@
-/** What only Redis can do to scheduled and recurring messages: lost answers, killed processes, wrong data. */
+/** Scheduled and recurring messages on Redis: lost answers, killed processes, wrong data. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Queue, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"

@@ -1,4 +1,4 @@
-/** What waits for Redis says so. */
+/** Every wait for Redis is reported. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Redacted, Schema } from "effect"
 import { Channel, Redis, RedisBroker, Rotif, Subscription } from "rotif"

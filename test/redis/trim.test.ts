@@ -1,4 +1,4 @@
-/** What the janitor's work does to the logs on Redis. */
+/** Trimming of the logs on Redis. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Rotif } from "rotif"

@@ -1,4 +1,4 @@
-/** A subscription over a thousand channels: everything arrives, nothing is forgotten, and at rest it costs next to nothing. */
+/** A subscription over a thousand channels: all messages arrive, and at rest it costs at most two commands a second. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schema } from "effect"
 import { Broker, Channel, Publisher, Rotif } from "rotif"
@@ -23,7 +23,7 @@ const publishTo = (list: ReturnType<typeof channels>, round: number) =>
 const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
   soon(Effect.repeat(Effect.delay(check, 10), { until: (done) => done }))
 
-/** How many commands the servers have executed, also those inside of scripts, but for those that ask. */
+/** Counts the commands of the servers, those inside of scripts too, but not those that count. */
 const commandsOf = (servers: ReadonlyArray<RedisServer.RedisServer>) =>
   Effect.map(
     Effect.forEach(servers, (server) => server.command("info", "commandstats")),
@@ -35,7 +35,7 @@ const commandsOf = (servers: ReadonlyArray<RedisServer.RedisServer>) =>
 /** Long enough for one turn of every duty: the janitor's is 20 seconds, a look for expired leases 20 or 30. */
 const idleSeconds = 20
 
-/** Fills so many channels, works them off, and counts what the servers do when nothing happens any more. */
+/** Fills `count` channels, handles all messages, and counts the commands of the servers at rest. */
 const rest = (count: number, options: Rotif.RedisOptions, servers: ReadonlyArray<RedisServer.RedisServer>) =>
   Effect.gen(function*() {
     const broker = yield* Broker.Broker

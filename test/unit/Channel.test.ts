@@ -118,7 +118,7 @@ describe("Channel.make: limits", () => {
   })
 })
 
-/** What a channel of this schema stores for a value, and what it makes of that again. */
+/** The stored form of a value by a channel of this schema, and the value decoded from it. */
 const roundTrip = Effect.fnUntraced(function*<S extends Schema.Constraint>(schema: S, value: S["Type"]) {
   const channel = Channel.make("values", { payload: schema })
   const text = yield* Channel.encode(channel, value)
@@ -288,7 +288,7 @@ describe("Channel.checkParams", () => {
   })
 })
 
-/** What a pattern means, written down as directly as possible; it takes exponential time. */
+/** The meaning of a pattern as plainly as possible; it takes exponential time. */
 const matchesSlowly = (pattern: ReadonlyArray<string>, name: ReadonlyArray<string>): boolean => {
   const [wanted, ...rest] = pattern
   const [segment, ...segments] = name
@@ -348,7 +348,7 @@ describe("matching of patterns", () => {
   )
 })
 
-/** A name that counts how often one of its segments is looked at. */
+/** A name that counts the reads of its segments. */
 const counted = (name: ReadonlyArray<string>) => {
   const count = { looks: 0 }
   const segments = new Proxy(name, {

@@ -1,4 +1,4 @@
-/** What only the store in memory promises; the rest is in suite/deduplication.ts. */
+/** The store of `Deduplication` in memory; contract/deduplication.ts has the rest. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Deduplication } from "rotif"
@@ -10,7 +10,7 @@ describe("Deduplication.layerMemory", () => {
       yield* step("begin", "held", { text: "t" }, 60_000)
       const once = (key: string) => Effect.map(Deduplication.once(key, "1 hour", Effect.void), ({ _tag }) => _tag)
       for (const key of ["a", "b"]) assert.strictEqual(yield* once(key), "Done")
-      // Looked at: "b" is the one to go.
+      // "a" is read, so that "b" is the least recent.
       assert.strictEqual(yield* once("a"), "Duplicate")
       assert.strictEqual(yield* once("c"), "Done")
       assert.strictEqual(yield* once("a"), "Duplicate")

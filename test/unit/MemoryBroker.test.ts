@@ -1,4 +1,4 @@
-/** What only the broker in memory promises: everything happens exactly when the clock says, and in the same order each time. */
+/** Promises of the memory broker alone: all happens exactly at its time on the clock, and always in the same order. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Data, Effect, Exit, Fiber, Layer, Queue, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"

@@ -1,4 +1,4 @@
-/** What a publisher does by itself, before anything reaches a backend; the rest is in suite/publisher.ts. */
+/** The publisher alone, before a message reaches a backend; contract/publisher.ts has the rest. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schema } from "effect"
 import { Broker, Channel, Publisher } from "rotif"
@@ -9,7 +9,7 @@ const mebibyte = 1024 * 1024
 
 const unused = {} as never
 
-/** A publisher on a backend that takes whatever arrives, and what arrived. */
+/** A publisher on a backend that accepts all messages, with the accepted messages. */
 const recording = (options?: Publisher.Options) => {
   const arrived: Array<Broker.NewMessage> = []
   const broker = Layer.mock(Broker.Broker)({

@@ -80,7 +80,7 @@ const message = (id: string): Retry.MessageInfo => ({ id, channel: "jobs", publi
 const millisOf = (verdict: Retry.Verdict | undefined): number | string | undefined =>
   verdict?._tag === "Retry" ? Duration.toMillis(verdict.delay) : verdict?._tag
 
-/** What one process does that keeps the schedule: it steps it from failure to failure. */
+/** Delays of one process that keeps the schedule: it steps it from failure to failure. */
 const inOneProcess = Effect.fnUntraced(function*(schedule: Schedule.Schedule<unknown>) {
   const step = yield* Schedule.toStep(schedule)
   const out: Array<number | string | undefined> = []
@@ -94,7 +94,7 @@ const inOneProcess = Effect.fnUntraced(function*(schedule: Schedule.Schedule<unk
   return out
 })
 
-/** What processes do that restart after each failure: each makes the schedule anew and knows the attempt only. */
+/** Delays of processes that restart after each failure: each makes the schedule anew and knows only the attempt. */
 const overRestarts = (policy: () => Retry.Policy<string>, id: string) =>
   Effect.forEach(
     Array.from({ length: attempts }, (_, i) => i + 1),

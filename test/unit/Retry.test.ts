@@ -1,4 +1,4 @@
-/** What a retry policy decides, from nothing but the attempt that is stored with the message. */
+/** Decisions of retry policies, from the stored attempt of a message alone. */
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Data, DateTime, Duration, Effect, Fiber, Pull, Random, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"

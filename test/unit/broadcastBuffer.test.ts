@@ -1,4 +1,4 @@
-/** What waits for a listener in Pub/Sub mode: the order of what is told, and its bounds. */
+/** The buffer of a listener in Pub/Sub mode: its order and its bounds. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as Mailbox from "../../src/internal/broadcastBuffer.ts"

@@ -1,4 +1,4 @@
-/** The files that docs/deployment.md shows: read by the tools of their formats, and consistent with what the library does. */
+/** The files of docs/deployment.md: parsed by the tools of their formats, and consistent with the library. */
 import { assert, describe, it } from "@effect/vitest"
 import { validate } from "dockerfile-utils"
 import { readFileSync } from "node:fs"
@@ -24,7 +24,7 @@ const documents = (text: string) =>
 const at = (document: unknown, path: string): unknown =>
   path.split(".").reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], document)
 
-/** How long a subscription waits for its handlers, by default. */
+/** The default of a subscription's `drainTimeout`. */
 const drainSeconds = 30
 
 describe("docs/deployment.md", () => {
@@ -70,7 +70,7 @@ describe("docs/deployment.md", () => {
       const port = ports.find(({ name }) => name === at(container, `${probe}.httpGet.port`))
       assert.include(program, `.listen(${port?.containerPort})`)
     }
-    // What the program answers without Redis is what a restart is decided by.
+    // The liveness probe, which decides about a restart, is the path that the program answers without Redis.
     assert.include(program, `request.url === "${String(at(container, "livenessProbe.httpGet.path"))}"`)
   })
 })

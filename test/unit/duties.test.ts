@@ -1,4 +1,4 @@
-/** What the background duties leave behind them while the backend fails. */
+/** The background duties leave nothing behind while the backend fails. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
@@ -8,7 +8,7 @@ import { Heartbeat } from "../../src/internal/heartbeat.ts"
 import * as Ticker from "../../src/duties/ticker.ts"
 import { supervise } from "../../src/internal/supervise.ts"
 
-/** A broker that is away: every look fails, and what listens is counted. */
+/** A broker that is unavailable: every operation fails, and listeners are counted. */
 const away = () => {
   const counts = { looks: 0, listening: 0, most: 0 }
   const listen = Effect.acquireUseRelease(

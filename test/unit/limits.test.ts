@@ -1,4 +1,4 @@
-/** What comes in has a limit, and an error of its own beyond it (docs/security.md); nothing is stored then. */
+/** Limits of inputs (docs/security.md): beyond its limit each input fails with an error of its own, and nothing is stored. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Option, Queue, Schema } from "effect"
 import {
@@ -28,7 +28,7 @@ const inTemplate = (params: object): Attempt =>
 const subscribe = (options: object): Attempt =>
   Effect.scoped(Subscription.make(Text, { group: "g", handler: () => Effect.void, ...options }))
 
-/** What comes in, what is just within its limit, what is just beyond, and the tag of its error. */
+/** Inputs: a value just within the limit, one just beyond, and the tag of the error. */
 const rows: ReadonlyArray<readonly [what: string, within: Attempt, beyond: Attempt, tag: string]> = [
   ["payload", publish({}, long(limit - 2)), publish({}, long(limit - 1)), "PayloadTooLarge"],
   [

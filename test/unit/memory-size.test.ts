@@ -16,7 +16,7 @@ const publish = (store: Store, count: number, options: (i: number) => Partial<Ne
   for (let i = 0; i < count; i++) store.append({ id: `m${i}`, channel: "c", payload: "x", ...options(i) }, i + 1)
 }
 
-/** Hands out so many messages of a channel. */
+/** Delivers `count` messages of a channel. */
 const take = (store: Store, channel: string, count: number) => {
   const group = store.register("g", [channel], [channel], { _tag: "Earliest" })
   const out: Array<Lease> = []
@@ -40,7 +40,7 @@ const millisOf = (run: () => void) => {
   return performance.now() - from
 }
 
-/** Many times what it takes, and a small part of what it would take to look at all there is each time. */
+/** Many times the real duration, and a small part of the duration if each step read everything. */
 const soonMillis = 2_000
 
 describe("a broker in memory with very much in it", () => {

@@ -6,7 +6,7 @@ import * as Given from "../../src/internal/optionChecks.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 
-/** What no type allows and JavaScript does. */
+/** Passes a value that no type allows and JavaScript does. */
 const any = (value: unknown) => value as never
 
 const messageOf = (exit: Exit.Exit<unknown, unknown>): string => {

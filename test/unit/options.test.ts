@@ -35,7 +35,7 @@ import { managed } from "../contract/promiseKit.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
 
-/** What no type allows and JavaScript does. */
+/** Passes a value that no type allows and JavaScript does. */
 const any = (value: unknown) => value as never
 
 /** Wrong values for every option of an interface: an option that is new does not compile without its own. */
@@ -61,7 +61,7 @@ const textOf = (exit: Exit.Exit<unknown, unknown>): string => {
   return error instanceof Error ? error.message : assert.fail("it was interrupted")
 }
 
-/** Refused within moments: nobody answers at the address. */
+/** Expects each value to be refused at once: no server listens at the address. */
 const refuses = (
   name: string,
   wrong: ReadonlyArray<readonly [string, unknown]>,

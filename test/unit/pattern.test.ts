@@ -1,4 +1,4 @@
-/** Matching hostile patterns against hostile names, in counted steps: what the engine says it has executed, not how long it took. */
+/** Matching hostile patterns against hostile names, in steps counted by the engine, which do not depend on the machine. */
 import { assert, describe, it } from "@effect/vitest"
 import { Session } from "node:inspector/promises"
 import { Channel } from "rotif"
@@ -43,7 +43,7 @@ describe("matching a pattern", () => {
       }
       // One turn for each segment, one within it for each word of 32 places, and some for the call.
       assert.isAtMost(steps, count * (3 + 3 * words) + 50)
-      // The engine told something.
+      // The engine has counted.
       assert.isAtLeast(steps, 1)
     }
   })

@@ -8,7 +8,7 @@ const Text = Channel.make("texts", { payload: Schema.String })
 
 const day = 86_400_000
 
-/** How long an effect takes by the clock of the machine. */
+/** Measures an effect by the clock of the machine. */
 const took = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.suspend(() => {
     const from = performance.now()
@@ -59,7 +59,7 @@ describe("Rotif.layerMemory: nothing polls", () => {
       for (let i = 0; i < 5; i++) {
         yield* Subscription.make(Text, { group: `g${i}`, concurrency: 4, handler: () => Effect.void })
       }
-      // Some work first: what it has set going comes to rest.
+      // Some work first, which comes to rest.
       yield* Publisher.publishAll(Text, ["a", "b", "c"])
       yield* TestClock.adjust("1 minute")
       assert.isBelow(yield* took(TestClock.adjust("30 days")), 50)

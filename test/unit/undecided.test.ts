@@ -1,4 +1,4 @@
-/** A publish whose fate is unknown is looked for only when its lost connection can do nothing any more. */
+/** A publish with unknown outcome is searched for only when its lost connection can do nothing more. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { NewMessage } from "../../src/Broker.ts"
@@ -12,7 +12,7 @@ const lost = (command: string) => new RedisError({ reason: "ConnectionLost", com
 const message: NewMessage = { id: "m-1", channel: "texts", payload: "x" }
 const durable = { ...message, durability: { replicas: 1, onDisk: false, timeoutMillis: 1 } }
 
-/** Connections that note what is sent; those in `down` lose it. */
+/** Connections that record their commands; those in `down` lose them. */
 const setup = () => {
   const sent: Array<string> = []
   const down = new Set<string>()
@@ -36,7 +36,7 @@ const setup = () => {
     durable: () => ({ ...connection("durable"), confirm: () => Effect.succeed({ isReached: true, replicas: 1 }) }),
     graceMillis: 10_000
   })
-  /** What became of the message, and what was sent for it. */
+  /** The outcome for the message, and the commands that were sent. */
   const publish = (one: NewMessage) => Effect.map(append([one]), ([outcome]) => [outcome!._tag, ...sent.splice(0)])
   return { down, publish }
 }

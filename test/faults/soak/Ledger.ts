@@ -1,4 +1,4 @@
-/** What the processes of the soak said, by channel; and the account of it against what Redis holds at the end. */
+/** The events of the processes of the soak, by channel, and their account against Redis at the end. */
 import { Effect, Stream } from "effect"
 import { Broker, Channel, DeadLetters, Stats } from "rotif"
 import { type Account, type Handled, Recorder } from "../Recorder.ts"
@@ -29,7 +29,7 @@ export class Ledger {
   readonly #cancelled = new Set<string>()
   readonly #buried = new Map(channels.map((channel) => [channel, new Set<string>()]))
   readonly #lately: Array<Handled> = []
-  /** MiB that the steady process took, and its heap, in the order of time. */
+  /** MiB of the steady process and of its heap, in order of time. */
   readonly rss: Array<number> = []
   readonly heap: Array<number> = []
 
@@ -62,23 +62,23 @@ export class Ledger {
     return channels.reduce((sum, channel) => sum + this.#recorder(channel).messages, 0)
   }
 
-  /** From here on `firstSince` looks. */
+  /** Sets the moment from which `firstSince` counts. */
   mark(): void {
     this.#lately.length = 0
   }
 
-  /** When a group first handled something after a moment; only what came after the mark is looked at. */
+  /** When a group first handled a message after a moment; only deliveries after the mark count. */
   firstSince(at: number, group: string): number | undefined {
     return this.#lately.find((delivery) => delivery.group === group && delivery.at >= at)?.at
   }
 
-  /** Whether nothing is left to do: no message, and no dead letter that the clerk would not keep. */
+  /** Whether all is done: no message is left, and no dead letter but those that the clerk keeps. */
   readonly isDone = Effect.gen(function*() {
     if (!isNothing(yield* leftTwice(Everything))) return false
     return (yield* lettersNow).every((letter) => letter.isKept)
   })
 
-  /** Holds what was said against what Redis has, when all is done. */
+  /** Compares the events with Redis, when all is done. */
   account(): Effect.Effect<Account, unknown, Broker.Broker | DeadLetters.DeadLetters | Stats.Stats> {
     return Effect.gen({ self: this }, function*() {
       const letters = yield* lettersNow
@@ -105,7 +105,7 @@ export class Ledger {
           if (this.#cancelled.has(text)) violations.push(`${text} was cancelled in time, and handled by ${group}`)
         }
 
-        // The group "all" has seen every message that was ever stored, be it told or not.
+        // The group "all" has seen every stored message, acknowledged or not.
         const known = (group: string) => {
           const texts = textsOf(group)
           for (const key of [...dead, ...buried]) {
@@ -132,7 +132,7 @@ export class Ledger {
             0
           )
           check(`${name}: dead`, group.dead, [...dead].filter((key) => key.startsWith(`${group.group}\n`)).length)
-          // A key that is done by one whose lease was lost is a duplicate for whoever took over: only there.
+          // A consumer that took over a lost lease may see the key as done: a duplicate for this consumer only.
           if (!["once", "tx"].includes(group.group)) check(`${name}: duplicates`, duplicates, 0)
         }
         return one

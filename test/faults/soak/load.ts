@@ -1,11 +1,11 @@
-/** What the processes of the soak publish and handle, and what they say about it. */
+/** The load of the soak: channels, groups, and the events of its processes. */
 import { Schema } from "effect"
 import { writeSync } from "node:fs"
 import type { Rotif } from "rotif"
 import { Channel } from "rotif"
 import type { Handled } from "../Recorder.ts"
 
-/** What becomes of a message in the groups that fail at all: `plain`, `once`, `tx` and `promise`. */
+/** The kinds of messages, by how they end in the groups that fail: `plain`, `once`, `tx` and `promise`. */
 const kinds = [
   /** Handled at its first attempt, as is everything by the other groups. */
   "plain",
@@ -42,7 +42,7 @@ export const groupsOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   [Promised.name]: ["all", "promise"]
 }
 
-/** Where the groups of the crew read. */
+/** The channels of the groups of the crew. */
 export const crewStreams = (prefix: string) =>
   ([[Work, "plain"], [Work, "once"], [Tasks, "tx"], [Done, "done"]] as const).flatMap(([{ name }, group]) =>
     [`{${prefix}:0}:log:${name}`, `{${prefix}:0}:retry:${group}:${name}`].map((stream) => [stream, group] as const)
@@ -50,10 +50,10 @@ export const crewStreams = (prefix: string) =>
 
 export const recurring = { key: "tick", everyMillis: 1_000 }
 
-/** What the transactions count, once for each task. */
+/** The counter of the transactions, once for each task. */
 export const effects = "effects"
 
-/** A dead letter that the clerk leaves where it is. */
+/** Whether the clerk keeps a dead letter. */
 export const isKept = ({ kind, text }: Item): boolean => (kind === "final" || kind === "brief") && text.endsWith("0")
 
 export interface Job {
@@ -70,9 +70,9 @@ export interface Job {
 
 export type Event =
   | { readonly event: "ready" }
-  /** Published, and nothing is known to have been done to it since. */
+  /** Published, and not changed since. */
   | { readonly event: "told"; readonly channel: string; readonly text: string; readonly dueAt?: number | undefined }
-  /** From here on it may be delivered, or not. */
+  /** From now on it may be delivered or not. */
   | { readonly event: "unsure"; readonly channel: string; readonly text: string }
   | { readonly event: "cancelled"; readonly channel: string; readonly text: string }
   | { readonly event: "handled" } & Handled
@@ -80,7 +80,7 @@ export type Event =
   | { readonly event: "buried"; readonly group: string; readonly channel: string; readonly text: string }
   /** MiB: of the process, and of its heap. */
   | { readonly event: "memory"; readonly rss: number; readonly heap: number }
-  /** It publishes no more. */
+  /** Its publisher has ended. */
   | { readonly event: "quiet" }
 
 export const say = (event: Event) => void writeSync(1, `${JSON.stringify(event)}\n`)

@@ -24,7 +24,7 @@ let isQuiet = false
 
 // Publishing --------------------------------------------------------------------------------------------------------------
 
-/** The same again until it is answered: for what may be done twice. */
+/** Repeats an operation that may be done twice until it is answered. */
 const again = <A, E extends { readonly isRetryable: boolean }, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
     let isFirst = true

@@ -37,7 +37,7 @@ say({ event: "ready" })
 for (let n = 0; !isQuiet; n++) {
   const text = `${name}-${n}`
   const item: Item = { text, kind: n % 5 === 4 ? "flaky" : "plain" }
-  // Whether a publish that failed was stored is not known; its key makes it one message.
+  // A failed publish may have been stored; its key makes it one message.
   for (let isStored = false; !isStored && !isEnding;) {
     try {
       await manager.publish(Promised.name, { ...item }, { dedupKey: text, deduplicationTTL: 10 })
