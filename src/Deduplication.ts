@@ -15,6 +15,7 @@ import { prefixProblem } from "./broker/keyNames.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Given from "./internal/optionChecks.ts"
 import { shown } from "./internal/shown.ts"
+import { uniqueName } from "./internal/uniqueName.ts"
 import { Marks } from "./memoryBroker/onceKeys.ts"
 import { brokerError } from "./redisBroker/brokerError.ts"
 import * as Keys from "./redisBroker/keys.ts"
@@ -144,7 +145,7 @@ const onceNames: ReadonlySet<string> = new Set<keyof OnceOptions>(["lease"])
 const given = <A>(key: string, found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidKey> =>
   Effect.mapError(Effect.fromResult(found), ({ message }) => new InvalidKey({ key, message }))
 
-const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString("base64url")
+const process = uniqueName()
 let tokens = 0
 
 /**

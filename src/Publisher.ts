@@ -14,6 +14,7 @@ import * as Calls from "./internal/calls.ts"
 import { durabilityOf } from "./internal/durabilityOption.ts"
 import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
+import { uniqueName } from "./internal/uniqueName.ts"
 import * as Chain from "./middleware/composition.ts"
 import type { PublishErrors, PublishServices } from "./middleware/definition.ts"
 import { Program } from "./middleware/definition.ts"
@@ -155,8 +156,7 @@ const usualMaxWindowMillis = 604_800_000
  * how many follow.
  */
 const makeIds = () => {
-  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(6))
-  const process = Buffer.from(bytes).toString("base64url")
+  const process = uniqueName()
   let counter = 0
   return () => {
     const digits = (counter++).toString(36)

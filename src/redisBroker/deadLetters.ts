@@ -8,6 +8,7 @@ import { portioned } from "./batches.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
 import { lead } from "./leadership.ts"
+import { millisOfTime } from "./replies.ts"
 import { concludeLetters } from "./scripts/deadLetters/conclude.ts"
 import { offerLetters } from "./scripts/deadLetters/offer.ts"
 import { removeLetters } from "./scripts/deadLetters/remove.ts"
@@ -46,8 +47,7 @@ export const make = (
         [order === "oldest" ? "xrange" : "xrevrange", keysOf(shard).dead, from, bounds[1], "COUNT", count]
       ])
       for (const reply of [time, page]) if (reply instanceof RedisError) return yield* reply
-      const [seconds, micros] = time as readonly [string, string]
-      newest = Number(seconds) * 1000 + Math.floor(Number(micros) / 1000) - minAgeMillis
+      newest = millisOfTime(time) - minAgeMillis
       const entries = page as RawEntries
       reading.took(entries.length, charactersIn(entries))
       for (const [id, fields] of entries) letters.push(Entry.decodeLetter(id, fields))

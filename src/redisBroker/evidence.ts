@@ -6,6 +6,7 @@
  * deduplication window that lasts as long is that answer itself: it holds the name of the call that opened it.
  */
 import type { Appended } from "../Broker.ts"
+import { uniqueName } from "../internal/uniqueName.ts"
 
 /** How long a script's answer is kept. */
 export const keptMillis = 600_000
@@ -48,7 +49,7 @@ export const answer = (key: string, read: (value: string) => Appended | undefine
   until: performance.now() + Math.max(0, millis - marginMillis)
 })
 
-const process = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
+const process = uniqueName()
 let calls = 0
 
 /** A name for a call: unique among processes, and short. */

@@ -2,10 +2,6 @@
 import { Effect } from "effect"
 import type { Connection, RedisError } from "../Redis.ts"
 
-/** Names one program among those that take turns. */
-export const makeName = (): string =>
-  Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
-
 /** Takes or keeps the lead; whether `me` has it now. */
 export const lead = Effect.fnUntraced(function*(
   connection: Connection,

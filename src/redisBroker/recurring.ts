@@ -10,6 +10,7 @@ import type { BrokerError, NewMessage } from "../Broker.ts"
 import type { RedisError } from "../Redis.ts"
 import type { Recurring, RecurringStore } from "../broker/recurring.ts"
 import * as Entry from "./entry.ts"
+import { millisOfTime } from "./replies.ts"
 import { dueTicks } from "./scripts/recurring/dueTicks.ts"
 import { publishTicks } from "./scripts/recurring/publishTicks.ts"
 import { removeRecurring } from "./scripts/recurring/removeRecurring.ts"
@@ -157,10 +158,7 @@ export const make = (
   return {
     nowMillis: (shard) =>
       connectionOf(shard).send(["time"], { idempotent: true }).pipe(
-        Effect.map((reply) => {
-          const [seconds, micros] = reply as readonly [string, string]
-          return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000)
-        }),
+        Effect.map(millisOfTime),
         Effect.mapError(fail("time"))
       ),
     upsert: (definition, nextAtMillis) =>

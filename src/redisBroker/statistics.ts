@@ -1,6 +1,6 @@
 /** Counts on Redis: one script call for each channel, which sees it and its groups at one time; several where messages are large. */
 import { Effect } from "effect"
-import type { Selector } from "../Broker.ts"
+import type { BrokerInfo, Selector } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
@@ -148,6 +148,24 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
     )
   }
 
+  const info = Effect.fnUntraced(function*(selector: Selector): Effect.fn.Return<BrokerInfo, RedisError> {
+    const channels = yield* look(selector, false)
+    const sizes = yield* Effect.forEach(
+      all,
+      (keys) => connectionOf(keys.shard).pipeline([["zcard", keys.waiting], ["xlen", keys.dead]]),
+      { concurrency: 16 }
+    )
+    let waiting = 0
+    let dead = 0
+    for (const [some, others] of sizes) {
+      if (some instanceof RedisError) return yield* some
+      if (others instanceof RedisError) return yield* others
+      waiting += Number(some)
+      dead += Number(others)
+    }
+    return { channels, waiting, dead }
+  })
+
   const store: StatsStore = {
     read: (selector) => Effect.mapError(look(selector, true), fail("stats")),
     lead: (leaseMillis) =>
@@ -158,5 +176,5 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
   const lookIn = (shard: number, names: ReadonlyArray<string>) =>
     readShard(keysOf(shard), matcherOf({ _tag: "Channels", names }), false)
 
-  return { look, lookIn, store }
+  return { info: (selector: Selector) => Effect.mapError(info(selector), fail("info")), lookIn, store }
 }

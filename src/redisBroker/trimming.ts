@@ -8,6 +8,9 @@ import type { Limits } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { reading } from "../internal/pattern.ts"
+import { monotonicMillis } from "../internal/times.ts"
+import { uniqueName } from "../internal/uniqueName.ts"
+import { Signal } from "../internal/wake.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { shareSettings } from "./scripts/member/shareSettings.ts"
@@ -75,13 +78,13 @@ export const make = Effect.fnUntraced(function*(setup: {
 }): Effect.fn.Return<RedisJanitor, RedisError> {
   const { connection, graceMillis, keys } = setup
   const clock = yield* Clock.Clock
-  const me = `${clock.currentTimeNanosUnsafe().toString(36)}${Math.trunc(performance.timeOrigin).toString(36)}`
+  const me = uniqueName()
   const touched = new Set<string>()
-  const sleepers = new Set<() => void>()
+  const work = new Signal()
   /** What is in these will be too old: that can wait longer. */
   const aging = new Set<string>()
   let agingAt = 0
-  const millis = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  const millis = () => monotonicMillis(clock)
   let longestGraceMillis = graceMillis
   let agreeAt = -Infinity
   /** Of the processes that publish into this namespace one may need more time than this one to find what it has published. */
@@ -250,16 +253,8 @@ export const make = Effect.fnUntraced(function*(setup: {
 
   const touch = (stream: string) => {
     touched.add(stream)
-    if (sleepers.size === 0) return
-    for (const resume of sleepers) resume()
-    sleepers.clear()
+    work.wake()
   }
-  const awaitWork = Effect.callback<void>((resume) => {
-    if (touched.size > 0) return resume(Effect.void)
-    const wake = () => resume(Effect.void)
-    sleepers.add(wake)
-    return Effect.sync(() => void sleepers.delete(wake))
-  })
 
-  return { touch, awaitWork, trim }
+  return { touch, awaitWork: work.wait(() => touched.size > 0), trim }
 })

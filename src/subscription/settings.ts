@@ -8,6 +8,7 @@ import * as Retry from "../Retry.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Limits from "../internal/optionLimits.ts"
 import * as Reporting from "../internal/reports.ts"
+import { uniqueName } from "../internal/uniqueName.ts"
 import { isProcess } from "../middleware/composition.ts"
 import { prefetchOf } from "./capacity.ts"
 import type { Defaults, ExactlyOnce, Options, StartFrom, StreamOptions } from "./options.ts"
@@ -122,12 +123,6 @@ const middlewareProblem = (middleware: unknown): Result.Result<unknown, Given.Pr
     ? Result.succeed(middleware)
     : Given.refuse("middleware", "a list of middleware of handling (Middleware.process)", middleware)
 
-let counter = 0
-const uniqueName = (label: string) =>
-  `${label}:${Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(4))).toString("hex")}${
-    (counter++).toString(36)
-  }`
-
 /** The options of a subscription, whatever its handler may be. */
 interface AnyOptions<E, M extends Retry.MessageInfo>
   extends StreamOptions, Pick<Options<Channel.Any, never, never>, "ackMode" | "maxRetries" | "retryDelay" | "timeout">
@@ -229,7 +224,7 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
     isLimited: Given.first(options.maxRetries, defaults.maxRetries) !== undefined,
     membership: {
       group,
-      consumer: uniqueName(label),
+      consumer: `${label}:${uniqueName()}`,
       selector: Channel.selector(source),
       start,
       leaseMillis,

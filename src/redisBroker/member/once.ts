@@ -7,6 +7,7 @@ import { Effect } from "effect"
 import type { Begun, BrokerError, Delivery, Member } from "../../Broker.ts"
 import type { RedisError } from "../../Redis.ts"
 import { markOf } from "../../broker/keyNames.ts"
+import { uniqueName } from "../../internal/uniqueName.ts"
 import { chunked } from "../batches.ts"
 import { ackOnce } from "../scripts/member/ackOnce.ts"
 import { beginOnce } from "../scripts/member/beginOnce.ts"
@@ -26,7 +27,7 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
   const begun = new Map<string, Lease>()
   const onceKeys = [keys.once(group), keys.olderOnce(group)]
   const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
-  const me = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(6))).toString("base64url")
+  const me = uniqueName()
   let counter = 0
 
   /** Sets or renews the marks of leases: in each call leases of one token, and a bounded number of them. */
