@@ -103,6 +103,34 @@ describe("paths in the documentation", () => {
 })
 
 describe("facts in the documentation", () => {
+  it("docs/architecture.md says what each folder may import, as the linter does", () => {
+    const rules = JSON.parse(read(".oxlintrc.json")) as {
+      readonly overrides: ReadonlyArray<{
+        readonly files: ReadonlyArray<string>
+        readonly rules: { readonly "no-restricted-imports"?: unknown }
+      }>
+    }
+    const allowed = rules.overrides.flatMap(({ files: [file], rules: { "no-restricted-imports": rule } }) => {
+      const patterns: ReadonlyArray<{ readonly group?: ReadonlyArray<string> }> = Array.isArray(rule)
+        ? rule[1].patterns
+        : []
+      const exceptions = patterns.flatMap(({ group = [] }) => group.filter((glob) => glob.startsWith("!")))
+      const folder = file!.replace("src/", "").replace(/\*+(\.ts)?$/, "")
+      return exceptions.length === 0
+        ? []
+        : [[folder, exceptions.map((glob) => glob.replace(/^!(\.\.\/)+/, "").replace("**", "")).toSorted()] as const]
+    })
+    const rows = new Map(
+      Array.from(
+        read("docs/architecture.md").matchAll(/^\| \[([\w/]+\/)\]\(\S+\) \| .* \| (.*) \|$/gm),
+        ([, folder, cell]) =>
+          [folder!, Array.from(cell!.matchAll(/`([^`]+(?:\.ts|\/))`/g), ([, name]) => name!).toSorted()] as const
+      )
+    )
+    assert.isAbove(allowed.length, 10)
+    assert.deepStrictEqual(allowed.map(([folder]) => [folder, rows.get(folder)]), allowed.map((pair) => [...pair]))
+  })
+
   it("docs/redis-keys.md names every key", () => {
     const named = Array.from(read("docs/redis-keys.md").matchAll(/^\| `([^`]+)` \|/gm), ([, key]) => key!)
     const {
