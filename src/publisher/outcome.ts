@@ -1,16 +1,16 @@
-/** What a publish did, and why it failed. */
+/** The outcome of a publish: its receipt, and its errors. */
 import type { DateTime } from "effect"
 import { Data } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
 
 /**
- * What a publish did.
+ * The receipt of a publish.
  *
  * - `Published`: the message is stored, at `position` in the log of its channel.
- * - `Scheduled`: it is stored and waits until `dueAt`, by the backend's clock.
- * - `Duplicate`: the message `id` was first, within the deduplication window or still waiting; nothing was added. `position` is where
- *   that one is, if it was stored in the log at once.
+ * - `Scheduled`: the message is stored and waits until `dueAt`, by the clock of the backend.
+ * - `Duplicate`: an earlier message has this `id`, within the deduplication window or still waiting; nothing was added. `position` is that of
+ *   the earlier message, if it was stored in the log at once.
  *
  * @category models
  * @since 0.1.0
@@ -65,16 +65,21 @@ export class Unavailable extends Data.TaggedError("Unavailable")<{
   readonly channel: string
   readonly id: string
   readonly message: string
-}> {}
+}> {
+  /** Whether the same publish may succeed later without a change by anybody: always. */
+  get isRetryable(): boolean {
+    return true
+  }
+}
 
 /**
- * The connection was lost after the message was sent, and what became of it could not be found out in time. Publish it again
- * with `{ id: error.id }` through the same `Publisher`: it is stored once in either case.
+ * The connection was lost after the message was sent, and whether the message is stored could not be found out in time. Publish it again with
+ * `{ id: error.id }` through the same `Publisher`: it is stored once in either case.
  *
- * **Details**: where `isLasting` is true, publishing it again with this id gives the same error: what would tell is gone. A plain message is
- * looked for in its log, from which it may have been removed since: by a limit of the channel, or because every group has acknowledged it
- * (`graceMillis` later). What a publish with an id, a window or a delay came to is kept for 10 minutes, and as long as its window. Whoever must
- * have it handled publishes it under another id, and it may be handled twice.
+ * **Details**: if `isLasting` is true, publishing it again with this id gives the same error, because the evidence is gone. A plain message is
+ * searched for in its log, from which it may have been removed since: by a limit of the channel, or because every group has acknowledged it
+ * (`graceMillis` later). The outcome of a publish with an id, a window or a delay is kept for 10 minutes, and for as long as its window. If the
+ * message must be handled, publish it under another id; it may then be handled twice.
  *
  * @category errors
  * @since 0.1.0
@@ -83,9 +88,14 @@ export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
   readonly channel: string
   readonly id: string
   readonly message: string
-  /** Whether it will not be found out any more. */
+  /** Whether it can never be found out. */
   readonly isLasting: boolean
-}> {}
+}> {
+  /** Whether publishing it again with its id may succeed later without a change by anybody. */
+  get isRetryable(): boolean {
+    return !this.isLasting
+  }
+}
 
 /**
  * A middleware of the program (`Middleware.layer`) failed with `error`. Nothing was stored, unless it failed after it had published.
@@ -95,7 +105,7 @@ export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
  */
 export class PublishRefused extends Data.TaggedError("PublishRefused")<{
   readonly channel: string
-  /** What the middleware failed with. */
+  /** The error of the middleware. */
   readonly error: unknown
 }> {
   override get message() {
@@ -105,12 +115,11 @@ export class PublishRefused extends Data.TaggedError("PublishRefused")<{
 }
 
 /**
- * The message is stored, as `receipt` says, and is being delivered; but the `durability` that was asked for was not reached in time: a
- * master that is lost now may take the message along.
+ * The message is stored, as `receipt` says, and is being delivered; but the requested `durability` was not reached in time. If the master is
+ * lost now, the message may be lost with it.
  *
- * **Details**: to be sure, publish it again with `{ id: error.id }` through the same `Publisher`: that stores nothing as long as the
- * message is there, stores it where a new master does not have it, and waits again. Without that nothing more is to be done: replicas
- * that are only slow get the message all the same.
+ * **Details**: to be sure, publish it again with `{ id: error.id }` through the same `Publisher`: that stores nothing while the message exists,
+ * stores it if a new master does not have it, and waits again. Otherwise there is nothing to do: slow replicas get the message all the same.
  *
  * @category errors
  * @since 0.1.0
@@ -118,15 +127,21 @@ export class PublishRefused extends Data.TaggedError("PublishRefused")<{
 export class DurabilityNotReached extends Data.TaggedError("DurabilityNotReached")<{
   readonly channel: string
   readonly id: string
-  /** What the publish did. */
+  /** The receipt of the stored message. */
   readonly receipt: Receipt
-  /** How many replicas had the message for sure when the time was over. */
+  /** The number of replicas that surely had the message when the time was over. */
   readonly replicas: number
   readonly message: string
-}> {}
+}> {
+  /** Whether publishing it again with its id may succeed later without a change by anybody: always. */
+  get isRetryable(): boolean {
+    return true
+  }
+}
 
 /**
- * Why one message was not (surely) stored or, with `DurabilityNotReached`, is stored with less certainty than was asked for.
+ * The errors of storing one message: it is not stored, perhaps not stored, or (`DurabilityNotReached`) stored with less certainty than
+ * requested. `isRetryable` of each says whether the same publish, with its id, may succeed later.
  *
  * @category errors
  * @since 0.1.0
@@ -134,7 +149,7 @@ export class DurabilityNotReached extends Data.TaggedError("DurabilityNotReached
 export type StoreError = Unavailable | PublishUncertain | DurabilityNotReached | BrokerError
 
 /**
- * Why a message was refused before anything was sent.
+ * The errors of a message that was refused before anything was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -147,8 +162,8 @@ export type RequestError =
   | PublishRefused
 
 /**
- * Some messages of a `publishAll` were not (surely) stored, or not as durably as asked for. `outcomes` has one entry for each payload, in
- * order: its receipt, or its error. Publish again those with an error, a `PublishUncertain` and a `DurabilityNotReached` with its id.
+ * Some messages of a `publishAll` are not stored, perhaps not stored, or not as durably as requested. `outcomes` has one entry for each
+ * payload, in order: its receipt, or its error. Publish those with an error again; a `PublishUncertain` and a `DurabilityNotReached` with its id.
  *
  * @category errors
  * @since 0.1.0
