@@ -57,7 +57,10 @@ export const ghosts = (checks: Checks, { channel, group, isRetry, key }: GroupCh
   )
 }
 
-/** The suspect of a retry stream of which a wrong number of messages counts as settled. Only while nothing of it is left to be read, the right number is known. */
+/**
+ * The suspect of a retry stream of which a wrong number of messages counts as settled. The right number is known only while nothing of
+ * the stream is left to be read.
+ */
 export const settled = ({ keys, suspect }: Checks, { channel, group, key }: GroupChannel): Suspect =>
   suspect(
     {
@@ -74,7 +77,10 @@ export const settled = ({ keys, suspect }: Checks, { channel, group, key }: Grou
     [group, channel]
   )
 
-/** Finds entries of a retry stream that are not settled and whose message is elsewhere, too. It remembers them by their waiting member, with their position. */
+/**
+ * Finds entries of a retry stream that are not settled and whose message is elsewhere, too. `remembered` collects their positions, by
+ * the member that the message would have in `waiting`.
+ */
 export const ready = (
   checks: Checks,
   { channel, group, key }: GroupChannel,

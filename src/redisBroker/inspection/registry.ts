@@ -135,7 +135,10 @@ export const unregistered = (
   })
 })
 
-/** Finds missing logs, lost and unregistered groups, and wrong floors of some channels. Also returns the groups that have pending deliveries. */
+/**
+ * Finds missing logs, lost and unregistered groups, and wrong floors of some channels. Also returns the groups that have pending
+ * deliveries.
+ */
 export const places = (
   checks: Checks,
   { registrations }: Registry,

@@ -1,7 +1,7 @@
 /**
  * When and how a member reads: one stream, or many streams at a measured pace; and what it does about replies that were lost.
  */
-import { Cause, Effect, Exit } from "effect"
+import { Cause, Effect } from "effect"
 import type { BlockingConnection, Command, RedisError } from "../../Redis.ts"
 import { charactersIn, Steps } from "../steps.ts"
 import type { Claims } from "./claims.ts"
@@ -45,7 +45,10 @@ export const make = (
   recover: Claims["recover"]
 ): Reads => {
   const { idle, isWaking } = wakeup
-  /** A read asks for a number of messages and gets them in one reply. Large ones are asked for in small numbers: a long reply holds up everybody. */
+  /**
+   * Messages to ask for in one read, by the size of the last ones. A read gets as many as it asks for in one reply, and a long reply
+   * delays all other commands.
+   */
   const sizes = new Steps(Infinity, firstRead, charactersPerRead)
   /** Whether replies may have been lost. */
   let isLost = false
@@ -215,13 +218,16 @@ export const make = (
       )
       : Effect.succeed(leases)
 
-  /** Reads until there is something, and finds out whether a failed read has lost its reply. */
-  const during: Wakeup["during"] = (blockMillis, once, isSomething) =>
+  /** Repeats `once` until it has something. A read that fails may have lost its reply. */
+  const during = <A>(
+    blockMillis: number,
+    once: (millis: number) => Effect.Effect<A, RedisError>,
+    isSomething: (value: A) => boolean
+  ) =>
     Effect.suspend(() => {
       const generation = reader.generation()
-      return Effect.onExit(wakeup.during(blockMillis, once, isSomething), (exit) => {
-        if (Exit.isSuccess(exit)) return Effect.void
-        const error = Cause.findErrorOption(exit.cause)
+      return wakeup.during(blockMillis, once, isSomething, (cause) => {
+        const error = Cause.findErrorOption(cause)
         if (error._tag === "Some" && isStreamGone(error.value)) return sources.sync(true)
         // An interrupted read leaves a reply behind that is never taken; the next read recovers it.
         isLost = isLost || error._tag === "None" || error.value.reason === "ConnectionLost"

@@ -30,7 +30,10 @@ export const make = (
   const { connection, fail, keys, membership: { consumer, group }, monotonic } = context
   const ackPlainly = Ack.make(context, onSettled)
 
-  /** Sends a settlement to the fenced script; returns the refused leases. A refused one that an earlier settlement may have ended counts as done. */
+  /**
+   * Sends a settlement to the fenced script; returns the refused leases. A refused lease that an earlier settlement may have ended
+   * counts as done.
+   */
   const fenced = Effect.fnUntraced(function*(
     operation: string,
     stream: GroupStream,

@@ -3,7 +3,8 @@
  *
  * A read waits in Redis, blocked, or in the process while there is no stream to wait for. One of them runs at a time.
  */
-import { Effect } from "effect"
+import type { Cause } from "effect"
+import { Effect, Exit } from "effect"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"
 import { shortBlockMillis } from "../../redis/permissions.ts"
 
@@ -11,11 +12,14 @@ import { shortBlockMillis } from "../../redis/permissions.ts"
 const longestPauseMillis = 100
 
 export interface Wakeup {
-  /** Repeats `once` until it has something, its caller is woken, or the time is over. */
+  /**
+   * Repeats `once` until it has something, its caller is woken, or the time is over. `onFailure` runs when it fails or is interrupted.
+   */
   readonly during: <A>(
     blockMillis: number,
     once: (millis: number) => Effect.Effect<A, RedisError>,
-    isSomething: (value: A) => boolean
+    isSomething: (value: A) => boolean,
+    onFailure: (cause: Cause.Cause<RedisError>) => Effect.Effect<void, RedisError>
   ) => Effect.Effect<A, RedisError>
   /** Whether the read is to come back: it must not begin to wait. */
   readonly isWaking: () => boolean
@@ -50,7 +54,7 @@ export const make = (reader: BlockingConnection, monotonic: () => number): Wakeu
   })
 
   return {
-    during: (blockMillis, once, isSomething) =>
+    during: (blockMillis, once, isSomething, onFailure) =>
       Effect.suspend(() => {
         isWaking = false
         isCalled = false
@@ -65,10 +69,10 @@ export const make = (reader: BlockingConnection, monotonic: () => number): Wakeu
             isWaking = false
             return readFor(left)
           })
-        return Effect.onExit(readFor(blockMillis), () =>
-          Effect.sync(() => {
-            isReading = false
-          }))
+        return Effect.onExit(readFor(blockMillis), (exit) => {
+          isReading = false
+          return Exit.isSuccess(exit) ? Effect.void : onFailure(exit.cause)
+        })
       }),
     isWaking: () => isWaking,
     idle: (millis) =>
