@@ -44,7 +44,7 @@ export const acceptedSuite = (backend: Backend): void => {
     }
 
     test(
-      "whatever the interval, for exactlyOnce and transactional groups, however long they remember",
+      "at any interval, for exactlyOnce and transactional groups, with any time to remember",
       Effect.gen(function*() {
         const seen: Record<string, Array<string>> = { once: [], short: [], transactional: [], plain: [] }
         const both = Channel.union([Text, Keyed])

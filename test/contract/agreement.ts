@@ -36,7 +36,7 @@ export const agreementSuite = (backend: Backend): void => {
     })
 
   describe("consumers of one group that are set to different things", () => {
-    test("two leases: what a consumer holds is taken over after the longer one, and each says so once", (log) =>
+    test("two leases: messages are taken over after the longer one, and each consumer warns once", (log) =>
       Effect.gen(function*() {
         const longest = 1_500
         yield* Publisher.publishAll(Text, ["a", "b"])
@@ -57,7 +57,7 @@ export const agreementSuite = (backend: Backend): void => {
         assert.lengthOf(log.find("Warn", "group \"g\"", "300ms here", "1s 500ms in another"), 1)
       }))
 
-    test("what a consumer with a longer lease held when it left is taken over after that lease", () =>
+    test("messages of a consumer that left are taken over after its own, longer lease", () =>
       Effect.gen(function*() {
         const longest = 1_500
         yield* Publisher.publish(Text, "a")
@@ -74,7 +74,7 @@ export const agreementSuite = (backend: Backend): void => {
         yield* soon(subscription.drain)
       }))
 
-    test("a consumer that takes nothing keeps its lease known: the others leave it what it renews now and then", () =>
+    test("a paused consumer keeps its lease known: the others leave it the messages that it renews", () =>
       Effect.gen(function*() {
         const long = 1_500
         const gate = yield* Deferred.make<void>()
@@ -96,7 +96,7 @@ export const agreementSuite = (backend: Backend): void => {
         yield* soon(first.subscription.drain)
       }))
 
-    test("exactlyOnce and maxCrashes are told, too, and the same settings are not", (log) =>
+    test("differing exactlyOnce and maxCrashes are warned of too, and equal settings are not", (log) =>
       Effect.gen(function*() {
         const options = { group: "g", lease: 300, maxCrashes: 3 }
         yield* listen(Text, options)
@@ -110,7 +110,7 @@ export const agreementSuite = (backend: Backend): void => {
   })
 
   describe("Subscription without a group", () => {
-    test("two to one channel in one program are told once, with what to do", (log) =>
+    test("two to one channel in one program are warned of once, with the remedy", (log) =>
       Effect.gen(function*() {
         const quiet = { handler: () => Effect.void }
         const first = yield* Subscription.make(Text, quiet)

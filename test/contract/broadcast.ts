@@ -163,7 +163,7 @@ export const broadcastSuite = (backend: Backend): void => {
     )
 
     test(
-      "means by a pattern what a subscription means by it",
+      "gives a pattern the same meaning as a subscription",
       Effect.gen(function*() {
         const patterns = ["a.*", "a.**", "**.z", "*.b[c\\.*", "a"]
         const all = yield* Effect.forEach(patterns, (name) => listen(Channel.pattern(name, { payload: Schema.String })))

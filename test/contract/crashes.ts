@@ -126,7 +126,7 @@ export const crashesSuite = (backend: Backend): void => {
     )
 
     test(
-      "what was acquitted does not count",
+      "an acquitted delivery does not count",
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "x")
         yield* soon(take(yield* join("first"), 1))

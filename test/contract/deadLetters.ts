@@ -453,7 +453,7 @@ export const deadLettersSuite = (backend: Backend): void => {
       Effect.sync(() => archived.push(...letters.map(({ raw }) => raw)))
 
     test(
-      "deletes what is too old, after the archive has it",
+      "deletes letters that are too old, after the archive has them",
       Effect.gen(function*() {
         archived.length = 0
         yield* bury(Text, ["old"])

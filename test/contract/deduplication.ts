@@ -99,7 +99,7 @@ export const deduplicationSuite = (backend: Backend): void => {
     )
 
     test(
-      "interrupts the effect when somebody else has the key",
+      "interrupts the effect when another caller has the key",
       Effect.gen(function*() {
         const key = fresh()
         const { run, step } = yield* Deduplication.Deduplication

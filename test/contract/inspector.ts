@@ -140,7 +140,7 @@ export const inspectorSuite = (backend: Backend): void => {
     )
 
     test(
-      "finds what is due and nobody moves; repair moves it",
+      "finds a due message that is not moved; repair moves it",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker
         yield* Publisher.publishAll(Text, ["a", "b"], () => ({ delay: "10 millis" }))

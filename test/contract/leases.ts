@@ -76,7 +76,7 @@ export const leasesSuite = (backend: Backend): void => {
 
   describe("leases", () => {
     test(
-      "what a lost member held comes to another one when its lease has expired: no attempt, and no crash of what had not begun",
+      "messages of a lost member come to another one when its lease has expired: at no cost of an attempt, and no crash for those not begun",
       Effect.gen(function*() {
         yield* Publisher.publishAll(Text, ["a", "b", "c"])
         const lost = yield* join("lost")
@@ -127,7 +127,7 @@ export const leasesSuite = (backend: Backend): void => {
     )
 
     test(
-      "a handler is interrupted when its lease is found lost, and its message handled by whoever has it",
+      "a handler is interrupted when its lease is found lost, and the new owner handles its message",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker
         const isCutOff = yield* Ref.make(true)
@@ -319,7 +319,7 @@ export const leasesSuite = (backend: Backend): void => {
     )
 
     test(
-      "minId: removes what is below a position",
+      "minId: removes messages below a position",
       Effect.gen(function*() {
         // Through the port, which adds no limits: a channel that is defined without any has none.
         const broker = yield* Broker.Broker
@@ -338,7 +338,7 @@ export const leasesSuite = (backend: Backend): void => {
     )
 
     test(
-      "maxAge: removes what is older, and counts what a group had not handled as vanished",
+      "maxAge: removes older messages, and counts those that a group had not handled as vanished",
       Effect.gen(function*() {
         const Aging = Channel.make("aging", { payload: Schema.String, limits: { maxAge: 1_500 } })
         yield* Publisher.publishAll(Aging, ["a", "b"])

@@ -227,7 +227,7 @@ export const lifecycleSuite = (backend: Backend): void => {
     )
 
     test(
-      "stores the acknowledgements of what was handled last",
+      "stores the acknowledgements of the last handled messages",
       Effect.gen(function*() {
         const count = 300
         const { seen, subscription } = yield* listen(Text, { concurrency: 20 })
@@ -242,7 +242,7 @@ export const lifecycleSuite = (backend: Backend): void => {
 
   describe("Subscription: stats", () => {
     test(
-      "adds up: what was published is processed or dead",
+      "adds up: every published message is processed or dead",
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Text, {
           concurrency: 4,

@@ -77,7 +77,7 @@ export const limitsSuite = (backend: Backend): void => {
     }
 
     test(
-      "a group gets everything that a definition without limits has published, whoever publishes with one beside it",
+      "a group receives every message of a definition without limits, also beside publishers with one",
       Effect.gen(function*() {
         const small = defined({ maxLength: 10 })
         const whole = defined()
@@ -109,7 +109,7 @@ export const limitsSuite = (backend: Backend): void => {
     )
   })
 
-  describe("a limit that removes what is being handled", () => {
+  describe("a limit that removes messages while they are handled", () => {
     const lease = 300
     const Trimmed = Channel.make("trimmed", { payload: Schema.String, limits: { maxAge: 1 } })
     const ways: ReadonlyArray<

@@ -52,7 +52,7 @@ export const middlewareSuite = (backend: Backend): void => {
   describe("Middleware: order", () => {
     const log: Array<string> = []
     testProgram(
-      "runs what is given first outermost; the program around the channel and the subscription",
+      "runs the first one outermost; those of the program around those of the channel and the subscription",
       Middleware.layer(tracer(log, "a"), tracer(log, "b")).pipe(
         Layer.provide(Middleware.layer(tracer(log, "outer")))
       ),
@@ -129,7 +129,7 @@ export const middlewareSuite = (backend: Backend): void => {
 
   describe("Middleware.publish", () => {
     test(
-      "changes payload, headers, params and id of what is stored",
+      "changes payload, headers, params and id of the stored message",
       Effect.gen(function*() {
         const Changed = Middleware.forChannel(
           Notice,

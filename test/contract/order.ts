@@ -109,7 +109,7 @@ export const orderSuite = (backend: Backend): void => {
     )
 
     test(
-      "Publisher.publishAll: what is stored at once has its place, whatever is between",
+      "Publisher.publishAll: immediate messages keep their order, with any others between",
       Effect.gen(function*() {
         const { seen } = yield* listen(Text)
         const random = yield* Random.Random

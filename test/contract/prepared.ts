@@ -17,9 +17,9 @@ export const preparedSuite = (backend: Backend): void => {
   const testProgram = withProgram(backend)
   const { soon } = backend
 
-  describe("what is printed", () => {
+  describe("printed values", () => {
     withProgram(backend)(
-      "a message, a delivery, a receipt and a dead letter are what a user sees of them, and nothing of how they work",
+      "a message, a delivery, a receipt and a dead letter show their public fields, and nothing internal",
       Layer.empty,
       Effect.gen(function*() {
         const { seen } = yield* listen(Placed, { group: "billing", maxRetries: 0, handler: () => Effect.fail("no") })
@@ -48,7 +48,7 @@ export const preparedSuite = (backend: Backend): void => {
   describe("Middleware around publishes that are stored otherwise", () => {
     const receipts: Array<string> = []
     testProgram(
-      "gives its headers to what a transaction publishes, and to the ticks of a recurring message",
+      "gives its headers to the messages of a transaction, and to the ticks of a recurring message",
       Middleware.layer(tenant, Middleware.hooks({ afterPublish: ({ _tag }) => void receipts.push(_tag) })),
       Effect.gen(function*() {
         receipts.length = 0
@@ -95,7 +95,7 @@ export const preparedSuite = (backend: Backend): void => {
     )
 
     testProgram(
-      "carries the trace of the handler, and of whoever defined the recurring message",
+      "carries the trace of the handler, and of the definition of the recurring message",
       Middleware.layer(Middleware.tracing()),
       Effect.gen(function*() {
         const { seen } = yield* listen(Paid, { group: "mail" })

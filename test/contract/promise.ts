@@ -49,7 +49,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, [1, 2])
       })
 
-      it("stores what JSON.stringify makes of a value: dates as text, nothing for what is undefined", async () => {
+      it("stores a value as JSON.stringify writes it: dates as text, nothing for undefined", async () => {
         const manager = managed(config())
         const seen: Array<unknown> = []
         await manager.subscribe("values", async (message) => void seen.push(message.payload))
@@ -58,7 +58,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, [{ at: "1970-01-01T00:00:00.000Z" }])
       })
 
-      it("refuses what has no JSON form, and stores nothing", async () => {
+      it("refuses a value without a JSON form, and stores nothing", async () => {
         const manager = managed(config())
         const seen: Array<unknown> = []
         await manager.subscribe("values", async (message) => void seen.push(message.payload))
@@ -294,7 +294,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         for (const [i, delay] of delays.entries()) assert.isAtLeast(times[i + 1]! - times[i]!, delay - 3)
       })
 
-      it("exactlyOnce: what was accepted is handled, also again after its window, and a failure is no completion", async () => {
+      it("exactlyOnce: every accepted message is handled, also after its window, and a failure is no completion", async () => {
         const manager = managed({ ...config(), retryDelay: 1 })
         const seen: Array<string> = []
         const subscription = await manager.subscribe("a", async (message) => {
@@ -315,7 +315,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen.toSorted(), ["x 1", "x 1", "x 2", "x 2", "y 1", "y 1", "y 2", "y 2"])
       })
 
-      it("exactlyOnce: whatever interval a key is published in, what is accepted is handled", async () => {
+      it("exactlyOnce: every accepted message is handled, at any interval between the publishes of a key", async () => {
         const window = 0.2
         const ways: ReadonlyArray<
           { readonly name: string; readonly own: RotifConfig; readonly options: PublishOptions }
@@ -503,7 +503,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         ])
       })
 
-      it("beforePublish may change what is published", async () => {
+      it("beforePublish may change the message", async () => {
         const manager = managed(config())
         manager.use({
           beforePublish: (_, payload) => {
@@ -517,7 +517,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, [{ n: 1, stamped: true }])
       })
 
-      it("hooks around publishing may publish: what they publish goes through no hooks", async () => {
+      it("hooks around publishing may publish: these messages pass no hooks", async () => {
         const manager = managed(config())
         const seen: Array<string> = []
         manager.use({
@@ -532,7 +532,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, ["before a", "after a", "before b", "after b"])
       })
 
-      it("what a hook of one manager publishes by another goes through the hooks of that one", async () => {
+      it("messages that a hook of one manager publishes through another one pass the hooks of that one", async () => {
         const [first, second] = [managed(config()), managed(config())]
         const seen: Array<string> = []
         first.use({ afterPublish: async (_, payload) => void await second.publish("audit", `of ${payload}`) })
@@ -546,7 +546,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, ["audit: of x"])
       })
 
-      it("a subscription that a hook has made is inside of no hook: what its handler publishes goes through them", async () => {
+      it("a subscription made by a hook is inside of no hook: publishes of its handler pass the hooks", async () => {
         const manager = managed(config())
         const seen: Array<string> = []
         let isSubscribed = false
@@ -731,7 +731,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(channels, ["a", "attic", "b", "attic"])
       })
 
-      it("subscribeToDLQ: one that throws is offered again, retry too, reject keeps", async () => {
+      it("subscribeToDLQ: a letter is offered again after an exception and after retry; reject keeps it", async () => {
         const manager = await dead()
         const seen: Array<string> = []
         await manager.subscribeToDLQ(async (message) => {
@@ -800,7 +800,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.lengthOf(published, 2)
       })
 
-      it("says by default what goes wrong with messages; or at another level, to nobody, or to a function", async () => {
+      it("reports failures of messages to the log by default, or at another level, not at all, or to a function", async () => {
         const told = async (options: RotifConfig) => {
           const lines: Array<string> = []
           const at = (level: string) => (line: string) => void lines.push(`${level} ${line}`)
@@ -864,7 +864,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         await new NotificationManager(config()).stopAll()
       })
 
-      it("verify and repair find nothing while everything is as it must be; a wrong option is told", async () => {
+      it("verify and repair find nothing in a sound namespace; a wrong option is refused", async () => {
         const manager = managed({ ...config(), maxRetries: 0 })
         await manager.subscribe("a", () => Promise.reject(new Error("no")))
         await manager.publish("a", 1)
@@ -877,7 +877,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.match((await failure(manager.verify({ limit: 0 }))).message, /limit/)
       })
 
-      it("getHealthStatus tells what runs and what was given up", async () => {
+      it("getHealthStatus gives the running subscriptions and the dead letters", async () => {
         const manager = managed({ ...config(), maxRetries: 0 })
         const subscription = await manager.subscribe("a", () => Promise.reject(new Error("no")))
         await manager.publish("a", 1)

@@ -71,7 +71,7 @@ const noPayloads: ReadonlyArray<readonly [name: string, make: () => unknown]> = 
 ]
 
 export const promiseValuesSuite = (name: string, config: () => RotifConfig): void => {
-  describe(`rotif/promise, on ${name}: what code of the user's gives`, () => {
+  describe(`rotif/promise, on ${name}: values from code of the program`, () => {
     it.each(noKeys)("generateDedupKey gives %s: publish rejects, and nothing is stored", async (_, make) => {
       const manager = managed({ ...config(), generateDedupKey: any(make) })
       for (const payload of [1, 2]) {
@@ -177,7 +177,7 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
       assert.deepStrictEqual(manager.getSubscriptions(), [])
     })
 
-    it("a handler whose work nobody does fails, and is not taken for done", async () => {
+    it("a handler that returns an Effect which nothing runs fails, and is not taken for done", async () => {
       const undone: ReadonlyArray<readonly [handler: () => unknown, error: string]> = [
         [() => Effect.void, "Effect"],
         [async () => Effect.fail("no"), "Effect"],
@@ -199,7 +199,7 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
       }
     })
 
-    it("what is thrown, or given as a reason, may be anything: it ends nothing else", async () => {
+    it("any value may be thrown or given as a reason: all else goes on", async () => {
       const manager = managed({ ...config(), maxRetries: 0 })
       const handlers: ReadonlyArray<(message: RotifMessage) => unknown> = [
         () => {
@@ -230,7 +230,7 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
       await longer.publish("a", 1, { exactlyOnce: true, deduplicationTTL: week + 1 })
     })
 
-    it("what is thrown and no Error is readable in the dead letter", async () => {
+    it("a thrown value that is no Error is readable in the dead letter", async () => {
       const manager = managed({ ...config(), maxRetries: 0 })
       const thrown: ReadonlyArray<readonly [value: unknown, error: string]> = [
         [{ code: "E_CARD", message: "card declined" }, "card declined"],
@@ -310,7 +310,7 @@ export const promiseValuesSuite = (name: string, config: () => RotifConfig): voi
       assert.deepStrictEqual(manager.getSubscriptions(), [])
     })
 
-    it("a negative delayMs is now, and what only has to be accepted is accepted", async () => {
+    it("a negative delayMs means now, and harmless values are accepted", async () => {
       const unknown = { somethingElse: undefined }
       const manager = managed({
         ...config(),

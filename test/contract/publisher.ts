@@ -245,7 +245,7 @@ export const publisherSuite = (backend: Backend): void => {
     )
 
     test(
-      "tells apart what was not stored, what may be stored, and what is refused",
+      "distinguishes messages that were not stored, that may be stored, and that are refused",
       Effect.gen(function*() {
         const attempt = Effect.flip(Publisher.publish(Text, "bad", { id: "m-1" }))
         const unavailable = yield* Effect.provide(attempt, failing("Unavailable"))

@@ -91,7 +91,7 @@ export const recurringSuite = (backend: Backend): void => {
     )
 
     test(
-      "has one definition for a key, whatever its channel",
+      "has one definition for a key, on any channel",
       Effect.gen(function*() {
         for (const channel of [Text, Other, Text]) {
           yield* Scheduler.recurring("k", { every: "1 hour" }, channel, "x")
@@ -155,7 +155,7 @@ export const recurringSuite = (backend: Backend): void => {
     )
 
     test(
-      "catches up with what was missed, as it was told",
+      "catches up with missed ticks, as its option says",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker
         const minute = 60_000

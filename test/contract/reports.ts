@@ -146,7 +146,7 @@ export const reportsSuite = (backend: Backend): void => {
         yield* consumer.ending.ask
       }))
 
-    test("what does not decode is told, without its payload", (log) =>
+    test("a message that does not decode is reported without its payload", (log) =>
       Effect.gen(function*() {
         yield* listen(Numbers, { group: "g" })
         yield* Publisher.publish(Text, "secret payload", { id: "o-1" })
@@ -154,7 +154,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.isFalse(log.lines.some(({ text }) => text.includes("secret")))
       }))
 
-    test("a kind of defect is told at its rounds 1, 2, 4, 8", (log) =>
+    test("a kind of defect is reported at its rounds 1, 2, 4, 8", (log) =>
       Effect.gen(function*() {
         const { seen } = yield* listen(Text, {
           group: "g",
@@ -168,7 +168,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.deepStrictEqual(told.map(({ text }) => /attempt (\d+)/.exec(text)![1]), ["1", "2", "4", "8"])
       }))
 
-    test("a handler that always ends by interruption is told at rounds 1, 2, 4, 8", (log) =>
+    test("a handler that always ends by interruption is reported at rounds 1, 2, 4, 8", (log) =>
       Effect.gen(function*() {
         const { seen } = yield* listen(Text, {
           group: "g",
@@ -181,7 +181,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual(log.find("Warn", "o-1", "interruption").length, 4)
       }))
 
-    test("a message that is released again and again is told at rounds 1, 2, 4, 8; once is no warning", (log) =>
+    test("a message that is released again and again is reported at rounds 1, 2, 4, 8; once is no warning", (log) =>
       Effect.gen(function*() {
         const { seen } = yield* listen(Text, { group: "g", handler: (message) => message.release })
         yield* Publisher.publish(Text, "a", { id: "o-1" })
@@ -190,7 +190,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual(log.find("Warn", "o-1", "released").length, 3)
       }))
 
-    test("an exactlyOnce key that stays busy is told", (log) =>
+    test("an exactlyOnce key that stays busy is reported", (log) =>
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
         const { seen } = yield* listen(Text, {
@@ -205,7 +205,7 @@ export const reportsSuite = (backend: Backend): void => {
         yield* Deferred.succeed(gate, undefined)
       }))
 
-    test("a storm is told in ten lines and a count of what was left out", (log) =>
+    test("a storm is reported in ten lines and a count of the omitted reports", (log) =>
       Effect.gen(function*() {
         const { subscription } = yield* listen(Text, {
           group: "g",
@@ -221,7 +221,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual(log.find("Warn", "\"g\"", "190 more reports were left out", "190 DeadLetter").length, 1)
       }))
 
-    test("what was left out is told when the window ends", (log) =>
+    test("omitted reports are counted when the window ends", (log) =>
       Effect.gen(function*() {
         const { subscription } = yield* listen(Text, {
           group: "g",
@@ -274,7 +274,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.strictEqual(called + Number(/\((\d+) DeadLetter\)/.exec(line!.text)![1]), 300)
       }))
 
-    test("goes to a level, to nobody, or to a function that gets all of it", (log) =>
+    test("goes to a level, to no log, or to a function that receives all reports", (log) =>
       Effect.gen(function*() {
         const got: Array<Subscription.Report> = []
         const failing = { maxRetries: 1, retryDelay: 0, handler: () => Effect.fail(new Declined({ message: "no" })) }
@@ -304,7 +304,7 @@ export const reportsSuite = (backend: Backend): void => {
         assert.deepInclude(refused, { _tag: "InvalidSubscription", option: "reports" })
       }))
 
-    test("a handler that runs for too long is told once, in health, and in a metric", (log) =>
+    test("a handler that runs for too long is reported once, in health, and in a metric", (log) =>
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
         const { seen } = yield* listen(Text, {
@@ -328,7 +328,7 @@ export const reportsSuite = (backend: Backend): void => {
   })
 
   describe("DeadLetters.subscribe reports", () => {
-    test("a handler that runs for too long is told once", (log) =>
+    test("a handler that runs for too long is reported once", (log) =>
       Effect.gen(function*() {
         const begun = yield* Deferred.make<void>()
         const gate = yield* Deferred.make<void>()
@@ -383,7 +383,7 @@ export const reportsSuite = (backend: Backend): void => {
 
   describe("the archive of dead letters", () => {
     const refusing = { maxAge: "20 millis", interval: "20 millis", archive: () => Effect.fail("full") } as const
-    test("one that refuses is told at rounds 1, 2, 4, 8", (log) =>
+    test("an archive that refuses is reported at rounds 1, 2, 4, 8", (log) =>
       Effect.gen(function*() {
         yield* listen(Text, { group: "g", maxRetries: 0, handler: () => Effect.fail("no") })
         yield* Publisher.publish(Text, "a")

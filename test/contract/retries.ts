@@ -88,7 +88,7 @@ export const retriesSuite = (backend: Backend): void => {
     ]
     for (const [name, shiftMillis] of clocks) {
       test(
-        `tries until the time since the publish is over, and counts what attempts take${name}`,
+        `tries until the time since the publish is over, and counts the time of attempts${name}`,
         Effect.gen(function*() {
           const times: Array<number> = []
           const monotonic = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
@@ -252,7 +252,7 @@ export const retriesSuite = (backend: Backend): void => {
     )
 
     testProgram(
-      "the default decides about a defect, whatever the subscription's own policy",
+      "the default decides about a defect, under any policy of the subscription",
       policies,
       Effect.gen(function*() {
         const { gaps } = yield* play(3, { retry: Retry.make({}), handler: () => Effect.die(new Error("bug")) })
@@ -381,11 +381,11 @@ export const retriesSuite = (backend: Backend): void => {
     }
   })
 
-  describe("Retry: what the default policy decides", () => {
+  describe("Retry: the default policy", () => {
     const never = Retry.make({ Declined: Retry.term })
 
     test(
-      "a defect: retried, whatever is decided about errors, and marked",
+      "a defect: retried, under any decision about errors, and marked",
       Effect.gen(function*() {
         const { letters, messages } = yield* play<Declined>(2, {
           retry: never,
@@ -456,9 +456,9 @@ export const retriesSuite = (backend: Backend): void => {
     )
   })
 
-  describe("Retry: what counts in no attempt", () => {
+  describe("Retry: failures that cost no attempt", () => {
     test(
-      "interruption by somebody else",
+      "interruption from outside",
       Effect.gen(function*() {
         const { messages, stats } = yield* play(3, {
           retryDelay: 1,
@@ -523,7 +523,7 @@ export const retriesSuite = (backend: Backend): void => {
     )
 
     test(
-      "a schedule in a record follows the attempt, whatever failed before",
+      "a schedule in a record follows the attempt, after any earlier failures",
       Effect.gen(function*() {
         const { gaps } = yield* play(4, {
           retry: Retry.make({ Busy: Retry.exponential(unit, { times: 3 }), Declined: Retry.nack(0) }),

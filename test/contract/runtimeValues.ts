@@ -166,7 +166,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     )
 
     test(
-      "ids, keys, names and what stands for them are refused, whatever they are",
+      "wrong ids, keys, names and functions for them are refused",
       Effect.gen(function*() {
         const refusals: ReadonlyArray<
           readonly [tag: string, Effect.Effect<unknown, { readonly _tag: string }, Rotif.Services>]
@@ -358,7 +358,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     }
   })
 
-  describe("what is forgotten, or is of another kind", () => {
+  describe("missing values, and values of another kind", () => {
     const others: ReadonlyArray<readonly [name: string, make: () => unknown]> = [
       ["a Promise", () => Promise.resolve({ group: "g" })],
       ["a rejected Promise", rejected],
@@ -391,7 +391,7 @@ export const runtimeValuesSuite = (backend: Backend): void => {
     }
 
     test(
-      "what is no channel does not mean all channels, and a name that is not known is refused",
+      "a value that is no channel does not mean all channels, and an unknown name is refused",
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "x", { id: "a", delay: "1 hour" })
         for (const wrong of [{ channel: "texts" }, { limt: 5 }, { cursor: 5 }, { channel: null }, "texts", null]) {

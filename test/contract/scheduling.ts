@@ -299,7 +299,7 @@ export const schedulingSuite = (backend: Backend): void => {
     )
 
     test(
-      "cancel: takes back the window that the message has opened, whatever its key, and no other",
+      "cancel: closes the window that the message has opened, with any key, and no other",
       Effect.gen(function*() {
         const throttle = { key: "k", window: "1 day" } as const
         yield* Publisher.publish(Text, "a", { id: "a", throttle, delay: "1 hour" })
@@ -312,7 +312,7 @@ export const schedulingSuite = (backend: Backend): void => {
     )
 
     test(
-      "cancel: knows the window of what a transaction has scheduled",
+      "cancel: knows the window of a message that a transaction has scheduled",
       Effect.gen(function*() {
         const throttle = { key: "k", window: "1 day" } as const
         const Out = Channel.make("scheduling.out", { payload: Schema.String })
@@ -492,7 +492,7 @@ export const schedulingSuite = (backend: Backend): void => {
 
   describe("Publisher.publish: expiresIn", () => {
     test(
-      "hands out what is in time, and buries the rest",
+      "delivers messages in time, and buries the others",
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "old", { id: "old", expiresIn: 40, headers: { h: "1" } })
         yield* Publisher.publish(Text, "young", { expiresIn: "1 hour" })

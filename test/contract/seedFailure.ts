@@ -70,7 +70,7 @@ export const seedFailureSuite = (name: string, config: () => RotifConfig): void 
       )
     })
 
-    it("DLQ processing: what is acknowledged goes, what is not stays", async () => {
+    it("DLQ processing: acknowledged letters are removed, others stay", async () => {
       const manager = managed({ ...config(), maxRetries: 0 })
       await manager.subscribe("payments", async (msg) => {
         throw new Error(`payment ${msg.payload} failed`)
@@ -111,7 +111,7 @@ export const seedFailureSuite = (name: string, config: () => RotifConfig): void 
       )
     })
 
-    it("DLQ requeue: the failing group gets the oldest again, from attempt 1, and nobody else does", async () => {
+    it("DLQ requeue: only the failing group receives the oldest again, from attempt 1", async () => {
       const manager = managed({ ...config(), maxRetries: 0 })
       const seen: Array<string> = []
       let isRepaired = false

@@ -132,7 +132,7 @@ export const settlementSuite = (backend: Backend): void => {
     )
 
     test(
-      "buries a message whatever its handler fails with, also what cannot be shown",
+      "buries a message for any failure of its handler, also for one that cannot be printed",
       Effect.gen(function*() {
         const throws = () => {
           throw new Error("do not look")
@@ -185,7 +185,7 @@ export const settlementSuite = (backend: Backend): void => {
     )
 
     test(
-      "buries what is no valid payload at once, and goes on",
+      "buries an invalid payload at once, and goes on",
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Amount)
         yield* Publisher.publish(Text, "not a number")
@@ -291,7 +291,7 @@ export const settlementSuite = (backend: Backend): void => {
     )
 
     test(
-      "works with what was taken out of the message",
+      "works with the settlements taken out of the message",
       Effect.gen(function*() {
         const { letters, stats } = yield* settled(
           ({ deliveryCount, nack, term }) => deliveryCount === 1 ? nack() : term("never"),

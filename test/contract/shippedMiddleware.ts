@@ -92,7 +92,7 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
     )
 
     test(
-      "what a hook of one Rotif publishes by another goes through the hooks of that one, and by its own through none",
+      "messages that a hook of one Rotif publishes through another pass the hooks of that one, and through its own none",
       Effect.gen(function*() {
         const seen: Array<string> = []
         const [first, second] = yield* Effect.all(
@@ -622,7 +622,7 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
 
     const failing: Array<Tracer.NativeSpan> = []
     testProgram(
-      "says what a span failed with, and makes one for each attempt",
+      "records the error of a span, and makes one for each attempt",
       Middleware.layer(Middleware.tracing()),
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Text, {

@@ -76,7 +76,7 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
-      "takes what is a key of every object for a name like any other",
+      "takes a name that is a key of every object for a name like any other",
       Effect.gen(function*() {
         const names = ["__proto__", "constructor", "toString", "hasOwnProperty"]
         const headers = JSON.parse("{\"__proto__\":\"h\",\"constructor\":\"c\"}") as Record<string, string>
@@ -262,7 +262,7 @@ export const sourcesSuite = (backend: Backend): void => {
       )
 
     test(
-      "begins with what another group has not settled, never with what only waits to be removed",
+      "begins with messages that another group has not settled, never with those that only wait to be removed",
       Effect.gen(function*() {
         const { subscription } = yield* listen(Text, { group: "first" })
         yield* Publisher.publishAll(Text, ["a", "b"])
@@ -277,7 +277,7 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
-      "begins with the oldest that a group is at, whatever it has acknowledged behind it",
+      "begins with the oldest unsettled message of a group, also when later ones are acknowledged",
       Effect.gen(function*() {
         const gate = yield* Deferred.make<void>()
         yield* listen(Text, {
@@ -293,7 +293,7 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
-      "begins with what is kept for a group of which nobody runs",
+      "begins with messages kept for a group without a running consumer",
       Effect.gen(function*() {
         yield* Effect.scoped(listen(Channel.pattern("*", { payload: Schema.String }), { group: "away" }))
         yield* Effect.scoped(Effect.gen(function*() {
@@ -330,7 +330,7 @@ export const sourcesSuite = (backend: Backend): void => {
     )
 
     test(
-      "begins where another registration of the group keeps a channel for it, whatever the option says",
+      "begins where another registration of the group keeps a channel for it, regardless of the option",
       Effect.gen(function*() {
         yield* Effect.scoped(listen(Channel.pattern("*", { payload: Schema.String }), { group: "late" }))
         yield* Publisher.publishAll(Text, ["a", "b"])

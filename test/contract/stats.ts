@@ -114,7 +114,7 @@ export const statsSuite = (backend: Backend): void => {
     )
 
     test(
-      "leaves out what was published before a group that begins with the next message",
+      "leaves out messages published before a group that begins with the next one",
       Effect.gen(function*() {
         yield* Publisher.publishAll(Text, ["before", "before", "before"])
         const { seen, subscription } = yield* listen(Text, { group: "g", startFrom: "latest" })
@@ -129,7 +129,7 @@ export const statsSuite = (backend: Backend): void => {
     )
 
     test(
-      "leaves out what was published up to a position",
+      "leaves out messages published up to a position",
       Effect.gen(function*() {
         const receipts = yield* Publisher.publishAll(Text, ["before", "before", "a", "b"])
         const { seen, subscription } = yield* listen(Text, {
@@ -172,7 +172,7 @@ export const statsSuite = (backend: Backend): void => {
     )
 
     test(
-      "tells what a limit removed before the group had it",
+      "counts messages that a limit removed before the group received them",
       Effect.gen(function*() {
         const broker = yield* Broker.Broker
         const trim = Effect.forEach(
@@ -226,7 +226,7 @@ export const statsSuite = (backend: Backend): void => {
     )
 
     test(
-      "counts transactions, and duplicates among what was acknowledged",
+      "counts transactions, and duplicates among the acknowledged messages",
       Effect.gen(function*() {
         const transactional = yield* Subscription.make(Text, {
           group: "g",

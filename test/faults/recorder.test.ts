@@ -33,7 +33,7 @@ describe("Recorder", () => {
     })
   })
 
-  it("reports what a group has not handled, unless it is kept somewhere", () => {
+  it("reports messages that a group has not handled, unless they are kept elsewhere", () => {
     const recorder = new Recorder()
     recorder.told("p-0")
     recorder.told("p-1")
@@ -54,7 +54,7 @@ describe("Recorder", () => {
     assert.strictEqual(recorder.account({ groups: ["a"] }).lost, 0)
   })
 
-  it("counts what was handled again", () => {
+  it("counts messages that were handled again", () => {
     const recorder = new Recorder()
     recorder.told("p-0")
     recorder.handled(handled("p-0"))
@@ -96,7 +96,7 @@ describe("Recorder", () => {
     assert.deepStrictEqual(recorder.account({ groups: ["a"], ordered: ["c"] }).violations, [])
   })
 
-  it("reports what is handled before it is due", () => {
+  it("reports a message that is handled before it is due", () => {
     const recorder = new Recorder()
     recorder.told("p-0", 1_001)
     recorder.told("p-1", 1_000)
@@ -105,7 +105,7 @@ describe("Recorder", () => {
     assert.deepStrictEqual(recorder.account({ groups: ["a"] }).violations, ["I4: 1 early: p-0 by 1 ms"])
   })
 
-  it("knows what a consumer holds, and when another one began with it", () => {
+  it("knows the messages that a consumer holds, and when another one began with them", () => {
     const recorder = new Recorder()
     recorder.begun(handled("p-0"))
     recorder.begun(handled("p-1"))

@@ -85,7 +85,7 @@ describe("DeadLetters: an answer that is lost", () => {
       assert.isFalse(yield* DeadLetters.remove(letterId).pipe(Effect.provide(services)))
     }))
 
-  it.live("ack is sent again, and what refuses it the second time is the first one", () =>
+  it.live("ack is sent again, and the refusal of the second one shows that the first one succeeded", () =>
     Effect.gen(function*() {
       const { proxy, server, services } = yield* broken()
       const dropped = yield* proxy.dropReplyOnce(runs(concludeLetters))
@@ -107,7 +107,7 @@ describe("DeadLetters: an answer that is lost", () => {
       assert.strictEqual((yield* Queue.take(seen)).offerCount, 2)
     }))
 
-  it.live("a letter that came while nobody could be told is found when the connection is back", () =>
+  it.live("a letter that arrived while the connection was down is found when it is back", () =>
     Effect.gen(function*() {
       const { proxy, server, services } = yield* broken()
       const seen = yield* offers({ checkInterval: "1 hour" }).pipe(Effect.provide(services))

@@ -38,7 +38,7 @@ describe.each(connections)("middleware of several programs on one $name", ({ opt
       assert.strictEqual(error._tag, "RateLimiterError")
     }))
 
-  it.live("Middleware.circuitBreaker: what one program opened is open for the others", () =>
+  it.live("Middleware.circuitBreaker: a circuit opened by one program is open for all", () =>
     Effect.gen(function*() {
       const prefix = freshPrefix()
       const breaker = CircuitBreaker.layer({ tripPolicy: CircuitBreaker.consecutive(1), openDuration: "1 minute" })

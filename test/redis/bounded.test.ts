@@ -83,7 +83,7 @@ describe("Broker.trim", () => {
     }).pipe(Effect.scoped), 60_000)
 })
 
-describe("what moves messages of 1 MiB", () => {
+describe("moving messages of 1 MiB", () => {
   it.live("promotes, buries, requeues, lists and deletes 30 of them, and leaves no rest", () =>
     Effect.gen(function*() {
       const { server, services } = yield* setup({ maxPayloadBytes: 2 * 2 ** 20 })

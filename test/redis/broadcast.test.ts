@@ -51,7 +51,7 @@ const proxied = Effect.gen(function*() {
 })
 
 describe("a listener whose connection fails", () => {
-  it.live("is told of the gap when the connection was cut, and goes on", () =>
+  it.live("reports the gap when the connection was cut, and goes on", () =>
     Effect.gen(function*() {
       const { proxy } = yield* proxied
       yield* Effect.gen(function*() {
@@ -71,7 +71,7 @@ describe("a listener whose connection fails", () => {
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: proxy.url })))
     }).pipe(Effect.scoped), 30_000)
 
-  it.live("is told of the gap when the server was restarted, and goes on", () =>
+  it.live("reports the gap when the server was restarted, and goes on", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       yield* Effect.gen(function*() {
@@ -106,7 +106,7 @@ describe("a listener whose connection fails", () => {
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url, ...quick })))
     }).pipe(Effect.scoped), 30_000)
 
-  it.live("notices a half-open connection, is told of the gap, and goes on", () =>
+  it.live("notices a half-open connection, reports the gap, and goes on", () =>
     Effect.gen(function*() {
       const { proxy } = yield* proxied
       yield* Effect.gen(function*() {
@@ -136,7 +136,7 @@ describe("a listener whose connection fails", () => {
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: proxy.url })))
     }).pipe(Effect.scoped), 30_000)
 
-  it.live("reports what Rotif did not write, and goes on", () =>
+  it.live("reports malformed messages of other programs, and goes on", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       yield* Effect.gen(function*() {
@@ -238,7 +238,7 @@ describe("a listener on a Cluster", () => {
     Effect.map(server.command("pubsub", "shardchannels"), (reply) => reply as ReadonlyArray<string>)
 
   // The heartbeat, which would notice it, is longer than the test waits.
-  it.live("follows a slot that moves, told of the gap", () =>
+  it.live("follows a slot that moves, and reports the gap", () =>
     Effect.gen(function*() {
       const cluster = yield* RedisCluster.make()
       const slot = yield* keyslot(cluster)
@@ -277,7 +277,7 @@ describe("a listener on a Cluster", () => {
       }).pipe(Effect.scoped, Effect.provide(layer(cluster, 2_000)))
     }).pipe(Effect.scoped), 60_000)
 
-  it.live("goes to the replica that takes over, told of the gap", () =>
+  it.live("goes to the replica that takes over, and reports the gap", () =>
     Effect.gen(function*() {
       const cluster = yield* RedisCluster.make({ replicas: 1 })
       const owner = ownerOf(yield* keyslot(cluster), 3)
@@ -311,7 +311,7 @@ describe("a listener on a Cluster", () => {
       }).pipe(Effect.scoped, Effect.provide(layer(cluster, 2_000)))
     }).pipe(Effect.scoped), 60_000)
 
-  it.live("has one connection to each node, and none when nobody listens", () =>
+  it.live("has one connection to each node, and none without listeners", () =>
     Effect.gen(function*() {
       const cluster = yield* RedisCluster.make()
       yield* Effect.gen(function*() {

@@ -68,7 +68,7 @@ describe("Subscription.make: capacity over shards", () => {
       }).pipe(Effect.scoped, on(shards)))
   }
 
-  it.live("finds what a group has that another member has made again further back, while it waits for what is new", () =>
+  it.live("finds the messages of a group that another member has recreated at an earlier position, while it waits for new ones", () =>
     Effect.gen(function*() {
       const prefix = freshPrefix()
       yield* Effect.gen(function*() {

@@ -108,7 +108,7 @@ describe("Rotif.layerConfig", () => {
       assert.isTrue(prefixes.has(prefix))
     }))
 
-  it.live("what is given in the code wins", () =>
+  it.live("options in the code win", () =>
     Effect.gen(function*() {
       const [given, read] = [freshPrefix(), freshPrefix()]
       const options = { prefix: given, maxRetries: 0, groupName: (source: string) => `shop:${source}` }
@@ -120,13 +120,13 @@ describe("Rotif.layerConfig", () => {
       assert.deepStrictEqual([prefixes.has(given), prefixes.has(read)], [true, false])
     }))
 
-  it.live("fails with the name of what cannot be read, before anything is connected", () =>
+  it.live("fails with the name of the variable that cannot be read, before any connection", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(Layer.build(layerOf({ REDIS_URL: "redis://127.0.0.1:1", ROTIF_SHARDS: "x" })))
       assert.include(error.message, "ROTIF_SHARDS")
     }).pipe(Effect.scoped))
 
-  it.live("secrets are not in what can be printed", () =>
+  it.live("secrets are in nothing that can be printed", () =>
     Effect.gen(function*() {
       const options = yield* Redis.config.pipe(
         Effect.provide(environment({ REDIS_URL: "redis://:hunter2@localhost", REDIS_PASSWORD: "hunter3" }))

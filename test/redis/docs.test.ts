@@ -210,7 +210,7 @@ describe("the runner of snippets", () => {
   const env = { REDIS_URL: `redis://127.0.0.1:${inject("redisPort")}` }
   const startingWith = (text: string) => ownSnippets.find(({ code }) => code.startsWith(text))!
 
-  it("joins what belongs together and knows what is to be run", () => {
+  it("joins the fences of a snippet, and knows which snippets run", () => {
     assert.deepStrictEqual(ownSnippets.map(({ code, runs }) => [code.split("\n")[0], runs]), [
       [`import { connect } from "node:net"`, true],
       [`const wrong: number = "text"`, false],

@@ -101,7 +101,7 @@ describe("Publisher.publish with durability", () => {
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: master.url, prefix })))
     }).pipe(Effect.scoped))
 
-  it.live("tells for each message of many, and in the words of what it is", () =>
+  it.live("reports for each message of a batch, in terms of the operation", () =>
     Effect.gen(function*() {
       const { master, replica } = yield* pair()
       const prefix = freshPrefix()
@@ -176,7 +176,7 @@ describe("Publisher.publish with durability", () => {
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ url: master.url, prefix, drainTimeout: 0 })))
     }).pipe(Effect.scoped))
 
-  it.live("opens no connection and sends nothing more where nobody asks for it", () =>
+  it.live("opens no connection and sends no further command unless it is used", () =>
     Effect.gen(function*() {
       const { master } = yield* pair()
       const prefix = freshPrefix()
@@ -255,7 +255,7 @@ describe("Rotif.layer with durability", () => {
       assert.include(logged.join(), "durability asks for 2 replicas, and a server has 1 that answer")
     }).pipe(Effect.scoped))
 
-  it.live("with fsync is refused at the start where the server has no WAITAOF, or no append-only file, and says what to do", () =>
+  it.live("with fsync is refused at the start by a server without WAITAOF or append-only file, with the remedy", () =>
     Effect.gen(function*() {
       const build = (config: RedisServer.Config) =>
         Effect.gen(function*() {
@@ -287,7 +287,7 @@ describe("Rotif.layer with durability", () => {
       assert.strictEqual(kept, hasIt ? 1 : 0)
     }).pipe(Effect.scoped))
 
-  it.live("is refused before anything is stored where a publish asks for what the server cannot do", () =>
+  it.live("is refused before anything is stored when a publish needs a durability that the server cannot give", () =>
     Effect.gen(function*() {
       const { master } = yield* pair({ user: "weak on >pw ~* &* +@all -wait" })
       const prefix = freshPrefix()

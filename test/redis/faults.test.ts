@@ -210,7 +210,7 @@ describe("publish", () => {
   )
 
   faulty(
-    "publishAll: tells of each what became of it, and what is uncertain can be repeated",
+    "publishAll: gives the outcome of each message, and uncertain ones can be repeated",
     (server, proxy) =>
       Effect.gen(function*() {
         yield* Publisher.publish(Text, "before")
@@ -332,7 +332,7 @@ describe("publish", () => {
 
 describe("consumer", () => {
   faulty(
-    "gets again at once what a lost answer had handed out to it, without a crash",
+    "receives the messages of a lost answer again at once, without a crash",
     (server, proxy) =>
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Text, { concurrency: 4, lease: "1 minute" })
@@ -632,27 +632,30 @@ describe("data that is gone", () => {
       })
   )
 
-  faulty("what is handled while its group is lost is handled again, and settled", (server) =>
-    Effect.gen(function*() {
-      const gate = yield* Deferred.make<void>()
-      const { seen, subscription } = yield* listen(Text, {
-        group: "g",
-        handler: ({ payload }) =>
-          payload === "ack" ? Deferred.await(gate) : Effect.andThen(Deferred.await(gate), Effect.fail("no")),
-        concurrency: 2,
-        maxRetries: 0
+  faulty(
+    "messages handled while their group is lost are handled again, and settled",
+    (server) =>
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* listen(Text, {
+          group: "g",
+          handler: ({ payload }) =>
+            payload === "ack" ? Deferred.await(gate) : Effect.andThen(Deferred.await(gate), Effect.fail("no")),
+          concurrency: 2,
+          maxRetries: 0
+        })
+        yield* Publisher.publishAll(Text, ["ack", "bury"])
+        yield* soon(Queue.takeN(seen, 2))
+        yield* server.command("xgroup", "destroy", log, "g")
+        yield* Publisher.publish(Text, "ack")
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Queue.takeN(seen, 3))
+        yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
+        yield* soon(subscription.drain)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+        assert.deepStrictEqual((yield* letters).map(({ payload }) => payload), ["\"bury\""])
       })
-      yield* Publisher.publishAll(Text, ["ack", "bury"])
-      yield* soon(Queue.takeN(seen, 2))
-      yield* server.command("xgroup", "destroy", log, "g")
-      yield* Publisher.publish(Text, "ack")
-      yield* Deferred.succeed(gate, undefined)
-      yield* soon(Queue.takeN(seen, 3))
-      yield* until(Effect.map(subscription.stats, ({ held }) => held === 0))
-      yield* soon(subscription.drain)
-      assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
-      assert.deepStrictEqual((yield* letters).map(({ payload }) => payload), ["\"bury\""])
-    }))
+  )
 
   for (const [what, command] of [["DEL of the log", ["del", log]], ["FLUSHALL", ["flushall"]]] as const) {
     faulty(
@@ -842,7 +845,7 @@ describe("data that is gone", () => {
   )
 
   faulty(
-    "no memory: who starts then handles what is stored, retries and buries, and what all have handled is removed",
+    "no memory: a new consumer handles stored messages, retries and buries, and finished messages are removed",
     (server) =>
       Effect.gen(function*() {
         const consumer = yield* listen(Text, { group: "g" })
@@ -874,7 +877,7 @@ describe("data that is gone", () => {
   )
 
   faulty(
-    "what another program wrote becomes a dead letter with what was found, and the loop goes on",
+    "an entry of another program becomes a dead letter with its contents, and the loop goes on",
     (server) =>
       Effect.gen(function*() {
         const { seen, subscription } = yield* listen(Text, { group: "g" })

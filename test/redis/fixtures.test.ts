@@ -63,7 +63,7 @@ describe("RedisServer", () => {
       assert.deepStrictEqual(yield* server.command("acl", "users"), ["alice", "bob", "default"])
     }))
 
-  it.effect("says what the server said when it cannot start", () =>
+  it.effect("fails with the output of a server that cannot start", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(RedisServer.make({ "no-such-directive": "1" }))
       assert.include(error.message, "no-such-directive")
@@ -300,7 +300,7 @@ describe("TcpProxy", () => {
       assert.strictEqual(yield* server.command("exists", "key"), 0)
     }))
 
-  it.effect("throttle lets so many bytes a second pass, in order", () =>
+  it.effect("throttle lets the given bytes a second pass, in order", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       const proxy = yield* TcpProxy.make(server)

@@ -13,7 +13,7 @@ const lease = 4_500
 const log = "{rotif:0}:log:work"
 
 describe("a consumer that is frozen while it waits", () => {
-  it.live("does not begin what it was handed meanwhile, and another one has handled; it asks at once", () =>
+  it.live("does not begin messages that another consumer has handled meanwhile; it renews at once", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       const rotif = { url: server.url }

@@ -38,7 +38,7 @@ describe("graceMillis", () => {
       assert.deepStrictEqual(yield* told(patient, { url, prefix: patient, commandTimeout: "30 seconds" }), ["65000"])
     }))
 
-  it.live("one that is shorter than a publish may take is told once, with what to write", () =>
+  it.live("a grace shorter than a publish may take is warned of once, with the value to set", () =>
     Effect.gen(function*() {
       const log = LogLines.make()
       const prefix = freshPrefix()

@@ -77,7 +77,7 @@ describe("Inspector: messages", () => {
       yield* reports(/thrown away/, it1("Unreadable", keys.bodies("", "texts"), { channel: "texts", id: "1" }))
     }))
 
-  broken("what was due and nobody has moved", (server) =>
+  broken("a due message that no promoter has moved", (server) =>
     Effect.gen(function*() {
       const { position, waits } = yield* oneWaiting(server)
       yield* server.command("zadd", keys.waiting, Date.now() - 100_000, waits)
@@ -180,7 +180,7 @@ describe("Inspector: messages", () => {
       assert.notInclude((yield* verify).map(({ kind }) => kind), "TwoStates")
     }))
 
-  broken("messages of transactions that nobody has brought to their shards", (server) =>
+  broken("messages of transactions that no relay has brought to their shards", (server) =>
     Effect.gen(function*() {
       yield* Publisher.publish(Text, "a")
       yield* server.command("xadd", keys.outbox, "1-0", "m", "{\"id\":\"b\",\"channel\":\"texts\"}", "p", "\"b\"")

@@ -28,7 +28,7 @@ import {
 import { freshPrefix, listen } from "../contract/kit.ts"
 
 describe("Inspector: keys", () => {
-  broken("one that is none of Rotif's, and one of a shard that is not there", (server) =>
+  broken("a key that is not Rotif's, and a key of a shard that does not exist", (server) =>
     Effect.gen(function*() {
       yield* server.command("set", "{rotif:0}:strange", "x")
       yield* server.command("set", "{rotif:7}:meta", "x")
@@ -91,7 +91,7 @@ describe("Inspector: keys", () => {
       assert.strictEqual(yield* server.command("exists", keys.janitor), 0)
     }))
 
-  broken("a record of a group that is gone, but not of one that has something", (server) =>
+  broken("a record of a removed group, but not of a group that has messages", (server) =>
     Effect.gen(function*() {
       yield* server.command("zadd", keys.members("gone"), 1, "me")
       yield* server.command("hset", keys.once("gone"), "texts\nk", "")
@@ -149,7 +149,7 @@ describe("Inspector: channels and groups", () => {
       yield* handles("a")
     }))
 
-  broken("a group that nobody has registered", (server) =>
+  broken("a group that is not registered", (server) =>
     Effect.gen(function*() {
       yield* Publisher.publish(Text, "a")
       yield* server.command("xgroup", "CREATE", log, "strange", "0")
@@ -167,7 +167,7 @@ describe("Inspector: channels and groups", () => {
       yield* handles("b")
     }))
 
-  broken("a floor beyond what was acknowledged", (server) =>
+  broken("a floor beyond the acknowledged messages", (server) =>
     Effect.gen(function*() {
       const { position } = yield* oneLeased(server)
       for (const floor of [position, "9999999999999-0"]) {
@@ -297,7 +297,7 @@ describe("Inspector.verify", () => {
     }))
 
   broken(
-    "mends more than its limit, whatever is left; and says when that was not all",
+    "repairs beyond the limit of its list; and says when more is left",
     (server) =>
       Effect.gen(function*() {
         for (let i = 0; i < 5; i++) yield* server.command("set", `{rotif:0}:strange${i}`, "x")
@@ -311,7 +311,7 @@ describe("Inspector.verify", () => {
       })
   )
 
-  broken("finds what is not a question of keys without the right to list them", (server) =>
+  broken("finds all that needs no list of keys without the right to list them", (server) =>
     Effect.gen(function*() {
       const { position, waits } = yield* oneWaiting(server)
       yield* server.command("zrem", keys.waiting, waits)

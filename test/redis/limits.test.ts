@@ -94,7 +94,7 @@ describe("limits of programs that run side by side", () => {
       }).pipe(Effect.provide(layer()))
     }).pipe(Effect.scoped))
 
-  it.live("a program says again and again what it defines, when the registry has lost it", () =>
+  it.live("a program registers its definitions again when the registry has lost them", () =>
     Effect.gen(function*() {
       const { client, key, layer, length } = yield* place
       yield* Effect.gen(function*() {

@@ -141,7 +141,7 @@ describe("a publish whose answer was lost, repeated with its id", () => {
       assert.deepStrictEqual(yield* stored(), ["first", "canary"])
     }))
 
-  test("debounce: does not take the place of what came after it", (place) =>
+  test("debounce: does not replace a later message", (place) =>
     Effect.gen(function*() {
       const { elsewhere, proxy } = place
       const debounce = { key: "k", delay: "1 hour" } as const
@@ -175,7 +175,7 @@ describe("a publish whose answer was lost, repeated with its id", () => {
       }), { graceMillis: 20 })
   }
 
-  test("one of many that were scheduled at once is told apart", (place) =>
+  test("one of many messages scheduled at once is recognised", (place) =>
     Effect.gen(function*() {
       const { elsewhere, proxy } = place
       yield* Publisher.publish(Text, "first", { delay: "1 hour", id: "taken" })

@@ -52,7 +52,7 @@ describe("opening a namespace", () => {
 })
 
 describe("the look at the server", () => {
-  it.effect("is quiet about what the server does not let it see", () =>
+  it.effect("logs nothing about properties that the server does not show", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make({
         "maxmemory-policy": "allkeys-lru",

@@ -92,27 +92,31 @@ describe("a user without client|unblock", () => {
     )
   }
 
-  it.live("one that loses the permission while it runs tries once, says so, and goes on", () =>
-    Effect.gen(function*() {
-      const log = LogLines.make()
-      const server = yield* RedisServer.make()
-      const layer = yield* user("+@all")(server)
-      yield* Effect.gen(function*() {
-        const { seen, subscription } = yield* listen(All, { group: "g" })
-        yield* Publisher.publish(Placed, "1")
-        yield* soon(Queue.take(seen))
-        assert.strictEqual(log.lines.filter(({ text }) => text.includes("permit +")).length, 0)
-        yield* server.command("acl", "setuser", "bob", "-client|unblock")
-        // The read that is blocked now is the last one that nobody can wake.
-        yield* Publisher.publish(Paid, "2")
-        yield* soon(Queue.take(seen))
-        assert.isBelow(yield* elapsed(subscription.pause), quick)
-        yield* subscription.resume
-        assert.isBelow(yield* elapsed(subscription.drain), quick)
-      }).pipe(Effect.scoped, Effect.provide(layer), Effect.provide(log.layer))
-      assert.strictEqual(log.find("Warn", "+client|unblock").length, 1)
-      assert.strictEqual(yield* rejected(server, "client|unblock"), 1)
-    }), 60_000)
+  it.live(
+    "a user that loses the permission at run time: one attempt, one warning, and the work goes on",
+    () =>
+      Effect.gen(function*() {
+        const log = LogLines.make()
+        const server = yield* RedisServer.make()
+        const layer = yield* user("+@all")(server)
+        yield* Effect.gen(function*() {
+          const { seen, subscription } = yield* listen(All, { group: "g" })
+          yield* Publisher.publish(Placed, "1")
+          yield* soon(Queue.take(seen))
+          assert.strictEqual(log.lines.filter(({ text }) => text.includes("permit +")).length, 0)
+          yield* server.command("acl", "setuser", "bob", "-client|unblock")
+          // The read that is blocked now is the last one that nobody can wake.
+          yield* Publisher.publish(Paid, "2")
+          yield* soon(Queue.take(seen))
+          assert.isBelow(yield* elapsed(subscription.pause), quick)
+          yield* subscription.resume
+          assert.isBelow(yield* elapsed(subscription.drain), quick)
+        }).pipe(Effect.scoped, Effect.provide(layer), Effect.provide(log.layer))
+        assert.strictEqual(log.find("Warn", "+client|unblock").length, 1)
+        assert.strictEqual(yield* rejected(server, "client|unblock"), 1)
+      }),
+    60_000
+  )
 })
 
 describe("a user without INFO", () => {
@@ -149,8 +153,8 @@ describe("a user without INFO", () => {
     }), 60_000)
 })
 
-describe("a user without what is needed", () => {
-  it.live("a user without channels is refused at the start, with what to grant", () =>
+describe("a user without a required right", () => {
+  it.live("a user without channels is refused at the start, with the rights to grant", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()
       yield* server.command("acl", "setuser", "bob", "reset", "on", ">secret", "~*", "resetchannels", "+@all")

@@ -184,7 +184,7 @@ describe("security, as on the page", () => {
 })
 
 describe("graceful shutdown, as on the page", () => {
-  it("SIGINT: what runs is finished and acknowledged, the rest is left for others, the process ends", async () => {
+  it("SIGINT: running handlers finish and are acknowledged, other messages stay for other consumers, the process ends", async () => {
     const prefix = freshPrefix()
     const child = spawn(
       process.execPath,

@@ -17,7 +17,7 @@ const until = <E, R>(check: Effect.Effect<boolean, E, R>) =>
 
 describe("Rotif.layer with Sentinels", () => {
   it.live(
-    "finds the master, and the replica that takes over; what was replicated and what comes then is handled",
+    "finds the master, and the replica that takes over; replicated and new messages are handled",
     () =>
       Effect.gen(function*() {
         const { master, options, replicas: [replica] } = yield* RedisSentinel.make()

@@ -13,7 +13,7 @@ const until = (isSo: () => boolean) => soon(Effect.repeat(Effect.delay(Effect.sy
 const waits = "waits for Redis"
 
 describe("a start without Redis", () => {
-  it.live("says what it waits for after 2 seconds, then after 4, without credentials", () =>
+  it.live("reports the wait after 2 seconds, then after 4, without credentials", () =>
     Effect.gen(function*() {
       const log = LogLines.make()
       const port = yield* Effect.promise(RedisServer.freePort)

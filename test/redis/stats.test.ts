@@ -198,7 +198,7 @@ const faulty = (
       yield* body(server, proxy).pipe(Effect.scoped, Effect.provide(layer))
     }).pipe(quiet), 60_000)
 
-describe("what is counted when it is acknowledged", () => {
+describe("counting of acknowledgements", () => {
   for (const size of [3, 50]) {
     for (const [what, word] of [["the acknowledgement", "xack"], ["its answer", size < 8 ? "evalsha" : "exec"]]) {
       faulty(
@@ -269,7 +269,7 @@ describe("what is counted when it is acknowledged", () => {
     }))
 })
 
-describe("what may not be looked at", () => {
+describe("statistics that are not available", () => {
   it.live("the size of a channel is left out where MEMORY is not permitted, and nothing is said", () =>
     Effect.gen(function*() {
       const server = yield* RedisServer.make()

@@ -283,7 +283,7 @@ for (const [backend, layer] of backends) {
     )
 
     test(
-      "goes on with what is still its own, in order",
+      "goes on with the messages it still owns, in order",
       Effect.gen(function*() {
         const { begun, isOver, subscription } = yield* holdingThree
         yield* cutOff

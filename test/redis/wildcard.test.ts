@@ -94,7 +94,7 @@ describe("a subscription over many channels", () => {
     60_000
   )
 
-  it.live("what a lost member held of many channels is found by another one that runs already", () =>
+  it.live("messages of many channels that a lost member held are found by another running member", () =>
     Effect.gen(function*() {
       const broker = yield* Broker.Broker
       const list = channels(60)

@@ -63,7 +63,7 @@ describe("Channel.make: names", () => {
     assert.include(problem(`${wide}x`), "this one has 1025")
   })
 
-  it("refuses what is no string", () => {
+  it("refuses a value that is no string", () => {
     assert.include(problem(7 as unknown as string), "must be a string")
   })
 
@@ -103,7 +103,7 @@ describe("Channel.union", () => {
 })
 
 describe("Channel.make: limits", () => {
-  it("turns them into what a backend wants", () => {
+  it("turns them into selectors of a backend", () => {
     const limits = { maxLength: 10, maxAge: "2 minutes", minId: "1700000000000-0" } as const
     assert.deepStrictEqual(Channel.limits(Channel.make("a", { ...textOptions, limits })), {
       maxLength: 10,
@@ -223,7 +223,7 @@ describe("Channel.encode and decode", () => {
       })
   )
 
-  it.effect("fail typed for what is not JSON, does not fit, or is nested too deep", () =>
+  it.effect("fail with a type for text that is not JSON, does not fit the schema, or is nested too deep", () =>
     Effect.gen(function*() {
       const depth = 100_000
       const texts = ["", "{", "{\"children\":3}", `${"{\"children\":[".repeat(depth)}${"]}".repeat(depth)}`]

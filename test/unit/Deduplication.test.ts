@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { Deduplication } from "rotif"
 
 describe("Deduplication.layerMemory", () => {
-  it.effect("forgets what was looked at least recently when it is full, and never what is being done", () =>
+  it.effect("forgets the least recently read key when it is full, and never a key in progress", () =>
     Effect.gen(function*() {
       const { step } = yield* Deduplication.Deduplication
       yield* step("begin", "held", { text: "t" }, 60_000)

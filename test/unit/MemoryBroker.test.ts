@@ -189,7 +189,7 @@ describe("MemoryBroker: leases", () => {
       assert.deepStrictEqual([payloads(deliveries), nextInMillis], [["a"], 25_000])
     }).pipe(Effect.provide(MemoryBroker.layer())))
 
-  it.effect("counts as vanished what a limit removed under a lease", () =>
+  it.effect("counts messages that a limit removed under a lease as vanished", () =>
     Effect.gen(function*() {
       const first = yield* join("first")
       const second = yield* join("second")
@@ -203,7 +203,7 @@ describe("MemoryBroker: leases", () => {
       assert.deepStrictEqual(payloads(yield* second.read(10, 0)), ["c", "d"])
     }).pipe(Effect.provide(MemoryBroker.layer())))
 
-  it.effect("keeps what it was never asked for: a delivery of another member is refused", () =>
+  it.effect("refuses to settle a delivery of another member", () =>
     Effect.gen(function*() {
       const first = yield* join("first")
       const second = yield* join("second")
@@ -342,7 +342,7 @@ describe("MemoryBroker: waiting messages", () => {
 })
 
 describe("MemoryBroker.trim", () => {
-  it.effect("keeps what a group has not acknowledged, and everything where there is no group", () =>
+  it.effect("keeps messages that a group has not acknowledged, and all messages without a group", () =>
     Effect.gen(function*() {
       yield* append(["a", "b", "c", "d"])
       yield* append(["x"], { channel: "nobody" })

@@ -121,7 +121,7 @@ describe("Retry.decide: a Schedule", () => {
       assert.deepStrictEqual(yield* verdicts(either, 3, "error"), [3_600_000, 3_600_000, "Exhausted"])
     }))
 
-  it.effect("Retry.until refuses what is no duration above 0", () =>
+  it.effect("Retry.until refuses a value that is no duration above 0", () =>
     Effect.sync(() => {
       for (const wrong of [0, -1, NaN, Infinity, "soon", undefined, {}]) {
         assert.throws(() => Retry.until(wrong as never), Retry.InvalidRetry)

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Bounded } from "../../src/internal/boundedMap.ts"
 
 describe("Bounded", () => {
-  it("forgets what came first when it is full, and only then", () => {
+  it("forgets the oldest entry when it is full, and only then", () => {
     const map = new Bounded<string, number>(3)
     for (const [i, name] of ["a", "b", "c", "a"].entries()) map.set(name, i)
     assert.deepStrictEqual([...map], [["a", 3], ["b", 1], ["c", 2]])

@@ -32,7 +32,7 @@ describe("Mailbox", () => {
     assert.deepStrictEqual(drain(mailbox), ["a", "missing ?", "b", "missing ?"])
   })
 
-  it("tells of what was dropped before what came after it", () => {
+  it("reports dropped messages before the next message", () => {
     const mailbox = make("bounded")
     for (const payload of ["a", "b", "c", "d"]) mailbox.offer(cast(payload))
     mailbox.interrupted()
@@ -44,7 +44,7 @@ describe("Mailbox", () => {
     assert.strictEqual(mailbox.dropped(), 3)
   })
 
-  it("keeps what it has to tell when the messages around it slide out", () => {
+  it("keeps its reports when the messages around them are dropped", () => {
     const mailbox = make("sliding")
     mailbox.offer(cast("a"))
     mailbox.interrupted()
@@ -54,7 +54,7 @@ describe("Mailbox", () => {
     assert.strictEqual(mailbox.dropped(), 2)
   })
 
-  it("joins what was malformed in a row", () => {
+  it("joins consecutive malformed messages", () => {
     const mailbox = make("dropping")
     for (let i = 0; i < 1_000; i++) mailbox.malformed("c")
     mailbox.offer(cast("a"))

@@ -44,7 +44,7 @@ describe("docs/deployment.md", () => {
     assert.throws(() => documents("a: 1\na: 2\n"))
   })
 
-  it("Compose: Redis keeps what it has, and a service has the time it needs to end", () => {
+  it("Compose: Redis keeps its data, and a service has the time it needs to end", () => {
     const [compose] = documents(blocks("yaml")[0]!)
     const command = at(compose, "services.redis.command") as ReadonlyArray<string>
     assert.includeMembers([...command], ["--appendonly", "yes", "noeviction"])

@@ -50,7 +50,7 @@ describe("the background duties", () => {
       })
   )
 
-  it.effect("what has waited for the backend itself goes on at once when that is back", () =>
+  it.effect("an operation that has waited for the backend goes on at once when that is back", () =>
     Effect.gen(function*() {
       let attempts = 0
       // As a command does that waits for a connection.

@@ -127,7 +127,7 @@ describe("limits", () => {
     assert.strictEqual(Channel.checkName(Array.from({ length: 65 }, () => "*").join("."), "pattern")._tag, "Failure")
   })
 
-  it.effect("of what a transaction takes, and its keys", () =>
+  it.effect("of the operations and keys of a transaction", () =>
     Effect.gen(function*() {
       const seen = yield* Queue.unbounded<unknown>()
       yield* Subscription.make(Text, {
@@ -147,7 +147,7 @@ describe("limits", () => {
       assert.deepStrictEqual(yield* Queue.takeN(seen, 4), ["KeyRefused", "KeyRefused", "none", "TransactionTooLarge"])
     }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))
 
-  it.effect("of what exactlyOnce makes its key of", () =>
+  it.effect("of the keys of exactlyOnce", () =>
     Effect.gen(function*() {
       const handled = yield* Queue.unbounded<string>()
       const dead = yield* Queue.unbounded<string | undefined>()
@@ -164,7 +164,7 @@ describe("limits", () => {
       assert.strictEqual(yield* Queue.take(handled), long(512))
     }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))
 
-  it.effect("of what is kept of a failure: a huge error is cut", () =>
+  it.effect("of stored failures: a huge error is cut", () =>
     Effect.gen(function*() {
       const dead = yield* Queue.unbounded<void>()
       class Huge extends Error {

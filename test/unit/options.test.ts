@@ -164,7 +164,7 @@ refuses(
   (options) => Effect.scoped(Redis.make(options))
 )
 
-describe("Redis.make: what the URL and an option both say", () => {
+describe("Redis.make: a setting in both the URL and an option", () => {
   const url = "redis://ann:pw@127.0.0.1:1/3?family=4"
   const sayings: ReadonlyArray<readonly [url: string, name: string, other: unknown, instead: string]> = [
     ["rediss://127.0.0.1:1", "tls", false, "write redis://"],
@@ -219,7 +219,7 @@ describe("Redis.make: what the URL and an option both say", () => {
       ["path", "/run/redis.sock"]
     ] as const
   ) {
-    it.effect(`says what to write for a Unix socket: ${option} ${value}`, () =>
+    it.effect(`names the form for a Unix socket: ${option} ${value}`, () =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(Effect.scoped(Redis.make({ [option]: value } as never)))
         assert.include(error.message, "Unix socket")

@@ -127,7 +127,7 @@ describe("the plan of a recurrence", () => {
     }
   }, { arbitrary: { runs: 25 } })
 
-  it("tells what is wrong with what is stored", () => {
+  it("names the error in a stored definition", () => {
     for (
       const text of [
         "",

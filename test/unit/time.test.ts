@@ -81,7 +81,7 @@ describe("Rotif.layerMemory: nothing polls", () => {
       assert.deepStrictEqual(yield* Ref.get(seen), [today, today + day])
     }).pipe(Effect.scoped, Effect.provide(Rotif.layerMemory)))
 
-  it.effect("what is acknowledged, too old or too much is removed all the same", () =>
+  it.effect("messages that are acknowledged, too old or too many are removed all the same", () =>
     Effect.gen(function*() {
       const Aged = Channel.make("aged", { payload: Schema.String, limits: { maxAge: "1 hour" } })
       const lengths = Broker.Broker.use((broker) => broker.info({ _tag: "Pattern", pattern: "**" })).pipe(

@@ -42,7 +42,7 @@ const setup = () => {
 }
 
 describe("a publish that could not be decided", () => {
-  it.effect("is looked for on another connection when the one it was lost on answers again", () =>
+  it.effect("is searched for on another connection when the one it was lost on answers again", () =>
     Effect.gen(function*() {
       for (
         const [first, then, name, other] of [
@@ -60,7 +60,7 @@ describe("a publish that could not be decided", () => {
       }
     }))
 
-  it.effect("is looked for at once on the same connection", () =>
+  it.effect("is searched for at once on the same connection", () =>
     Effect.gen(function*() {
       const { down, publish } = setup()
       down.add("shared")
