@@ -10,7 +10,7 @@
  *                      ▲                        │  │   │
  *                      │ promote, when due      │  │   └─ bury ────▶ dead letter
  *                      └────────── waiting ◀────┘  └ lease expires: claim by another member
- *                                       requeue
+ *                                      redeliver
  * ```
  *
  * @since 0.1.0

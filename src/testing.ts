@@ -17,7 +17,7 @@ export * from "./testing/portContract.ts"
 /**
  * The operations that can be made to fail, by the names that `BrokerError.operation` gives them.
  *
- * `append` is what publishing does. `join`, `read`, `claim`, `renew`, `begin` are what a subscription does to have messages; `ack`, `requeue`
+ * `append` is what publishing does. `join`, `read`, `claim`, `renew`, `begin` are what a subscription does to have messages; `ack`, `redeliver`
  * (a retry or a release), `bury` (a dead letter) and `commit` (a transaction) are how it ends them. `promote`, `relay`, `trim` and those of
  * `recurring` are done in the background.
  *
@@ -34,7 +34,7 @@ export type Operation =
   | "tryAgain"
   | "acquit"
   | "ack"
-  | "requeue"
+  | "redeliver"
   | "bury"
   | "commit"
   | "promote"
@@ -218,7 +218,7 @@ const decorateMember = (take: Take, member: Member): Member => {
       ),
     ack: (deliveries) => through(take, "ack", member.ack(deliveries)),
     drop: (deliveries) => through(take, "ack", member.drop(deliveries)),
-    requeue: (items) => through(take, "requeue", member.requeue(items)),
+    redeliver: (items) => through(take, "redeliver", member.redeliver(items)),
     bury: (items) => through(take, "bury", member.bury(items)),
     renew: (deliveries) => through(take, "renew", member.renew(deliveries)),
     begin: (items) => through(take, "begin", member.begin(items)),

@@ -11,7 +11,7 @@ import type { Commit, Committed } from "./transaction.ts"
  * @category models
  * @since 0.1.0
  */
-export interface Requeue {
+export interface Redelivery {
   readonly delivery: Delivery
   readonly delayMillis: number
   /** The attempt number of the next hand-out: the same one for a release, one more for a retry. */
@@ -128,13 +128,13 @@ export interface Member {
   readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Acknowledges what is not to be handled: unlike `ack` it frees a key, which is not done. */
   readonly drop: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  readonly requeue: (items: ReadonlyArray<Requeue>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly redeliver: (items: ReadonlyArray<Redelivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly bury: (items: ReadonlyArray<Burial>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Starts the lease of these deliveries anew. */
   readonly renew: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /**
    * Begins deliveries by key, in order. What is `mine` stays so while its lease is renewed: `ack` and `commit` then remember the
-   * key as done in the same step, and refuse when another delivery has taken the key over; `drop`, `requeue` and `bury` free it.
+   * key as done in the same step, and refuse when another delivery has taken the key over; `drop`, `redeliver` and `bury` free it.
    */
   readonly begin: (items: ReadonlyArray<Keyed>) => Effect.Effect<ReadonlyArray<Begun>, BrokerError>
   /** Applies each commit wholly or not at all: its messages, its writes, its acknowledgement, its key. */

@@ -366,7 +366,7 @@ export const make = Effect.fnUntraced(function*(
         const round = rounds.next(`expired\n${delivery.channel}`)
         const level = round >= many && isTold(round) ? undefined : "Debug"
         tell(delivery, { kind: "Expired", round, reason: "expired", tag: undefined }, "", level)
-      } else if (settlement._tag === "Requeue" && settlement.because !== undefined) {
+      } else if (settlement._tag === "Redeliver" && settlement.because !== undefined) {
         const { because } = settlement
         if (typeof because === "string") givenBack(delivery, because)
         else failed(delivery, because)

@@ -11,7 +11,7 @@ export type Settlement =
   /** Acknowledged without having been handled: its key is not done. */
   | { readonly _tag: "Drop" }
   | {
-    readonly _tag: "Requeue"
+    readonly _tag: "Redeliver"
     readonly delayMillis: number
     readonly attempt: number
     readonly isRetry: boolean
@@ -35,8 +35,8 @@ export const holdSettlement: HandlerOutcome = { _tag: "Hold" }
 export const release = (
   delivery: Delivery,
   because?: Because
-): Extract<Settlement, { readonly _tag: "Requeue" }> => ({
-  _tag: "Requeue",
+): Extract<Settlement, { readonly _tag: "Redeliver" }> => ({
+  _tag: "Redeliver",
   delayMillis: 0,
   attempt: delivery.attempt,
   isRetry: false,
@@ -59,8 +59,8 @@ export const again = (
   delayMillis: number,
   because?: Because,
   attempt = delivery.attempt
-): Extract<Settlement, { readonly _tag: "Requeue" }> => ({
-  _tag: "Requeue",
+): Extract<Settlement, { readonly _tag: "Redeliver" }> => ({
+  _tag: "Redeliver",
   delayMillis: delayMillis > 0 ? delayMillis : paceMillis(delivery.deliveryCount),
   attempt,
   isRetry: attempt > delivery.attempt,

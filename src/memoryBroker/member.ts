@@ -243,11 +243,11 @@ export const make = (
         })
       }),
     drop: (deliveries) => settle(deliveries, (delivery) => delivery, (lease) => store.acked(lease)),
-    requeue: (items) =>
+    redeliver: (items) =>
       settle(
         items,
         ({ delivery }) => delivery,
-        (lease, { attempt, delayMillis }, nowMillis) => store.requeue(lease, attempt, delayMillis, nowMillis)
+        (lease, { attempt, delayMillis }, nowMillis) => store.redeliver(lease, attempt, delayMillis, nowMillis)
       ),
     bury: (items) =>
       settle(

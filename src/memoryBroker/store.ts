@@ -280,7 +280,7 @@ export class Store {
     if (isDuplicate) totals.duplicates++
   }
 
-  requeue(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
+  redeliver(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
     const redelivery = lease.again(attempt)
     const { totals } = lease.reading
     totals.crashed += lease.takeovers

@@ -1,7 +1,7 @@
 /** Settlements are sent in batches, sent again after a failure, and their outcome is told to whoever waits for it. */
 import type { Clock } from "effect"
 import { Effect } from "effect"
-import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Requeue } from "../Broker.ts"
+import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Redelivery } from "../Broker.ts"
 import type { Reporter } from "../internal/reports.ts"
 import type { Settlement } from "../internal/settlement.ts"
 import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
@@ -69,14 +69,14 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
     shard.outbox = []
     const acks: Array<Pending> = []
     const drops: Array<Pending> = []
-    const requeues: Array<Pending> = []
+    const redeliveries: Array<Pending> = []
     const burials: Array<Pending> = []
     for (const item of batch) {
       // A lease that was lost while its settlement waited.
       if (item.held.phase === "gone") continue
       if (item.settlement._tag === "Ack") acks.push(item)
       else if (item.settlement._tag === "Drop") drops.push(item)
-      else if (item.settlement._tag === "Requeue") requeues.push(item)
+      else if (item.settlement._tag === "Redeliver") redeliveries.push(item)
       else burials.push(item)
     }
     let failure: BrokerError | undefined
@@ -107,16 +107,16 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
             counts.lastMessageAtMillis = counts.lastSettledAtMillis
           }
         } else if (settlement._tag === "Bury") counts.dead++
-        else if (settlement._tag === "Requeue" && settlement.isRetry) counts.retried++
+        else if (settlement._tag === "Redeliver" && settlement.isRetry) counts.retried++
         if (settlement._tag !== "Ack") reporter.settled(held.delivery, settlement)
         drop(held, "done")
       }
     })
     yield* sendAll(acks, () => shard.member.ack(acks.map((item) => item.held.delivery)))
     yield* sendAll(drops, () => shard.member.drop(drops.map((item) => item.held.delivery)))
-    yield* sendAll(requeues, () =>
-      shard.member.requeue(requeues.map(({ held, settlement }): Requeue => {
-        const { attempt, delayMillis } = settlement as Extract<Settlement, { readonly _tag: "Requeue" }>
+    yield* sendAll(redeliveries, () =>
+      shard.member.redeliver(redeliveries.map(({ held, settlement }): Redelivery => {
+        const { attempt, delayMillis } = settlement as Extract<Settlement, { readonly _tag: "Redeliver" }>
         return { delivery: held.delivery, delayMillis, attempt }
       })))
     yield* sendAll(burials, () =>

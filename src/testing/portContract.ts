@@ -120,7 +120,7 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
       includes(theirs, { payload: "x", attempt: 1, deliveryCount: 2, crashes: 0, isSuspect: true })
 
       assert.deepStrictEqual(yield* first.renew([mine!]), [mine!])
-      assert.deepStrictEqual(yield* first.requeue([{ delivery: mine!, delayMillis: 0, attempt: 2 }]), [mine!])
+      assert.deepStrictEqual(yield* first.redeliver([{ delivery: mine!, delayMillis: 0, attempt: 2 }]), [mine!])
       assert.deepStrictEqual(
         yield* first.bury([{ delivery: mine!, failure: { reason: "term", message: "late" } }]),
         [mine!]
@@ -197,7 +197,7 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
       yield* append(["old"])
       const [old] = yield* soon(readSome(member, 10))
       yield* append(["new"])
-      yield* member.requeue([{ delivery: old!, delayMillis: 0, attempt: 1 }])
+      yield* member.redeliver([{ delivery: old!, delayMillis: 0, attempt: 1 }])
       // A member that runs hears of its first redelivery a moment later on Redis; a new one knows.
       const fresh = yield* join("second")
       assert.deepStrictEqual(payloads(yield* soon(readSome(fresh, 10))).slice(0, 1), ["old"])
@@ -257,7 +257,7 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
     })
   )
 
-  about = "Broker.join: requeue with a delay"
+  about = "Broker.join: redeliver with a delay"
   promises(
     "wakes whoever waits for an earlier time, and brings the message back to the same group only",
     Effect.gen(function*() {
@@ -270,7 +270,7 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
       yield* other.ack(yield* soon(readSome(other, 10)))
       const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard!), { startImmediately: true })
       const since = yield* Clock.currentTimeMillis
-      yield* member.requeue([{ delivery: x!, delayMillis: 150, attempt: 2 }])
+      yield* member.redeliver([{ delivery: x!, delayMillis: 150, attempt: 2 }])
       yield* soon(Fiber.join(earlier))
       yield* advance(150)
       yield* broker.promote(shard!, 10)
@@ -291,7 +291,7 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
       const [x] = yield* soon(readSome(member, 10))
       yield* broker.removeGroup("g", texts)
       assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
-      assert.deepStrictEqual(yield* member.requeue([{ delivery: x!, delayMillis: 0, attempt: 2 }]), [x!])
+      assert.deepStrictEqual(yield* member.redeliver([{ delivery: x!, delayMillis: 0, attempt: 2 }]), [x!])
       const told = [
         yield* soon(Effect.flip(Effect.repeat(member.read(10, 50), { until: () => false }))),
         yield* soon(Effect.flip(member.claim(10)))

@@ -77,7 +77,7 @@ const mortal = Effect.gen(function*() {
     tryAgain: (deliveries) => unless(own.tryAgain(deliveries), () => []),
     acquit: (deliveries) => unless(own.acquit(deliveries), () => {}),
     ack: (deliveries) => unless(own.ack(deliveries), () => []),
-    requeue: (items) => unless(own.requeue(items), () => []),
+    redeliver: (items) => unless(own.redeliver(items), () => []),
     bury: (items) => unless(own.bury(items), () => []),
     drop: (deliveries) => unless(own.drop(deliveries), () => []),
     commit: (commits) => unless(own.commit(commits), () => commits.map(() => "done" as const))
@@ -155,7 +155,7 @@ export const crashesSuite = (backend: Backend): void => {
         yield* soon(take(yield* join("first"), 1))
         const second = yield* join("second")
         const again = Effect.fnUntraced(function*(delivery: Broker.Delivery, attempt: number) {
-          assert.deepStrictEqual(yield* second.requeue([{ delivery, delayMillis: 0, attempt }]), [])
+          assert.deepStrictEqual(yield* second.redeliver([{ delivery, delayMillis: 0, attempt }]), [])
           assert.deepStrictEqual(yield* orphans, [])
           const [next] = yield* soon(take(second, 1))
           return next!

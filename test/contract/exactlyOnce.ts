@@ -311,7 +311,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
         for (let i = 0; i < 3; i++) yield* copy("x", "x")
         const [one, two, three] = yield* take(a, 3)
         assert.deepStrictEqual(yield* a.begin([keyed(one), keyed(two), keyed(three)]), ["mine", "busy", "busy"])
-        assert.deepStrictEqual(yield* a.requeue([{ delivery: one!, delayMillis: 60_000, attempt: 1 }]), [])
+        assert.deepStrictEqual(yield* a.redeliver([{ delivery: one!, delayMillis: 60_000, attempt: 1 }]), [])
         assert.deepStrictEqual(yield* a.begin([keyed(two)]), ["mine"])
         assert.deepStrictEqual(yield* a.bury([{ delivery: two!, failure: { reason: "term", message: "" } }]), [])
         assert.deepStrictEqual(yield* a.begin([keyed(three)]), ["mine"])

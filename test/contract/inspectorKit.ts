@@ -108,6 +108,6 @@ export const oneLeased = Effect.fnUntraced(function*(server: RedisServer.RedisSe
 /** Makes a group with one message whose retry is due in an hour. */
 export const oneWaiting = Effect.fnUntraced(function*(server: RedisServer.RedisServer) {
   const leased = yield* oneLeased(server)
-  yield* leased.member.requeue([{ delivery: leased.delivery, delayMillis: long, attempt: 2 }])
+  yield* leased.member.redeliver([{ delivery: leased.delivery, delayMillis: long, attempt: 2 }])
   return { ...leased, waits: Keys.waitingMember("g", "texts", leased.position) }
 })

@@ -107,8 +107,8 @@ export const leasesSuite = (backend: Backend): void => {
           const [ack, requeue, wait, bury, renew] = old
           return [
             ...yield* lost.ack([ack!]),
-            ...yield* lost.requeue([{ delivery: requeue!, delayMillis: 0, attempt: 2 }]),
-            ...yield* lost.requeue([{ delivery: wait!, delayMillis: 1, attempt: 2 }]),
+            ...yield* lost.redeliver([{ delivery: requeue!, delayMillis: 0, attempt: 2 }]),
+            ...yield* lost.redeliver([{ delivery: wait!, delayMillis: 1, attempt: 2 }]),
             ...yield* lost.bury([{ delivery: bury!, failure: { reason: "term", message: "" } }]),
             ...yield* lost.renew([renew!])
           ]

@@ -519,7 +519,7 @@ describe("consumer", () => {
       yield* proxy.delay(50)
       yield* Effect.all([
         member.renew([delivery]),
-        member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+        member.redeliver([{ delivery, delayMillis: 0, attempt: 2 }])
       ], { concurrency: 2 })
       yield* proxy.delay(0)
       const [, again] = yield* begin

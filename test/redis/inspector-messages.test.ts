@@ -111,7 +111,7 @@ describe("Inspector: messages", () => {
     (server) =>
       Effect.gen(function*() {
         const { delivery, member } = yield* oneLeased(server)
-        yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+        yield* member.redeliver([{ delivery, delayMillis: 0, attempt: 2 }])
         yield* take(member, 1)
         const [[again]] = (yield* server.command("xrange", retry, "-", "+")) as [[string]]
         yield* server.command("xclaim", retry, "g", "me", 0, again, "IDLE", 100_000, "JUSTID")
@@ -141,7 +141,7 @@ describe("Inspector: messages", () => {
   broken("waiting and ready again", (server) =>
     Effect.gen(function*() {
       const { delivery, member, position } = yield* oneLeased(server)
-      yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+      yield* member.redeliver([{ delivery, delayMillis: 0, attempt: 2 }])
       yield* server.command("hset", bodies, position, "{\"i\":\"1\"}\n\"a\"")
       yield* server.command("zadd", keys.waiting, Date.now() + long, Keys.waitingMember("g", "texts", position))
       assert.deepInclude(brief(yield* verify), it1("TwoStates", retry, { ...about, id: position }))
@@ -153,7 +153,7 @@ describe("Inspector: messages", () => {
   broken("ready again and in the log", (server) =>
     Effect.gen(function*() {
       const { delivery, member, position } = yield* oneLeased(server)
-      yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+      yield* member.redeliver([{ delivery, delayMillis: 0, attempt: 2 }])
       // The group is set back: its message is handed out again in the log.
       yield* server.command("xgroup", "SETID", log, "g", "0")
       yield* server.command("xreadgroup", "GROUP", "g", "lost", "STREAMS", log, ">")

@@ -143,7 +143,7 @@ describe("Inspector: channels and groups", () => {
   broken("a retry stream that its group does not know of", (server) =>
     Effect.gen(function*() {
       const { delivery, member } = yield* oneLeased(server)
-      yield* member.requeue([{ delivery, delayMillis: 0, attempt: 2 }])
+      yield* member.redeliver([{ delivery, delayMillis: 0, attempt: 2 }])
       yield* server.command("del", keys.retries("g"))
       yield* mends(it1("UnlistedRetries", retry, about))
       yield* handles("a")
@@ -330,7 +330,7 @@ describe("Inspector.verify", () => {
       const member = yield* join()
       yield* Publisher.publishAll(Text, Array.from({ length: 1_200 }, String))
       const taken = yield* take(member, 1_200)
-      yield* member.requeue(taken.slice(0, 700).map((delivery) => ({ delivery, delayMillis: 0, attempt: 2 })))
+      yield* member.redeliver(taken.slice(0, 700).map((delivery) => ({ delivery, delayMillis: 0, attempt: 2 })))
       yield* member.bury(
         taken.slice(700, 1_000).map((delivery) => ({ delivery, failure: { reason: "term", message: "" } }))
       )

@@ -66,7 +66,7 @@ const operations: ReadonlyArray<Testing.Operation> = [
   "renew",
   "begin",
   "ack",
-  "requeue",
+  "redeliver",
   "bury",
   "commit",
   "promote",
@@ -230,7 +230,7 @@ for (const [backend, layer] of backends) {
     const lease = 500
     // Nor can it give back what waits in it.
     const cutOff = Effect.forEach(
-      ["renew", "requeue"] as const,
+      ["renew", "redeliver"] as const,
       (operation) => Testing.failing({ operation, when: "before", times: Infinity })
     )
 

@@ -258,9 +258,9 @@ describe("MemoryBroker: reads", () => {
       for (const channel of ["texts.a", "texts.b"]) yield* append(["1", "2", "3"], { channel })
       const some = yield* member.read(2, 0)
       assert.deepStrictEqual(some.map(({ channel, payload }) => channel + payload), ["texts.a1", "texts.b1"])
-      yield* member.requeue(some.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
+      yield* member.redeliver(some.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
       const again = (deliveries: ReadonlyArray<Broker.Delivery>) =>
-        member.requeue(deliveries.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
+        member.redeliver(deliveries.map((delivery) => ({ delivery, delayMillis: 0, attempt: 1 })))
       const more = yield* member.read(2, 0)
       assert.deepStrictEqual(payloads(more), ["1", "2"])
       yield* again(more)
@@ -303,7 +303,7 @@ describe("MemoryBroker: waiting messages", () => {
       yield* append(Array.from({ length: count }, (_, i) => String(i)))
       const delayOf = (payload: string) => 1 + (Number(payload) * 7_919) % 251
       const deliveries = yield* member.read(count, 0)
-      yield* member.requeue(
+      yield* member.redeliver(
         deliveries.map((delivery) => ({ delivery, delayMillis: delayOf(delivery.payload), attempt: 2 }))
       )
       const times: Array<readonly [at: number, payload: string]> = []
@@ -326,7 +326,7 @@ describe("MemoryBroker: waiting messages", () => {
       yield* append(Array.from({ length: 50 }, (_, i) => String(i)))
       for (const member of members) {
         const deliveries = yield* member.read(50, 0)
-        yield* member.requeue(
+        yield* member.redeliver(
           deliveries.map((delivery) => ({ delivery, delayMillis: 50 - Number(delivery.payload), attempt: 2 }))
         )
       }
@@ -367,7 +367,7 @@ describe("MemoryBroker.trim", () => {
       const member = yield* join("first")
       yield* append(["a"])
       const [a] = yield* member.read(1, 0)
-      yield* member.requeue([{ delivery: a!, delayMillis: 0, attempt: 2 }])
+      yield* member.redeliver([{ delivery: a!, delayMillis: 0, attempt: 2 }])
       assert.strictEqual(yield* trim, 1)
       assert.deepStrictEqual(payloads(yield* member.read(1, 0)), ["a"])
     }).pipe(Effect.provide(MemoryBroker.layer())))

@@ -80,7 +80,7 @@ describe("a broker in memory with very much in it", () => {
     const took = millisOf(() => {
       for (const lease of leases) {
         store.release(lease, owner)
-        store.requeue(lease, 2, 2_000_000, 1)
+        store.redeliver(lease, 2, 2_000_000, 1)
       }
       for (let i = 0; i < 1_000; i++) assert.strictEqual(store.promote(1, 3_000_000, "retries").moved, 1)
     })

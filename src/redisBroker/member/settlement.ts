@@ -26,7 +26,7 @@ export const make = (
   context: MemberContext,
   once: Once,
   onSettled: (stream: string) => void
-): Pick<Member, "ack" | "drop" | "requeue" | "bury"> => {
+): Pick<Member, "ack" | "drop" | "redeliver" | "bury"> => {
   const { connection, fail, keys, membership: { consumer, group }, monotonic } = context
   const ackPlainly = Ack.make(context, onSettled)
 
@@ -157,9 +157,9 @@ export const make = (
   // The fenced script acknowledges, and frees the key.
   const drop: Member["drop"] = (deliveries) => settleAll("ack", deliveries, acknowledgement)
 
-  const requeue: Member["requeue"] = (items) => {
+  const redeliver: Member["redeliver"] = (items) => {
     const wanted = new Map(items.map((item) => [item.delivery, item]))
-    return settleAll("requeue", items.map((item) => item.delivery), (lease) => {
+    return settleAll("redeliver", items.map((item) => item.delivery), (lease) => {
       const { attempt, delayMillis } = wanted.get(lease)!
       const again = attempt > lease.attempt ? "+" : ""
       const description = Entry.encodeMeta(describe(lease, attempt))
@@ -191,5 +191,5 @@ export const make = (
     ])
   }
 
-  return { ack, drop, requeue, bury }
+  return { ack, drop, redeliver, bury }
 }
