@@ -16,10 +16,7 @@ export const bodyWithoutTime: Script = {
   lua: `
 local waiting, bodies, retry, retries, meta, groups, counts = unpack(KEYS)
 local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-${wrongType}
-${isRegistered}
-${openRetries}
-${clock}
+${wrongType}${isRegistered}${openRetries}${clock}
 local member = group .. '\\n' .. channel .. '\\n' .. id
 if redis.call('HEXISTS', bodies, id) == 0 or redis.call('ZSCORE', waiting, member) then return 0 end
 if group ~= '' and not isRegistered(groups, group) then return 2 end

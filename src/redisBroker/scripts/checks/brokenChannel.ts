@@ -17,8 +17,7 @@ export const brokenChannel: Script = {
   lua: `
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local step, name, kind, limits = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${wrongType}
-${newVersion}
+${wrongType}${newVersion}
 local known, found = redis.call('HGET', channels, name), redis.call('TYPE', log).ok
 if kind == 'log' then return found == 'stream' and not known and 1 or 0 end
 if kind == 'name' then return found == 'none' and known and 1 or 0 end

@@ -1,5 +1,5 @@
 import type { Script } from "../../../Redis.ts"
-import { floors as floorsOf } from "../parts/positions.ts"
+import { floorOf } from "../parts/positions.ts"
 
 /**
  * How the floor of a group is broken: `beyond` when it is above the position up to which the group has acknowledged everything; `lost` when
@@ -18,7 +18,7 @@ local log, floors = KEYS[1], KEYS[2]
 local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local floor = redis.call('HGET', floors, channel)
 if not floor or redis.call('TYPE', log).ok ~= 'stream' then return 0 end
-${floorsOf}
+${floorOf}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', log)) do
   if info[2] == group then
     if kind == 'lost' then return 0 end

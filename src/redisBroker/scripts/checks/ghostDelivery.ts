@@ -15,8 +15,7 @@ export const ghostDelivery: Script = {
   lua: `
 local stream, counts = KEYS[1], KEYS[2]
 local step, group, channel, position, idle, isRetry = unpack(ARGV)
-${wrongType}
-${count}
+${wrongType}${count}
 if redis.call('TYPE', stream).ok ~= 'stream' or #redis.call('XRANGE', stream, position, position) > 0 then return 0 end
 local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
 if not lease or lease[3] < tonumber(idle) then return 0 end

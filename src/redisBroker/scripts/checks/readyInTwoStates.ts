@@ -19,9 +19,7 @@ export const readyInTwoStates: Script = {
   lua: `
 local retry, waiting, bodies, log, counts = unpack(KEYS)
 local step, where, group, channel, position, member, origin = unpack(ARGV)
-${wrongType}
-${count}
-${deliveryState}
+${wrongType}${count}${deliveryState}
 local problem = step == 'mend' and (wrongType(bodies, 'hash') or wrongType(counts, 'hash'))
 if problem then return problem end
 local state = deliveryState(retry, group, position)

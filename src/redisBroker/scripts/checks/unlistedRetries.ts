@@ -14,8 +14,7 @@ export const unlistedRetries: Script = {
   lua: `
 local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
 local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${wrongType}
-${listRetries}
+${wrongType}${listRetries}
 if redis.call('TYPE', retry).ok ~= 'stream' or redis.call('SISMEMBER', retries, channel) == 1 then return 0 end
 if step == 'mend' then
   local problem = wrongType(meta, 'hash')

@@ -15,8 +15,7 @@ export const waitingInTwoStates: Script = {
   lua: `
 local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
 local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${wrongType}
-${deliveryState}
+${wrongType}${deliveryState}
 if not redis.call('ZSCORE', waiting, member) or not deliveryState(log, group, position) then return 0 end
 if step == 'mend' then
   local problem = wrongType(bodies, 'hash')

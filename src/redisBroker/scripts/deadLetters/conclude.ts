@@ -18,10 +18,7 @@ export const concludeLetters: Script = {
   lua: `
 local dead, counts, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, total = ARGV[1], #ARGV
-${wrongType}
-${clock}
-${countOff}
-${sizeOf}
+${wrongType}${clock}${countOff}${sizeOf}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(offers, 'zset') or wrongType(offered, 'hash')
 if problem then return problem end
 redis.call('ZREM', offers, '')

@@ -25,9 +25,7 @@ ${wrongType}
 local problem = wrongType(dead, 'stream') or wrongType(offers, 'zset') or wrongType(offered, 'hash')
 if problem then return problem end
 redis.call('ZREM', offers, '')
-${clock}
-${firstTime}
-${sizeOf}
+${clock}${firstTime}${sizeOf}
 local now = clock()
 local letters, bytes, longest = {}, 0, 1048576
 local function give(entry, count)

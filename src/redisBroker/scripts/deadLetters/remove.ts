@@ -15,9 +15,7 @@ export const removeLetters: Script = {
   lua: `
 local dead, counts = KEYS[1], KEYS[2]
 local total = #ARGV
-${wrongType}
-${countOff}
-${sizeOf}
+${wrongType}${countOff}${sizeOf}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash')
 if problem then return problem end
 local reply, bytes = {total}, 0

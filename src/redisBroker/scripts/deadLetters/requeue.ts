@@ -20,9 +20,7 @@ export const requeueLetters: Script = {
   lua: `
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
-${noRoom}
-${countOff}
-${openRetries}
+${noRoom}${countOff}${openRetries}
 local problem = wrongType(dead, 'stream') or wrongType(counts, 'hash') or wrongType(meta, 'hash')
 local wanted, bytes = {}, 0
 for i = 3 + 2 * targets, #ARGV, 4 do

@@ -18,8 +18,7 @@ export const ack: Script = {
   lua: `
 local counts, group = KEYS[1], ARGV[1]
 local streams, args, total = KEYS, ARGV, #ARGV
-${wrongType}
-${count}
+${wrongType}${count}
 local problem = wrongType(counts, 'hash')
 if problem then return problem end
 local reply, at, index = {}, 2, 2

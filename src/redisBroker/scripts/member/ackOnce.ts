@@ -21,10 +21,7 @@ export const ackOnce: Script = {
   lua: `
 local stream, once, older, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV[4])
-${wrongType}
-${count}
-${clock}
-${onceKeys}
+${wrongType}${count}${clock}${onceKeys}
 local problem = wrongType(counts, 'hash') or KEYS[5] and wrongType(KEYS[5], 'hash')
 if problem then return problem end
 local names, wanted, crashed, gone = {}, 0, 0, 0

@@ -2,7 +2,7 @@ import type { Script } from "../../../Redis.ts"
 import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { makeStream } from "../parts/makeStream.ts"
-import { floors, isPosition } from "../parts/positions.ts"
+import { floorOf, isPosition } from "../parts/positions.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { wasRemoved } from "../parts/wasRemoved.ts"
 
@@ -28,11 +28,7 @@ export const attachGroup: Script = {
 local floors, counts, settled, removed = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
-${wrongType}
-${wasRemoved}
-${makeStream}
-${floors}
-${isPosition}
+${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}
 local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 if wasRemoved(removed, known) then return false end

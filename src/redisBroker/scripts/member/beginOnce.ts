@@ -22,8 +22,7 @@ export const beginOnce: Script = {
 local once, older = KEYS[1], KEYS[2]
 local lease, keep, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local names = {unpack(ARGV, 4)}
-${clock}
-${onceKeys}
+${clock}${onceKeys}
 local now = clock()
 redis.call('HDEL', once, 'none')
 local started, last = spanOf(redis.call('HGET', once, ''), now)

@@ -41,15 +41,7 @@ export const commit: Script = {
 local keys, args = KEYS, ARGV
 local kind, fence, position, name, token, channel, takeovers, isRetry, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
-${makeStream}
-${add}
-${clock}
-${dueAt}
-${wakeFor}
-${noRoom}
-${count}
-${onceKeys}
-${scheduleMessage}
+${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}${count}${onceKeys}${scheduleMessage}
 local function mismatch(key, found, expected)
   return found ~= 'none' and found ~= expected and {'type', key, found, expected} or nil
 end

@@ -15,9 +15,7 @@ export const registerGroup: Script = {
   lua: `
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local known, total = ARGV[1], #ARGV
-${wrongType}
-${wasRemoved}
-${newVersion}
+${wrongType}${wasRemoved}${newVersion}
 local problem = wrongType(meta, 'hash') or wrongType(groups, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 if wasRemoved(removed, known) then return -1 end

@@ -2,7 +2,7 @@ import type { Script } from "../../../Redis.ts"
 import { counters } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { wrongType } from "../parts/preconditions.ts"
-import { floors as floorsOf } from "../parts/positions.ts"
+import { floorOf } from "../parts/positions.ts"
 import { newVersion } from "../parts/registryVersion.ts"
 
 /**
@@ -23,9 +23,7 @@ export const removeGroup: Script = {
   lua: `
 local log, retry, retries, floors, meta, counts, bodies, trials, settled = unpack(KEYS)
 local group, channel, isFirst = ARGV[1], ARGV[2], ARGV[3] == '1'
-${wrongType}
-${floorsOf}
-${newVersion}
+${wrongType}${floorOf}${newVersion}
 local problem = wrongType(retries, 'set') or wrongType(floors, 'hash') or wrongType(meta, 'hash') or wrongType(counts, 'hash')
   or wrongType(settled, 'hash')
 if problem then return problem end

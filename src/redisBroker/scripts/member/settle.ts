@@ -29,13 +29,7 @@ export const settle: Script = {
 local stream, retry, waiting, bodies, dead, retries, meta, counts, trials = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
-${openRetries}
-${add}
-${clock}
-${wakeFor}
-${noRoom}
-${count}
-${tokenOf}
+${openRetries}${add}${clock}${wakeFor}${noRoom}${count}${tokenOf}
 local types = {[stream] = 'stream', [counts] = 'hash', [trials] = 'hash'}
 for i = 10, #KEYS do types[KEYS[i]] = 'hash' end
 local wanted, bytes, waits = {}, 0, false

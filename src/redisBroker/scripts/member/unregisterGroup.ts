@@ -16,8 +16,7 @@ export const unregisterGroup: Script = {
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local group, ms, events = ARGV[1], ARGV[2], ARGV[3]
 local total = #ARGV
-${wrongType}
-${newVersion}
+${wrongType}${newVersion}
 local problem = wrongType(meta, 'hash') or wrongType(groups, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 local gone = {}

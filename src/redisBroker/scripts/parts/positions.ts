@@ -24,7 +24,7 @@ local function positionAt(time) return string.format('%.0f-0', math.max(0, time)
  * The same, with the neighbours of a position: `positionBefore(position)`, `positionAfter(position)`; and `floorOf(stream, info)`: the
  * position up to which a group has acknowledged everything, from its part of XINFO GROUPS, and the lowest pending position, if any.
  */
-export const floors = `${positions}
+export const floorOf = `${positions}
 local function positionBefore(position)
   local time, number = parse(position)
   if number > 0 then return string.format('%.0f-%.0f', time, number - 1) end

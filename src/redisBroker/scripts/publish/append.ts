@@ -31,8 +31,7 @@ local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local from, since, isGone, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local longest, oldest, least = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local args = ARGV
-${openerOf}
-${openWindow}
+${openerOf}${openWindow}
 if redis.call('EXISTS', log) == 0 then return {'unknown'} end
 local opened = window > 0 and redis.call('GET', seen)
 if opened then
@@ -44,8 +43,7 @@ if before then return {'found', before} end
 local owner = call .. ' ' .. id
 -- Most calls search for nothing: they do not pay for these functions.
 if from ~= '' then
-${searchLog}
-${clock}
+${searchLog}${clock}
   local function isWhole()
     local born, first = positionAt(clock() - sent), entryFrom(log, '-')
     if first and (isLower(first[1], born) or not isGone and not isLower(since, first[1])) then return true end

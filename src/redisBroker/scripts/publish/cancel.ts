@@ -16,8 +16,7 @@ export const cancel: Script = {
   lua: `
 local waiting, bodies, window, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local member, id, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-${wrongType}
-${windowOf}
+${wrongType}${windowOf}
 local problem = wrongType(waiting, 'zset') or wrongType(bodies, 'hash')
   or wrongType(window, 'string') or wrongType(answer, 'string')
 if problem then return problem end

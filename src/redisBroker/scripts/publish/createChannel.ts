@@ -22,11 +22,7 @@ export const createChannel: Script = {
   lua: `
 local meta, channels, log, definitions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, definition, events, lasting = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-${wrongType}
-${clock}
-${mostGenerous}
-${makeStream}
-${newVersion}
+${wrongType}${clock}${mostGenerous}${makeStream}${newVersion}
 local problem = wrongType(meta, 'hash') or wrongType(channels, 'hash') or wrongType(log, 'stream')
   or definitions and wrongType(definitions, 'hash')
 if problem then return problem end

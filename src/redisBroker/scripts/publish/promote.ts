@@ -34,14 +34,7 @@ for i = 4, #ARGV do
     bodies = keys[at], stream = keys[at + 1], retries = keys[at + 2], isLog = string.byte(ARGV[i]) == 10, taken = {}
   }
 end
-${noRoom}
-${fieldsOf}
-${makeStream}
-${add}
-${clock}
-${firstTime}
-${millisUntil}
-${isText}
+${noRoom}${fieldsOf}${makeStream}${add}${clock}${firstTime}${millisUntil}${isText}
 local now = clock()
 redis.call('ZREM', waiting, '')
 local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', offset or 0, limit)

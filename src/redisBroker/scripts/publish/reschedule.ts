@@ -20,14 +20,7 @@ export const reschedule: Script = {
   lua: `
 local waiting, bodies, log, window, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local events, member, id, at, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-${fieldsOf}
-${windowOf}
-${makeStream}
-${add}
-${clock}
-${dueAt}
-${wakeFor}
-${noRoom}
+${fieldsOf}${windowOf}${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}
 local before = redis.call('GET', answer)
 if before then return tonumber(before) end
 local now = clock()

@@ -21,11 +21,7 @@ export const schedule: Script = {
 local waiting, bodies, log, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, prefix, call, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
-${clock}
-${dueAt}
-${wakeFor}
-${noRoom}
-${scheduleMessage}
+${clock}${dueAt}${wakeFor}${noRoom}${scheduleMessage}
 for i, expected in ipairs({'zset', 'hash', 'stream'}) do
   if i == 3 and redis.call('EXISTS', log) == 0 then return {'unknown'} end
   local problem = wrongType(windows[i], expected)

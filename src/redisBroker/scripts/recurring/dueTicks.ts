@@ -15,10 +15,7 @@ export const dueTicks: Script = {
   lua: `
 local ticks, recurring = KEYS[1], KEYS[2]
 local limit = ARGV[1]
-${clock}
-${firstTime}
-${millisUntil}
-${isText}
+${clock}${firstTime}${millisUntil}${isText}
 local now = clock()
 local due = redis.call('ZRANGEBYSCORE', ticks, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
 local reply = {string.format('%.0f', now), millisUntil(firstTime(ticks), now)}

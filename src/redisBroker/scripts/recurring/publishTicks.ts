@@ -19,9 +19,7 @@ export const publishTicks: Script = {
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
-${noRoom}
-${fieldsOf}
-${openWindow}
+${noRoom}${fieldsOf}${openWindow}
 if tonumber(redis.call('ZSCORE', ticks, key)) ~= tonumber(from) then return 0 end
 local definition = redis.call('HGET', recurring, key)
 if not definition or string.sub(definition, 1, #recurrence + 1) ~= recurrence .. '\\n' then return 0 end

@@ -31,9 +31,7 @@ export const statistics: Script = {
 local log, counts, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local channel, total = ARGV[1], #ARGV
 local keys, names = KEYS, ARGV
-${clock}
-${positions}
-${sizeOf}
+${clock}${positions}${sizeOf}
 local now, bytes = clock(), 0
 local function map(flat)
   local out = {}

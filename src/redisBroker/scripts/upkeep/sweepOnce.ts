@@ -18,9 +18,7 @@ export const sweepOnce: Script = {
   name: "sweepOnce",
   lua: `
 local keys, keep = KEYS, tonumber(ARGV[1])
-${wrongType}
-${clock}
-${onceKeys}
+${wrongType}${clock}${onceKeys}
 local problem = wrongType(keys[1], 'hash') or wrongType(keys[2], 'hash')
 if problem then return problem end
 local now, removed = clock(), 0

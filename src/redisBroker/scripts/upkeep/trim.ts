@@ -1,6 +1,6 @@
 import type { Script } from "../../../Redis.ts"
 import { sizeOf } from "../parts/entrySize.ts"
-import { floors } from "../parts/positions.ts"
+import { floorOf } from "../parts/positions.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { clock } from "../parts/time.ts"
 
@@ -34,9 +34,7 @@ local problem, found = wrongType(stream, 'stream')
 if found == 'none' then return {0, 0} end
 for i = 3, #KEYS do problem = problem or wrongType(KEYS[i], 'hash') end
 if problem then return problem end
-${clock}
-${floors}
-${sizeOf}
+${clock}${floorOf}${sizeOf}
 local floorsOf, cut = {}, nil
 redis.call('HDEL', meta, '')
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
