@@ -165,7 +165,7 @@ describe("Several Rotifs in one program", () => {
       const options = { url: `redis://127.0.0.1:${inject("redisPort")}` }
       const tenants = yield* LayerMap.make((tenant: "a" | "b") => Rotif.layer({ ...options, prefix: prefixes[tenant] }))
       const keysOf = (tenant: "a" | "b") =>
-        Effect.promise(() => Keyspace.snapshot(client, `{${prefixes[tenant]}:0}:`)).pipe(
+        Effect.promise(() => Keyspace.open(client, `{${prefixes[tenant]}:0}:`).dump()).pipe(
           Effect.map((found) => Object.keys(found).filter((key) => key !== "janitor" && key !== "retention"))
         )
       // Both are there before either does anything.

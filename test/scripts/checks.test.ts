@@ -1,5 +1,5 @@
 /**
- * The scripts that judge: looking changes nothing, mending changes what it says, and a second time there is nothing to be mended. `$name`
+ * The scripts of the checks: a look changes nothing, a repair changes what the case says, and after it there is nothing to repair. `$name`
  * stands for the key of that name in the namespace of the case.
  */
 import { afterAll, assert, describe, it } from "@effect/vitest"
@@ -7,10 +7,10 @@ import { Redis } from "ioredis"
 import { inject } from "vitest"
 import type { Script } from "../../src/Redis.ts"
 import { freshPrefix } from "../contract/kit.ts"
+import * as Keyspace from "../fixtures/Keyspace.ts"
 import { namesOf, scriptNamed } from "../fixtures/scripts.ts"
 
 type Arg = string | number
-type Data = Readonly<Record<string, unknown>>
 
 interface Case {
   readonly does: string
@@ -21,76 +21,48 @@ interface Case {
   /** 1 unless said otherwise; what answers otherwise is not mended. */
   readonly reply?: number
   /** What is changed by mending; `undefined`: it is gone. */
-  readonly mended?: Data
+  readonly mended?: Keyspace.Contents
 }
 
 const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
 afterAll(() => client.disconnect())
 
-const contents = async (key: string): Promise<unknown> => {
-  switch (await client.type(key)) {
-    case "hash": {
-      const fields = Object.entries(await client.hgetall(key))
-      // A version begins with the time.
-      return Object.fromEntries(fields.map(([field, value]) => [field, value.replace(/^1\d{15}$/, "time")]))
-    }
-    case "set":
-      return (await client.smembers(key)).toSorted()
-    case "zset":
-      return client.zrange(key, "0", "-1")
-    case "stream": {
-      const groups = await client.xinfo("GROUPS", key) as ReadonlyArray<ReadonlyArray<unknown>>
-      const entries = (await client.xrange(key, "-", "+")).map(([id]) => id)
-      const pending = await Promise.all(groups.map(async ([, group]) => {
-        const [count] = await client.xpending(key, String(group))
-        return [group, count]
+const seeded = async (seed: Case["seed"]) => {
+  const prefix = `{${freshPrefix()}}:`
+  const { during, ...keyspace } = Keyspace.open(client, prefix)
+  const keyed = (arg: Arg) => typeof arg === "string" && arg.startsWith("$") ? prefix + arg.slice(1) : arg
+  await during(() => Promise.all(seed.map(([name, ...rest]) => client.call(String(name), rest.map(keyed)))))
+  return {
+    evaluate: (script: Script, keys: ReadonlyArray<string>, ...args: ReadonlyArray<Arg>) =>
+      during(() => client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), ...args.map(String))),
+    /** Streams by their positions and the number of pending entries. */
+    dump: async () =>
+      Keyspace.withStreams(await keyspace.dump(), ({ entries, groups = {} }) => ({
+        entries: entries.map(([position]) => position),
+        pending: Object.fromEntries(Object.entries(groups).map(([group, { pending }]) => [group, pending.length]))
       }))
-      return { entries, pending: Object.fromEntries(pending) as object }
-    }
-    default:
-      return [await client.get(key), (await client.pttl(key)) > 0 ? "expires" : "stays"]
   }
 }
 
-const dump = async (prefix: string): Promise<Data> => {
-  const out: Record<string, unknown> = {}
-  for (const key of (await client.keys(`${prefix}*`)).toSorted()) out[key.slice(prefix.length)] = await contents(key)
-  return out
-}
-
-const seeded = async (seed: Case["seed"]) => {
-  const prefix = `{${freshPrefix()}}:`
-  const keyed = (arg: Arg) => typeof arg === "string" && arg.startsWith("$") ? prefix + arg.slice(1) : arg
-  for (const [name, ...rest] of seed) await client.call(String(name), rest.map(keyed))
-  return prefix
-}
-
-const without = (data: Data): Data =>
+const without = (data: Keyspace.Contents): Keyspace.Contents =>
   Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined))
 
 const run = (script: Script, { args, keys, mended, reply = 1, seed }: Case) => async () => {
-  const prefix = await seeded(seed)
-  const evaluate = (step: string) =>
-    client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), step, ...args.map(String))
-  const before = await dump(prefix)
-  assert.strictEqual(await evaluate("look"), reply)
-  assert.deepStrictEqual(await dump(prefix), before)
-  assert.strictEqual(await evaluate("mend"), reply)
+  const { dump, evaluate } = await seeded(seed)
+  const before = await dump()
+  assert.strictEqual(await evaluate(script, keys, "look", ...args), reply)
+  assert.deepStrictEqual(await dump(), before)
+  assert.strictEqual(await evaluate(script, keys, "mend", ...args), reply)
   const after = without({ ...before, ...mended })
-  assert.deepStrictEqual(await dump(prefix), after)
-  assert.strictEqual(await evaluate("mend"), mended === undefined ? reply : 0)
-  assert.deepStrictEqual(await dump(prefix), after)
+  assert.deepStrictEqual(await dump(), after)
+  assert.strictEqual(await evaluate(script, keys, "mend", ...args), mended === undefined ? reply : 0)
+  assert.deepStrictEqual(await dump(), after)
 }
 
 const none = async (script: Script, keys: ReadonlyArray<string>, args: ReadonlyArray<Arg>) => {
-  const prefix = await seeded([])
-  for (const step of ["look", "mend"]) {
-    assert.strictEqual(
-      await client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), step, ...args.map(String)),
-      0
-    )
-  }
-  assert.deepStrictEqual(await dump(prefix), {})
+  const { dump, evaluate } = await seeded([])
+  for (const step of ["look", "mend"]) assert.strictEqual(await evaluate(script, keys, step, ...args), 0)
+  assert.deepStrictEqual(await dump(), {})
 }
 
 /** One message of group "g" in a stream, handed out. */
@@ -112,7 +84,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["set", "$key", "x"]],
       keys: ["key"],
       args: [60_000],
-      mended: { key: ["x", "expires"] }
+      mended: { key: ["x", "now+60s"] }
     },
     { does: "ends it at once", seed: [["set", "$key", "x"]], keys: ["key"], args: [0], mended: { key: undefined } },
     { does: "leaves what ends", seed: [["set", "$key", "x", "px", 9_000]], keys: ["key"], args: [0], reply: 0 }
@@ -158,7 +130,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$waiting", 1, member, 2, "other"], ["hset", "$bodies", "2-0", "x"]],
       keys: ["waiting", "bodies"],
       args: [member, "1-0"],
-      mended: { waiting: ["other"] }
+      mended: { waiting: { other: 2 } }
     },
     {
       does: "leaves one with a body",
@@ -172,7 +144,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$waiting", 1, "strange", 2, "other"]],
       keys: ["waiting", "waiting"],
       args: ["strange", ""],
-      mended: { waiting: ["other"] }
+      mended: { waiting: { other: 2 } }
     }
   ],
   bodyWithoutTime: [
@@ -182,7 +154,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: bodyKeys,
       args: ["g", "ch", "1-0", "events"],
       mended: {
-        waiting: [member],
+        waiting: { [member]: "now" },
         retry: { entries: [], pending: { g: 0 } },
         retries: ["ch"],
         meta: { v: "time" }
@@ -193,7 +165,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["hset", "$bodies", "a", "x"]],
       keys: bodyKeys,
       args: ["", "ch", "a", "events"],
-      mended: { waiting: ["\nch\na"] }
+      mended: { waiting: { "\nch\na": "now" } }
     },
     {
       does: "leaves one of a group that is not registered",
@@ -390,14 +362,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$ticks", 1, "k", 2, "other"]],
       keys: ["ticks", "recurring"],
       args: ["tick", "k", "", "events"],
-      mended: { ticks: ["other"] }
+      mended: { ticks: { other: 2 } }
     },
     {
       does: "gives a definition its tick",
       seed: [["hset", "$recurring", "k", "x"]],
       keys: ["ticks", "recurring"],
       args: ["definition", "k", 5, "events"],
-      mended: { ticks: ["k"] }
+      mended: { ticks: { k: 5 } }
     }
   ],
   lostOffer: [
@@ -406,7 +378,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["xadd", "$dead", "1-0", "p", "x"], ["hset", "$offered", "1-0", "1\nt"]],
       keys: ["dead", "offers", "offered"],
       args: ["1-0", "events"],
-      mended: { offers: ["1-0"] }
+      mended: { offers: { "1-0": 0 } }
     },
     {
       does: "forgets one that is gone",
@@ -498,16 +470,10 @@ describe("scripts that judge", () => {
       const script = scriptNamed(name)
       for (const { args, does, keys, reply, seed } of list) {
         it(does, async () => {
-          const prefix = await seeded(seed)
-          const before = await dump(prefix)
-          const found = await client.eval(
-            script.lua,
-            keys.length,
-            ...keys.map((key) => prefix + key),
-            ...args.map(String)
-          )
-          assert.deepStrictEqual(found, reply)
-          assert.deepStrictEqual(await dump(prefix), before)
+          const { dump, evaluate } = await seeded(seed)
+          const before = await dump()
+          assert.deepStrictEqual(await evaluate(script, keys, ...args), reply)
+          assert.deepStrictEqual(await dump(), before)
         })
       }
     })

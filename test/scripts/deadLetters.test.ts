@@ -25,15 +25,20 @@ afterAll(() => client.quit())
 interface Place {
   readonly keys: Keys.Keys
   readonly run: (script: Script, keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => Promise<unknown>
-  readonly snapshot: () => Promise<Readonly<Record<string, unknown>>>
+  readonly snapshot: () => Promise<Keyspace.Contents>
 }
 
 const place = (): Place => {
   const keys = Keys.make(freshPrefix(), 0)
+  const { dump, during } = Keyspace.open(client, keys.meta.slice(0, -"meta".length))
   return {
     keys,
-    run: (script, names, args) => client.eval(script.lua, names.length, ...names, ...args),
-    snapshot: () => Keyspace.snapshot(client, keys.meta.slice(0, -"meta".length))
+    run: (script, names, args) => during(() => client.eval(script.lua, names.length, ...names, ...args)),
+    snapshot: async () =>
+      Keyspace.withStreams(await dump(), ({ entries, groups }) => {
+        const found = entries.map(([position, ...fields]) => [position, Keyspace.fieldsOf(fields)])
+        return groups === undefined ? found : { entries: found, groups: Object.keys(groups) }
+      })
   }
 }
 
@@ -85,7 +90,7 @@ describe("settle: dead", () => {
     assert.deepStrictEqual(await run(settle, names, args), [])
     const after = {
       "log:orders": { entries: [["1-0", { i: "m", p: "x" }]], groups: ["billing"] },
-      dead: [["*", { k: key, m: "description", p: "x" }]],
+      dead: [["new", { k: key, m: "description", p: "x" }]],
       counts: { [`d\n${key}`]: "1", "b\nbilling\norders": "1", "f\nbilling\norders": "1" }
     }
     assert.deepStrictEqual(await snapshot(), after)
@@ -161,8 +166,8 @@ describe("requeueLetters", () => {
     meta: { v: "2" },
     "retries:billing": ["orders"],
     "retries:audit": ["orders"],
-    "retry:billing:orders": { entries: [["*", { m: "anew", p: "edited" }]], groups: ["billing"] },
-    "retry:audit:orders": { entries: [["*", { m: "anew", p: "3" }]], groups: ["audit"] }
+    "retry:billing:orders": { entries: [["new", { m: "anew", p: "edited" }]], groups: ["billing"] },
+    "retry:audit:orders": { entries: [["new", { m: "anew", p: "3" }]], groups: ["audit"] }
   }
 
   it("moves letters into the retry streams of their groups, and counts them off; a second time finds them gone", async () => {
@@ -191,7 +196,10 @@ describe("requeueLetters", () => {
     ])
     const found = await here.snapshot()
     assert.isUndefined(found["meta"])
-    assert.deepStrictEqual(found["retry:billing:orders"], { entries: [["*", { m: "m", p: "p" }]], groups: ["billing"] })
+    assert.deepStrictEqual(found["retry:billing:orders"], {
+      entries: [["new", { m: "m", p: "p" }]],
+      groups: ["billing"]
+    })
   })
 
   it("touches nothing when a target is of another type", async () => {
@@ -248,7 +256,7 @@ describe("offerLetters and concludeLetters", () => {
     assert.deepStrictEqual(await here.snapshot(), {
       dead,
       counts,
-      "offers:ops": { "1-0": "in 60 s", "2-0": "in 60 s" },
+      "offers:ops": { "1-0": "now+60s", "2-0": "now+60s" },
       "offered:ops": { cursor: "2-0", "1-0": "1\nt1", "2-0": "1\nt1" }
     })
     const [rest] = (await offer(here, 10, "t2")) as [Array<Array<unknown>>]
@@ -297,7 +305,7 @@ describe("offerLetters and concludeLetters", () => {
         "w\nbilling\norders": "7",
         "x\nbilling\norders": "1"
       },
-      "offers:ops": { "3-0": "in 30 s", "4-0": "in 0 s", "5-0": "in 90 s" },
+      "offers:ops": { "3-0": "now+30s", "4-0": "now", "5-0": "now+90s" },
       "offered:ops": { cursor: "5-0", "3-0": "1\n", "4-0": "0\n", "5-0": "1\nt" }
     }
     assert.deepStrictEqual(await here.snapshot(), after)

@@ -1,16 +1,16 @@
 /**
- * What each script does to the data: seeded keys, one run, the whole keyspace compared, and a second run. `$name` stands for the
- * key of that name in the namespace of the case. What depends on the time is written as `new` (a position), `now` and `time`.
+ * The effect of each script on the data: seeded keys, one run, the whole keyspace compared, and a second run. `$name` stands for the
+ * key of that name in the namespace of the case. Times are compared by name (see `fixtures/Keyspace.ts`).
  */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
 import { inject } from "vitest"
 import type { Script } from "../../src/Redis.ts"
 import { freshPrefix } from "../contract/kit.ts"
+import * as Keyspace from "../fixtures/Keyspace.ts"
 import { namesOf, scriptNamed } from "../fixtures/scripts.ts"
 
 type Arg = string | number
-type Data = Readonly<Record<string, unknown>>
 
 interface Case {
   readonly does: string
@@ -18,9 +18,9 @@ interface Case {
   readonly keys: ReadonlyArray<string>
   readonly args: ReadonlyArray<Arg>
   readonly reply: unknown
-  readonly after: Data
+  readonly after: Keyspace.Contents
   /** The second run, where it is not like the first. */
-  readonly again?: { readonly reply: unknown; readonly after?: Data }
+  readonly again?: { readonly reply: unknown; readonly after?: Keyspace.Contents }
 }
 
 const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
@@ -29,81 +29,21 @@ afterAll(() => client.disconnect())
 const start = Date.now()
 const far = start + 1_000_000
 const past = start - 1_000_000
+const recent = start - 500_000
 
-/** Makes what depends on the time comparable. */
-const plain = (value: unknown): unknown => {
-  if (Array.isArray(value)) return value.map(plain)
-  if (typeof value === "number") {
-    return value >= start - 10_000
-      ? "age"
-      : value > 900_000 && value <= 1_000_000
-      ? "later"
-      : value
-  }
-  if (typeof value !== "string") return value
-  return value.replace(
-    /\b\d{13}-\d+\b/g,
-    (position) => Number(position.slice(0, 13)) >= start - 1_000 ? "new" : position
-  )
-    .replace(/^1\d{15}$/, "time")
-    .replace(/^\d{13}(?= )/gm, (time) => Number(time) === far ? "far" : Number(time) >= start - 1_000 ? "now" : time)
-}
-
-const due = (score: number) =>
-  score === far ? "far" : score >= start - 1_000 ? `now+${Math.round((score - Date.now()) / 1_000)}` : score
-
-const streamOf = async (key: string) => {
-  const entries = (await client.xrange(key, "-", "+")).map(([id, fields]) => plain([id, ...fields]))
-  const groups: Record<string, unknown> = {}
-  for (const flat of await client.xinfo("GROUPS", key) as Array<Array<string | number>>) {
-    const [, name, , consumers, , , , at] = flat as [string, string, string, number, string, number, string, string]
-    const pending = await client.xpending(key, name, "-", "+", 100) as Array<[string, string, number, number]>
-    groups[name] = {
-      at: plain(at),
-      consumers,
-      pending: pending.map(([id, owner, idle, count]) => [id, owner, count, idle > 40_000 ? "old" : "fresh"])
-    }
-  }
-  return Object.keys(groups).length === 0 ? { entries } : { entries, groups }
-}
-
-/** Everything below the prefix. */
-const dump = async (prefix: string): Promise<Data> => {
-  const out: Record<string, unknown> = {}
-  for (const key of (await client.keys(`${prefix}*`)).toSorted()) {
-    const name = key.slice(prefix.length)
-    const type = await client.type(key)
-    if (type === "string") {
-      out[name] = [plain(await client.get(key)), (await client.pttl(key)) > 0 ? "expires" : "stays"]
-    } else if (type === "hash") {
-      out[name] = Object.fromEntries(
-        Object.entries(await client.hgetall(key)).map(([field, value]) => [field, plain(value)])
-      )
-    } else if (type === "set") out[name] = (await client.smembers(key)).toSorted()
-    else if (type === "zset") {
-      const flat = await client.zrange(key, "0", "-1", "WITHSCORES")
-      out[name] = Object.fromEntries(
-        flat.flatMap((member, i) => i % 2 === 0 ? [[member, due(Number(flat[i + 1]))]] : [])
-      )
-    } else out[name] = await streamOf(key)
-    const left = type === "string" ? -1 : await client.pttl(key)
-    if (left > 0) out[`${name} ends`] = left > 900_000 ? "later" : `in ${Math.round(left / 1000)} s`
-  }
-  return out
-}
-
-const run = (script: Script, { after, again, args, keys, reply, seed }: Case) => async () => {
+const run = (script: Script, { after, again, args, keys, reply, seed = [] }: Case) => async () => {
   const prefix = `{${freshPrefix()}}:`
+  const { dump, during, plain } = Keyspace.open(client, prefix, { far, past, recent })
   const keyed = (arg: Arg) =>
     typeof arg === "string" && arg.startsWith("$") && arg !== "$" ? prefix + arg.slice(1) : arg
-  for (const [name, ...rest] of seed ?? []) await client.call(String(name), rest.map(keyed))
+  await during(() => Promise.all(seed.map(([name, ...rest]) => client.call(String(name), rest.map(keyed)))))
   const evaluate = () =>
-    client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), ...args.map(String))
+    during(() => client.eval(script.lua, keys.length, ...keys.map((key) => prefix + key), ...args.map(String)))
       .then(plain, (error: Error) => error.message.replace(prefix, "").replace(/ script:.*/, ""))
   assert.deepStrictEqual(await evaluate(), reply)
-  assert.deepStrictEqual(await dump(prefix), after)
+  assert.deepStrictEqual(await dump(), after)
   assert.deepStrictEqual(await evaluate(), again === undefined ? reply : again.reply)
-  assert.deepStrictEqual(await dump(prefix), again?.after ?? after)
+  assert.deepStrictEqual(await dump(), again?.after ?? after)
 }
 
 /** Messages `1-0`, `2-0`, … in the log, handed out to the owners given, long ago. */
@@ -112,7 +52,7 @@ const handedOut = (...owners: ReadonlyArray<string>): ReadonlyArray<ReadonlyArra
   ...owners.flatMap((owner, i): Array<Array<Arg>> => [
     ["xadd", "$log", `${i + 1}-0`, "i", `m${i + 1}`, "p", "x"],
     ["xreadgroup", "group", "g", owner, "count", 1, "streams", "$log", ">"],
-    ["xclaim", "$log", "g", owner, 0, `${i + 1}-0`, "idle", 50_000, "retrycount", 1, "justid"]
+    ["xclaim", "$log", "g", owner, 0, `${i + 1}-0`, "idle", Keyspace.oldMillis, "retrycount", 1, "justid"]
   ])
 ]
 const logged = (...numbers: ReadonlyArray<number>) => numbers.map((n) => [`${n}-0`, "i", `m${n}`, "p", "x"])
@@ -265,9 +205,9 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "sees a channel and its groups, and changes nothing",
       seed: [
-        ["xadd", "$log", "1-0", "p", "x"],
-        ["xadd", "$log", "2-0", "p", "x"],
-        ["xgroup", "create", "$log", "g", "1-0"],
+        ["xadd", "$log", `${past}-0`, "p", "x"],
+        ["xadd", "$log", `${recent}-0`, "p", "x"],
+        ["xgroup", "create", "$log", "g", `${past}-0`],
         ["xadd", "$retry", "1-0", "p", "x"],
         ["hset", "$counts", "s\ng\nch", 0, "a\ng\nch", 1, "c\ng\nch", 2, "d\ng\nch\nterm", 3, "x\ng\nch", 4],
         ["hset", "$scheduled", "m", "x"],
@@ -280,8 +220,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         2,
         1,
         [
-          [-1, 0, 1, 1, "age", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
-          [2, 0, 0, 0, "age", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []]
+          [-1, 0, 1, 1, "age of recent", 0, 1, 0, 0, 0, 0, 2, 4, 0, 3, 0, 0, 0, []],
+          [2, 0, 0, 0, "age of past", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, []]
         ],
         0
       ],
@@ -289,8 +229,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         bodies: { w: "x" },
         counts: { "a\ng\nch": "1", "c\ng\nch": "2", "d\ng\nch\nterm": "3", "s\ng\nch": "0", "x\ng\nch": "4" },
         log: {
-          entries: [["1-0", "p", "x"], ["2-0", "p", "x"]],
-          groups: { g: { at: "1-0", consumers: 0, pending: [] } }
+          entries: [["past-0", "p", "x"], ["recent-0", "p", "x"]],
+          groups: { g: { at: "past-0", consumers: 0, pending: [] } }
         },
         retry: { entries: [["1-0", "p", "x"]] },
         scheduled: { m: "x" }
@@ -321,20 +261,20 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: ["added", "new"],
       after: {
         log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
-        seen: ["new call b", "expires"]
+        seen: ["new call b", "now+60s"]
       },
       again: { reply: ["found", "new"] }
     },
     {
       does: "keeps what the call was told beside a window",
       seed: [["xadd", "$log", "1-0", "i", "a", "p", "x"]],
-      keys: ["log", "seen", "told"],
+      keys: ["log", "seen", "answer"],
       args: ["b", "call", 60_000, 70_000, ...unsearched, "i", "b", "p", "y"],
       reply: ["added", "new"],
       after: {
         log: { entries: [["1-0", "i", "a", "p", "x"], ["new", "i", "b", "p", "y"]] },
-        seen: ["new call b", "expires"],
-        told: ["new", "expires"]
+        seen: ["new call b", "now+60s"],
+        answer: ["new", "now+70s"]
       },
       again: { reply: ["found", "new"] }
     },
@@ -342,16 +282,16 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "tells a call what it was told, though its message and its window are gone and another has opened one",
       seed: [
         ["xadd", "$log", "9-0", "i", "c", "p", "z"],
-        ["set", "$told", "5-0", "px", 60_000],
+        ["set", "$answer", "5-0", "px", 60_000],
         ["set", "$seen", "9-0 other c", "px", 60_000]
       ],
-      keys: ["log", "seen", "told"],
+      keys: ["log", "seen", "answer"],
       args: ["b", "call", 60_000, 70_000, ...unsearched, "i", "b", "p", "y"],
       reply: ["found", "5-0"],
       after: {
         log: { entries: [["9-0", "i", "c", "p", "z"]] },
-        seen: ["9-0 other c", "expires"],
-        told: ["5-0", "expires"]
+        seen: ["9-0 other c", "now+60s"],
+        answer: ["5-0", "now+60s"]
       }
     },
     {
@@ -360,7 +300,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: ["log", "seen", "log"],
       args: ["a", "call", 60_000, 0, ...unsearched, "i", "a", "p", "x"],
       reply: ["duplicate", "1-0 other a"],
-      after: { log: { entries: [["1-0", "i", "a", "p", "x"]] }, seen: ["1-0 other a", "expires"] }
+      after: { log: { entries: [["1-0", "i", "a", "p", "x"]] }, seen: ["1-0 other a", "now+60s"] }
     },
     {
       does: "finds a message after a position, and opens its window",
@@ -370,7 +310,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: ["found", "2-0"],
       after: {
         log: { entries: [["1-0", "i", "b", "p", "x"], ["2-0", "h", "{}", "i", "b", "p", "y"]] },
-        seen: ["2-0 call b", "expires"]
+        seen: ["2-0 call b", "now+60s"]
       }
     },
     {
@@ -692,7 +632,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     keys: ["members"],
     args: ["c", 1_000],
     reply: ["old"],
-    after: { members: { old: 1, ahead: "far", c: "now+0" } }
+    after: { members: { old: 1, ahead: "far", c: "now" } }
   }],
   createChannel: [
     {
@@ -837,7 +777,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: ["settings"],
       args: ["mine", 60_000],
       reply: ["mine", "other"],
-      after: { settings: { mine: "now+60", other: "far" }, "settings ends": "later" }
+      after: { settings: { mine: "now+60s", other: "far" }, "settings ends": "just after far" }
     },
     {
       does: "ends nothing sooner that others have told",
@@ -845,7 +785,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: ["settings"],
       args: ["mine", 60_000],
       reply: ["mine"],
-      after: { settings: { mine: "far" }, "settings ends": "later" }
+      after: { settings: { mine: "far" }, "settings ends": "just after far" }
     },
     {
       does: "changes nothing when the key holds something else",
@@ -1024,7 +964,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         meta: { v: "2" },
         retries: ["ch"],
         retry: { entries: [["new", "m", "two", "p", "x"]], groups: { g: { at: "0-0", consumers: 0, pending: [] } } },
-        waiting: { "g\nch\n3-0": "now+60" }
+        waiting: { "g\nch\n3-0": "now+60s" }
       },
       again: { reply: ["1-0", "2-0", "3-0", "4-0", "5-0", "6-0"] }
     },
@@ -1125,7 +1065,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       groups: { "g\nb": "", "h\na": "" },
       meta: { v: "4" },
       removed: { a: "4" },
-      "removed ends": "in 60 s"
+      "removed ends": "now+60s"
     },
     again: { reply: 0 }
   }],

@@ -1,6 +1,6 @@
 /**
- * What the scripts of exactly-once do to the data: seeded keys, one run, the whole keyspace compared, and a second run. Times of the
- * server become `now`, what is later `later`; positions it gave become `new`.
+ * The effect of the scripts of exactly-once on the data: seeded keys, one run, the whole keyspace compared, and a second run. Times are
+ * compared by name (see `fixtures/Keyspace.ts`).
  */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Redis } from "ioredis"
@@ -12,6 +12,7 @@ import { deduplicate } from "../../src/redisBroker/scripts/upkeep/deduplicate.ts
 import { settle } from "../../src/redisBroker/scripts/member/settle.ts"
 import { sweepOnce } from "../../src/redisBroker/scripts/upkeep/sweepOnce.ts"
 import type { Script } from "../../src/Redis.ts"
+import * as Keyspace from "../fixtures/Keyspace.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
 type Arg = string | number
@@ -32,45 +33,9 @@ interface Case {
 const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
 afterAll(() => client.disconnect())
 
-const started = Date.now()
-const far = String(started + 1_000_000)
-const past = String(started - 1_000_000)
-
-const plain = (value: unknown): unknown =>
-  Array.isArray(value)
-    ? value.map(plain)
-    : typeof value !== "string"
-    ? value
-    : value.replace(/\b(\d{13})(-\d+)?\b/g, (text, millis: string, position: string | undefined) => {
-      const time = Number(millis)
-      if (text === far || text === past) return text === far ? "far" : "past"
-      return position !== undefined ? "new" : time < started ? text : time > Date.now() ? "later" : "now"
-    })
-
-const dump = async (prefix: string) => {
-  const out: Record<string, unknown> = {}
-  for (const key of (await client.keys(`${prefix}:*`)).toSorted()) {
-    const name = key.slice(prefix.length + 1)
-    const type = await client.type(key)
-    if (type === "string") {
-      out[name] = [plain(await client.get(key)), await client.pttl(key) > 0 ? "expires" : "stays"]
-    } else if (type === "hash") {
-      out[name] = Object.fromEntries(
-        Object.entries(await client.hgetall(key)).map(([field, value]) => [field, plain(value)])
-      )
-    } else if (type === "zset") {
-      const flat = await client.zrange(key, "0", "-1", "WITHSCORES")
-      out[name] = Object.fromEntries(flat.flatMap((member, i) => i % 2 === 0 ? [[member, flat[i + 1]]] : []))
-    } else {
-      const groups = (await client.xinfo("GROUPS", key)) as ReadonlyArray<ReadonlyArray<unknown>>
-      out[name] = {
-        entries: (await client.xrange(key, "-", "+")).map(([, fields]) => fields.join(" ")),
-        pending: groups.reduce((sum, group) => sum + Number(group[group.indexOf("pending") + 1]), 0)
-      }
-    }
-  }
-  return out
-}
+const start = Date.now()
+const far = start + 1_000_000
+const past = start - 1_000_000
 
 const day = 86_400_000
 /** A message of the log that a consumer holds. */
@@ -79,25 +44,26 @@ const held: ReadonlyArray<Command> = [
   ["hold", "log"]
 ]
 const log = (pending: number, ...more: ReadonlyArray<string>) => ({ entries: ["i m p 1", ...more], pending })
-/** What the marks of one hash say about all of them: since when, and until when. */
+/** The field about all keys of a hash: since when it has keys, and until when one of them counts. */
 const head = `${past} ${far}`
-const marked = (value: string): Command => ["hset", "marks", "", head, "c\nm", value]
+const keyed = (value: string): Command => ["hset", "once", "", head, "c\nm", value]
 const since = "past far"
 
-const commitKeys = ["log", "marks", "old", "counts"]
+const commitKeys = ["log", "once", "older", "counts"]
 const relayKeys = ["relayed", "arrived", "arrived", "arrived"]
 const fence = ["ack", "g", "1-1", "c\nm", "t1", "c", 1, 1, day, "events"]
-const mine = [...held, marked(`${far} t1`)]
-const untouched = { log: log(1), marks: { "": since, "c\nm": "far t1" } }
-const doneMarks = { "": "past later", "c\nm": "later" }
+const mine = [...held, keyed(`${far} t1`)]
+const untouched = { log: log(1), once: { "": since, "c\nm": "far t1" } }
+/** The key of the delivery is done for that many seconds. */
+const doneFor = (seconds: number) => ({ "": `past now+${seconds}s`, "c\nm": `now+${seconds}s` })
 
 const cases: ReadonlyArray<Case> = [
   {
-    does: "begin: marks what is free, and says what is done and who is at it",
+    does: "begin: takes free keys, and tells done and busy ones",
     script: beginOnce,
     seed: [[
       "hset",
-      "marks",
+      "once",
       "",
       head,
       "c\ndone",
@@ -113,66 +79,66 @@ const cases: ReadonlyArray<Case> = [
       "c\nothers",
       "x"
     ]],
-    keys: ["marks", "old"],
+    keys: ["once", "older"],
     args: [30_000, 2_000_000, "t1", "c\nnew", "c\ndone", "c\nforgotten", "c\nbusy", "c\nover", "c\nown", "c\nothers"],
     reply: [1, 0, 1, -1, 1, 1, 1],
     after: {
-      marks: {
+      once: {
         "": since,
-        "c\nnew": "later t1",
+        "c\nnew": "now+30s t1",
         "c\ndone": "far",
-        "c\nforgotten": "later t1",
+        "c\nforgotten": "now+30s t1",
         "c\nbusy": "far t2",
-        "c\nover": "later t1",
-        "c\nown": "later t1",
-        "c\nothers": "later t1"
+        "c\nover": "now+30s t1",
+        "c\nown": "now+30s t1",
+        "c\nothers": "now+30s t1"
       }
     }
   },
   {
-    does: "begin: looks at the marks of the time before",
+    does: "begin: reads the keys of the time before",
     script: beginOnce,
-    seed: [["hset", "old", "c\ndone", far, "c\nforgotten", past, "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
-    keys: ["marks", "old"],
+    seed: [["hset", "older", "c\ndone", far, "c\nforgotten", past, "c\nbusy", `${far} t2`, "c\nown", `${far} t1`]],
+    keys: ["once", "older"],
     args: [30_000, day, "t1", "c\ndone", "c\nforgotten", "c\nbusy", "c\nown"],
     reply: [0, 1, -1, 1],
     after: {
-      marks: { "": "now later", "c\nforgotten": "later t1", "c\nown": "later t1" },
-      old: { "c\ndone": "far", "c\nforgotten": "past", "c\nbusy": "far t2", "c\nown": "far t1" }
+      once: { "": "now now+60s", "c\nforgotten": "now+30s t1", "c\nown": "now+30s t1" },
+      older: { "c\ndone": "far", "c\nforgotten": "past", "c\nbusy": "far t2", "c\nown": "far t1" }
     }
   },
   {
-    does: "begin: marks become the old ones after their time, when those count no more",
+    does: "begin: keys become the older ones after their time, when none of those counts any more",
     script: beginOnce,
-    seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", `${past} ${past}`, "c\nolder", past]],
-    keys: ["marks", "old"],
+    seed: [["hset", "once", "", head, "c\ndone", far], ["hset", "older", "", `${past} ${past}`, "c\nolder", past]],
+    keys: ["once", "older"],
     args: [30_000, 1000, "t1", "c\ndone", "c\nolder"],
     reply: [0, 1],
     after: {
-      marks: { "": "now later", "c\nolder": "later t1" },
-      old: { "": since, "c\ndone": "far" }
+      once: { "": "now now+60s", "c\nolder": "now+30s t1" },
+      older: { "": since, "c\ndone": "far" }
     }
   },
   {
-    does: "begin: old marks that count stay, whatever the one that begins would keep",
+    does: "begin: older keys that count stay, however short the one that begins would keep its own",
     script: beginOnce,
-    seed: [["hset", "marks", "", head, "c\ndone", far], ["hset", "old", "", head, "c\nolder", far]],
-    keys: ["marks", "old"],
+    seed: [["hset", "once", "", head, "c\ndone", far], ["hset", "older", "", head, "c\nolder", far]],
+    keys: ["once", "older"],
     args: [30_000, 1000, "t1", "c\nnew", "c\nolder"],
     reply: [1, 0],
     after: {
-      marks: { "": since, "c\ndone": "far", "c\nnew": "later t1" },
-      old: { "": since, "c\nolder": "far" }
+      once: { "": since, "c\ndone": "far", "c\nnew": "now+30s t1" },
+      older: { "": since, "c\nolder": "far" }
     }
   },
   {
-    does: "finish: acknowledges and remembers what has this token",
+    does: "finish: acknowledges deliveries whose key has this token, and records the keys as done",
     script: ackOnce,
     seed: mine,
-    keys: ["log", "marks", "old", "counts"],
+    keys: ["log", "once", "older", "counts"],
     args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
     reply: [1],
-    after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), marks: doneMarks },
+    after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), once: doneFor(2_000) },
     again: { reply: [2] }
   },
   ...([["log", 0, "l1-1", "r1-1"], ["retry stream", 1, "r1-1", "l1-1"]] as const).map((
@@ -181,73 +147,73 @@ const cases: ReadonlyArray<Case> = [
     does: `finish: forgets the trials of what it acknowledges of a ${what}, and of nothing else`,
     script: ackOnce,
     seed: [...mine, ["hset", "trials", forgotten, "1 2", "l2-1", "1 2", left, "1 2"]],
-    keys: ["log", "marks", "old", "counts", "trials"],
+    keys: ["log", "once", "older", "counts", "trials"],
     args: ["g", "c", isRetry, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
     reply: [1, 0],
     after: {
       counts: isRetry === 1 ? { "a\ng\nc": "1", "z\ng\nc": "1" } : { "a\ng\nc": "1" },
       log: log(0),
-      marks: doneMarks,
+      once: doneFor(2_000),
       trials: { "l2-1": "1 2", [left]: "1 2" }
     },
     again: { reply: [2, 0] }
   })),
   {
-    does: "finish: finds its mark in the time before",
+    does: "finish: finds its key in the time before",
     script: ackOnce,
-    seed: [...held, ["hset", "old", "c\nm", `${past} t1`]],
-    keys: ["log", "marks", "old", "counts"],
+    seed: [...held, ["hset", "older", "c\nm", `${past} t1`]],
+    keys: ["log", "once", "older", "counts"],
     args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
     reply: [1],
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "2" },
       log: log(0),
-      marks: { "": "now later", "c\nm": "later" },
-      old: { "c\nm": "past t1" }
+      once: { "": "now now+2000s", "c\nm": "now+2000s" },
+      older: { "c\nm": "past t1" }
     },
     again: { reply: [2] }
   },
   {
-    does: "finish: refuses a mark that is another's or gone, and touches nothing",
+    does: "finish: refuses a key of another token, or of none, and touches nothing",
     script: ackOnce,
-    seed: [...held, marked(`${past} t2`)],
-    keys: ["log", "marks", "old", "counts"],
+    seed: [...held, keyed(`${past} t2`)],
+    keys: ["log", "once", "older", "counts"],
     args: ["g", "c", 0, day, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
     reply: [0, 0],
-    after: { log: log(1), marks: { "": since, "c\nm": "past t2" } }
+    after: { log: log(1), once: { "": since, "c\nm": "past t2" } }
   },
   {
-    does: "settle: frees the mark of what goes back",
+    does: "settle: frees the key of a delivery",
     script: settle,
     seed: mine,
-    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"],
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
     args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
     reply: [],
     after: {
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
-      marks: { "": since }
+      once: { "": since }
     },
     again: { reply: ["1-1"] }
   },
   {
-    does: "settle: leaves the mark of another alone",
+    does: "settle: leaves the key of another token alone",
     script: settle,
-    seed: [...held, marked(`${far} t2`)],
-    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"],
+    seed: [...held, keyed(`${far} t2`)],
+    keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
     args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
     reply: [],
     after: {
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
       dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
-      marks: { "": since, "c\nm": "far t2" }
+      once: { "": since, "c\nm": "far t2" }
     },
     again: { reply: ["1-1"] }
   },
   {
-    does: "commit: everything, with the acknowledgement and the mark",
+    does: "commit: everything, with the acknowledgement and the key",
     script: commit,
     seed: [...mine, ["set", "counter", "41"], ["set", "gone", "x"], ["hset", "hash", "a", "1"], [
       "xadd",
@@ -311,9 +277,9 @@ const cases: ReadonlyArray<Case> = [
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
       log: log(0),
-      marks: doneMarks,
+      once: doneFor(86_400),
       to: { entries: ["p 0", "i x p 2"], pending: 0 },
-      seen: ["new t x", "expires"],
+      seen: ["new t x", "now+60s"],
       counter: ["42", "stays"],
       hash: { a: "1", b: "2" },
       text: ["-1", "stays"],
@@ -382,9 +348,9 @@ const cases: ReadonlyArray<Case> = [
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
       log: log(0),
-      marks: doneMarks,
+      once: doneFor(86_400),
       to: { entries: ["p 0", "i x h {} p 1", "i y p 2", "i z p 4"], pending: 0 },
-      seen: ["new call x", "expires"]
+      seen: ["new call x", "now+60s"]
     },
     again: { reply: ["already"] }
   },
@@ -398,7 +364,7 @@ const cases: ReadonlyArray<Case> = [
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
       log: log(0),
-      marks: doneMarks,
+      once: doneFor(86_400),
       trials: { "l2-1": "1 2" }
     },
     again: { reply: ["already"] }
@@ -406,11 +372,11 @@ const cases: ReadonlyArray<Case> = [
   {
     does: "commit: nothing when the key has another holder",
     script: commit,
-    seed: [...held, marked(`${far} t2`), ["set", "counter", "41"]],
+    seed: [...held, keyed(`${far} t2`), ["set", "counter", "41"]],
     keys: [...commitKeys, "counter"],
     args: [...fence, "incrby", 5, 1, 1],
     reply: ["lost"],
-    after: { log: log(1), marks: { "": since, "c\nm": "far t2" }, counter: ["41", "stays"] }
+    after: { log: log(1), once: { "": since, "c\nm": "far t2" }, counter: ["41", "stays"] }
   },
   {
     does: "commit: nothing when what it counts in is no hash",
@@ -464,7 +430,7 @@ const cases: ReadonlyArray<Case> = [
     keys: [...relayKeys, "to"],
     args: ["relay", "3", "5-10", "n", "", "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["done"],
-    after: { arrived: { m: "7", n: "8" }, relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    after: { arrived: { m: 7, n: 8 }, relayed: { 3: "5-10" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }
   },
   {
@@ -483,7 +449,7 @@ const cases: ReadonlyArray<Case> = [
     keys: [...relayKeys, "to"],
     args: ["relay", "3", "5-10", "n", 1, "", 0, 0, 0, "events", "publish", 5, 5, 0, 0, "x", "p", "1"],
     reply: ["done"],
-    after: { arrived: { n: "1" }, relayed: { 3: "5-17" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
+    after: { arrived: { n: 1 }, relayed: { 3: "5-17" }, to: { entries: ["p 0", "p 1"], pending: 0 } },
     again: { reply: ["already"] }
   },
   {
@@ -498,8 +464,8 @@ const cases: ReadonlyArray<Case> = [
     reply: ["done"],
     after: {
       arrived: Object.fromEntries([
-        ...Array.from({ length: 999 }, (_, i) => [`m${i + 1}`, String(i + 6)] as const),
-        ["n", "1005"]
+        ...Array.from({ length: 999 }, (_, i) => [`m${i + 1}`, i + 6] as const),
+        ["n", 1_005]
       ]),
       relayed: { 3: "5-10" },
       to: { entries: ["p 0", "p 1"], pending: 0 }
@@ -520,32 +486,32 @@ const cases: ReadonlyArray<Case> = [
     after: { ...untouched, to: { entries: ["p 0"], pending: 0 } }
   },
   {
-    does: "sweep: marks of which one counts stay",
+    does: "sweep: keys of which one counts stay",
     script: sweepOnce,
-    seed: [["hset", "marks", "", head, "c\nm", past], ["hset", "old", "", head, "c\nn", far]],
-    keys: ["marks", "old"],
+    seed: [["hset", "once", "", head, "c\nm", past], ["hset", "older", "", head, "c\nn", far]],
+    keys: ["once", "older"],
     args: [day],
     reply: 0,
-    after: { marks: { "": since, "c\nm": "past" }, old: { "": since, "c\nn": "far" } }
+    after: { once: { "": since, "c\nm": "past" }, older: { "": since, "c\nn": "far" } }
   },
   {
-    does: "sweep: those whose time is over go",
+    does: "sweep: keys go when their time is over",
     script: sweepOnce,
-    seed: [["hset", "marks", "", head, "c\nm", far], ["hset", "old", "", `${past} ${past}`, "c\nn", past]],
-    keys: ["marks", "old"],
+    seed: [["hset", "once", "", head, "c\nm", far], ["hset", "older", "", `${past} ${past}`, "c\nn", past]],
+    keys: ["once", "older"],
     args: [day],
     reply: 1,
-    after: { marks: { "": since, "c\nm": "far" } },
+    after: { once: { "": since, "c\nm": "far" } },
     again: { reply: 0 }
   },
   {
-    does: "sweep: those that do not say it are given their time",
+    does: "sweep: keys of a hash without a time get one",
     script: sweepOnce,
-    seed: [["hset", "marks", "c\nm", "x"]],
-    keys: ["marks", "old"],
+    seed: [["hset", "once", "c\nm", "x"]],
+    keys: ["once", "older"],
     args: [day],
     reply: 0,
-    after: { marks: { "": "now later", "c\nm": "x" } }
+    after: { once: { "": "now now+86400s", "c\nm": "x" } }
   },
   {
     does: "once: begins a free key, again under the same token, and not under another",
@@ -553,7 +519,7 @@ const cases: ReadonlyArray<Case> = [
     keys: ["key", "proof"],
     args: ["begin", "t1", 60_000, 600_000],
     reply: ["mine", 0],
-    after: { key: ["t1", "expires"] }
+    after: { key: ["t1", "now+60s"] }
   },
   {
     does: "once: does not renew a key that is free",
@@ -570,7 +536,7 @@ const cases: ReadonlyArray<Case> = [
     keys: ["key", "proof"],
     args: ["finish", "t1", 60_000, 600_000],
     reply: ["done", 0],
-    after: { key: ["=t1", "expires"], proof: ["", "expires"] },
+    after: { key: ["=t1", "now+60s"], proof: ["", "now+600s"] },
     again: { reply: ["already", 0] }
   },
   {
@@ -580,7 +546,7 @@ const cases: ReadonlyArray<Case> = [
     keys: ["key", "proof"],
     args: ["finish", "t1", 600_000, 600_000],
     reply: ["done", 0],
-    after: { key: ["=t1", "expires"] },
+    after: { key: ["=t1", "now+600s"] },
     again: { reply: ["already", 0] }
   },
   {
@@ -623,24 +589,41 @@ const cases: ReadonlyArray<Case> = [
   }
 ]
 
+/** Streams by the fields of their entries, and the number of pending ones. */
+const brief = (contents: Keyspace.Contents) =>
+  Keyspace.withStreams(contents, ({ entries, groups = {} }) => ({
+    entries: entries.map(([, ...fields]) => fields.join(" ")),
+    pending: Object.values(groups).reduce((sum, { pending }) => sum + pending.length, 0)
+  }))
+
 describe("scripts of exactly-once", () => {
   it.each(cases)("$does", async ({ after, again, args, keys, reply, script, seed = [] }) => {
-    const prefix = `{${freshPrefix()}}`
-    const name = (key: string) => `${prefix}:${key}`
-    for (const [command, key, ...rest] of seed) {
-      await (command === "hold"
-        // A group with a consumer that has read everything.
-        ? client.multi().xgroup("CREATE", name(key), "g", "0").xreadgroup("GROUP", "g", "me", "STREAMS", name(key), ">")
-          .exec()
-        : client.call(command, name(key), ...rest))
-    }
+    const prefix = `{${freshPrefix()}}:`
+    const { dump, during } = Keyspace.open(client, prefix, { far, past })
+    const name = (key: string) => prefix + key
+    await during(() =>
+      Promise.all(seed.map(([command, key, ...rest]) =>
+        command === "hold"
+          // A group with a consumer that has read everything.
+          ? client.multi().xgroup("CREATE", name(key), "g", "0").xreadgroup(
+            "GROUP",
+            "g",
+            "me",
+            "STREAMS",
+            name(key),
+            ">"
+          )
+            .exec()
+          : client.call(command, name(key), ...rest)
+      ))
+    )
     const run = async () => {
-      const result = await client.eval(script.lua, keys.length, ...keys.map(name), ...args)
-      return JSON.parse(JSON.stringify(result).replaceAll(`${prefix}:`, "$"))
+      const result = await during(() => client.eval(script.lua, keys.length, ...keys.map(name), ...args))
+      return JSON.parse(JSON.stringify(result).replaceAll(prefix, "$"))
     }
     assert.deepStrictEqual(await run(), reply)
-    assert.deepStrictEqual(await dump(prefix), after)
+    assert.deepStrictEqual(brief(await dump()), after)
     assert.deepStrictEqual(await run(), again?.reply ?? reply)
-    assert.deepStrictEqual(await dump(prefix), again?.after ?? after)
+    assert.deepStrictEqual(brief(await dump()), again?.after ?? after)
   })
 })

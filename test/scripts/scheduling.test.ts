@@ -1,6 +1,7 @@
-/** What each script of scheduling does to the whole keyspace, and what a second run of it does. */
-import { assert, describe, it } from "@effect/vitest"
+/** The effect of each script of scheduling on the whole keyspace, and that of a second run. */
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { Redis as Client } from "ioredis"
 import { Redis } from "rotif"
 import { inject } from "vitest"
 import * as Keys from "../../src/redisBroker/keys.ts"
@@ -14,9 +15,21 @@ import { schedule } from "../../src/redisBroker/scripts/publish/schedule.ts"
 import { listScheduled } from "../../src/redisBroker/scripts/publish/listScheduled.ts"
 import { publishTicks } from "../../src/redisBroker/scripts/recurring/publishTicks.ts"
 import { dueTicks } from "../../src/redisBroker/scripts/recurring/dueTicks.ts"
+import * as Keyspace from "../fixtures/Keyspace.ts"
 import { freshPrefix } from "../contract/kit.ts"
 
 type Args = ReadonlyArray<string | number>
+
+const client = new Client({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
+afterAll(() => client.disconnect())
+
+/** A stream by the fields of its entries, a string without its expiry, scores and values as text. */
+const brief = (value: unknown): unknown =>
+  Keyspace.isStream(value)
+    ? value.entries.map(([, ...fields]) => fields)
+    : Array.isArray(value)
+    ? value[0]
+    : Object.fromEntries(Object.entries(value as object).map(([name, one]) => [name, String(one)]))
 
 /** An empty namespace, and ways to seed it, to run a script, and to see everything in it. */
 const namespace = Effect.gen(function*() {
@@ -26,33 +39,17 @@ const namespace = Effect.gen(function*() {
   const send = (...command: readonly [string, ...Args]) => connection.send(command, { idempotent: true })
   const run = (script: Redis.Script, keys: ReadonlyArray<string>, args: Args) =>
     connection.evaluate(script, keys, args, { idempotent: true })
-  const pairs = (flat: unknown) => {
-    const list = flat as ReadonlyArray<string>
-    return Object.fromEntries(list.flatMap((name, i) => i % 2 === 0 ? [[name, list[i + 1]]] : []))
-  }
-  const contents = (key: string) =>
-    Effect.gen(function*() {
-      switch (yield* send("type", key)) {
-        case "zset":
-          return pairs(yield* send("zrange", key, 0, -1, "WITHSCORES"))
-        case "hash":
-          // An object without a prototype.
-          return { ...(yield* send("hgetall", key)) as Record<string, string> }
-        case "stream":
-          return ((yield* send("xrange", key, "-", "+")) as ReadonlyArray<readonly [string, ReadonlyArray<string>]>)
-            .map(([, fields]) => fields)
-        default:
-          return yield* send("get", key)
-      }
-    })
-  /** Everything, without the prefix; positions of entries are left out. */
-  const everything = Effect.gen(function*() {
-    const tag = keys.meta.slice(0, -"meta".length)
-    const names = ((yield* send("keys", `${tag}*`)) as ReadonlyArray<string>).toSorted()
-    const all: Record<string, unknown> = {}
-    for (const name of names) all[name.slice(tag.length)] = yield* contents(name)
-    return all
-  })
+  const { dump } = Keyspace.open(client, keys.meta.slice(0, -"meta".length))
+  /** Everything, as these tests compare it. */
+  const everything = Effect.map(
+    Effect.promise(dump),
+    (contents) =>
+      Object.fromEntries(
+        Object.entries(contents).filter(([name]) => !name.endsWith(" ends")).map((
+          [name, value]
+        ) => [name, brief(value)])
+      )
+  )
   const logged = (channel: string) =>
     Effect.andThen(
       send("xgroup", "CREATE", keys.log(channel), "g", "0", "MKSTREAM"),
@@ -106,13 +103,13 @@ describe("schedule", () => {
         "seen:c:ib": "@ t b",
         waiting: { "\nc\na": `${later}`, "\nc\nb": `${later + 1}` }
       }
-      const told = { "answer:t": JSON.stringify([["scheduled", `${later}`], ["scheduled", `${later + 1}`]]) }
-      assert.deepStrictEqual(yield* everything, { ...state, ...told })
+      const answer = { "answer:t": JSON.stringify([["scheduled", `${later}`], ["scheduled", `${later + 1}`]]) }
+      assert.deepStrictEqual(yield* everything, { ...state, ...answer })
       assert.isAbove(Number(yield* send("pttl", keys.seen("c", "ib"))), 1000)
       assert.isAbove(Number(yield* send("pttl", keys.answer("t"))), 8000)
       // The same call again, then another.
       assert.deepStrictEqual(yield* scheduleAll, [["scheduled", `${later}`], ["scheduled", `${later + 1}`]])
-      assert.deepStrictEqual(yield* everything, { ...state, ...told })
+      assert.deepStrictEqual(yield* everything, { ...state, ...answer })
       yield* send("del", keys.answer("t"))
       assert.deepStrictEqual(yield* scheduleAll, [["duplicate", "@ - a"], ["duplicate", "@ - b"]])
       assert.deepInclude(yield* everything, state)
@@ -132,8 +129,8 @@ describe("schedule", () => {
       const [[outcome, position]] = (yield* once) as [[string, string]]
       assert.strictEqual(outcome, "stored")
       const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} t a` }
-      const told = { "answer:t": JSON.stringify([["stored", position]]) }
-      assert.deepStrictEqual(yield* everything, { ...state, ...told })
+      const answer = { "answer:t": JSON.stringify([["stored", position]]) }
+      assert.deepStrictEqual(yield* everything, { ...state, ...answer })
       yield* send("del", keys.seen("c", "ia"))
       assert.deepStrictEqual(yield* once, [["stored", position]])
       yield* send("del", keys.answer("t"))

@@ -91,7 +91,7 @@ const cases: ReadonlyArray<Case> = [
     script: reschedule,
     makes: "log",
     seed: waits("\nch\nid"),
-    keys: ["waiting", "bodies", "log", "window", "told"],
+    keys: ["waiting", "bodies", "log", "window", "answer"],
     args: ["events", "\nch\nid", "id", "+0", "iid", 9000]
   },
   {

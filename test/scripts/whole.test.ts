@@ -37,8 +37,8 @@ const held = (count: number, stream = "log"): ReadonlyArray<Command> => [
 ]
 const log = ["xadd", "$log", "1-0", "i", "a", "p", "x"]
 const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "m", "{}", "p", "x"]
-const marks: Command = ["hset", "$marks", "", `${past} ${far}`, "ch\nm", `${far} t`]
-const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "marks", "old"]
+const once: Command = ["hset", "$once", "", `${past} ${far}`, "ch\nm", `${far} t`]
+const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"]
 
 const judges: Readonly<Record<string, Case>> = {
   bodyWithoutTime: {
@@ -132,7 +132,7 @@ const cases: Readonly<Record<string, Case>> = {
   },
   append: {
     seed: [log],
-    keys: ["log", "seen", "told"],
+    keys: ["log", "seen", "answer"],
     args: ["b", "call", 60_000, 60_000, "", "", 0, 0, 0, -1, 0, "", "i", "b", "p", "y"],
     adds: { log: 1 },
     whenFull: "refused"
@@ -143,21 +143,21 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["g", "$", "[]", "ch", "other"]
   },
   heartbeat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
-  beginOnce: { seed: [marks], keys: ["marks", "old"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
+  beginOnce: { seed: [once], keys: ["once", "older"], args: [30_000, day, "t", "ch\nnew"], whenFull: "done" },
   cancel: {
     seed: [["zadd", "$waiting", far, "\nch\na"], ["hset", "$bodies", "a", "w9 call ia\n\nx"], [
       "set",
       "$seen",
       "@ call a"
     ]],
-    keys: ["waiting", "bodies", "seen", "told"],
+    keys: ["waiting", "bodies", "seen", "answer"],
     args: ["\nch\na", "a", "ia", 60_000],
     whenFull: "done"
   },
   createChannel: { keys: ["meta", "channels", "log", "definitions"], args: ["ch", "1 - -", "events", 1000] },
   commit: {
-    seed: [...held(1), marks, ["xadd", "$to", "1-0", "p", "x"], ["set", "$number", 1]],
-    keys: ["log", "marks", "old", "counts", "to", "seen", "outbox", "number", "hash", "waiting", "bodies"],
+    seed: [...held(1), once, ["xadd", "$to", "1-0", "p", "x"], ["set", "$number", 1]],
+    keys: ["log", "once", "older", "counts", "to", "seen", "outbox", "number", "hash", "waiting", "bodies"],
     args: [
       ["ack", "g", "1-0", "ch\nm", "t", "ch", 0, 0, day, "events"],
       ["publish", 5, 7, 60_000, 6, "x", "i", "x", "p", "2"],
@@ -196,8 +196,8 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "done"
   },
   ackOnce: {
-    seed: [...held(1), marks],
-    keys: ["log", "marks", "old", "counts", "trials"],
+    seed: [...held(1), once],
+    keys: ["log", "once", "older", "counts", "trials"],
     args: ["g", "ch", 0, day, "1-0", "ch\nm", "t", 0],
     whenFull: "done"
   },
@@ -264,14 +264,14 @@ const cases: Readonly<Record<string, Case>> = {
   },
   reschedule: {
     seed: [["zadd", "$waiting", far, "\nch\na"], ["hset", "$bodies", "a", "\nx"], log],
-    keys: ["waiting", "bodies", "log", "seen", "told"],
+    keys: ["waiting", "bodies", "log", "seen", "answer"],
     args: ["events", "\nch\na", "a", "+0", "", 60_000],
     adds: { log: 1 },
     whenFull: "done"
   },
   schedule: {
     seed: [log],
-    keys: ["waiting", "bodies", "log", "told", "seen"],
+    keys: ["waiting", "bodies", "log", "answer", "seen"],
     args: [
       ["events", "\nch\n", "call", 60_000],
       ["a", 1, "\nx", 0, 0, 4],
@@ -284,7 +284,7 @@ const cases: Readonly<Record<string, Case>> = {
   listScheduled: { seed: [["zadd", "$waiting", 1, "\nch\na"]], keys: ["waiting"], args: ["\n", "", "", 10, 10] },
   search: { seed: [log], keys: ["log"], args: ["0-0", "0-0", "a"] },
   settle: {
-    seed: [...held(5), marks],
+    seed: [...held(5), once],
     keys: settleKeys,
     args: [
       ["g", "c", "ch", "events"],
@@ -306,8 +306,8 @@ const cases: Readonly<Record<string, Case>> = {
   scanBodies: { seed: [["hset", "$bodies", "a", "\nx"]], keys: ["bodies", "waiting"], args: ["0", 10, "\nch\n"] },
   scanDeliveries: { seed: held(1), keys: ["log"], args: ["g", "-", 10, 0] },
   sweepOnce: {
-    seed: [["hset", "$marks", "", `${past} ${past}`, "ch\nm", ""]],
-    keys: ["marks", "old"],
+    seed: [["hset", "$once", "", `${past} ${past}`, "ch\nm", ""]],
+    keys: ["once", "older"],
     args: [1],
     whenFull: "done"
   },
@@ -322,7 +322,7 @@ const cases: Readonly<Record<string, Case>> = {
   tryAgain: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
   confirmable: { keys: ["meta", "log"], args: [] },
   trim: {
-    seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "old"]],
+    seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "older"]],
     keys: ["meta", "log", "floors"],
     args: ["0", 0, 0, "", -1, -1, "ch", "g"],
     whenFull: "done"
@@ -364,8 +364,8 @@ describe("scripts do all or nothing", () => {
           // `commit` says in its reply that it refuses.
           (reply) => {
             if (script.name !== "commit") return undefined
-            const told = (reply as ReadonlyArray<string>).join(" ")
-            return told === "done" ? undefined : told
+            const text = (reply as ReadonlyArray<string>).join(" ")
+            return text === "done" ? undefined : text
           },
           (error: Error) => error.message
         ),
@@ -377,7 +377,7 @@ describe("scripts do all or nothing", () => {
       /** Without what depends on the time. */
       contents: async () =>
         JSON.stringify([
-          await Keyspace.snapshot(client, prefix),
+          await Keyspace.open(client, prefix).dump(),
           await client.xpending(`${prefix}log`, "g").catch(() => [])
         ]).replace(/\d{13,16}(-\d+)?/g, "time")
     }
