@@ -1,7 +1,7 @@
 /**
- * For tests: a broker whose operations fail on demand, before or after they took effect, and the contract that every backend keeps.
+ * Tools for tests: a broker whose operations fail on demand, before or after they took effect, and the contract that every backend keeps.
  *
- * It has a path of its own, `rotif/testing`: programs themselves have no need of it.
+ * The module has a path of its own, `rotif/testing`, because programs do not need it.
  *
  * @since 0.1.0
  */
@@ -14,74 +14,54 @@ import * as Rotif from "./Rotif.ts"
 
 export * from "./testing/portContract.ts"
 
+/** Whether a member of the port can fail with a `BrokerError`. */
+type Fails<Member> = Member extends (...args: never) => infer Result ? Fails<Result>
+  : Member extends Effect.Effect<infer _, infer E, infer _> ? BrokerError extends E ? true : false
+  : false
+
+/** The members of a part of the port that can fail, those of its own parts behind a dot. */
+type OperationsOf<Part> = {
+  [Name in keyof Part & string]: Fails<Part[Name]> extends true ? Name
+    : Part[Name] extends ((...args: never) => unknown) | Effect.Effect<unknown, unknown, unknown> ? never
+    : Part[Name] extends object ? `${Name}.${OperationsOf<Part[Name]>}`
+    : never
+}[keyof Part & string]
+
 /**
- * The operations that can be made to fail, by the names that `BrokerError.operation` gives them.
+ * The operations that can be made to fail: everything in the port that fails with a `BrokerError`, by the names that `BrokerError.operation`
+ * gives them.
  *
- * `append` is what publishing does. `join`, `read`, `claim`, `renew`, `begin` are what a subscription does to have messages; `ack`, `redeliver`
- * (a retry or a release), `bury` (a dead letter) and `commit` (a transaction) are how it ends them. `promote`, `relay`, `trim` and those of
- * `recurring` are done in the background.
+ * - A publish is `append`. A subscription gets messages by `join`, `read`, `claim`, `renew` and `begin`.
+ * - It settles them by `ack`, `redeliver` (a retry or a release), `bury` (a dead letter) and `commit` (a transaction). To drop an expired
+ *   message is an `ack`, too.
+ * - Duties call `promote`, `relay`, `trim` and operations of `recurring`.
  *
  * @category models
  * @since 0.1.0
  */
-export type Operation =
-  | "append"
-  | "join"
-  | "read"
-  | "claim"
-  | "renew"
-  | "begin"
-  | "tryAgain"
-  | "acquit"
-  | "ack"
-  | "redeliver"
-  | "bury"
-  | "commit"
-  | "promote"
-  | "relay"
-  | "trim"
-  | "removeGroup"
-  | "info"
-  | "ping"
-  | "own.read"
-  | "stats.read"
-  | `scheduled.${"cancel" | "reschedule" | "list" | "count"}`
-  | `recurring.${"nowMillis" | "upsert" | "remove" | "list" | "due" | "advance"}`
-  | `letters.${
-    | "list"
-    | "get"
-    | "requeue"
-    | "remove"
-    | "counts"
-    | "size"
-    | "offer"
-    | "conclude"
-    | "forget"
-    | "lead"}`
-  | "broadcast.publish"
-  | "broadcast.listen"
+export type Operation = "append" | Exclude<OperationsOf<Broker["Service"]> | OperationsOf<Member>, "drop">
 
 /**
- * A failure to come.
+ * A failure of the next calls of an operation.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Failing {
   readonly operation: Operation
-  /** `"before"`: nothing was done. `"after"`: it took effect, and only its answer is lost. */
+  /** `"before"`: the operation does nothing. `"after"`: it takes effect, and only its reply is lost. */
   readonly when: "before" | "after"
-  /** How many calls fail, from the next one on. Default 1; `Infinity` until `recover`. */
+  /** The number of calls that fail, from the next one on. Default 1; `Infinity`: all until `recover`. */
   readonly times?: number | undefined
   /**
-   * What the caller is told. Default: `"Unavailable"` before, `"Uncertain"` after. A publish turns them into `Unavailable` and
-   * `PublishUncertain`, everything else into a `BrokerError`.
+   * The reason that the caller gets. Default: `"Unavailable"` before, `"Uncertain"` after. A publish fails with `Unavailable` and
+   * `PublishUncertain` then, everything else with a `BrokerError`.
    */
   readonly reason?: BrokerErrorReason | undefined
 }
 
 /**
- * What is to fail; see the functions `failing` and `recover`.
+ * The failures to come. Its members are described at the functions `failing` and `recover`.
  *
  * @category services
  * @since 0.1.0
@@ -94,10 +74,10 @@ export class Faults extends Context.Service<Faults, {
 /**
  * Makes the next calls of an operation fail.
  *
- * **Details**: what it returns completes when the last of them has failed. Several for one operation come one after the other. A delivery
- * whose hand-out failed `"after"` comes with the next read, as after a lost connection.
+ * **Details**: the returned effect completes when the last of these calls has failed. Several failures of one operation happen one after the
+ * other. If a read failed `"after"`, its deliveries come with the next read, as after a lost connection.
  *
- * **Example** (A publish of which nobody knows whether it was stored)
+ * **Example** (A publish with an uncertain outcome)
  *
  * ```ts
  * import { Effect, Schema } from "effect"
@@ -120,7 +100,7 @@ export const failing = (failing: Failing): Effect.Effect<Effect.Effect<void>, ne
   Faults.use((faults) => faults.failing(failing))
 
 /**
- * Forgets all failures that have not come yet.
+ * Cancels all failures that have not happened yet.
  *
  * @category operations
  * @since 0.1.0
@@ -136,7 +116,7 @@ interface Pending {
 const makePlan = () => {
   const pending = new Map<Operation, Array<Pending>>()
 
-  /** The failure of this call, if it is to fail. */
+  /** Takes the failure of this call, if it has to fail. */
   const take = (operation: Operation): { readonly when: Failing["when"]; readonly error: BrokerError } | undefined => {
     const [first, ...rest] = pending.get(operation) ?? []
     if (first === undefined) return undefined
@@ -172,7 +152,7 @@ const makePlan = () => {
 
 type Take = ReturnType<typeof makePlan>["take"]
 
-/** Whatever is done twice without harm, or refused the second time. `kept`: what was done is reported to this, when it is not to the caller. */
+/** Runs an operation, or fails in its place. `kept` gets the result of a call that took effect and failed. */
 const through = <A, E, R>(
   take: Take,
   operation: Operation,
@@ -188,10 +168,26 @@ const through = <A, E, R>(
     })
   })
 
+/** The same part of the port, each of whose operations fails when it has to. Members that give no effect stay as they are. */
+const failingPart = <Part extends object>(take: Take, part: Part, prefix = ""): Part =>
+  new Proxy(part, {
+    get: (_, name) => {
+      const member: unknown = Reflect.get(part, name)
+      const operation = `${prefix}${String(name)}` as Operation
+      const wrapped = (value: unknown) =>
+        Effect.isEffect(value) ? through(take, operation, value as Effect.Effect<unknown>) : value
+      if (typeof member === "function") return (...args: ReadonlyArray<unknown>) => wrapped(member.apply(part, args))
+      return typeof member !== "object" || member === null || Effect.isEffect(member)
+        ? wrapped(member)
+        : failingPart(take, member, `${operation}.`)
+    }
+  })
+
 const decorateMember = (take: Take, member: Member): Member => {
-  /** Handed out in answers that were lost. */
+  /** Deliveries of replies that were lost. */
   const lost: Array<Delivery> = []
   return {
+    ...failingPart(take, member),
     read: (count, blockMillis) =>
       Effect.suspend(() => {
         if (lost.length === 0) {
@@ -202,35 +198,23 @@ const decorateMember = (take: Take, member: Member): Member => {
         return Effect.succeed(lost.splice(0, count))
       }),
     awaitReady: (blockMillis) =>
-      Effect.suspend(() => lost.length > 0 ? Effect.succeed(true) : member.awaitReady(blockMillis)),
-    wake: member.wake,
-    awaitLease: member.awaitLease,
-    shared: member.shared,
-    awaitRemoval: member.awaitRemoval,
-    awaitJoin: member.awaitJoin,
+      Effect.suspend(() =>
+        lost.length > 0 ? Effect.succeed(true) : through(take, "awaitReady", member.awaitReady(blockMillis))
+      ),
     claim: (count) =>
       Effect.tapError(
         through(take, "claim", member.claim(count), ({ deliveries }) => {
           lost.push(...deliveries)
         }),
-        // The reader has them: it is not to wait for others.
+        // The next read gives them: it must not wait for others.
         () => member.wake
       ),
-    ack: (deliveries) => through(take, "ack", member.ack(deliveries)),
-    drop: (deliveries) => through(take, "ack", member.drop(deliveries)),
-    redeliver: (items) => through(take, "redeliver", member.redeliver(items)),
-    bury: (items) => through(take, "bury", member.bury(items)),
-    renew: (deliveries) => through(take, "renew", member.renew(deliveries)),
-    begin: (items) => through(take, "begin", member.begin(items)),
-    tryAgain: (deliveries) => through(take, "tryAgain", member.tryAgain(deliveries)),
-    acquit: (deliveries) => through(take, "acquit", member.acquit(deliveries)),
-    commit: (commits) => through(take, "commit", member.commit(commits))
+    drop: (deliveries) => through(take, "ack", member.drop(deliveries))
   }
 }
 
 const decorate = (broker: Broker["Service"], take: Take): Broker["Service"] => {
-  const { broadcast, letters, own, recurring, scheduled, stats } = broker
-  /** What became of messages of which nobody was told: whoever asks again with the same id finds out. */
+  /** The outcomes of publishes whose reply was lost: the next publish with the same id gets them. */
   const untold = new Map<string, Appended>()
   const keyOf = ({ channel, id }: NewMessage) => `${channel}\n${id}`
 
@@ -255,56 +239,15 @@ const decorate = (broker: Broker["Service"], take: Take): Broker["Service"] => {
   })
 
   return Broker.of({
-    ...broker,
+    ...failingPart(take, broker),
     append,
     join: (membership) =>
-      Effect.map(through(take, "join", broker.join(membership)), (member) => decorateMember(take, member)),
-    promote: (...args) => through(take, "promote", broker.promote(...args)),
-    relay: (shard, limit) => through(take, "relay", broker.relay(shard, limit)),
-    trim: (shard) => through(take, "trim", broker.trim(shard)),
-    removeGroup: (group, selector) => through(take, "removeGroup", broker.removeGroup(group, selector)),
-    info: (selector) => through(take, "info", broker.info(selector)),
-    ping: through(take, "ping", broker.ping),
-    own: { ...own, read: (key) => through(take, "own.read", own.read(key)) },
-    stats: { ...stats, read: (selector) => through(take, "stats.read", stats.read(selector)) },
-    scheduled: {
-      ...scheduled,
-      cancel: (...args) => through(take, "scheduled.cancel", scheduled.cancel(...args)),
-      reschedule: (...args) => through(take, "scheduled.reschedule", scheduled.reschedule(...args)),
-      list: (...args) => through(take, "scheduled.list", scheduled.list(...args)),
-      count: (...args) => through(take, "scheduled.count", scheduled.count(...args))
-    },
-    recurring: {
-      ...recurring,
-      nowMillis: (...args) => through(take, "recurring.nowMillis", recurring.nowMillis(...args)),
-      upsert: (...args) => through(take, "recurring.upsert", recurring.upsert(...args)),
-      remove: (...args) => through(take, "recurring.remove", recurring.remove(...args)),
-      list: (...args) => through(take, "recurring.list", recurring.list(...args)),
-      due: (...args) => through(take, "recurring.due", recurring.due(...args)),
-      advance: (...args) => through(take, "recurring.advance", recurring.advance(...args))
-    },
-    letters: {
-      ...letters,
-      list: (...args) => through(take, "letters.list", letters.list(...args)),
-      get: (...args) => through(take, "letters.get", letters.get(...args)),
-      requeue: (...args) => through(take, "letters.requeue", letters.requeue(...args)),
-      remove: (...args) => through(take, "letters.remove", letters.remove(...args)),
-      counts: (...args) => through(take, "letters.counts", letters.counts(...args)),
-      size: (...args) => through(take, "letters.size", letters.size(...args)),
-      offer: (...args) => through(take, "letters.offer", letters.offer(...args)),
-      conclude: (...args) => through(take, "letters.conclude", letters.conclude(...args)),
-      forget: (...args) => through(take, "letters.forget", letters.forget(...args)),
-      lead: (...args) => through(take, "letters.lead", letters.lead(...args))
-    },
-    broadcast: {
-      publish: (...args) => through(take, "broadcast.publish", broadcast.publish(...args)),
-      listen: (...args) => through(take, "broadcast.listen", broadcast.listen(...args))
-    }
+      Effect.map(through(take, "join", broker.join(membership)), (member) => decorateMember(take, member))
   })
 }
 
 /**
- * Puts the failures in front of any broker: the one on Redis, for example.
+ * Puts the failures in front of any broker, such as the one on Redis.
  *
  * **Example** (On a real Redis)
  *
@@ -330,7 +273,7 @@ export const layerFaults = (): Layer.Layer<Broker | Faults, never, Broker> =>
   }))
 
 /**
- * `Rotif.layerMemoryWith`, with operations that can be made to fail.
+ * Provides `Rotif.layerMemoryWith` with operations that can be made to fail.
  *
  * @category layers
  * @since 0.1.0
@@ -345,7 +288,7 @@ export const layerMemoryWith = (options?: Rotif.Options): Layer.Layer<Rotif.Serv
   )
 
 /**
- * `Rotif.layerMemory`, with operations that can be made to fail.
+ * Provides `Rotif.layerMemory` with operations that can be made to fail.
  *
  * @category layers
  * @since 0.1.0

@@ -341,6 +341,30 @@ for (const [backend, layer] of backends) {
     )
 
     test(
+      "every part of the port: statistics, the keys of transactions, recurring messages, dead letters, inspection, durability",
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const calls = {
+          checkDurability: broker.checkDurability({ replicas: 1, onDisk: false, timeoutMillis: 10 }),
+          ping: broker.ping,
+          info: broker.info(Channel.selector(Text)),
+          "inspection.listsKeys": broker.inspection.listsKeys,
+          "stats.read": broker.stats.read(Channel.selector(Text)),
+          "stats.lead": broker.stats.lead(1_000),
+          "own.read": broker.own.read(broker.own.keyFor(Text.name, "x")),
+          "recurring.list": broker.recurring.list(0),
+          "letters.size": broker.letters.size(0),
+          "scheduled.count": broker.scheduled.count(undefined)
+        } satisfies { readonly [Name in Testing.Operation]?: Effect.Effect<unknown, Broker.BrokerError> }
+        for (const [operation, call] of Object.entries(calls)) {
+          yield* Testing.failing({ operation: operation as Testing.Operation, when: "before", reason: "Overloaded" })
+          const error = yield* Effect.flip(call as Effect.Effect<unknown, Broker.BrokerError>)
+          assert.deepInclude(error, { _tag: "BrokerError", reason: "Overloaded", operation })
+        }
+      })
+    )
+
+    test(
       "recover: what has not failed yet does not",
       Effect.gen(function*() {
         yield* Testing.failing({ operation: "append", when: "before", times: Infinity })
