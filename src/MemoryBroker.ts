@@ -1,8 +1,8 @@
 /**
  * The `Broker` in memory, for tests and trials: the same state machine as on Redis, on Effect's `Clock`.
  *
- * Under `TestClock` nothing happens but by the test: leases expire, retries become due and windows close exactly when the clock
- * is moved there, in the same order in every run.
+ * Under `TestClock` only the test moves time: leases expire, retries become due and windows close exactly when the clock is moved
+ * there, in the same order in every run.
  *
  * @since 0.1.0
  */
@@ -18,18 +18,11 @@ import * as Member from "./memoryBroker/member.ts"
 import { Recurring } from "./memoryBroker/recurring.ts"
 import { Store } from "./memoryBroker/store.ts"
 
-const awaitWake = (sleepers: Set<() => void>) =>
-  Effect.callback<void>((resume) => {
-    const wake = () => resume(Effect.void)
-    sleepers.add(wake)
-    return Effect.sync(() => sleepers.delete(wake))
-  })
-
 /**
  * Makes a broker with nothing in it.
  *
- * **Details**: it has one shard, keeps everything in this process and loses it with the last reference. It reads the `Clock` it
- * was made with. Its operations never fail. As on Redis, a consumer that ends leaves what it holds leased until the lease expires.
+ * **Details**: the broker has one shard, keeps everything in this process and loses it with the last reference. It reads the `Clock` it
+ * was made with. Its operations never fail. As on Redis, the messages of a consumer that ends stay leased until the lease expires.
  *
  * @category constructors
  * @since 0.1.0
@@ -39,7 +32,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
     const store = new Store()
     const { letters } = store
     const recurring = new Recurring(store)
-    // Nothing is stored under them but what transactions write: the same names as on Redis.
+    // Only transactions write keys. They have the same names as on Redis.
     const tag = tagOf("rotif", 0)
     const now = () => clock.currentTimeMillisUnsafe()
 
@@ -48,7 +41,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       isPolled: false,
       rest: (millis) =>
         Effect.andThen(
-          Effect.raceFirst(awaitWake(store.resting), Effect.suspend(() => pause(store.shortestAgeMillis))),
+          Effect.raceFirst(store.anyOperation.wait(), Effect.suspend(() => pause(store.shortestAgeMillis))),
           Effect.sleep(millis)
         ),
       shardsOf: () => [0],
@@ -60,7 +53,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           }),
           () => store.notices.length === 0 ? Effect.void : Effect.logWarning(store.notices.splice(0).join("\n"))
         ),
-      // Whatever could take a message away takes everything with it: there is nothing to wait for.
+      // A message cannot be lost without the whole process: there is nothing to wait for.
       checkDurability: () => Effect.void,
       join: (membership) =>
         Effect.acquireRelease(
@@ -68,7 +61,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           (member) => Effect.sync(member.close)
         ),
       promote: (_, limit, only) => store.run(() => store.promote(limit, now(), only)),
-      awaitEarlier: () => awaitWake(store.sleepers),
+      awaitEarlier: () => store.earlier.wait(),
       scheduled: {
         cancel: (message) => store.run(() => store.scheduled.cancel(message)),
         reschedule: (message, due) => store.tell(() => store.scheduled.reschedule(message, due, now())),
@@ -82,7 +75,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         list: () => store.run(() => recurring.list()),
         due: (_, limit) => store.run(() => recurring.due(limit, now())),
         advance: (_, advance) => store.run(() => recurring.advance(advance, now())),
-        awaitChange: () => awaitWake(recurring.sleepers)
+        awaitChange: () => recurring.changed.wait()
       },
       relay: () => Effect.succeed(0),
       awaitOutbox: () => Effect.never,
@@ -114,7 +107,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
         offer: (_, options) => Effect.sync(() => letters.offer(options, now())),
         conclude: (_, name, conclusions) => store.run(() => letters.conclude(name, conclusions, now())),
         forget: (_, name) => Effect.sync(() => letters.forget(name)),
-        awaitLetter: () => awaitWake(letters.sleepers),
+        awaitLetter: () => letters.available.wait(),
         lead: () => Effect.succeed(true)
       },
       inspection: Inspection.make(store, recurring, now),
@@ -124,7 +117,7 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
 )
 
 /**
- * The broker as a layer, with nothing in it. Each call makes a layer of its own: two of them are two brokers, wherever they are provided.
+ * Provides an empty broker. Each call makes a layer of its own: two layers are two brokers, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0

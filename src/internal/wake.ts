@@ -1,6 +1,8 @@
 /** Signals between fibers. */
 import { Effect } from "effect"
 
+const none: ReadonlyArray<() => void> = []
+
 /** Fibers that wait until something has happened. A wake resumes the fibers that wait at that moment, and no later ones. */
 export class Signal {
   private readonly waiters = new Set<() => void>()
@@ -17,13 +19,13 @@ export class Signal {
 
   /** Takes the fibers that wait out of the signal; calling each resumes it. */
   take(): ReadonlyArray<() => void> {
+    if (this.waiters.size === 0) return none
     const waiters = [...this.waiters]
     this.waiters.clear()
     return waiters
   }
 
   wake(): void {
-    if (this.waiters.size === 0) return
     for (const resume of this.take()) resume()
   }
 }

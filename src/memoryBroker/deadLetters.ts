@@ -1,9 +1,10 @@
-/** Dead letters in the order of their death, and what of them was offered to whom. */
+/** Dead letters in the order of their death, and their offers to subscriptions. */
 import type { Failure } from "../Broker.ts"
 import type { Conclusion, Letter, LetterCount, LetterRange, Offer, PastFailure } from "../broker/deadLetters.ts"
 import { pastOf } from "../broker/deadLetters.ts"
 import type { Position } from "../broker/position.ts"
 import { firstIndex, format, isAfter, parse, Positions } from "../broker/position.ts"
+import { Signal } from "../internal/wake.ts"
 import type { Lease } from "./group.ts"
 import type { Stored } from "./log.ts"
 
@@ -11,11 +12,11 @@ interface Dead {
   readonly position: Position
   readonly letter: Letter
   readonly stored: Stored
-  /** It was requeued or removed, and is not cleared away yet. */
+  /** The letter was requeued or removed, and is not cleared away yet. */
   isGone: boolean
 }
 
-/** A message that leaves the dead letters, to begin anew. */
+/** A message that leaves the dead letters and begins with attempt 1. */
 export interface Requeued {
   readonly group: string
   readonly channel: string
@@ -25,7 +26,7 @@ export interface Requeued {
   readonly history: ReadonlyArray<PastFailure>
 }
 
-/** A letter that was offered and not concluded. */
+/** An offered letter without a conclusion. */
 interface Offered {
   readonly position: Position
   token: string
@@ -33,7 +34,7 @@ interface Offered {
   freeAtMillis: number
 }
 
-/** What a subscription to dead letters has seen. */
+/** The place of a subscription to dead letters. */
 interface Subscription {
   cursor: Position
   readonly offered: Map<string, Offered>
@@ -44,22 +45,22 @@ const isId = (letterId: string) => /^\d+-\d+$/.test(letterId)
 export class Letters {
   private readonly positions = new Positions()
   private dead: Array<Dead> = []
-  /** How many of them are gone. */
+  /** How many of `dead` are gone. */
   private gone = 0
-  /** All before this one are gone. */
+  /** All letters before this index are gone. */
   private head = 0
-  /** How many letters each group has of each channel and reason. */
+  /** Number of letters by group, channel and reason. */
   private readonly kinds = new Map<string, LetterCount>()
   private readonly subscriptions = new Map<string, Subscription>()
   private tokens = 0
-  private readonly woken: Array<() => void>
+  private readonly resumed: Array<() => void>
   private readonly onRemoved: (letter: Letter) => void
-  /** Told when a letter may be offered that could not before. */
-  readonly sleepers = new Set<() => void>()
+  /** Woken when a letter may be offered that could not be before. */
+  readonly available = new Signal()
 
-  /** Who waits is put into `woken`, to go on after the operation. */
-  constructor(woken: Array<() => void>, onRemoved: (letter: Letter) => void) {
-    this.woken = woken
+  /** Fibers that wait are put into `resumed`, and go on after the operation. */
+  constructor(resumed: Array<() => void>, onRemoved: (letter: Letter) => void) {
+    this.resumed = resumed
     this.onRemoved = onRemoved
   }
 
@@ -69,15 +70,15 @@ export class Letters {
 
   add(lease: Lease, failure: Failure, nowMillis: number): void {
     const position = this.positions.next(nowMillis)
-    this.count(lease.reading.group.name, lease.channel, failure.reason, 1)
+    this.count(lease.cursor.group.name, lease.channel, failure.reason, 1)
     this.dead.push({
       position,
       isGone: false,
-      // Whoever requeues it wants it handled.
+      // A requeued message is to be handled, however late.
       stored: { ...lease.again(lease.attempt).stored, expiresAtMillis: undefined },
       letter: {
         letterId: format(position),
-        group: lease.reading.group.name,
+        group: lease.cursor.group.name,
         diedAtMillis: position.millis,
         failure,
         id: lease.id,
@@ -114,7 +115,7 @@ export class Letters {
     return this.find(letterId)?.letter
   }
 
-  /** Takes letters out to be made ready again. */
+  /** Takes letters out, and returns their messages. */
   requeue(
     items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
   ): ReadonlyMap<string, Requeued> {
@@ -155,13 +156,13 @@ export class Letters {
       this.count(group, channel, failure.reason, -1)
       gone.push(letterId)
     }
-    // Who takes them page by page, from either end, must not look at those that were taken before.
+    // Taking letters page by page, from either end, must not visit those that were taken before.
     while (this.dead[this.head]?.isGone === true) this.head++
     while (this.dead.at(-1)?.isGone === true) {
       this.dead.pop()
       this.gone--
     }
-    // Moving what is left costs as much as was taken since the last time.
+    // Moving the rest costs no more than was taken since the last time.
     if (this.gone * 2 > this.dead.length) {
       this.dead = this.dead.filter(({ isGone }) => !isGone)
       this.gone = 0
@@ -193,7 +194,7 @@ export class Letters {
   ): { readonly offers: ReadonlyArray<Offer>; readonly nextInMillis: number | undefined } {
     let subscription = this.subscriptions.get(name)
     if (subscription === undefined) {
-      // Positions are not used again: the last one stands for all there were.
+      // No position is used again, so the last one stands for all before it.
       subscription = {
         cursor: start === "latest" ? this.positions.last : { millis: 0, sequence: 0 },
         offered: new Map()
@@ -237,7 +238,7 @@ export class Letters {
       } else {
         offer.freeAtMillis = nowMillis + millis
         if (outcome === "renew") continue
-        // An offer that ended has no token; the count goes on.
+        // An ended offer has no token; its count continues.
         offer.token = ""
         if (outcome === "release") offer.count--
         this.wake()
@@ -251,8 +252,7 @@ export class Letters {
   }
 
   private wake(): void {
-    this.woken.push(...this.sleepers)
-    this.sleepers.clear()
+    this.resumed.push(...this.available.take())
   }
 
   private indexFrom(position: Position): number {

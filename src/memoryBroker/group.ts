@@ -1,6 +1,4 @@
-/**
- * A consumer group: how far it is on each channel, what it has handed out, what is ready again, and who waits for messages.
- */
+/** A consumer group: its place on each channel, the leases it has handed out, the messages that are ready again, and the members that wait. */
 import type { Latch } from "effect"
 import { MutableList } from "effect"
 import type { Delivery, GroupSettings } from "../Broker.ts"
@@ -12,29 +10,30 @@ import { Inspect, publicPart } from "../internal/inspected.ts"
 import type { Log, Stored } from "./log.ts"
 import { Marks } from "./onceKeys.ts"
 
-/** So many keys of a group are remembered. */
+/** At most this many keys of a group are remembered. */
 const mostMarks = 1_000_000
 
-/** A message that was handed out before and comes again. */
+/** A message that was handed out before, and will be handed out again. */
 export interface Redelivery {
-  readonly reading: Reading
+  readonly cursor: GroupCursor
   readonly stored: Stored
   readonly attempt: number
   readonly deliveryCount: number
   readonly crashes: number
-  /** It was taken over from a lost consumer, and its handler has not ended since. */
+  /** The message was taken over from a lost consumer, and no handler of it has ended since. */
   readonly isSuspect?: boolean | undefined
-  /** Of a message that was requeued from the dead letters. */
+  /** The earlier failures of a message that was requeued from the dead letters. */
   readonly history: ReadonlyArray<PastFailure>
-  /** When it became ready again. */
+  /** When the message became ready again. */
   readonly readyAtMillis?: number | undefined
 }
 
 const noHistory: ReadonlyArray<PastFailure> = []
 
 /**
- * A hand-out. The object itself is the token of the lease: another hand-out of the same message is another one. What leads into
- * the broker is private: whoever prints or compares a delivery must not walk through all of it.
+ * A message that is handed out. The object itself is the token: another hand-out of the message is another object.
+ *
+ * The fields that lead into the broker are private: printing or comparing a delivery must not walk through all of it.
  */
 export class Lease implements Delivery {
   readonly id: string
@@ -51,32 +50,32 @@ export class Lease implements Delivery {
   readonly malformed = undefined
   readonly history: ReadonlyArray<PastFailure>
   readonly expiresInMillis: number | undefined
-  readonly #reading: Reading
+  readonly #cursor: GroupCursor
   readonly #stored: Stored
   readonly #number: number | undefined
   #owner: object
-  /** How long its owner may leave it without renewal. */
+  /** The lease expires this long after it was handed out or renewed. */
   readonly leaseMillis: number
-  /** How often it was taken over from a lost consumer since it became ready. */
+  /** How often the message was taken over from a lost consumer since it became ready. */
   readonly #takeovers: number
   #sinceMillis: number
   readonly #readyAtMillis: number
-  /** The key it has begun by. */
+  /** The exactly-once key that the delivery holds. */
   mark: string | undefined
-  /** Its key was done before. */
+  /** The key was done before. */
   isDuplicate = false
-  /** Its owner has begun it as a suspect. */
+  /** The owner has begun to handle the message as a suspect. */
   isTried = false
 
   constructor(
-    { attempt, crashes, deliveryCount, history, isSuspect, reading, readyAtMillis, stored }: Redelivery,
+    { attempt, crashes, deliveryCount, history, isSuspect, cursor, readyAtMillis, stored }: Redelivery,
     number: number | undefined,
     owner: Owner,
     nowMillis: number,
     takeovers = 0
   ) {
     this.id = stored.id
-    this.channel = reading.channel
+    this.channel = cursor.channel
     this.origin = format(stored.position)
     this.payload = stored.payload
     this.headers = stored.headers
@@ -88,7 +87,7 @@ export class Lease implements Delivery {
     this.isSuspect = isSuspect === true || crashes > 0
     this.history = history
     this.expiresInMillis = stored.expiresAtMillis === undefined ? undefined : stored.expiresAtMillis - nowMillis
-    this.#reading = reading
+    this.#cursor = cursor
     this.#readyAtMillis = readyAtMillis ?? stored.position.millis
     this.#stored = stored
     this.#number = number
@@ -102,11 +101,11 @@ export class Lease implements Delivery {
     return publicPart(this)
   }
 
-  get reading(): Reading {
-    return this.#reading
+  get cursor(): GroupCursor {
+    return this.#cursor
   }
 
-  /** The number of the message in the log; a redelivery has left the log behind. */
+  /** The number of the message in the log; a redelivery has none. */
   get number(): number | undefined {
     return this.#number
   }
@@ -124,16 +123,16 @@ export class Lease implements Delivery {
     return this.#owner
   }
 
-  /** When it was handed out or renewed. */
+  /** When the lease was handed out or renewed. */
   get sinceMillis(): number {
     return this.#sinceMillis
   }
 
   isHeldBy(owner: object): boolean {
-    return this.#owner === owner && this.#reading.leases.has(this)
+    return this.#owner === owner && this.#cursor.leases.has(this)
   }
 
-  /** Nobody holds it any more; whoever looks for expired leases finds it when its time has come. */
+  /** Takes the lease from its owner; another member claims it once it has expired. */
   abandon(): void {
     this.#owner = {}
   }
@@ -142,31 +141,31 @@ export class Lease implements Delivery {
     this.#sinceMillis = nowMillis
   }
 
-  /** The message once more. */
+  /** Returns the message for another hand-out. */
   again(attempt: number): Redelivery {
     const { crashes, deliveryCount, history } = this
-    // One whose handler has come to an end is no suspect any more.
+    // A message whose handler has ended is no suspect any more.
     const isSuspect = this.isSuspect && attempt === this.attempt
-    return { reading: this.#reading, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history }
+    return { cursor: this.#cursor, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history }
   }
 
-  /** It was told already that a limit has removed the message. */
+  /** The removal of the message by a limit was reported already. */
   isTold = false
 
   /** Whether a limit has removed the message from the log. */
   get isVanished(): boolean {
-    return this.#number !== undefined && this.#number < this.#reading.log.first
+    return this.#number !== undefined && this.#number < this.#cursor.log.first
   }
 }
 
-/** A group on one channel. */
-export class Reading {
+/** The place of a group on one channel. */
+export class GroupCursor {
   readonly group: Group
   readonly channel: string
   readonly log: Log
   /** The number of the next message to hand out. */
   private next: number
-  /** How many messages were stored before its beginning. */
+  /** How many messages were stored before the group began. */
   started: number
   readonly totals: { -readonly [Total in keyof Totals]: number } = {
     acked: 0,
@@ -180,10 +179,10 @@ export class Reading {
   removed = 0
   /** Messages that wait for a retry. */
   due = 0
-  /** Messages up to this position are not for this group; it may lie ahead. */
+  /** Messages up to this position are not for this group. The position may lie in the future. */
   private begin: Position | undefined
   private readonly ready = MutableList.make<Redelivery>()
-  /** Handed out and not settled; in the order of the hand-outs. */
+  /** Messages handed out and not settled, in the order of the hand-outs. */
   readonly leases = new Set<Lease>()
 
   constructor(group: Group, channel: string, log: Log, begin: Position) {
@@ -210,7 +209,7 @@ export class Reading {
     return lowest
   }
 
-  /** When the oldest message that is not settled was stored, or became ready again. */
+  /** When the oldest unsettled message was stored, or became ready again. */
   get oldestAtMillis(): number | undefined {
     let oldest = this.unreadCount > 0 ? this.log.at(Math.max(this.next, this.log.first)).position.millis : Infinity
     for (const { readyAtMillis } of this.leases) oldest = Math.min(oldest, readyAtMillis)
@@ -219,7 +218,7 @@ export class Reading {
     return oldest === Infinity ? undefined : oldest
   }
 
-  /** Told of every message stored. */
+  /** Takes note of a stored message. */
   stored({ position }: Stored): void {
     if (this.begin !== undefined && !isAfter(position, this.begin)) {
       this.next = this.log.end
@@ -230,7 +229,7 @@ export class Reading {
     this.group.announce(this)
   }
 
-  /** Makes a message ready that was handed out before. */
+  /** Makes a message ready again. */
   giveBack(redelivery: Redelivery, nowMillis: number): void {
     MutableList.append(this.ready, { ...redelivery, readyAtMillis: nowMillis })
     this.group.announce(this)
@@ -252,7 +251,7 @@ export class Reading {
       const stored = this.log.at(number)
       this.hold(
         new Lease(
-          { reading: this, stored, attempt: 1, deliveryCount: 0, crashes: 0, history: noHistory },
+          { cursor: this, stored, attempt: 1, deliveryCount: 0, crashes: 0, history: noHistory },
           number,
           owner,
           nowMillis
@@ -263,7 +262,7 @@ export class Reading {
     this.group.tidy(this)
   }
 
-  /** Hands out to `owner` what somebody else's lease has expired on. */
+  /** Hands out to `owner` a message whose lease has expired. */
   takeOver(lease: Lease, owner: Owner, nowMillis: number, out: Array<Lease>): void {
     this.leases.delete(lease)
     this.hold(
@@ -299,7 +298,7 @@ export interface Owner {
   heardAtMillis: number
 }
 
-/** A member that waits for another one to hold something. */
+/** A member that waits until another member holds a message. */
 export interface Guard {
   readonly owner: Owner
   readonly wake: () => void
@@ -313,30 +312,30 @@ export interface Waiter {
 
 export class Group {
   readonly name: string
-  /** The patterns it is registered for: nothing they match is removed before it has acknowledged it. */
+  /** The registered patterns: a message they match is not removed before the group has acknowledged it. */
   readonly registered = new Map<string, (channel: string) => boolean>()
-  readonly readings = new Map<string, Reading>()
-  /** Those with something to hand out. */
-  readonly active = new Set<Reading>()
-  /** In the order they began to wait: the first one to wait is the first one served. */
+  readonly cursors = new Map<string, GroupCursor>()
+  /** The cursors with a message to hand out. */
+  readonly active = new Set<GroupCursor>()
+  /** In the order in which they began to wait, which is the order in which they are served. */
   readonly waiters = new Set<Waiter>()
   readonly members = new Set<Owner>()
-  /** Told when something was taken from the group by `removeGroup`. */
+  /** Called when `removeGroup` has taken a channel from the group. */
   readonly removing = new Set<() => void>()
-  /** How many members have ever joined it. */
+  /** How many members have ever joined the group. */
   joins = 0
-  /** Who waits for another member. */
+  /** Called when another member joins. */
   readonly joining = new Set<() => void>()
   readonly guards = new Set<Guard>()
-  /** The keys of its channels that are done, or being handled. */
+  /** The exactly-once keys of the group that are done or in progress. */
   readonly marks = new Marks(mostMarks)
 
-  /** Whose wait has ended; they are resumed after the operation. */
-  private readonly woken: Array<() => void>
+  /** Waits that have ended: each is resumed after the operation. */
+  private readonly resumed: Array<() => void>
 
-  constructor(name: string, woken: Array<() => void>) {
+  constructor(name: string, resumed: Array<() => void>) {
     this.name = name
-    this.woken = woken
+    this.resumed = resumed
   }
 
   reads(channel: string): boolean {
@@ -344,18 +343,18 @@ export class Group {
     return false
   }
 
-  /** There is something to hand out on this channel. */
-  announce(reading: Reading): void {
-    this.active.add(reading)
-    this.wake((waiter) => waiter.reads(reading.channel))
+  /** Wakes the members that wait for messages of this channel. */
+  announce(cursor: GroupCursor): void {
+    this.active.add(cursor)
+    this.wake((waiter) => waiter.reads(cursor.channel))
   }
 
-  /** A member holds something on this channel. */
-  announceLease(reading: Reading, owner: object): void {
+  /** Wakes the members that wait until another one holds a message of this channel. */
+  announceLease(cursor: GroupCursor, owner: object): void {
     for (const guard of this.guards) {
-      if (guard.owner === owner || !guard.owner.reads(reading.channel)) continue
+      if (guard.owner === owner || !guard.owner.reads(cursor.channel)) continue
       this.guards.delete(guard)
-      this.woken.push(guard.wake)
+      this.resumed.push(guard.wake)
     }
   }
 
@@ -364,20 +363,20 @@ export class Group {
     for (const waiter of this.waiters) {
       if (!holds(waiter)) continue
       this.waiters.delete(waiter)
-      this.woken.push(() => waiter.latch.openUnsafe())
+      this.resumed.push(() => waiter.latch.openUnsafe())
     }
   }
 
-  tidy(reading: Reading): void {
-    if (reading.readyCount === 0 && reading.unreadCount === 0) this.active.delete(reading)
+  tidy(cursor: GroupCursor): void {
+    if (cursor.readyCount === 0 && cursor.unreadCount === 0) this.active.delete(cursor)
   }
 
-  /** Forgets a channel, with what was handed out. */
+  /** Forgets a channel and its leases. */
   leave(channel: string): void {
-    const reading = this.readings.get(channel)
-    if (reading === undefined) return
-    reading.leases.clear()
-    this.readings.delete(channel)
-    this.active.delete(reading)
+    const cursor = this.cursors.get(channel)
+    if (cursor === undefined) return
+    cursor.leases.clear()
+    this.cursors.delete(channel)
+    this.active.delete(cursor)
   }
 }

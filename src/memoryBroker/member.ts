@@ -4,7 +4,7 @@ import { Duration, Effect, Latch } from "effect"
 import type { Begun, Committed, Delivery, Member, Membership } from "../Broker.ts"
 import { GroupRemoved } from "../Broker.ts"
 import { markOf } from "../broker/keyNames.ts"
-import type { Group, Guard, Owner, Reading, Waiter } from "./group.ts"
+import type { Group, GroupCursor, Guard, Owner, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
 
@@ -41,28 +41,28 @@ export const make = (
   let waking = false
   let waiting: Latch.Latch | undefined
 
-  /** Its registration, and not that of a group that was made since. */
+  /** Whether the registration is still that of this member, and not of a group that was made since. */
   const isMember = () =>
     registrations.every(([pattern, registration]) => group.registered.get(pattern) === registration)
 
-  /** Somebody removed the group: it is not made again, and the member is of no use any more. */
+  /** Fails once the group was removed: the group is not made again, and the member is of no use any more. */
   const asMember = <A>(effect: Effect.Effect<A>): Effect.Effect<A, GroupRemoved> =>
     Effect.suspend((): Effect.Effect<A, GroupRemoved> =>
       isMember() ? effect : Effect.fail(new GroupRemoved({ group: name, patterns }))
     )
 
-  /** Takes at most `count` from all of these together, each in its turn. */
+  /** Takes at most `count` messages from these cursors together, each in its turn. */
   const spread = (
-    readings: ReadonlyArray<Reading>,
+    cursors: ReadonlyArray<GroupCursor>,
     count: number,
-    of: (reading: Reading) => number,
-    takeOf: (reading: Reading, count: number) => void
+    of: (cursor: GroupCursor) => number,
+    takeOf: (cursor: GroupCursor, count: number) => void
   ) => {
-    let left = Math.min(count, readings.reduce((sum, one) => sum + of(one), 0))
+    let left = Math.min(count, cursors.reduce((sum, one) => sum + of(one), 0))
     while (left > 0) {
-      const each = Math.max(1, Math.floor(left / readings.length))
-      for (let i = 0; i < readings.length && left > 0; i++) {
-        const one = readings[(turn + i) % readings.length]!
+      const each = Math.max(1, Math.floor(left / cursors.length))
+      for (let i = 0; i < cursors.length && left > 0; i++) {
+        const one = cursors[(turn + i) % cursors.length]!
         const some = Math.min(each, of(one), left)
         takeOf(one, some)
         left -= some
@@ -74,23 +74,23 @@ export const make = (
     owner.heardAtMillis = now()
     turn++
     const out: Array<Lease> = []
-    const ready: Array<Reading> = []
-    const unread: Array<Reading> = []
+    const ready: Array<GroupCursor> = []
+    const unread: Array<GroupCursor> = []
     for (const one of group.active) {
       if (!reads(one.channel)) continue
       if (one.readyCount > 0) ready.push(one)
       if (one.unreadCount > 0) unread.push(one)
-      // A limit may have removed what there was.
+      // A limit may have removed its messages.
       group.tidy(one)
     }
     const nowMillis = now()
-    // Endless redeliveries must not keep new messages away: one place is left to these, and where there is only one, every second time.
+    // Endless redeliveries must not keep new messages away: these get one place, and where there is only one, every second turn.
     const isLast = unread.length > 0 && !onlyReady && (count > 1 || turn % 2 === 1)
     spread(ready, isLast ? count - 1 : count, (one) => one.readyCount, (one, some) => {
       one.takeReady(some, owner, nowMillis, out)
     })
     if (onlyReady) {
-      // What another member gave back when it left comes before what it had not read yet.
+      // Messages that another member gave back when it left come before messages that nobody has read.
       if (out.length > 0) return out
       onlyReady = false
     }
@@ -108,7 +108,7 @@ export const make = (
   }
 
   const wait = (millis: number) => {
-    // Waits from now on, before any fiber is started for it.
+    // The wait begins now, before any fiber is started for it.
     const latch = Latch.makeUnsafe(false)
     const waiter: Waiter = { reads, latch }
     waiting = latch
@@ -119,7 +119,7 @@ export const make = (
     )
   }
 
-  /** Repeats `once` until it has something, or the time is over. */
+  /** Repeats `once` until it has a result, or the time is over. */
   const during = <A>(
     blockMillis: number,
     once: () => A,
@@ -147,16 +147,16 @@ export const make = (
       )
     })
 
-  /** Whether somebody else holds what this member reads. */
+  /** Whether another member holds a message that this one may read. */
   const holdsForeign = () => {
-    for (const one of group.readings.values()) {
+    for (const one of group.cursors.values()) {
       if (!reads(one.channel)) continue
       for (const lease of one.leases) if (!lease.isHeldBy(owner)) return true
     }
     return false
   }
 
-  /** Does to each what is asked for, if this member holds this very hand-out; gives back those it does not. */
+  /** Settles each item whose lease this member holds, and returns the deliveries of the others. */
   const settle = <A>(
     items: ReadonlyArray<A>,
     deliveryOf: (item: A) => Delivery,
@@ -177,11 +177,11 @@ export const make = (
       return refused
     })
 
-  /** Begins its key, or holds on to it; a mark ends a little before the lease it goes with, as on Redis. */
+  /** Begins the key of a lease, or keeps it. A mark ends a little before its lease, as on Redis. */
   const mark = (lease: Lease, name: string, nowMillis: number) =>
     group.marks.begin(name, lease, nowMillis, nowMillis + leaseMillis * 0.9)
 
-  /** Ends a lease together with its key; nothing is changed when the key is another's by now. */
+  /** Ends a lease together with its key. Nothing changes when the key is another's by now. */
   const finish = (lease: Lease, nowMillis: number): boolean => {
     if (lease.mark === undefined) return store.release(lease, owner)
     if (!lease.isHeldBy(owner)) return false
@@ -231,7 +231,7 @@ export const make = (
         const nowMillis = now()
         return commits.map(({ delivery: lease, messages, writes }): Committed => {
           if (!(lease instanceof Lease) || lease.mark === undefined) return "lost"
-          // Without the key there is nothing to be refused; with it, nothing is done before the writes are known to fit.
+          // Only the holder of the key can be refused, and then before anything is done.
           if (lease.isHeldBy(owner) && group.marks.isAt(lease.mark, lease)) {
             const refused = store.own.apply(writes)
             if (refused !== undefined) return refused
@@ -293,12 +293,12 @@ export const make = (
         const longestMillis = Math.max(leaseMillis, ...settings.map((other) => other.leaseMillis))
         let nextInMillis = Infinity
         let vanished = 0
-        search: for (const one of group.readings.values()) {
+        search: for (const one of group.cursors.values()) {
           if (!reads(one.channel)) continue
           for (const lease of one.leases) {
             if (lease.isHeldBy(owner)) continue
             const ageMillis = nowMillis - lease.sinceMillis
-            // One that has left may have had the longest.
+            // A member that has left may have had the longest lease.
             const expiresMillis = Math.max(longestMillis, lease.leaseMillis)
             if (ageMillis < expiresMillis) {
               nextInMillis = Math.min(nextInMillis, expiresMillis - ageMillis)

@@ -1,13 +1,14 @@
-/** Definitions of recurring messages, each with its next tick. */
+/** Recurring messages: their definitions, each with its next tick. */
 import type { Advance, Definition, DueTicks, Recurring as Described } from "../broker/recurring.ts"
+import { Signal } from "../internal/wake.ts"
 import { copy } from "./log.ts"
 import type { Store } from "./store.ts"
 
 export class Recurring {
   private readonly definitions = new Map<string, Described>()
   private readonly store: Store
-  /** Told when a definition has changed. */
-  readonly sleepers = new Set<() => void>()
+  /** Woken when a definition has changed. */
+  readonly changed = new Signal()
 
   constructor(store: Store) {
     this.store = store
@@ -23,7 +24,7 @@ export class Recurring {
       params: copy(definition.params),
       nextAtMillis: next
     })
-    this.store.wake(this.sleepers)
+    this.store.wake(this.changed)
     return next
   }
 

@@ -1,6 +1,7 @@
 /**
- * Everything a broker in memory knows. Each operation happens at once, at a time it is told: there is no state between two of
- * them, so a fiber that is interrupted leaves nothing half done.
+ * The state of a broker in memory.
+ *
+ * Each operation is done at once, at a time that is passed to it. So an interrupted fiber leaves nothing half done.
  */
 import { Effect } from "effect"
 import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../Broker.ts"
@@ -11,12 +12,13 @@ import type { ChannelStats } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
 import { reading } from "../internal/pattern.ts"
 import { yieldTurns } from "../internal/pause.ts"
+import { Signal } from "../internal/wake.ts"
 import type { Requeued } from "./deadLetters.ts"
 import { Letters } from "./deadLetters.ts"
 import type { Counter } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 import type { Lease, Owner, Redelivery } from "./group.ts"
-import { Group, Reading } from "./group.ts"
+import { Group, GroupCursor } from "./group.ts"
 import type { Content } from "./log.ts"
 import { Log } from "./log.ts"
 import type { Later } from "./scheduled.ts"
@@ -26,21 +28,21 @@ import { Windows } from "./windows.ts"
 
 interface Channel {
   readonly name: string
-  /** When its last group was removed, that had acknowledged everything before this number. */
+  /** Messages before this number were acknowledged when the last group was removed. */
   settled: number
   readonly log: Log
   limits: Limits
-  /** Whether anybody knows its limits, and which definitions were taken into them. */
+  /** Whether its limits are defined, and the definitions that they include. */
   isDefined: boolean
   readonly defined: WeakSet<Limits>
   isTold: boolean
-  /** The groups that read it, by their names. */
-  readonly readings: Map<string, Reading>
+  /** The groups that read the channel, by name. */
+  readonly cursors: Map<string, GroupCursor>
 }
 
 const beginning: Position = { millis: 0, sequence: 0 }
 
-/** At most so many windows, and marks of a group, are forgotten in one step: some milliseconds. */
+/** One step forgets at most this many windows, and as many keys of each group: a few milliseconds. */
 const atOnce = 2_000
 
 export class Store {
@@ -51,25 +53,25 @@ export class Store {
   private readonly retries = new DueQueue<Redelivery>(this.added)
   private readonly later = new DueQueue<Later>(this.added)
   private readonly windows = new Windows()
-  /** Who goes on after the operation: at once, and in a turn of its own. */
-  private readonly told: Array<() => void> = []
-  private readonly woken: Array<() => void> = []
-  readonly letters = new Letters(this.woken, ({ channel, group }) => {
-    const reading = this.groups.get(group)?.readings.get(channel)
-    if (reading !== undefined) reading.removed++
+  /** Fibers that are resumed after the operation: at once, or in a turn of their own. */
+  private readonly resumedFirst: Array<() => void> = []
+  private readonly resumed: Array<() => void> = []
+  readonly letters = new Letters(this.resumed, ({ channel, group }) => {
+    const cursor = this.groups.get(group)?.cursors.get(channel)
+    if (cursor !== undefined) cursor.removed++
   })
-  /** Messages requeued to a group that does not read their channel at present. */
-  private readonly homeless = new Map<string, Array<Requeued & { readonly atMillis: number }>>()
+  /** Messages requeued to a group that does not read their channel now. */
+  private readonly orphans = new Map<string, Array<Requeued & { readonly atMillis: number }>>()
   readonly own = new OwnKeys()
-  /** What is to be told, of definitions that differ. */
+  /** Warnings of definitions that differ, to be logged. */
   readonly notices: Array<string> = []
-  /** Told when something has begun to wait for an earlier time than all else. */
-  readonly sleepers = new Set<() => void>()
-  /** Told of the next operation, whatever it is. */
-  readonly resting = new Set<() => void>()
+  /** Woken when a message waits for an earlier time than all others. */
+  readonly earlier = new Signal()
+  /** Woken by every operation. */
+  readonly anyOperation = new Signal()
   readonly scheduled = new Scheduled({
     wait: (dueAtMillis, later) => {
-      if (dueAtMillis < this.nextDueAt) this.wake(this.sleepers)
+      if (dueAtMillis < this.nextDueAt) this.wake(this.earlier)
       return this.later.add(dueAtMillis, later)
     },
     remove: (due) => this.later.remove(due),
@@ -78,26 +80,27 @@ export class Store {
   })
 
   /**
-   * Does one operation. Whoever waits for messages goes on in a turn of its own: resuming a fiber runs it at once, up to the handlers of
-   * users, and these must find the operation done. Whoever waits for a time goes on at once: a test that moves its clock must find the
-   * new timer.
+   * Does one operation, and resumes the fibers that waited for it.
+   *
+   * A fiber that waits for messages is resumed in a turn of its own: it runs at once, up to the handlers of users, and these must find the
+   * operation done. A fiber that waits for a time is resumed at once: a test that moves its clock must find the new timer.
    */
   run<A>(operation: () => A): Effect.Effect<A> {
     return Effect.withFiber((fiber) => {
       const result = operation()
-      this.wake(this.resting)
-      for (const resume of this.told.splice(0)) resume()
-      if (this.woken.length > 0) {
-        const woken = this.woken.splice(0)
+      this.wake(this.anyOperation)
+      for (const resume of this.resumedFirst.splice(0)) resume()
+      if (this.resumed.length > 0) {
+        const resumed = this.resumed.splice(0)
         fiber.currentDispatcher.scheduleTask(() => {
-          for (const resume of woken) resume()
+          for (const resume of resumed) resume()
         }, 0)
       }
       return Effect.succeed(result)
     })
   }
 
-  /** Does one operation of a program, which goes on when those have begun who waited for it. */
+  /** Does one operation, and lets the fibers that waited for it begin before the caller goes on. */
   tell<A>(operation: () => A): Effect.Effect<A> {
     return Effect.tap(this.run(operation), yieldTurns)
   }
@@ -122,7 +125,7 @@ export class Store {
     return { _tag: "Stored", position }
   }
 
-  /** All definitions are this program's, and live as long as it does. */
+  /** Adds a definition of limits. All definitions are this program's, and none ends before it. */
   private define(channel: Channel, limits: Limits): void {
     if (channel.defined.has(limits)) return
     channel.defined.add(limits)
@@ -139,24 +142,24 @@ export class Store {
     const channel = this.channel(name)
     const stored = channel.log.add(content, nowMillis, sinceMillis)
     if (channel.limits.maxLength !== undefined || channel.limits.minId !== undefined) this.limit(channel, nowMillis)
-    for (const reading of channel.readings.values()) reading.stored(stored)
+    for (const cursor of channel.cursors.values()) cursor.stored(stored)
     return format(stored.position)
   }
 
-  /** Forgets some of the windows and marks whose time is over; whether there are more. */
+  /** Forgets some windows and keys whose time is over, and returns whether there are more. */
   tidy(nowMillis: number): boolean {
     let isMore = this.windows.expire(nowMillis, atOnce)
     for (const group of this.groups.values()) isMore = group.marks.tidy(nowMillis, atOnce) || isMore
     return isMore
   }
 
-  /** Removes what every group has acknowledged and what is beyond the limits; how many there were. */
+  /** Removes messages that every group has acknowledged or that are beyond the limits, and returns their number. */
   trim(nowMillis: number): number {
     let removed = 0
     for (const channel of this.channels.values()) {
-      if (channel.readings.size > 0) {
+      if (channel.cursors.size > 0) {
         let needed = channel.log.end
-        for (const reading of channel.readings.values()) needed = Math.min(needed, reading.needs)
+        for (const cursor of channel.cursors.values()) needed = Math.min(needed, cursor.needs)
         removed += channel.log.removeBefore(needed)
       }
       removed += this.limit(channel, nowMillis)
@@ -164,7 +167,7 @@ export class Store {
     return removed
   }
 
-  /** After this long a message that is stored now is too old for its channel; `Infinity` where there is no such limit. */
+  /** The shortest limit of age of a channel with messages; `Infinity`: there is none. */
   get shortestAgeMillis(): number {
     let shortest = Infinity
     for (const { limits, log } of this.channels.values()) {
@@ -185,7 +188,7 @@ export class Store {
 
   // Channels and groups ----------------------------------------------------------------------------------------------
 
-  /** The channel of this name; a new one is read from its beginning by every group whose patterns match it. */
+  /** Returns the channel of this name. A new channel is read from its beginning by every group whose patterns match it. */
   private channel(name: string): Channel {
     const known = this.channels.get(name)
     if (known !== undefined) return known
@@ -197,32 +200,32 @@ export class Store {
       isDefined: false,
       defined: new WeakSet(),
       isTold: false,
-      readings: new Map()
+      cursors: new Map()
     }
     this.channels.set(name, channel)
     for (const group of this.groups.values()) if (group.reads(name)) this.attach(group, channel, beginning)
     return channel
   }
 
-  /** A group that reads the channel already keeps its place. */
+  /** Attaches a group to a channel. A group that reads the channel already keeps its place. */
   private attach(group: Group, channel: Channel, begin: Position): void {
-    if (channel.readings.has(group.name)) return
-    const reading = new Reading(group, channel.name, channel.log, begin)
-    channel.readings.set(group.name, reading)
-    group.readings.set(channel.name, reading)
-    if (reading.unreadCount > 0) group.announce(reading)
-    const key = homeKey(group.name, channel.name)
-    const homeless = this.homeless.get(key) ?? []
+    if (channel.cursors.has(group.name)) return
+    const cursor = new GroupCursor(group, channel.name, channel.log, begin)
+    channel.cursors.set(group.name, cursor)
+    group.cursors.set(channel.name, cursor)
+    if (cursor.unreadCount > 0) group.announce(cursor)
+    const key = keyOf(group.name, channel.name)
+    const orphans = this.orphans.get(key) ?? []
     const letters = this.letters.counts().filter((kind) => kind.group === group.name && kind.channel === channel.name)
-    // What it has of an earlier life is none of what it gets from now on.
-    reading.started -= homeless.length + letters.reduce((sum, { count }) => sum + count, 0)
-    for (const requeued of homeless) reading.giveBack(redeliveryOf(requeued, reading), requeued.atMillis)
-    this.homeless.delete(key)
+    // Messages from before a removal of the group do not count as delivered to it now.
+    cursor.started -= orphans.length + letters.reduce((sum, { count }) => sum + count, 0)
+    for (const requeued of orphans) cursor.giveBack(redeliveryOf(requeued, cursor), requeued.atMillis)
+    this.orphans.delete(key)
   }
 
-  /** Registers a group, creates it where it is missing, and makes the channels it names known. */
+  /** Registers a group, and creates it and the channels it names where they are missing. */
   register(name: string, patterns: ReadonlyArray<string>, names: ReadonlyArray<string>, start: Start): Group {
-    const group = this.groups.get(name) ?? new Group(name, this.woken)
+    const group = this.groups.get(name) ?? new Group(name, this.resumed)
     this.groups.set(name, group)
     const added = patterns.filter((pattern) => !group.registered.has(pattern)).map(reading)
     for (const pattern of patterns) if (!group.registered.has(pattern)) group.registered.set(pattern, reading(pattern))
@@ -238,20 +241,20 @@ export class Store {
     if (group === undefined) return
     for (const pattern of patterns) group.registered.delete(pattern)
     const gone = patterns.map(reading)
-    const ended = new Set<Reading>()
-    for (const [channel, reading] of group.readings) {
+    const ended = new Set<GroupCursor>()
+    for (const [channel, cursor] of group.cursors) {
       if (!gone.some((matches) => matches(channel)) || group.reads(channel)) continue
       const left = this.channels.get(channel)!
-      if (left.readings.size === 1) left.settled = reading.needs
-      ended.add(reading)
+      if (left.cursors.size === 1) left.settled = cursor.needs
+      ended.add(cursor)
       group.leave(channel)
-      left.readings.delete(name)
+      left.cursors.delete(name)
     }
-    this.retries.removeWhere(({ reading }) => ended.has(reading))
+    this.retries.removeWhere(({ cursor }) => ended.has(cursor))
     if (group.registered.size === 0) group.marks.clear()
-    // Members find that they are none any more.
+    // Its members learn that the group was removed.
     group.wake(() => true)
-    this.woken.push(...group.removing)
+    this.resumed.push(...group.removing)
     this.forget(group)
   }
 
@@ -261,20 +264,20 @@ export class Store {
   }
 
   private forget(group: Group): void {
-    if (group.members.size === 0 && group.readings.size === 0 && group.registered.size === 0) {
+    if (group.members.size === 0 && group.cursors.size === 0 && group.registered.size === 0) {
       this.groups.delete(group.name)
     }
   }
 
   // Settlements ------------------------------------------------------------------------------------------------------
 
-  /** Ends the lease if `owner` holds this very hand-out; whether it did. */
+  /** Ends the lease if `owner` holds this very hand-out, and returns whether it did. */
   release(lease: Lease, owner: object): boolean {
-    return lease.isHeldBy(owner) && lease.reading.leases.delete(lease)
+    return lease.isHeldBy(owner) && lease.cursor.leases.delete(lease)
   }
 
-  /** Counts a delivery that was acknowledged. */
-  acked({ isDuplicate, reading: { totals }, takeovers }: Lease): void {
+  /** Counts an acknowledged delivery. */
+  acked({ isDuplicate, cursor: { totals }, takeovers }: Lease): void {
     totals.acked++
     totals.crashed += takeovers
     if (isDuplicate) totals.duplicates++
@@ -282,47 +285,47 @@ export class Store {
 
   redeliver(lease: Lease, attempt: number, delayMillis: number, nowMillis: number): void {
     const redelivery = lease.again(attempt)
-    const { totals } = lease.reading
+    const { totals } = lease.cursor
     totals.crashed += lease.takeovers
     if (attempt > lease.attempt) {
       totals.failed++
       totals.retried++
     }
     if (delayMillis > 0) {
-      lease.reading.due++
+      lease.cursor.due++
       const dueAtMillis = nowMillis + Math.ceil(delayMillis)
-      // Of retries alone: a process may have nothing else to move.
-      if (dueAtMillis < (this.retries.first?.dueAtMillis ?? Infinity)) this.wake(this.sleepers)
+      // Compared with retries alone: a process may promote nothing else.
+      if (dueAtMillis < (this.retries.first?.dueAtMillis ?? Infinity)) this.wake(this.earlier)
       this.retries.add(dueAtMillis, redelivery)
     } else {
-      lease.reading.giveBack(redelivery, nowMillis)
+      lease.cursor.giveBack(redelivery, nowMillis)
     }
   }
 
   bury(lease: Lease, failure: Failure, nowMillis: number): void {
-    const { totals } = lease.reading
+    const { totals } = lease.cursor
     totals.crashed += lease.takeovers
     totals.dead++
     if (failure.reason === "exhausted" || failure.reason === "term") totals.failed++
     this.letters.add(lease, failure, nowMillis)
   }
 
-  /** Sends the messages of dead letters back to their groups; the ids of those that were there. */
+  /** Moves the messages of dead letters back to their groups, and returns the ids of the letters that were found. */
   requeueLetters(
     items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>,
     nowMillis: number
   ): ReadonlyArray<string> {
     const requeued = this.letters.requeue(items)
     for (const one of requeued.values()) {
-      const reading = this.groups.get(one.group)?.readings.get(one.channel)
-      if (reading !== undefined) {
-        reading.giveBack(redeliveryOf(one, reading), nowMillis)
+      const cursor = this.groups.get(one.group)?.cursors.get(one.channel)
+      if (cursor !== undefined) {
+        cursor.giveBack(redeliveryOf(one, cursor), nowMillis)
         continue
       }
-      const key = homeKey(one.group, one.channel)
-      const others = this.homeless.get(key)
+      const key = keyOf(one.group, one.channel)
+      const others = this.orphans.get(key)
       const waiting = { ...one, atMillis: nowMillis }
-      if (others === undefined) this.homeless.set(key, [waiting])
+      if (others === undefined) this.orphans.set(key, [waiting])
       else others.push(waiting)
     }
     return [...requeued.keys()]
@@ -330,15 +333,14 @@ export class Store {
 
   // Time -------------------------------------------------------------------------------------------------------------
 
-  /** When the next message waits to be moved. */
+  /** The due time of the next waiting message. */
   private get nextDueAt(): number {
     return Math.min(this.retries.first?.dueAtMillis ?? Infinity, this.later.first?.dueAtMillis ?? Infinity)
   }
 
-  /** Resumes those who wait for a time, after the operation. */
-  wake(sleepers: Set<() => void>): void {
-    this.told.push(...sleepers)
-    sleepers.clear()
+  /** Resumes the fibers that wait for a signal, after the operation. */
+  wake(signal: Signal): void {
+    this.resumedFirst.push(...signal.take())
   }
 
   promote(
@@ -352,8 +354,8 @@ export class Store {
         const due = this.retries.first
         if (due === undefined || due.dueAtMillis > nowMillis) break
         this.retries.remove(due)
-        due.value.reading.due--
-        due.value.reading.giveBack(due.value, nowMillis)
+        due.value.cursor.due--
+        due.value.cursor.giveBack(due.value, nowMillis)
       } else {
         const due = this.later.first
         if (due === undefined || due.dueAtMillis > nowMillis) break
@@ -368,32 +370,32 @@ export class Store {
     }
   }
 
-  /** Whether something waits that was due at or before this time. */
+  /** Whether a waiting message was due at or before this time. */
   overdue(millis: number): boolean {
     return this.nextDueAt <= millis
   }
 
-  // Looking ----------------------------------------------------------------------------------------------------------
+  // Statistics -------------------------------------------------------------------------------------------------------
 
   stats(matches: (channel: string) => boolean, nowMillis: number): ReadonlyArray<ChannelStats> {
     const letters = new Map<string, number>()
     for (const { channel, count, group } of this.letters.counts()) {
-      const key = homeKey(group, channel)
+      const key = keyOf(group, channel)
       letters.set(key, (letters.get(key) ?? 0) + count)
     }
     return [...this.channels.keys()].filter(matches).sort().map((channel): ChannelStats => {
-      const { log, readings } = this.channels.get(channel)!
+      const { log, cursors } = this.channels.get(channel)!
       return {
         channel,
         published: log.end,
         length: log.length,
         bytes: undefined,
         scheduled: this.scheduled.count(channel),
-        groups: [...readings.keys()].sort().map((group) => {
-          const reading = readings.get(group)!
+        groups: [...cursors.keys()].sort().map((group) => {
+          const cursor = cursors.get(group)!
           const pending = new Map<object, number>()
-          for (const { owner } of reading.leases) pending.set(owner, (pending.get(owner) ?? 0) + 1)
-          const { due, leases, oldestAtMillis, readyCount, removed, started, totals, unreadCount } = reading
+          for (const { owner } of cursor.leases) pending.set(owner, (pending.get(owner) ?? 0) + 1)
+          const { due, leases, oldestAtMillis, readyCount, removed, started, totals, unreadCount } = cursor
           return balance(log.end, log.length, {
             group,
             channel,
@@ -401,11 +403,11 @@ export class Store {
             pending: leases.size,
             ready: readyCount,
             due,
-            dead: letters.get(homeKey(group, channel)) ?? 0,
+            dead: letters.get(keyOf(group, channel)) ?? 0,
             removed,
             started,
             oldestMillis: oldestAtMillis === undefined ? undefined : Math.max(0, nowMillis - oldestAtMillis),
-            consumers: [...reading.group.members].filter(({ reads }) => reads(channel)).map((member) => ({
+            consumers: [...cursor.group.members].filter(({ reads }) => reads(channel)).map((member) => ({
               consumer: member.consumer,
               pending: pending.get(member) ?? 0,
               idleMillis: nowMillis - member.heardAtMillis
@@ -421,18 +423,18 @@ export class Store {
     const names = [...this.channels.keys()].filter(matches).sort()
     return {
       channels: names.map((channel) => {
-        const { log, readings } = this.channels.get(channel)!
+        const { log, cursors } = this.channels.get(channel)!
         return {
           channel,
           length: log.length,
-          groups: [...readings.keys()].sort().map((group) => {
-            const reading = readings.get(group)!
+          groups: [...cursors.keys()].sort().map((group) => {
+            const cursor = cursors.get(group)!
             return {
               group,
               channel,
-              lag: reading.unreadCount,
-              pending: reading.leases.size,
-              ready: reading.readyCount
+              lag: cursor.unreadCount,
+              pending: cursor.leases.size,
+              ready: cursor.readyCount
             }
           })
         }
@@ -443,13 +445,13 @@ export class Store {
   }
 }
 
-const homeKey = (group: string, channel: string) => `${group}\n${channel}`
+const keyOf = (group: string, channel: string) => `${group}\n${channel}`
 
 const redeliveryOf = (
   { deliveryCount, history, isSuspect, stored }: Requeued,
-  reading: Reading
+  cursor: GroupCursor
 ): Redelivery => ({
-  reading,
+  cursor,
   stored,
   attempt: 1,
   deliveryCount,
@@ -458,10 +460,10 @@ const redeliveryOf = (
   history
 })
 
-/** Up to where all groups of a channel have acknowledged everything: what is left of that only waits to be removed. */
-const settledBy = ({ log, readings, settled }: Channel): Position => {
-  let needed = readings.size === 0 ? settled : Infinity
-  for (const { needs } of readings.values()) needed = Math.min(needed, needs)
+/** Returns the position up to which all groups of a channel have acknowledged everything. */
+const settledBy = ({ log, cursors, settled }: Channel): Position => {
+  let needed = cursors.size === 0 ? settled : Infinity
+  for (const { needs } of cursors.values()) needed = Math.min(needed, needs)
   if (needed === 0) return beginning
   if (needed >= log.end) return log.last
   const { millis, sequence } = log.at(Math.max(needed, log.first)).position

@@ -1,9 +1,9 @@
 /**
- * Waiting until replicas have what was written, or until it is on disk (WAIT and WAITAOF).
+ * WAIT and WAITAOF: waiting until replicas have a write, or until it is on disk.
  *
- * Redis answers for the writes of the connection that asks, and serves nothing else on it meanwhile. So what is to be durable is
- * written on a connection of its own to each node, and all who wait on it share one WAIT: it speaks for everything written before it.
- * A WAIT is short and is repeated, so that new writes are not held up for long when a replica is away.
+ * Redis answers for the writes of the connection that asks, and serves nothing else on it meanwhile. So durable messages are written on a
+ * connection of its own to each node, and all callers on it share one WAIT, which covers everything written before it. A WAIT is short
+ * and is repeated, so that new writes are not held up for long when a replica is away.
  */
 import { Effect } from "effect"
 import type { Settings, Socket } from "./link.ts"
@@ -12,22 +12,22 @@ import { RedisError } from "./protocol.ts"
 import { makeConnection } from "./request.ts"
 import type { Servers } from "./servers.ts"
 
-/** What is waited for. */
+/** What a write has to reach. */
 export interface Need {
   readonly replicas: number
-  /** On disk there, and on the master's. */
+  /** Whether it has to be on disk, on the replicas and on the master. */
   readonly onDisk: boolean
   readonly timeoutMillis: number
 }
 
-/** What was reached in time; `problem` tells why not, where it is not that time ran out. */
+/** What a write has reached in time. `problem`: the reason why not, other than that time ran out. */
 export interface Reached {
   readonly isReached: boolean
   readonly replicas: number
   readonly problem?: string | undefined
 }
 
-/** New writes on the connection wait at most so long for a WAIT that others began. */
+/** A new write on the connection waits at most this long for a WAIT that is under way. */
 const sliceMillis = 100
 
 interface Waiting {
@@ -39,15 +39,15 @@ interface Waiting {
 const commandOf = ({ onDisk, replicas }: Need, millis: number): Command =>
   onDisk ? ["waitaof", 1, replicas, millis] : ["wait", replicas, millis]
 
-/** The reply of WAIT is the number of replicas, that of WAITAOF [1 if it is on the disk of the master, number of replicas]. */
-const judge = ({ onDisk, replicas }: Need, reply: unknown): Reached => {
+/** Reads a reply: WAIT gives the number of replicas, WAITAOF [1 if it is on the disk of the master, number of replicas]. */
+const reachedBy = ({ onDisk, replicas }: Need, reply: unknown): Reached => {
   if (reply instanceof RedisError) return { isReached: false, replicas: 0, problem: reply.message }
   const [local, count] = onDisk ? (reply as ReadonlyArray<unknown>).map(Number) as [number, number] : [1, Number(reply)]
   return { isReached: count >= replicas && local >= 1, replicas: count }
 }
 
-/** All who wait on one socket: one command at a time, for those who need the same. */
-class Lane {
+/** The callers that wait on one socket. One command is under way at a time, for all callers with the same need. */
+class WaitQueue {
   private readonly waiting = new Set<Waiting>()
   private isBusy = false
   private readonly socket: Socket
@@ -65,7 +65,7 @@ class Lane {
         resume(Effect.succeed(reached))
       }
       const mine: Waiting = { need, until, tell }
-      // A frozen server answers nothing; the command itself ends a slice after its time at the latest.
+      // A frozen server does not answer. The command itself ends at most one slice after its time.
       const timer = setTimeout(
         () => tell({ isReached: false, replicas: 0, problem: "the server did not answer in time" }),
         need.timeoutMillis + 2 * sliceMillis
@@ -87,17 +87,17 @@ class Lane {
     )
     const longest = Math.max(...batch.map(({ until }) => until)) - performance.now()
     this.isBusy = true
-    // 0 would be for ever.
+    // 0 would mean for ever.
     const millis = Math.max(1, Math.min(sliceMillis, Math.ceil(longest)))
     this.socket.write([commandOf(need, millis)], false, ([reply]) => {
       this.isBusy = false
-      const reached = judge(need, reply)
+      const reached = reachedBy(need, reply)
       const now = performance.now()
       for (const one of batch) {
         if (!this.waiting.has(one)) continue
         if (reached.isReached || reached.problem !== undefined || now >= one.until) one.tell(reached)
         else {
-          // Behind those who need something else.
+          // Behind the callers with another need.
           this.waiting.delete(one)
           this.waiting.add(one)
         }
@@ -107,17 +107,17 @@ class Lane {
   }
 }
 
-/** The least of what was reached. */
+/** The lower of two results. */
 const worse = (a: Reached, b: Reached): Reached =>
   a.isReached !== b.isReached ? (a.isReached ? b : a) : a.replicas <= b.replicas ? a : b
 
 export const makeDurable = (settings: Settings, servers: Servers) => {
   const apart: Servers = { ...servers, ...servers.durable }
-  const lanes = new WeakMap<Socket, Lane>()
-  const laneOf = (socket: Socket) => {
-    let lane = lanes.get(socket)
-    if (lane === undefined) lanes.set(socket, lane = new Lane(socket))
-    return lane
+  const queues = new WeakMap<Socket, WaitQueue>()
+  const queueOf = (socket: Socket) => {
+    let queue = queues.get(socket)
+    if (queue === undefined) queues.set(socket, queue = new WaitQueue(socket))
+    return queue
   }
   return (slot: number) => {
     const sockets = new Set<Socket>()
@@ -129,9 +129,9 @@ export const makeDurable = (settings: Settings, servers: Servers) => {
             Effect.forEach(
               [...sockets],
               (socket): Effect.Effect<Reached> =>
-                // Another connection would not know of these writes.
+                // Another connection does not cover these writes.
                 socket.isReady()
-                  ? laneOf(socket).join(need)
+                  ? queueOf(socket).join(need)
                   : Effect.succeed({ isReached: false, replicas: 0, problem: "the connection was lost" }),
               { concurrency: "unbounded" }
             ),

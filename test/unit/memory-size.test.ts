@@ -20,7 +20,7 @@ const publish = (store: Store, count: number, options: (i: number) => Partial<Ne
 const take = (store: Store, channel: string, count: number) => {
   const group = store.register("g", [channel], [channel], { _tag: "Earliest" })
   const out: Array<Lease> = []
-  group.readings.get(channel)!.takeUnread(count, owner, 0, out)
+  group.cursors.get(channel)!.takeUnread(count, owner, 0, out)
   return out
 }
 
