@@ -3,7 +3,7 @@
  * nothing of its limits (`undefined`), that it is defined without any (`none`), and limits.
  *
  * The rule: nothing is removed that one of the definitions would keep. So each limit counts only where all have it, at its most generous.
- * The script `channel` decides it for the programs, by the same rule.
+ * The script `createChannel` decides it for the programs, by the same rule.
  */
 import type { Limits } from "./publishing.ts"
 

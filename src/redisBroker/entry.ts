@@ -1,15 +1,15 @@
 /**
  * The wire format: how a message is written into a stream entry, and read back.
  *
- * A message in a channel's log has the fields `i` (id), `h` (headers, JSON; left out when there are none), `r` (params,
- * JSON; likewise), `x` (how many ms after its position it expires; left out when it does not) and `p` (payload). Everything else that carries a message (retry streams, waiting messages, dead letters)
- * has `m`, a JSON object with what is known beside the payload, and `p`. A stream stores repeated field names once, so the
- * short names cost nothing; the payload is a field of its own so that no script ever has to parse it. A dead letter has the
- * field `k` besides: group, channel and reason, so that a script can count it without parsing JSON.
+ * An entry of a log has the fields `i` (id), `h` (headers as JSON, if there are any), `r` (params, likewise), `x` (ms after its position at
+ * which it expires, if it does) and `p` (payload). Every other form of a message (in a retry stream, waiting for a retry, dead letter) has
+ * `m`, a JSON object with everything beside the payload, and `p`. A stream stores repeated field names once, so the short names cost
+ * nothing; the payload is a field of its own so that no script has to parse it. A dead letter also has `k`: group, channel and reason, so
+ * that a script can count it without parsing JSON.
  *
- * A message that waits for its first delivery is a body: the fields `h`, `r` and `x` of its entry to be, each on a line of its own
- * behind its letter, before them `w` with its deduplication window, if it has one (its span in ms, the name of the call that opened it, and its
- * key), an empty line, and the payload. Most are a line feed and a payload, which is what keeps a million of them small.
+ * A message that waits for its first delivery is a body: `w` with its deduplication window, if it has one (span in ms, name of the call
+ * that opened it, key), then the fields `h`, `r` and `x` of its entry, each on a line of its own behind its letter, an empty line, and the
+ * payload. Most bodies are a line feed and a payload, so a million of them stay small.
  */
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../broker/deadLetters.ts"
@@ -19,18 +19,18 @@ import { reasons } from "./counters.ts"
 
 type Strings = Readonly<Record<string, string>>
 
-/** What travels with a payload outside a channel's log. */
+/** The description of a message outside the log of its channel. */
 export interface Meta {
   readonly id: string
   readonly headers: Strings
   readonly params: Strings
   readonly publishedAtMillis: number
-  /** The attempt the next hand-out will be. */
+  /** The number of the next attempt. */
   readonly attempt: number
   /** Hand-outs so far. */
   readonly deliveries: number
   readonly crashes: number
-  /** It was taken over from a lost consumer, and its handler has not ended since. */
+  /** A lost consumer held it, and no handler of it has ended since. */
   readonly isSuspect?: boolean | undefined
   /** The position of the message in the log of its channel; with the channel it is unique, which the id need not be. */
   readonly origin: string
@@ -74,8 +74,8 @@ export const logFields = (message: NewMessage): ReadonlyArray<string> =>
     : ["i", message.id, ...extras(message).flat(), "p", message.payload]
 
 /**
- * A message that waits for its first delivery, and the name of the call that opened its window. JSON has no raw line feed, and keys have no control
- * characters, so the lines are told apart.
+ * Writes the body of a message that waits for its first delivery; `call` is the name of the call that opened its window. JSON has no raw
+ * line feed, and keys have no control characters, so the lines are told apart.
  */
 export const encodeBody = (message: Content & Pick<NewMessage, "window">, call = "-"): string =>
   (message.window === undefined ? "" : `w${message.window.millis} ${call} ${message.window.key}\n`) +
@@ -103,7 +103,7 @@ export const decodeBody = (body: string): Content | undefined => {
 export const encodeDue = (due: Due): string =>
   "atMillis" in due ? String(Math.ceil(due.atMillis)) : `+${Math.ceil(due.delayMillis)}`
 
-/** The fields of an entry of the outbox: the message but for its payload, as JSON, the payload, and a name that no other entry has. */
+/** The fields of an entry of the outbox: the message without its payload, as JSON; the payload; and a unique name. */
 export const outboxFields = ({ payload, ...message }: NewMessage, name: string): ReadonlyArray<string> => [
   "m",
   JSON.stringify(message),
@@ -169,7 +169,7 @@ const strings = (value: unknown): Strings => {
   return out
 }
 
-/** A policy steps through the attempts there were: what another program has written must not make it step for ever. */
+/** At most this attempt is read. A policy steps through all attempts so far: a number of another program must not make it step for ever. */
 const mostAttempts = 100_000
 
 const count = (value: unknown, fallback: number): number =>
@@ -215,15 +215,15 @@ const historyOf = (value: unknown): ReadonlyArray<PastFailure> | undefined => {
 }
 
 /**
- * How long an entry of a log may be, in characters; none of ours is longer. Strings of Node end at 2^29, and so do values of Redis, in
- * bytes: what another program has written could be read otherwise and not be moved, and its group would read it again for ever.
+ * The longest entry of a log, in characters; none of ours is longer. Strings of Node end at 2^29 characters and values of Redis at 2^29
+ * bytes: a longer entry of another program could be read but not be moved, and its group would read it again for ever.
  */
 const longestEntry = 2 ** 27
-/** What was moved from a log has a description besides. */
+/** The longest entry elsewhere: it has a description as well. */
 const longestMoved = 2 ** 28
-/** An id is written as JSON, in which one character may be six. */
+/** The longest id. As JSON, one character may be six. */
 const longestId = 2 ** 20
-/** What is kept of the fields of what is no message: as JSON it may be six times as long. */
+/** At most this many characters are kept of an entry that is no message. As JSON, they may be six times as long. */
 const keptFields = 2 ** 20
 
 const lengthOf = (fields: ReadonlyArray<string>): number => {
@@ -259,7 +259,7 @@ const malformed = (position: string, fields: ReadonlyArray<string>, problem: str
   malformed: problem
 })
 
-/** Reads the fields of a stream entry. What is not a message comes back as `malformed`, with the fields as its payload. */
+/** Reads the fields of a stream entry. An entry that is no message comes back as `malformed`, with the fields as its payload. */
 export const decode = (position: string, fields: ReadonlyArray<string>): Entry => {
   let id: string | undefined
   let headers: string | undefined
@@ -334,7 +334,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     deliveries: 0,
     crashes: 0,
     origin: position,
-    // What came late is nearer to its end: `x` may be below 0.
+    // A message that was promoted late has less time left: `x` may be below 0.
     expiresAtMillis: expires === undefined || !Number.isFinite(Number(expires))
       ? undefined
       : millisOf(position) + Number(expires),
@@ -343,11 +343,11 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
   }
 }
 
-/** What a script has to know of a dead letter. */
+/** The field `k` of a dead letter, by which scripts count it. */
 export const letterKey = (group: string, channel: string, reason: Failure["reason"]): string =>
   `${group}\n${channel}\n${reason}`
 
-/** Reads a dead letter. What another program wrote there comes back as `malformed`. */
+/** Reads a dead letter. An entry of another program comes back as `malformed`. */
 export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): Letter => {
   const entry = decode(letterId, fields)
   const key = fields[fields.findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
@@ -376,7 +376,7 @@ export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): L
   }
 }
 
-/** The description of a dead letter's message when it goes back to its group: a new life, with its past. */
+/** Describes the message of a dead letter that goes back to its group: it begins anew, and keeps its past failures. */
 export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): string =>
   encodeMeta({
     id: entry.id,
