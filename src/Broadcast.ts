@@ -1,8 +1,8 @@
 /**
- * Pub/Sub mode: messages to whoever listens now. At most once, and nothing is stored.
+ * Pub/Sub: messages for the listeners of this moment. They are delivered at most once, and nothing is stored.
  *
- * The channels are those of `Channel`, with the same schemas, params and patterns; what is published here and what is published by
- * `Publisher` have nothing to do with each other.
+ * The channels are those of `Channel`, with the same schemas, params and patterns. Messages of this module and messages of `Publisher` are
+ * independent of each other.
  *
  * @since 0.1.0
  */
@@ -23,7 +23,7 @@ import type { MissingParams } from "./publisher/options.ts"
 import { InvalidPublishOptions, PayloadTooLarge } from "./publisher/outcome.ts"
 
 /**
- * A message as a listener gets it: for a union one member for each channel, told apart by `channel`.
+ * A message as a listener gets it: for a union one member for each channel, discriminated by `channel`.
  *
  * @category models
  * @since 0.1.0
@@ -33,10 +33,10 @@ export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends 
   : never
 
 /**
- * Messages are missing at this place.
+ * A gap: messages are missing at this place.
  *
- * - `reconnected`: listening was interrupted. Whether and how many messages there were meanwhile nobody knows.
- * - `overflow`: so many messages were dropped, because the listener was slower than they came.
+ * - `reconnected`: listening was interrupted. The number of messages meanwhile is unknown; it may be 0.
+ * - `overflow`: this many messages were dropped, because they came faster than the listener handled them.
  *
  * @category models
  * @since 0.1.0
@@ -57,7 +57,7 @@ export interface PublishOptions {
 }
 
 /**
- * The options of a publish to this channel: a template channel wants its params.
+ * The options of a publish to this channel: a template channel requires its params.
  *
  * @category models
  * @since 0.1.0
@@ -72,11 +72,11 @@ type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends 
 
 const publishNames: ReadonlySet<string> = new Set<keyof LooseOptions>(["headers", "params"])
 
-/** What the service takes for any channel; the functions below know whether params are required. */
+/** The options for any channel. The functions below know whether params are required. */
 type LooseOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
 /**
- * Why a message was refused before anything was sent.
+ * The errors of a message that was refused before anything was sent.
  *
  * @category errors
  * @since 0.1.0
@@ -94,9 +94,9 @@ export type RequestError =
  * @since 0.1.0
  */
 export interface StreamOptions<R> {
-  /** How many messages may wait here for a listener that is busy. Default 4,096. */
+  /** At most this many messages wait for a busy listener. Default 4,096. */
   readonly capacity?: number | undefined
-  /** How many characters their payloads may have together. Default 64 Mi. */
+  /** Their payloads have at most this many characters together. Default 64 Mi. */
   readonly maxBufferedChars?: number | undefined
   /**
    * What happens to a message when it is full: `"dropping"` drops it, `"sliding"` the oldest one instead, and `"bounded"` (the
@@ -122,9 +122,9 @@ export interface StreamOptions<R> {
  * @since 0.1.0
  */
 export interface ListenOptions<S extends Channel.Source, E, R> extends StreamOptions<R> {
-  /** Handles one message. A failure is reported to the log, and the next message comes: there is no second time. */
+  /** Handles one message. A failure is logged, and the next message follows: there is no retry. */
   readonly handler: (message: Message<S>) => Effect.Effect<unknown, E, R>
-  /** How many handlers run at a time. 1 (the default) keeps the order of each channel. */
+  /** At most this many handlers run at a time. 1 (the default) keeps the order of each channel. */
   readonly concurrency?: number | undefined
 }
 
@@ -146,7 +146,7 @@ export class InvalidListener extends Data.TaggedError("InvalidListener")<{
  * @since 0.1.0
  */
 export interface Stats {
-  /** Messages the handler has finished, whether it succeeded or failed. */
+  /** Messages whose handler has ended, with success or not. */
   readonly handled: number
   readonly failed: number
   /** Messages that could not be decoded. */
@@ -155,7 +155,7 @@ export interface Stats {
   readonly dropped: number
   /** How often listening was interrupted. */
   readonly interruptions: number
-  /** Messages that wait now. */
+  /** Messages that wait for the handler now. */
   readonly buffered: number
 }
 
@@ -167,7 +167,7 @@ export interface Stats {
  */
 export interface Listener {
   readonly stats: Effect.Effect<Stats>
-  /** Ends it; running handlers are interrupted, but for one that asks for this end: it goes on. */
+  /** Ends the listener and interrupts its running handlers, except for a handler that calls this: it continues. */
   readonly stop: Effect.Effect<void>
 }
 
@@ -178,7 +178,7 @@ export interface Listener {
  * @since 0.1.0
  */
 export interface Options {
-  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
+  /** The largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
   readonly maxPayloadBytes?: number | undefined
 }
 
@@ -189,13 +189,13 @@ type Published<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * How one message is published, from the service (`Self` is never) or by the function below, which needs it.
+ * The call signatures of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PublishOne<out Self> {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
   <C extends Channel.Any>(
     channel: C,
@@ -205,13 +205,13 @@ export interface PublishOne<out Self> {
 }
 
 /**
- * The same for many messages.
+ * The call signatures of `publishAll`; `Self` as in `PublishOne`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PublishMany<out Self> {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(
     channel: C & MissingParams<C>,
     payloads: Iterable<Channel.PayloadOf<C>>
@@ -224,7 +224,7 @@ export interface PublishMany<out Self> {
 }
 
 /**
- * Publishes and listens; see the functions below.
+ * The service that publishes and listens. Its members are described at the functions of this module.
  *
  * @category services
  * @since 0.1.0
@@ -233,7 +233,11 @@ export class Broadcast extends Context.Service<Broadcast, {
   readonly publish: PublishOne<never>
   readonly publishAll: PublishMany<never>
   readonly listen: BroadcastPort["listen"]
-  /** The ends of the listeners that have not ended. */
+  /**
+   * The ends of the listeners that have not ended yet.
+   *
+   * @internal
+   */
   readonly endings: Ending.Registry
 }>()("rotif/Broadcast") {}
 
@@ -301,7 +305,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 })
 
 /**
- * Pub/Sub mode as a layer, on any broker.
+ * Provides Pub/Sub on any broker.
  *
  * @category layers
  * @since 0.1.0
@@ -310,15 +314,15 @@ export const layer = (options?: Options): Layer.Layer<Broadcast, never, Broker> 
   Layer.effect(Broadcast, make(options))
 
 /**
- * Sends a message to all who listen now.
+ * Sends a message to all current listeners.
  *
- * **Details**: it succeeds when the backend has taken the message, whether anybody listens or not. It is sent at most once: when
- * the answer of the backend is lost it is not sent again.
+ * **Details**: it succeeds when the backend has taken the message, with or without listeners. It is sent at most once: if the reply of the backend
+ * is lost, it is not sent again.
  *
- * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `BrokerError`: with
- * reason `Uncertain` it may have been sent, else it was not.
+ * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `BrokerError`: with reason
+ * `Uncertain` it may have been sent, otherwise it was not.
  *
- * **Example** (A price to whoever looks at it)
+ * **Example** (A price for all current listeners)
  *
  * ```ts
  * import { Effect, Schema } from "effect"
@@ -340,7 +344,7 @@ export const publish: PublishOne<Broadcast> = <C extends Channel.Any>(
 /**
  * Sends many messages to one channel in as few round trips as possible, in order.
  *
- * **Errors**: as `publish`, before anything is sent. After a `BrokerError` some of the first messages may have been sent.
+ * **Errors**: those of `publish`, before anything is sent. After a `BrokerError` some of the first messages may have been sent.
  *
  * @category operations
  * @since 0.1.0
@@ -369,7 +373,7 @@ const optionNames: ReadonlySet<string> = new Set<keyof ListenOptions<Channel.Any
   "concurrency"
 ])
 
-/** Subscribes in the current scope: the mailbox, and what becomes of an item from it. */
+/** Subscribes in the current scope: the buffer, and the handling of an item of it. */
 const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
   const broadcast = yield* Broadcast
   if (!Channel.isSource(source)) {
@@ -415,7 +419,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
       count
     )
 
-  /** The message of an item, if it is one and can be decoded. */
+  /** Decodes the message of an item, if it is one. */
   const open = (item: Mailbox.Item): Effect.Effect<Message<S> | undefined, never, R | Channel.DecodingServices<S>> => {
     if (item instanceof Mailbox.Missing) {
       const { dropped } = item
@@ -449,16 +453,16 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
   return { name, mailbox, counts, open, endings: broadcast.endings }
 })
 
-/** So many messages are decoded before the first of them is handed on. */
+/** At most this many messages are decoded before the first of them is passed on. */
 const chunkSize = 256
 
 /**
  * Listens to a channel, a pattern or a union, as a stream of messages.
  *
- * **Details**: it listens from when the stream begins to run until it ends. When the connection is lost the stream goes on by
- * itself, and `onGap` is told. Messages wait in this process for a slow consumer, at most `capacity` of them.
+ * **Details**: it listens from the start of the stream to its end. After a lost connection the stream continues by itself, and `onGap` runs.
+ * Messages wait in this process for a slow consumer, at most `capacity` of them.
  *
- * **Errors**: `InvalidListener` for a bad option; `BrokerError` when it could not subscribe in time, or may not. Afterwards it
+ * **Errors**: `InvalidListener` if an option cannot be used; `BrokerError` if it could not subscribe in time, or has no permission. Afterwards it
  * does not fail.
  *
  * **Example** (All prices)
@@ -483,7 +487,7 @@ export const subscribe = <S extends Channel.Source, R = never>(
   Stream.unwrap(Effect.gen(function*() {
     const { mailbox, name, open: decode } = yield* open(source, options ?? {})
     yield* Effect.addFinalizer((exit) => tellEnd(`the stream of what is broadcast on "${name}"`, exit))
-    /** A gap that is told when those in front of it are gone. */
+    /** A gap that is reported after the messages in front of it are taken. */
     let next: Mailbox.Item | undefined
     return Stream.fromPull(Effect.succeed(Effect.gen(function*() {
       const messages: Array<Message<S>> = []
@@ -508,10 +512,10 @@ export const subscribe = <S extends Channel.Source, R = never>(
 /**
  * Listens with a handler in the current scope, and returns a handle.
  *
- * **Details**: it listens when this succeeds: what is published from then on is heard. Closing the scope ends it and interrupts
- * running handlers. Each message is handled at most once.
+ * **Details**: it listens when this succeeds: it gets every message from then on. Closing the scope ends it and interrupts running handlers. Each
+ * message is handled at most once.
  *
- * **Errors**: as `subscribe`.
+ * **Errors**: those of `subscribe`.
  *
  * **Example** (Forgetting what has changed)
  *
@@ -574,14 +578,14 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       const item = mailbox.poll()
       if (item === undefined) return yield* mailbox.arrived
       const handled = Effect.scoped(work(Effect.gen(function*() {
-        // `onGap` and `onInvalid` must not end the listener either.
+        // `onGap` and `onInvalid` must not end the listener, either.
         const message = yield* Effect.catchCause(
           decode(item),
           (cause) => Effect.as(callbacks.failed(cause), undefined)
         )
         if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
       })))
-      // Its fiber has died past all that judges it.
+      // Its fiber has died outside of everything that handles failures.
       return yield* Effect.catchCause(
         handled,
         (cause) => Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : failedOn(cause, name)
@@ -607,7 +611,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
 })
 
 /**
- * A listener as a layer: it listens as long as the layer, and `Layer.launch` runs it as a program.
+ * Runs a listener for as long as the layer; `Layer.launch` runs it as a program.
  *
  * @category layers
  * @since 0.1.0

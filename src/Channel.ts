@@ -1,8 +1,8 @@
 /**
  * Channels: named, typed places that messages are published to.
  *
- * A name is a row of segments separated by dots. A segment that starts with `:` is a parameter; such a channel is one stream for
- * all values, which travel with each message. Names and patterns are checked when they are defined.
+ * A name is a sequence of dot-separated segments. A segment that starts with `:` is a parameter; such a channel is one stream for all values,
+ * which travel with each message. Names and patterns are checked when they are defined.
  *
  * @since 0.1.0
  */
@@ -15,8 +15,8 @@ import { globProblem } from "./internal/pattern.ts"
 import { calm } from "./internal/shown.ts"
 
 /**
- * A name or pattern cannot be used. Thrown by `make`, `pattern` and `union`, because they are mistakes in a program; `checkName`
- * returns it, for names that users choose.
+ * A name or pattern cannot be used. `make`, `pattern` and `union` throw it, because it is a mistake in the program; `checkName` returns it, for
+ * names that users choose.
  *
  * @category errors
  * @since 0.1.0
@@ -68,30 +68,30 @@ type ParamName<Segment extends string> = Segment extends `:${infer Param}` ? Par
  * @since 0.1.0
  */
 export interface ChannelOptions<S extends Schema.Constraint> {
-  /** What the messages carry. It travels as JSON, by the JSON codec of the schema. */
+  /** The schema of the payload. Payloads are stored as JSON, by the JSON codec of the schema. */
   readonly payload: S
   /**
-   * Makes the id of a message that is published without one: publishing the same again within its window stores nothing. 1 to 512
+   * Makes the id of a message that is published without one: publishing the same again within its window stores nothing. An id has 1 to 512
    * bytes.
    */
   readonly idempotencyKey?: ((payload: S["Type"]) => string) | undefined
   /**
-   * Limits on what the channel keeps, beside the rule that a message is removed when every group has acknowledged it. What a limit
-   * removes is lost for the groups that had not handled it.
+   * Limits on what the channel keeps, in addition to the rule that a message is removed when every group has acknowledged it. A message that a
+   * limit removes is lost for the groups that have not handled it.
    */
   readonly limits?: {
-    /** Keep at most about this many messages, at least 1. */
+    /** Keeps at most about this many messages, at least 1. */
     readonly maxLength?: number | undefined
-    /** Remove messages older than this. */
+    /** Removes messages older than this. */
     readonly maxAge?: Duration.Input | undefined
-    /** Remove messages below this position. */
+    /** Removes messages below this position. */
     readonly minId?: string | undefined
   } | undefined
 }
 
 const TypeId = "~rotif/Channel"
 
-// Methods, so that a channel of any payload is an `Any`. What they give is an `Exit` where the schema has its result at once.
+// Methods, so that a channel of any payload is an `Any`. They return an `Exit` if the schema has its result at once.
 interface Codec<S extends Schema.Constraint> {
   encode(payload: S["Type"]): Effect.Effect<string, InvalidPayload, S["EncodingServices"]>
   decode(text: string): Effect.Effect<S["Type"], InvalidPayload, S["DecodingServices"]>
@@ -114,7 +114,7 @@ export interface Channel<Name extends string, S extends Schema.Constraint> {
 }
 
 /**
- * All channels that match a pattern, now and in future; for subscribing.
+ * A pattern: all channels that match it, now and in future. It can be subscribed to.
  *
  * @category models
  * @since 0.1.0
@@ -127,7 +127,7 @@ export interface Pattern<S extends Schema.Constraint> {
 }
 
 /**
- * Several channels read as one; for subscribing.
+ * A union: several channels read as one. It can be subscribed to.
  *
  * @category models
  * @since 0.1.0
@@ -146,7 +146,7 @@ export interface Union<Members extends ReadonlyArray<Any>> {
 export type Any = Channel<string, Schema.Constraint>
 
 /**
- * What can be subscribed to.
+ * A source, which can be subscribed to: a channel, a pattern or a union.
  *
  * @category models
  * @since 0.1.0
@@ -162,7 +162,7 @@ export type Source = Any | Pattern<Schema.Constraint> | Union<ReadonlyArray<Any>
 export type PayloadOf<C extends Any> = C["payload"]["Type"]
 
 /**
- * The params of a channel: an empty record when it has none.
+ * The params of a channel: an empty record if it has none.
  *
  * @category models
  * @since 0.1.0
@@ -191,7 +191,7 @@ export type DecodingServices<S extends Source> = S extends Union<infer Members> 
   : never
 
 /**
- * What a source contributes to its messages: one member for each channel of a union, told apart by `channel`.
+ * The part of a message that depends on its source: one member for each channel of a union, discriminated by `channel`.
  *
  * @category models
  * @since 0.1.0
@@ -280,7 +280,7 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
     Effect.fail(
       new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` })
     )
-  // A value that refers to itself or is nested too deep makes the codec itself throw.
+  // A value that refers to itself or is nested too deeply makes the codec throw.
   const guard = <A, R>(
     operation: "encode" | "decode",
     effect: Effect.Effect<A, Schema.SchemaError, R>,
@@ -303,7 +303,7 @@ const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S>
     }
     return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
   }
-  // Most schemas have their result at once: it is not sent through a fiber, which would take longer than the schema.
+  // Most schemas have their result at once: a fiber would take longer than the schema itself.
   const attempt = <A, R>(
     operation: "encode" | "decode",
     run: () => Effect.Effect<A, Schema.SchemaError, R>,
@@ -346,7 +346,7 @@ const optionNames: ReadonlySet<string> = new Set<keyof ChannelOptions<Schema.Con
   "limits"
 ])
 
-/** What is no schema would fail at the first message. */
+/** Refuses what is no schema, which would fail at the first message only. */
 const optionsOf = <O extends { readonly payload: Schema.Constraint }>(name: string, options: O): O => {
   const given = Given.orThrow(
     Result.flatMap(Given.record("the options", options), () => Given.known("the options", options, optionNames)),
@@ -385,8 +385,8 @@ const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limit
 /**
  * Defines a channel.
  *
- * **Details**: segments of the name that start with `:` are params; `publish` wants their values and the handler gets them. For a
- * name that is not a literal the params are not known to the compiler.
+ * **Details**: segments of the name that start with `:` are params; `publish` requires their values, and the handler gets them. If the name is
+ * not a literal, the compiler does not know its params.
  *
  * **Errors**: throws `InvalidChannelName`.
  *
@@ -428,7 +428,7 @@ export const make = <const Name extends string, S extends Schema.Constraint>(
 }
 
 /**
- * Defines what to subscribe to by a pattern: `*` is exactly one segment, `**` one or more.
+ * Defines a source by a pattern: `*` is exactly one segment, `**` one or more.
  *
  * **Errors**: throws `InvalidChannelName`.
  *
@@ -445,9 +445,9 @@ export const pattern = <S extends Schema.Constraint>(
 }
 
 /**
- * Joins channels into one source; its messages are told apart by `channel`.
+ * Joins channels into one source. Its messages are discriminated by `channel`.
  *
- * **Errors**: throws `InvalidChannelName` when there is none, or two have the same name.
+ * **Errors**: throws `InvalidChannelName` if there is no channel, or if two have the same name.
  *
  * @category constructors
  * @since 0.1.0
@@ -479,7 +479,7 @@ export const encode = <C extends Any>(
 ): Effect.Effect<string, InvalidPayload, EncodingServices<C>> => Effect.suspend(() => channel.codec.encode(payload))
 
 /**
- * As `encode`, but where the schema has its result at once, this does: it is an `Exit` then. For those who run in a fiber already.
+ * Encodes as `encode` does, but returns an `Exit` if the schema has its result at once. For code that runs in a fiber already.
  *
  * @internal
  */
@@ -501,7 +501,7 @@ export const decode = <C extends Any>(
   Effect.suspend(() => channel.codec.decode(text))
 
 /**
- * Checks the params of a publish: each one a string that is not empty, none missing, none unknown.
+ * Checks the params of a publish: each is a string that is not empty, none is missing, none is unknown.
  *
  * @category operations
  * @since 0.1.0
@@ -528,7 +528,7 @@ export const checkParams = (
 }
 
 /**
- * Whether something can be subscribed to.
+ * Checks whether a value is a source, which can be subscribed to.
  *
  * @category guards
  * @since 0.1.0
@@ -537,7 +537,7 @@ export const isSource = (value: unknown): value is Source =>
   typeof value === "object" && value !== null && TypeId in value
 
 /**
- * Whether a value is one channel: what messages are published to.
+ * Checks whether a value is a channel, which can be published to.
  *
  * @category guards
  * @since 0.1.0
@@ -545,7 +545,7 @@ export const isSource = (value: unknown): value is Source =>
 export const isChannel = (value: unknown): value is Any => isSource(value) && value[TypeId] === "Channel"
 
 /**
- * What a source is called: its name, its pattern, or the names of a union.
+ * Describes a source in a text: its name, its pattern, or the names of a union.
  *
  * @category operations
  * @since 0.1.0
@@ -558,7 +558,7 @@ export const describe = (source: Source): string =>
     : source.members.map((member) => member.name).join(",")
 
 /**
- * What a backend has to read for a source.
+ * Returns the selector by which a backend reads a source.
  *
  * @category operations
  * @since 0.1.0
@@ -571,7 +571,7 @@ export const selector = (source: Source): Selector =>
     : { _tag: "Channels", names: source.members.map((member) => member.name) }
 
 /**
- * Finds how the payloads of a channel of this source are decoded.
+ * Returns the decoder for each channel of a source.
  *
  * @category operations
  * @since 0.1.0
@@ -579,7 +579,7 @@ export const selector = (source: Source): Selector =>
 export const decoderFor = <S extends Source>(
   source: S
 ): (channel: string) => ((text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>) | undefined => {
-  // The services of each codec are those of its schema, which the union of all sources has forgotten.
+  // The services of each codec are those of its schema, which the union of all sources does not have.
   type Decode = (text: string) => Effect.Effect<unknown, InvalidPayload, DecodingServices<S>>
   const decoderOf = ({ codec }: { readonly codec: Codec<Schema.Constraint> }): Decode =>
     ((text: string) => codec.decode(text)) as Decode
@@ -593,7 +593,7 @@ export const decoderFor = <S extends Source>(
 }
 
 /**
- * The limits of a channel as the backend wants them.
+ * Returns the limits of a channel in the form of the port.
  *
  * @category operations
  * @since 0.1.0

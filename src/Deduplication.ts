@@ -1,9 +1,9 @@
 /**
- * Doing something once by a key, for effects of your own: a call to an API, a file, an email.
+ * Deduplication of your own effects by a key: a call to an API, a file, an email.
  *
- * A key is free, being done (leased to one caller, which renews the lease while it works), or done until its time is over. It is done
- * only after the effect has succeeded. A caller that is killed between the end of the effect and the mark leaves a key that is free
- * again: no store can make an effect outside of it exactly once. See `docs/exactly-once.md`.
+ * A key is free, in progress (leased to one caller, which renews the lease while it works), or done until its time is over. It is done only
+ * after the effect has succeeded. If a caller is killed between the end of the effect and the record of it, the key is free again: no store
+ * can make an effect outside of it exactly once. See `docs/exactly-once.md`.
  *
  * @since 0.1.0
  */
@@ -22,14 +22,14 @@ import * as Keys from "./redisBroker/keys.ts"
 import { deduplicate as onceScript } from "./redisBroker/scripts/upkeep/deduplicate.ts"
 
 /**
- * Somebody else is doing this key. Asking again later is safe.
+ * Another caller has this key in progress. Calling again later is safe.
  *
  * @category errors
  * @since 0.1.0
  */
 export class InProgress extends Data.TaggedError("InProgress")<{
   readonly key: string
-  /** When the lease of the other one ends, if it is not renewed. */
+  /** When the lease of the other caller ends, if it is not renewed. */
   readonly leftMillis: number
 }> {
   override get message() {
@@ -38,7 +38,7 @@ export class InProgress extends Data.TaggedError("InProgress")<{
 }
 
 /**
- * The lease of this key ended while the effect ran: it was interrupted, or it had ended by then, and somebody else may do it too.
+ * The lease of this key ended while the effect ran. The effect was interrupted, or had ended by then, and another caller may run it, too.
  *
  * @category errors
  * @since 0.1.0
@@ -63,7 +63,7 @@ export class InvalidKey extends Data.TaggedError("InvalidKey")<{
 }> {}
 
 /**
- * What `once` did: the effect, or nothing, because it was done before.
+ * The outcome of `once`: the result of the effect, or that it was done before.
  *
  * @category models
  * @since 0.1.0
@@ -79,12 +79,12 @@ export type Outcome<A> =
  * @since 0.1.0
  */
 export interface OnceOptions {
-  /** How long the key stays with a caller that is gone. It is renewed while the effect runs. Default 30 seconds, at least 30 ms. */
+  /** The key stays with a lost caller for this long. The lease is renewed while the effect runs. Default 30 seconds, at least 30 ms. */
   readonly lease?: Duration.Input | undefined
 }
 
 /**
- * What a store answers. `left`: how long what it says is so, at most.
+ * The answer of a store. `left`: it holds for at most this long.
  *
  * @category models
  * @since 0.1.0
@@ -107,7 +107,7 @@ export class Deduplication extends Context.Service<Deduplication, {
     token: object & { readonly text: string },
     millis: number
   ) => Effect.Effect<Answer, BrokerError>
-  /** Runs a call of it: the end of the layer waits for it. */
+  /** Runs a call: the end of the layer waits for it. */
   readonly run: Calls.Run
 }>()("rotif/Deduplication") {}
 
@@ -127,10 +127,10 @@ const spanOf = (
     Effect.mapBoth({ onFailure: ({ message }) => new InvalidKey({ key, message }), onSuccess: Math.ceil })
   )
 
-/** An effect is interrupted when this part of its lease is left: interrupting takes its time, too. */
+/** An effect is interrupted when this part of its lease is left, because interruption takes time, too. */
 const margin = 0.1
 
-/** So often a key is begun whose answers come later than its lease lasts. */
+/** A key is begun at most this many times if the replies come later than its lease lasts. */
 const mostBeginnings = 3
 
 const tooSlow = (key: string, leaseMillis: number) =>
@@ -149,15 +149,15 @@ const process = uniqueName()
 let tokens = 0
 
 /**
- * Runs an effect once by a key: when it has succeeded before, within `ttl`, by whichever process, it is not run.
+ * Runs an effect once by a key: if it has succeeded before, within `ttl`, in any process, it is not run.
  *
- * **Details**: while it runs the key is leased, and the lease renewed; others fail with `InProgress`. When it fails, dies or is
- * interrupted the key is free at once; when the process is lost, after the lease. The lease is judged on the monotonic clock of this
- * process, without waiting for answers: when it could not be renewed in time the effect is interrupted before anybody else can begin.
+ * **Details**: while it runs, the key is leased and the lease renewed; other callers fail with `InProgress`. If it fails, dies or is interrupted,
+ * the key is free at once; if the process is lost, after the lease. The lease is measured on the monotonic clock of this process, without
+ * waiting for replies: if it could not be renewed in time, the effect is interrupted before another caller can begin.
  *
- * **Errors**: `InProgress`: not run, ask again later. `KeyLost`: run, perhaps in part, and perhaps by somebody else too. `InvalidKey`:
- * not run. `BrokerError`: the store could not be reached, or not within the lease; before the effect it was not run, and after it the mark may be
- * missing: it may then run again. Errors of the effect pass.
+ * **Errors**: `InProgress`: not run, call again later. `KeyLost`: run, perhaps in part, and perhaps by another caller, too. `InvalidKey`: not
+ * run. `BrokerError`: the store could not be reached, or not within the lease; before the effect it was not run, and after it the record may
+ * be missing: it may then run again. Errors of the effect are passed on.
  *
  * **Example** (An email once per order)
  *
@@ -191,22 +191,22 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   return yield* run(Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
-      /** Until when nobody else can have the key, and, a little earlier, until when the effect may run. */
+      /** Until when no other caller can have the key, and, a little earlier, until when the effect may run. */
       let leasedUntil = 0
       const runsUntil = () => leasedUntil - leaseMillis * margin
       const hold = Effect.fnUntraced(function*(name: "begin" | "renew") {
-        // The store counts from when it has the question, which is later.
+        // The store counts from the arrival of the request, which is later.
         const from = monotonic()
         const answer = yield* step(name, key, token, leaseMillis)
         if (answer.outcome === "mine") leasedUntil = from + leaseMillis
         return answer
       })
-      // When the lease is over the key is free by itself.
+      // After the lease the key is free anyway.
       const free = Effect.suspend(() =>
         Effect.timeoutOption(Effect.ignore(step("free", key, token, 0)), Math.max(0, leasedUntil - monotonic()))
       )
       let begun = yield* hold("begin")
-      // An answer that came so late is asked for again: to begin twice changes nothing.
+      // After a reply as late as this the key is begun again: to begin twice changes nothing.
       for (let i = 1; begun.outcome === "mine" && monotonic() >= runsUntil(); i++) {
         if (i === mostBeginnings) return yield* tooSlow(key, leaseMillis)
         begun = yield* hold("begin")
@@ -219,11 +219,11 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
           yield* Effect.sleep(pause)
           const renewed = yield* Effect.result(hold("renew"))
           if (renewed._tag === "Success" && renewed.success.outcome !== "mine") return yield* new KeyLost({ key })
-          // One that failed is tried again soon: the lease goes on passing.
+          // A failed renewal is repeated soon: the lease keeps running out.
           pause = leaseMillis / (renewed._tag === "Success" ? 3 : 10)
         }
       })
-      // It waits for no answer: on a silent connection one comes seconds after the lease has ended.
+      // It waits for no reply: on a silent connection one comes seconds after the lease has ended.
       const expiry = Effect.gen(function*() {
         for (let left = runsUntil() - monotonic(); left > 0; left = runsUntil() - monotonic()) yield* Effect.sleep(left)
         return yield* new KeyLost({ key })
@@ -241,9 +241,9 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
 })
 
 /**
- * Makes a key that was done free again; whether it was done.
+ * Frees a key that was done, and returns whether it was done.
  *
- * **Errors**: `InvalidKey`: nothing was done. `BrokerError`: the store could not be reached; asking again is safe.
+ * **Errors**: `InvalidKey`: nothing was done. `BrokerError`: the store could not be reached; calling again is safe.
  *
  * @category operations
  * @since 0.1.0
@@ -257,17 +257,17 @@ export const forget = Effect.fnUntraced(function*(key: string) {
 const failed = brokerError("once")
 
 /**
- * So long Redis knows of a caller that it has finished, though its key be free again by then: its answer may be lost, and it asks again
- * for half of this time at most.
+ * For this long Redis remembers that a caller has finished, even if its key is free again by then: its reply may be lost, and it asks again
+ * for at most half of this time.
  */
 const proofMillis = 600_000
 
 /**
- * Keys in Redis, shared by all processes; on a Cluster they are spread over its nodes.
+ * Stores keys in Redis, shared by all processes; on a Cluster they are spread over its nodes.
  *
- * **Details**: a key is `{prefix:once:key}`, with a time to live: nothing has to be cleaned up. Where the `ttl` is shorter than 10 minutes there
- * is a second key for so long, `{prefix:once:key}:` and a token, by which a caller whose answer was lost finds that it has finished.
- * `prefix` is `"rotif"` unless given.
+ * **Details**: a key is `{prefix:once:key}`, with a time to live, so that nothing has to be cleaned up. If the `ttl` is shorter than 10 minutes,
+ * there is a second key for that long, `{prefix:once:key}:` and a token, by which a caller whose reply was lost finds that it has finished.
+ * Default of `prefix`: `"rotif"`.
  *
  * @category layers
  * @since 0.1.0
@@ -317,8 +317,8 @@ export const layerRedis = (
   )
 
 /**
- * Keys in this process, on Effect's `Clock`. At most `capacity` are remembered (default 10,000); then those are forgotten first
- * that were looked at least recently, but never one that is being done.
+ * Stores keys in this process, on Effect's `Clock`. At most `capacity` are remembered (default 10,000): the least recently used ones are
+ * evicted first, but never one that is in progress.
  *
  * @category layers
  * @since 0.1.0

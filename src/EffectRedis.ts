@@ -1,6 +1,6 @@
 /**
- * Effect's own `Redis` service (`effect/persistence/Redis`) on the connections of Rotif, for the modules of Effect that keep
- * something in Redis: `RateLimiter`, `PersistedQueue`, `Persistence`, `CircuitBreaker`.
+ * Effect's own `Redis` service (`effect/persistence/Redis`) on the connections of Rotif, for the modules of Effect that store data in Redis:
+ * `RateLimiter`, `PersistedQueue`, `Persistence`, `CircuitBreaker`.
  *
  * @since 0.1.0
  */
@@ -9,22 +9,22 @@ import * as Persistence from "effect/persistence/Redis"
 import type { BlockingConnection, Command, Connection, RedisError, Script } from "./Redis.ts"
 import { Redis } from "./Redis.ts"
 
-/** The longest time a timer of Node can wait, 24 days: the command itself says how long it blocks. */
+/** The longest wait of a timer of Node, 24 days: the command itself says how long it blocks. */
 const foreverMillis = 2 ** 31 - 1
 
 const foreign = <A, R>(effect: Effect.Effect<A, RedisError, R>): Effect.Effect<A, Persistence.RedisError, R> =>
   Effect.mapError(effect, (cause) => new Persistence.RedisError({ cause }))
 
-/** Replies are whatever the caller says that they are: that is how Effect's service is typed. */
+/** Replies have the type that the caller states: Effect's service is typed so. */
 const reply = <A>(effect: Effect.Effect<unknown, RedisError>): Effect.Effect<A, Persistence.RedisError> =>
   foreign(effect) as Effect.Effect<A, Persistence.RedisError>
 
 /**
- * Makes Effect's `Redis` service from ours.
+ * Makes Effect's `Redis` service from that of Rotif.
  *
- * **Details**: on a Cluster a command or script goes where its first key is, and one without keys to some node; a script whose keys
- * are in several slots is refused by Redis, so give the module a prefix with a hash tag, such as `"{limits}:"`. A command whose
- * answer was lost is not sent again. `reserve` gives connections of their own, at most 10, for commands that block.
+ * **Details**: on a Cluster a command or script goes to the node of its first key, and one without keys to any node. Redis refuses a script
+ * whose keys are in several slots, so give the module a prefix with a hash tag, such as `"{limits}:"`. A command whose reply was lost is not
+ * sent again. `reserve` gives at most 10 connections of their own, for commands that block.
  *
  * @category constructors
  * @since 0.1.0
@@ -55,7 +55,7 @@ export const make = Effect.gen(function*() {
       })).pipe(Effect.as(Effect.never)),
     connect: Effect.gen(function*() {
       const scope = yield* Scope.make()
-      /** One to each node that a key leads to; on one server there is one. */
+      /** One connection to each node of a key; on one server there is one. */
       const sockets = new Map<Connection, BlockingConnection>()
       return {
         send: <A = unknown>(name: string, ...args: ReadonlyArray<string>) => {
@@ -95,7 +95,8 @@ export const make = Effect.gen(function*() {
 })
 
 /**
- * Effect's `Redis` service as a layer, on the connections of `Redis`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
+ * Provides Effect's `Redis` service on the connections of `Redis`. Each call makes a layer of its own: two of them are two services, wherever
+ * they are provided.
  *
  * **Example** (A rate limit that all processes share)
  *

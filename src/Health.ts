@@ -1,5 +1,5 @@
 /**
- * Whether this program can do its work, and whether it is still at it: for operators and for whoever starts programs anew.
+ * Health: whether this program can do its work (readiness), and whether its loops still run (liveness).
  *
  * @since 0.1.0
  */
@@ -16,37 +16,37 @@ import type { Heartbeat } from "./internal/heartbeat.ts"
 import * as Given from "./internal/optionChecks.ts"
 
 /**
- * What counts as healthy. A threshold that is not given is not judged.
+ * Thresholds of a healthy program. A group's threshold that is not given is not checked.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options {
-  /** How long a check may take; a backend that has not answered by then is unreachable. Default 2 seconds. */
+  /** A check takes at most this long; a backend that has not answered by then is unreachable. Default 2 seconds. */
   readonly timeout?: Duration.Input | undefined
-  /** A backend that takes longer for an answer is slow. Default 500 ms. */
+  /** A backend that takes longer to answer is slow. Default 500 ms. */
   readonly latency?: Duration.Input | undefined
-  /** How long beyond its turn a reader may have read nothing, or a duty not have been done. Default 10 seconds. */
+  /** A reader or a duty that is overdue by more than this is stale. Default 10 seconds. */
   readonly staleAfter?: Duration.Input | undefined
-  /** How long beyond its turn a loop may not have come round, with success or without; then the program is not live. Default 1 minute. */
+  /** If a loop is overdue by more than this, with success or without, the program is not live. Default 1 minute. */
   readonly hungAfter?: Duration.Input | undefined
   /**
-   * A handler that runs longer is taken for stuck, and told once in the log and in the metric `rotif.process.slow`. A subscription may say
-   * otherwise for its own. Default 5 minutes.
+   * A handler that runs for longer counts as stuck, and is reported once in the log and in the metric `rotif.process.slow`. A subscription can
+   * have a span of its own. Default 5 minutes.
    */
   readonly slowHandler?: Duration.Input | undefined
-  /** How many messages may wait to be handed out to a group that this program has a subscription of. */
+  /** At most this many messages wait to be handed out to a group of this program. */
   readonly maxLag?: number | undefined
-  /** How many may be handed out to such a group and not settled. */
+  /** At most this many messages are handed out to such a group and not settled. */
   readonly maxPending?: number | undefined
-  /** How old the oldest message may be that such a group has not settled. */
+  /** The oldest message that such a group has not settled is at most this old. */
   readonly maxAge?: Duration.Input | undefined
-  /** How many dead letters such a group may make, and in which time. It is told by the checks of this program. */
+  /** Such a group makes at most this many dead letters within this span, as the checks of this program see it. */
   readonly deadLetters?: { readonly max: number; readonly within: Duration.Input } | undefined
 }
 
 /**
- * How it is. `degraded`: it works, and somebody should look. `unhealthy`: it cannot do its work.
+ * Overall status. `degraded`: the program works, and needs attention. `unhealthy`: it cannot do its work.
  *
  * @category models
  * @since 0.1.0
@@ -54,15 +54,15 @@ export interface Options {
 export type Status = "healthy" | "degraded" | "unhealthy"
 
 /**
- * What is wrong.
+ * The kind of a reason.
  *
- * - `Unreachable`: the backend does not answer. - `Slow`: it takes long to. - `Unreadable`: it answers, but does not tell its counts.
- * - `StaleReader`: a subscription has read nothing for too long, although it could. - `StaleDuty`: the promoter, the ticker, the janitor or
- *   the relayer of this program has not done its duty.
- * - `Hung`: a loop has not come round. - `StuckHandler`: a handler runs for too long; unhealthy when all places of its
- *   subscription are taken and nothing was settled for as long.
+ * - `Unreachable`: the backend does not answer. - `Slow`: it answers slowly. - `Unreadable`: it answers, but its counts cannot be read.
+ * - `StaleReader`: a subscription has read nothing for too long, although it could. - `StaleDuty`: a duty of this program (promoter, ticker,
+ *   janitor, relay) is overdue.
+ * - `Hung`: a loop does not run any more. - `StuckHandler`: a handler runs for too long; unhealthy if all handlers of its subscription are busy
+ *   and nothing was settled for as long.
  * - `EndedStream`: the consumer of a `Subscription.stream` failed, and none has begun again.
- * - `Lag`, `Pending`, `Age`, `DeadLetters`: a group is beyond its threshold.
+ * - `Lag`, `Pending`, `Age`, `DeadLetters`: a group exceeds its threshold.
  *
  * @category models
  * @since 0.1.0
@@ -104,11 +104,11 @@ export interface Reason {
 export interface Report {
   /** The worst of its reasons. */
   readonly status: Status
-  /** Whether every loop of this program still comes round: if not, only starting it anew helps. It does not depend on the backend. */
+  /** Whether every loop of this program still runs: if not, only a restart helps. It does not depend on the backend. */
   readonly isLive: boolean
   /** Whether it can do its work: `status` is not `unhealthy`. */
   readonly isReady: boolean
-  /** How long the backend took to answer; `undefined` when it did not. */
+  /** How long the backend took to answer; `undefined` if it did not. */
   readonly latencyMillis: number | undefined
   readonly reasons: ReadonlyArray<Reason>
 }
@@ -141,7 +141,7 @@ const names: ReadonlySet<string> = new Set<keyof Options>([
 const deadLetterNames: ReadonlySet<string> = new Set(["max", "within"])
 
 /**
- * The thresholds as they are used; it dies of those that cannot be.
+ * Reads the thresholds; dies if one cannot be used.
  *
  * @internal
  */
@@ -169,7 +169,7 @@ export const thresholdsOf = Effect.fnUntraced(function*(options: Options | undef
   }
 })
 
-/** What came of it in time, or why nothing did. */
+/** The result of a check within its time, or why there is none. */
 const within = <A>(effect: Effect.Effect<A, BrokerError>, millis: number): Effect.Effect<Result.Result<A, string>> =>
   effect.pipe(
     Effect.mapError(({ message }) => message),
@@ -180,7 +180,7 @@ const within = <A>(effect: Effect.Effect<A, BrokerError>, millis: number): Effec
     Effect.result
   )
 
-/** So many samples of the number of dead letters are kept: growth is told to a part of its time. */
+/** At most this many samples of the number of dead letters are kept; growth is measured between them. */
 const samples = 60
 
 interface Sample {
@@ -195,7 +195,7 @@ interface Watched {
 }
 
 /**
- * The service. Part of `Rotif.layer`, whose option `health` it takes.
+ * Provides the service. It is part of `Rotif.layer`, with its option `health`.
  *
  * @category layers
  * @since 0.1.0
@@ -235,7 +235,7 @@ export const layer = (
           message: `${pulse.name} has not come round for ${spoken(pulse.sinceTurnMillis)}`
         }]
 
-      /** What this program knows by itself. */
+      /** The reasons that this program finds without the backend. */
       const look = (): ReadonlyArray<Reason> => {
         const reasons: Array<Reason> = []
         for (const subscription of running) {
@@ -256,7 +256,7 @@ export const layer = (
           }
           const longest = vitals.longestHandlerMillis
           if (longest !== undefined && longest > vitals.slowMillis) {
-            // While other handlers of it end, it works.
+            // While its other handlers end, the subscription works.
             const isStuck = vitals.isFull && (vitals.sinceSettledMillis ?? Infinity) > vitals.slowMillis
             reasons.push({
               kind: "StuckHandler",
@@ -301,11 +301,11 @@ export const layer = (
           ? []
           : [{ kind, status: "degraded", subject, message: tell(value, most) }]
 
-      /** How many dead letters there are more than at the beginning of the time that is judged. */
+      /** The growth of the number of dead letters since the beginning of the span. */
       const growth = (sums: ReadonlyMap<string, GroupSum>): ReadonlyMap<string, number> => {
         const atMillis = monotonic()
         const dead = new Map([...sums].map(([name, { totals }]) => [name, totals.dead]))
-        // The last one before the time begins is what it is compared with.
+        // The last sample before the span is the base of the comparison.
         const from = history.findLastIndex((sample) => sample.atMillis <= atMillis - withinMillis)
         history = history.slice(Math.max(0, from))
         const last = history.at(-1)
@@ -387,10 +387,10 @@ export const layer = (
   )
 
 /**
- * Looks at the backend, at the subscriptions and duties of this program, and at its groups where thresholds are set.
+ * Checks the backend, the subscriptions and duties of this program, and its groups that have thresholds.
  *
- * **Details**: it ends after about `timeout`, whatever the backend does, and never fails. A subscription that is paused, or that has taken all it
- * may, is not expected to read. A duty may be done by another program of the namespace: that it is not done here is `degraded`.
+ * **Details**: it ends after about `timeout`, whatever the backend does, and never fails. A subscription that is paused, or that holds as many
+ * messages as it may, is not expected to read. Another program of the namespace may do a duty: if it is not done here, that is `degraded`.
  *
  * **Example** (What is wrong)
  *
@@ -410,7 +410,7 @@ export const layer = (
 export const check: Effect.Effect<Report, never, Health> = Health.use((health) => health.check)
 
 /**
- * Whether the loops of this program still come round. It asks nobody, so a backend that is down does not make a program look dead.
+ * Checks whether the loops of this program still run. It asks no backend, so a backend that is down does not make a program look dead.
  *
  * @category operations
  * @since 0.1.0
@@ -422,7 +422,7 @@ export const liveness: Effect.Effect<
 > = Health.use((health) => health.liveness)
 
 /**
- * Where the routes are.
+ * Options of `layerRoutes`: the paths.
  *
  * @category models
  * @since 0.1.0
@@ -437,7 +437,7 @@ export interface RouteOptions {
 const uncached = { "cache-control": "no-store" }
 
 /**
- * Routes for whoever asks by HTTP: both answer 200 for yes and 503 for no, with the reasons as JSON.
+ * Serves liveness and readiness by HTTP: both routes answer 200 for yes and 503 for no, with the reasons as JSON.
  *
  * **Details**: `live` is `liveness`, `ready` is the whole report. They name groups, channels and patterns, and no payloads.
  *

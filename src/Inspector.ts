@@ -1,5 +1,6 @@
 /**
- * Looks for what cannot be in the data of a namespace, and mends what can be mended without losing a message.
+ * Integrity checks of the data of a namespace: `verify` finds states that no operation can produce, `repair` repairs those that can be
+ * repaired without losing a message.
  *
  * @since 0.1.0
  */
@@ -21,13 +22,13 @@ export type { Looked } from "./broker/inspection.ts"
  */
 export interface Options {
   /**
-   * How late something may be before it counts as never moved, and how long a delivery whose message is gone may be left alone before it
-   * counts as a ghost. Longer than the longest lease of the namespace. Default 2 minutes.
+   * A message that is overdue by more than this counts as never moved, and a delivery that was idle for more than this, and whose message is
+   * gone, as a ghost. Longer than the longest lease of the namespace. Default 2 minutes.
    */
   readonly tolerance?: Duration.Input | undefined
-  /** What looks wrong is judged again after so long, and counts if it is so then. Default 1 second. */
+  /** A suspect is checked again after this long, and counts if it is still wrong. Default 1 second. */
   readonly confirmAfter?: Duration.Input | undefined
-  /** So many findings are told, and so many are mended in one of at most 5 rounds. Default 1,000, at most 100,000. */
+  /** At most this many findings are reported, and at most this many repaired in each of at most 5 rounds. Default 1,000, at most 100,000. */
   readonly limit?: number | undefined
 }
 
@@ -43,33 +44,33 @@ export class InvalidInspectorOption extends Data.TaggedError("InvalidInspectorOp
 }> {}
 
 /**
- * What a walk has found.
+ * The result of `verify`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Report {
   readonly findings: ReadonlyArray<Finding>
-  /** What was looked at. */
+  /** How much was checked. */
   readonly looked: Looked
-  /** `false` when there was more than `limit`. */
+  /** `false` if there was more than `limit`. */
   readonly isComplete: boolean
-  /** `false` where the server does not permit to list keys (`SCAN`): then keys that nothing names were not found. */
+  /** `false` if the server does not permit to list keys (`SCAN`): keys that nothing refers to were not found then. */
   readonly listsKeys: boolean
 }
 
 /**
- * What `repair` has done.
+ * The result of `repair`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Repair {
-  /** What was mended. */
+  /** Findings that were repaired. */
   readonly mended: ReadonlyArray<Finding>
-  /** What was only found: somebody has to look. */
+  /** Findings that were only reported: an operator has to decide. */
   readonly left: ReadonlyArray<Finding>
-  /** `false` when there was more than `limit`: call it again. */
+  /** `false` if there was more than `limit`: call it again. */
   readonly isComplete: boolean
   readonly listsKeys: boolean
 }
@@ -110,10 +111,10 @@ const plus = (looked: Looked, more: Partial<Looked> = {}): Looked => ({
   recurring: looked.recurring + (more.recurring ?? 0)
 })
 
-/** Suspects that are confirmed at the same time. */
+/** At most this many suspects are confirmed at the same time. */
 const confirmedAtOnce = 8
 
-/** After so many rounds what is still found is left to the next call: what a round mends may bring out something else. */
+/** After at most this many rounds the rest is left to the next call: the repairs of one round may reveal something else. */
 const mostRounds = 5
 
 const names: ReadonlySet<string> = new Set<keyof Options>(["tolerance", "confirmAfter", "limit"])
@@ -136,7 +137,8 @@ interface Step {
 }
 
 /**
- * The service, on a broker. Part of `Rotif.layer`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
+ * Provides the service on a broker. It is part of `Rotif.layer`. Each call makes a layer of its own: two of them are two services, wherever they
+ * are provided.
  *
  * @category layers
  * @since 0.1.0
@@ -147,7 +149,7 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
     Effect.gen(function*() {
       const { inspection } = yield* Broker
 
-      /** What is seen twice: when it is read, and at one time a moment later. */
+      /** Suspects that are wrong twice: when they are read, and at one time a moment later. */
       const steps = (toleranceMillis: number, confirmMillis: number): Stream.Stream<Step, BrokerError> =>
         Stream.mapEffect(inspection.walk({ toleranceMillis }), ({ looked, suspects }) =>
           suspects.length === 0
@@ -162,7 +164,7 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
               }
             }))
 
-      /** A walk until `isEnough`, at most `limit` findings of which are told: those that `onFound` does not take. */
+      /** Walks until `isEnough`. At most `limit` findings are reported: those that `onFound` does not take. */
       const walk = Effect.fnUntraced(function*(
         { confirmMillis, limit, toleranceMillis }: Effect.Success<ReturnType<typeof given>>,
         isEnough: (told: number) => boolean,
@@ -203,7 +205,7 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
           const mended: Array<Finding> = []
           for (let round = 1;; round++) {
             const before = mended.length
-            // What is left does not keep it from what can be mended.
+            // Findings that are only reported must not use up the limit of repairs.
             const { findings, isComplete } = yield* walk(
               settings,
               () => mended.length - before >= settings.limit,
@@ -232,14 +234,14 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
   )
 
 /**
- * Goes through a namespace and reports what cannot be: messages in two states, times that passed, ghosts, keys that nothing names, counts that
- * are wrong.
+ * Checks a namespace and reports states that no operation can produce: messages in two states, overdue times, ghosts, keys that nothing refers
+ * to, wrong counts.
  *
- * **Details**: it changes nothing, and works while everything else does: what is found counts when it is so again a moment later, seen
- * at one time. The work is proportional to the number of keys, and of messages that are handed out or wait; logs are not read. It
- * goes in pages, each a few milliseconds of Redis at most. See `docs/verify.md`.
+ * **Details**: it changes nothing, and runs while everything else runs: a finding counts if it is confirmed a moment later, at one time. The
+ * work is proportional to the number of keys, and of messages that are handed out or wait; logs are not read. It works in pages, each at most
+ * a few milliseconds of Redis. See `docs/verify.md`.
  *
- * **Errors**: `BrokerError` when the backend does not answer; calling again is safe. `InvalidInspectorOption`.
+ * **Errors**: `BrokerError` if the backend does not answer; calling again is safe. `InvalidInspectorOption`: nothing was done.
  *
  * **Example** (Failing a check when something is wrong)
  *
@@ -263,12 +265,12 @@ export const verify = (
   Inspector.use((inspector) => inspector.verify(options))
 
 /**
- * Verifies, and mends what can be mended without losing a message.
+ * Verifies, and repairs what can be repaired without losing a message.
  *
- * **Details**: each mend judges once more, in the same step. What would lose something is only reported, in `left`. Called again, it
- * finds nothing it could mend; any number of processes may call it at once.
+ * **Details**: each repair confirms its finding once more, in the same step. Findings whose repair would lose something are only reported, in
+ * `left`. A second call finds nothing that it could repair. Any number of processes may call it at the same time.
  *
- * **Errors**: `BrokerError` when the backend does not answer; what was mended by then stays so, and calling again is safe.
+ * **Errors**: `BrokerError` if the backend does not answer; what was repaired by then stays repaired, and calling again is safe.
  * `InvalidInspectorOption`.
  *
  * @category operations
@@ -280,9 +282,9 @@ export const repair = (
   Inspector.use((inspector) => inspector.repair(options))
 
 /**
- * What `verify` finds, as it finds it.
+ * Streams the findings of `verify` as they are found.
  *
- * **Errors**: as of `verify`.
+ * **Errors**: those of `verify`.
  *
  * @category operations
  * @since 0.1.0

@@ -1,9 +1,9 @@
 /**
  * Middleware: code around publishing and around handling.
  *
- * A middleware takes `next`, what comes after it, and returns what takes its place. The first one given is the outermost: it sees a
- * request or message first and the outcome last. A chain is composed once, when its publisher or subscription is built; without
- * middleware there is no chain and nothing is run.
+ * A middleware gets `next`, the rest of the chain, and returns the function that takes its place. The first one given is the outermost: it sees a
+ * request or message first and the outcome last. A chain is composed once, when its publisher or subscription is built; without middleware
+ * there is no chain, and it costs nothing.
  *
  * | given to | sees | its errors |
  * | --- | --- | --- |
@@ -61,9 +61,9 @@ export * from "./middleware/tracing.ts"
 export * from "./middleware/validation.ts"
 
 /**
- * The same channel, with middleware around each publish to it. Its errors are errors of `publish`, its services are needed there.
+ * Puts middleware around each publish to a channel, and returns the channel with it. Its errors are errors of `publish`, which needs its services.
  *
- * **Details**: it is outside of middleware the channel had before, and within the middleware of the program.
+ * **Details**: it is outside of middleware that the channel had before, and inside of the middleware of the program.
  *
  * @category constructors
  * @since 0.1.0
@@ -75,7 +75,7 @@ export const forChannel = <C extends Channel.Any, const Ms extends ReadonlyArray
   const before = publishOf(channel)
   const all = before === undefined ? middleware : [...middleware, before]
   const around = { publish: (next: PublishNext) => composePublish(all, next) }
-  // It is a `C` with a property more; what the middleware adds to its errors is in the type alone.
+  // It is a `C` with one more property; the errors of the middleware are in the type alone.
   return { ...channel, [ChannelMiddleware]: around } as unknown as ForChannel<C, Ms>
 }
 
@@ -88,10 +88,10 @@ const checkAll = (middleware: ReadonlyArray<unknown>) =>
       ))
 
 /**
- * Middleware around every publish and every message of a program: provide it to `Rotif.layer`.
+ * Puts middleware around every publish and every message of a program: provide it to `Rotif.layer`.
  *
- * **Details**: one given with another `layer` further out is outside of these. The services that the middleware needs are those of the
- * layer; in what it wraps, a service of the same name that is already there wins.
+ * **Details**: the middleware of a `layer` further out is outside of this one. The middleware gets its services from the layer; for the code that
+ * it wraps, a service of the same name that is already provided wins.
  *
  * **Example** (Traces and metrics for all)
  *
@@ -122,7 +122,7 @@ export const layer = <const Ms extends ReadonlyArray<Any>>(
         return {
           publish: [...outer.publish, ...middleware.filter((one): one is AnyPublish & Ms[number] => "publish" in one)],
           process: [...outer.process, ...middleware.filter((one): one is AnyProcess & Ms[number] => "process" in one)],
-          // The span around the building of a layer is nobody's parent.
+          // The span around the building of a layer is no parent of later spans.
           services: Context.merge(outer.services, Context.omit(Tracer.ParentSpan)(context)) as Context.Context<never>
         }
       }

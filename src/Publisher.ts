@@ -74,13 +74,13 @@ type PublishedAll<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * How one message is published, from the service (`Self` is never) or by the function below, which needs it.
+ * The call signatures of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PublishOne<out Self> {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
   <C extends Channel.Any>(
     channel: C,
@@ -90,13 +90,13 @@ export interface PublishOne<out Self> {
 }
 
 /**
- * The same for many messages.
+ * The call signatures of `publishAll`; `Self` as in `PublishOne`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PublishMany<out Self> {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(
     channel: C & MissingParams<C>,
     payloads: Iterable<Channel.PayloadOf<C>>
@@ -115,16 +115,16 @@ export interface PublishMany<out Self> {
  * @since 0.1.0
  */
 export interface Options {
-  /** Largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
+  /** The largest payload with headers, in bytes of its encoded form. Default 1 MiB; more than 64 MiB counts as 64 MiB. */
   readonly maxPayloadBytes?: number | undefined
   /** The longest window of `deduplicate` and `throttle`, and the longest delay of `debounce`. Default 7 days. */
   readonly maxWindow?: Duration.Input | undefined
-  /** What every message has to survive before its publish succeeds, unless the publish says otherwise. Default: nothing more. */
+  /** The durability that a publish waits for, unless it has its own. Default: it waits for nothing more. */
   readonly durability?: Durability | undefined
 }
 
 /**
- * Publishes messages; see the functions of the same names.
+ * The service that publishes messages. Its members are described at the functions of the same names.
  *
  * @category services
  * @since 0.1.0
@@ -133,8 +133,8 @@ export class Publisher extends Context.Service<Publisher, {
   readonly publish: PublishOne<never>
   readonly publishAll: PublishMany<never>
   /**
-   * Takes a message through the middleware, checks and encodes it as `publish` does, and sends nothing: whoever asks stores it, at `dueAtMillis`
-   * (default: now) at the earliest. Middleware sees that as a receipt `Scheduled`. One that lets no message through leaves `messages` empty.
+   * Passes a message through the middleware, checks and encodes it as `publish` does, and sends nothing: the caller stores it, at `dueAtMillis`
+   * (default: now) at the earliest. Middleware sees a receipt `Scheduled`. Middleware that lets no message through leaves `messages` empty.
    */
   readonly prepare: <C extends Channel.Any>(
     channel: C,
@@ -148,12 +148,12 @@ export class Publisher extends Context.Service<Publisher, {
   >
 }>()("rotif/Publisher") {}
 
-/** How long a window may be, unless the publisher says otherwise: a week. */
+/** The default of `maxWindow`: a week. */
 const usualMaxWindowMillis = 604_800_000
 
 /**
- * Ids that are unique among processes (48 random bits a process) and ascending within one: the first digit of the counter tells
- * how many follow.
+ * Makes ids that are unique among processes (48 random bits each) and ascending within one: the first digit of the counter is the number of
+ * its other digits.
  */
 const makeIds = () => {
   const process = uniqueName()
@@ -179,10 +179,10 @@ const publishNames: ReadonlySet<string> = new Set<keyof AnyOptions>([
   "params"
 ])
 
-/** So many payloads of a `publishAll` are encoded without letting other fibers run. */
+/** After at most this many payloads a `publishAll` lets other fibers run. */
 const encodedPerTurn = 256
 
-/** The receipts, when there is one for each message. */
+/** Succeeds with the receipts if there is one for each message. */
 const allOrIncomplete = (
   channel: Channel.Any,
   outcomes: ReadonlyArray<Receipt | StoreError | RequestError>
@@ -194,7 +194,7 @@ const allOrIncomplete = (
 }
 
 /**
- * The options as they are used; it dies of those that cannot be.
+ * Reads the options; dies if one cannot be used.
  *
  * @internal
  */
@@ -223,7 +223,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const nextId = makeIds()
   const program = yield* Program
 
-  /** The message of an encoded payload, or why it is refused. */
+  /** Makes the message of an encoded payload, or refuses it. */
   const compose = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
@@ -280,7 +280,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     return bytes === undefined ? message : new PayloadTooLarge({ channel: channel.name, bytes, limit })
   }
 
-  /** Goes on with the message of a payload; at once, where its schema has the text at once. Runs in a fiber. */
+  /** Continues with the message of a payload; at once, if its schema encodes at once. Runs in a fiber. */
   const withMessage = <C extends Channel.Any, A, E>(
     channel: C,
     payload: Channel.PayloadOf<C>,
@@ -361,7 +361,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
     })
 
-  /** What a publish was called with and no type would allow. */
+  /** Arguments of a publish that its types do not allow. */
   const misgiven = (
     channel: Channel.Any,
     options: unknown,
@@ -389,7 +389,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       const message = options instanceof Error ? options : compose(channel, payload, encoded, options)
       if (message instanceof Error) return yield* Effect.fail(message)
       messages.push(message)
-      // Others have their turn: nothing else here takes long enough for the scheduler to see to it.
+      // Lets other fibers run: nothing else here takes long enough for the scheduler to do so.
       if (++index % encodedPerTurn === 0) yield* Effect.yieldNow
     }
     if (messages.length === 0) return []
@@ -405,7 +405,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     nextId,
     refuse: (channel, error) => new PublishRefused({ channel: channel.name, error })
   })
-  // What middleware fails with and needs is in the types of the channel, and was provided with the layer.
+  // The errors and services of middleware are in the types of the channel, or were provided with the layer.
   type Chained<C extends Channel.Any, A, E> = Effect.Effect<
     A,
     E | PublishErrors<C>,
@@ -464,7 +464,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
 })
 
 /**
- * The publisher as a layer, on any broker.
+ * Provides the publisher on any broker.
  *
  * @category layers
  * @since 0.1.0
@@ -475,15 +475,15 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
 /**
  * Publishes a message.
  *
- * **Details**: when it succeeds the message is stored, also when no group exists yet. It is stored once, also when the answer of
- * the backend was lost. Without an `id` the library makes one. With `delay` or `at` it is delivered then, never earlier by the
- * backend's clock; see `Scheduler` for what may be done meanwhile.
+ * **Details**: when it succeeds the message is stored, even if no group exists yet. It is stored once, even if a reply of the backend was lost.
+ * Without an `id` the library makes one. With `delay` or `at` the message is delivered then, never earlier by the clock of the backend;
+ * `Scheduler` can cancel and reschedule it meanwhile.
  *
  * **Errors**: `InvalidPayload`, `InvalidParams`, `InvalidPublishOptions`, `PayloadTooLarge`: nothing was sent. `Unavailable`: not
  * stored, the backend could not be reached within its command timeout. `PublishUncertain`: perhaps stored; publishing again with
- * its id is safe. `DurabilityNotReached`: stored, with less certainty than `durability` asks for; publishing again with its id is safe.
- * `BrokerError`: refused by the backend (out of memory, permissions, a `durability` it has no command for); not stored. `PublishRefused`: a middleware of the
- * program failed; the errors of the channel's own middleware come as they are.
+ * its id is safe. `DurabilityNotReached`: stored, with less certainty than `durability` requires; publishing again with its id is safe.
+ * `BrokerError`: refused by the backend (out of memory, permissions, a `durability` it has no command for); not stored. `PublishRefused`: a
+ * middleware of the program failed; errors of the channel's own middleware are passed on.
  *
  * **Example** (Publishing to a template channel)
  *
@@ -505,11 +505,11 @@ export const publish: PublishOne<Publisher> = <C extends Channel.Any>(
 ) => Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
 
 /**
- * Publishes many messages to one channel in as few round trips as possible; receipts in the order of the payloads.
+ * Publishes many messages to one channel in as few round trips as possible. The receipts are in the order of the payloads.
  *
  * **Details**: all payloads are checked and encoded before the first is sent. The messages are stored in order.
  *
- * **Errors**: as `publish`, before anything is sent; `PublishIncomplete` tells for each message what became of it.
+ * **Errors**: those of `publish`, before anything is sent; `PublishIncomplete` has the outcome of each message.
  *
  * @category operations
  * @since 0.1.0

@@ -24,7 +24,7 @@ import * as Given from "./internal/optionChecks.ts"
 import { names as connectionNames } from "./redis/optionChecks.ts"
 
 /**
- * What an application gets: publishing, scheduling, subscribing, dead letters, and the backend itself.
+ * The services of an application: publishing, scheduling, subscribing, dead letters, and the backend itself.
  *
  * @category models
  * @since 0.1.0
@@ -42,7 +42,7 @@ export type Services =
   | Deduplication.Deduplication
 
 /**
- * What it gets on Redis: the connections, too, for whatever else the application does there (`EffectRedis`).
+ * The services on Redis: those of every backend, and the connections, which the application may use as well (`EffectRedis`).
  *
  * @category models
  * @since 0.1.0
@@ -57,18 +57,18 @@ export type RedisServices = Services | Redis.Redis
  */
 export interface Options extends Publisher.Options, Subscription.Defaults, DeadLetters.Options {
   /**
-   * Whether this process promotes scheduled messages (makes them ready when they are due) and publishes recurring ones. Some process of the
-   * namespace has to: without any they wait. Retries do not depend on it: every process with a subscription promotes them. Default `true`.
+   * Whether this process promotes scheduled messages (makes them ready when they are due) and publishes recurring ones. At least one process
+   * of the namespace must: without one they wait. Retries do not depend on it: every process with a subscription promotes them. Default `true`.
    */
   readonly delayed?: boolean | undefined
   /**
-   * How often waiting messages are looked at when nothing is known to be due. Only a safety net: the wait ends exactly when the next
-   * one is due, and when an earlier one arrives. Default 30 seconds.
+   * Fallback poll interval for waiting messages, in case a notification is lost: the wait ends exactly when the next message is due, and when
+   * an earlier one arrives. Default 30 seconds.
    */
   readonly checkInterval?: Duration.Input | undefined
   /** How often acknowledged messages are removed when there is little to remove. Default 20 seconds. */
   readonly trimInterval?: Duration.Input | undefined
-  /** What counts as healthy. */
+  /** Thresholds of a healthy program. */
   readonly health?: Health.Options | undefined
 }
 
@@ -104,14 +104,14 @@ const ownNames = [
   "health"
 ] satisfies ReadonlyArray<keyof Options>
 
-/** Those of Redis are known on every backend, so that a program may have one set of options for its tests, too. */
+/** Options of Redis are known on every backend, so that a program can use one set of options in its tests, too. */
 const optionNames: ReadonlySet<string> = new Set<string>([
   ...ownNames,
   ...["prefix", "shards", "graceMillis"] satisfies ReadonlyArray<keyof RedisBroker.Options>,
   ...connectionNames
 ])
 
-/** Everything is looked at before anything is started, connected or stored. */
+/** Checks all options before anything is started, connected or stored. */
 const checkOptions = Effect.fnUntraced(function*(options: Options | undefined) {
   yield* Given.orDie(Given.known("the options of Rotif", options, optionNames))
   yield* Publisher.givenOf(options)
@@ -122,9 +122,9 @@ const checkOptions = Effect.fnUntraced(function*(options: Options | undefined) {
 })
 
 /**
- * Publisher, scheduler, subscriptions and background duties on a broker of your own choice.
+ * Provides publisher, scheduler, subscriptions and background duties on any broker.
  *
- * **Details**: it dies with an error that names the option when an interval, limit or size cannot be used.
+ * **Details**: it dies with an error that names the option, if an interval, limit or size cannot be used.
  *
  * @category layers
  * @since 0.1.0
@@ -150,11 +150,11 @@ export const layerBroker = (
 }
 
 /**
- * Everything in memory, for tests and trials: the same behaviour on Effect's `Clock`, so that `TestClock` drives leases, delays and
+ * Provides everything in memory, for tests and trials. It behaves the same, on Effect's `Clock`, so that `TestClock` drives leases, delays and
  * retries. Nothing survives the layer. Handlers that still run when it closes are interrupted at once (`drainTimeout` 0).
  *
- * **Details**: a layer that is provided in several places of a program is one, as everywhere in Effect: all of them share what is in this
- * memory. For one more Rotif in the same program call `layerMemoryWith`; each call makes another.
+ * **Details**: a layer that is provided in several places of a program is one, as everywhere in Effect: all of them share this memory. For
+ * another Rotif in the same program call `layerMemoryWith`; each call makes one.
  *
  * @category layers
  * @since 0.1.0
@@ -162,7 +162,7 @@ export const layerBroker = (
 export const layerMemory: Layer.Layer<Services> = Layer.suspend(() => layerMemoryWith())
 
 /**
- * `layerMemory` with options. Each call makes a Rotif of its own.
+ * Provides `layerMemory` with options. Each call makes a Rotif of its own.
  *
  * @category layers
  * @since 0.1.0
@@ -181,7 +181,7 @@ export const layerMemoryWith = (options?: Options): Layer.Layer<Services> =>
  */
 export type RedisOptions = Redis.Options & RedisBroker.Options & Options
 
-/** A durability that the server cannot confirm is told at the start, not by the first publish. */
+/** A durability that the server cannot confirm is refused at the start, not by the first publish. */
 const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options & Options) {
   const broker = yield* RedisBroker.make(options)
   if (options?.durability !== undefined) {
@@ -190,7 +190,7 @@ const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options 
   return broker
 })
 
-/** What is the connections' alone, which know no other names. */
+/** The options of the connections, which refuse other names. */
 const connectionOf = (options: RedisOptions): Redis.Options =>
   Object.fromEntries(Object.entries(options).filter(([name]) => connectionNames.has(name))) as unknown as Redis.Options
 
@@ -204,10 +204,10 @@ const onRedis = <E>(options: RedisBroker.Options & Options | undefined, connecti
   ))
 
 /**
- * Everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
+ * Provides everything on Redis (7.0 or newer): standalone, Sentinel or Cluster.
  *
- * **Errors**: `RedisError` when Redis cannot be reached, refuses the credentials or is too old; `BrokerError` when the namespace is
- * laid out with another number of shards, or the server has no command for the `durability`.
+ * **Errors**: `RedisError` if Redis cannot be reached, refuses the credentials or is too old; `BrokerError` if the namespace has another number
+ * of shards, or the server has no command for the `durability`.
  *
  * **Example** (A program that handles orders)
  *
@@ -230,7 +230,7 @@ export const layer = (options: RedisOptions): Layer.Layer<RedisServices, Redis.R
 const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
 
 /**
- * Reads the options from the environment; what is not there has the default of the option.
+ * Reads the options from the environment. A variable that is not set leaves the default of its option.
  *
  * | name | option |
  * | --- | --- |
@@ -245,7 +245,7 @@ const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => 
  * | `ROTIF_DURABILITY_REPLICAS`, `ROTIF_DURABILITY_FSYNC`, `ROTIF_DURABILITY_TIMEOUT` | `durability`, when one of them is there |
  * | `ROTIF_DEAD_LETTERS_MAX_AGE`, `ROTIF_DEAD_LETTERS_MAX_COUNT`, `ROTIF_DEAD_LETTERS_INTERVAL` | `deadLetters` |
  *
- * Spans of time are such as `5 seconds`.
+ * A span of time is a text such as `5 seconds`.
  *
  * @category config
  * @since 0.1.0
@@ -282,8 +282,8 @@ export const config: Config.Config<RedisBroker.Options & Options> = Config.all({
 })
 
 /**
- * `layer` with everything read from `Config`: the connection as `Redis.config` says, the rest as `config` says. What is given here wins,
- * such as functions, which no environment has.
+ * Provides `layer` with everything read from `Config`: the connection by `Redis.config`, the rest by `config`. Options that are given here win;
+ * functions can only be given here.
  *
  * @category layers
  * @since 0.1.0

@@ -1,7 +1,7 @@
 /**
- * Messages that wait for a time: what may be done with scheduled ones, and recurring ones.
+ * Scheduled messages, which wait for a time, and recurring messages.
  *
- * `Publisher.publish` with `delay` or `at` schedules a message. Here it is found again, by its channel and id.
+ * `Publisher.publish` with `delay` or `at` schedules a message. This module cancels, reschedules and lists it, by its channel and id.
  *
  * @since 0.1.0
  */
@@ -24,7 +24,7 @@ import type { When } from "./publisher/due.ts"
 import { dueOf } from "./publisher/due.ts"
 
 /**
- * A message that waits for its time.
+ * A scheduled message: it waits for its time.
  *
  * @category models
  * @since 0.1.0
@@ -32,7 +32,7 @@ import { dueOf } from "./publisher/due.ts"
 export interface Scheduled {
   readonly id: string
   readonly channel: string
-  /** By the backend's clock. */
+  /** By the clock of the backend. */
   readonly dueAt: DateTime.Utc
   /** As it is stored; `Channel.decode` reads it. */
   readonly payload: string
@@ -49,14 +49,14 @@ export interface Scheduled {
 export interface ListOptions {
   /** Only messages of this channel. Default: of all channels. */
   readonly channel?: Channel.Any | undefined
-  /** The cursor of the page before; it stays good whatever happens to the messages. */
+  /** The cursor of the previous page; it stays valid whatever happens to the messages. */
   readonly cursor?: string | undefined
   /** Messages on a page, from 1 to 1,000. Default 100. */
   readonly limit?: number | undefined
 }
 
 /**
- * Scheduled messages, those that are due first at the top.
+ * A page of scheduled messages, soonest first.
  *
  * @category models
  * @since 0.1.0
@@ -68,8 +68,8 @@ export interface Page {
 }
 
 /**
- * When a recurring message recurs: a cron expression (five fields, or six with seconds first), a `Cron`, or an interval, whose first
- * tick is one interval after it was defined.
+ * The recurrence of a message: a cron expression (five fields, or six with seconds first), a `Cron`, or an interval, whose first tick is one
+ * interval after the definition.
  *
  * @category models
  * @since 0.1.0
@@ -84,20 +84,20 @@ export type Recurs = string | Cron.Cron | { readonly every: Duration.Input }
  */
 export interface RecurringOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
-  /** How long the message of a tick may be delivered; see `Publisher.PublishOptions`. */
+  /** The message of a tick is delivered for at most this long; see `Publisher.PublishOptions`. */
   readonly expiresIn?: Duration.Input | undefined
-  /** The zone of the cron expression, such as `"Europe/Berlin"`. Default: the one of the `Cron`, or UTC. */
+  /** The zone of the cron expression, such as `"Europe/Berlin"`. Default: that of the `Cron`, or UTC. */
   readonly timeZone?: string | DateTime.TimeZone | undefined
   /**
-   * What becomes of ticks that were missed by more than 30 seconds because no process ran: `"none"` leaves them out, `"latest"` (the
-   * default) publishes the last one, `{ all: max }` all of them, in order, but of more than `max` only the last. (Ticks that follow
-   * each other faster than they can be published count as missed too.)
+   * What happens to ticks that were missed by more than 30 seconds because no process ran: `"none"` skips them, `"latest"` (the default)
+   * publishes the last one, `{ all: max }` publishes all in order, at most the last `max`. (Ticks that follow each other faster than they can
+   * be published count as missed, too.)
    */
   readonly catchUp?: CatchUp | undefined
 }
 
 /**
- * The options of a recurring message for this channel: a template channel wants its params.
+ * The options of a recurring message for this channel: a template channel requires its params.
  *
  * @category models
  * @since 0.1.0
@@ -117,13 +117,13 @@ type Defined<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * How a recurring message is defined, from the service (`Self` is never) or by the function below, which needs it.
+ * The call signatures that define a recurring message. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
 export interface DefineRecurring<out Self> {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(
     key: string,
     recurs: Recurs,
@@ -172,7 +172,7 @@ export class InvalidSchedule extends Data.TaggedError("InvalidSchedule")<{
 }> {}
 
 /**
- * Looks after scheduled and recurring messages; see the functions of the same names.
+ * The service for scheduled and recurring messages. Its members are described at the functions of the same names.
  *
  * @category services
  * @since 0.1.0
@@ -202,7 +202,7 @@ const channelName = (channel: Channel.Any): Effect.Effect<string, InvalidSchedul
     ? Effect.succeed(channel.name)
     : option(Given.refuse("channel", "made by Channel.make", channel))
 
-/** A scheduled message, as a caller names it. */
+/** The channel and id of a scheduled message. */
 const referenceOf = (channel: Channel.Any, id: string): Effect.Effect<Reference, InvalidSchedule> =>
   Effect.zipWith(channelName(channel), option(Given.name("id", id, 512)), (name, id) => ({ channel: name, id }))
 
@@ -326,7 +326,7 @@ export const make = Effect.gen(function*() {
         (shard) => broker.scheduled.list(shard, { after, channel, limit }),
         { concurrency: 16 }
       )
-      // Beyond the place where a shard's own page ends nothing is known of it.
+      // After the end of a shard's page, nothing is known about that shard.
       const ends = pages.flatMap(({ next }) => next === undefined ? [] : [next]).sort(order)
       const [end] = ends
       const known = pages.flatMap(({ messages }) => messages).sort(order)
@@ -430,7 +430,7 @@ export const make = Effect.gen(function*() {
 })
 
 /**
- * The scheduler as a layer, on any broker. Each call makes a layer of its own: two of them are two services, wherever they are provided.
+ * Provides the scheduler on any broker. Each call makes a layer of its own: two of them are two services, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
@@ -438,12 +438,13 @@ export const make = Effect.gen(function*() {
 export const layer = (): Layer.Layer<Scheduler, never, Broker | Publisher.Publisher> => Layer.effect(Scheduler, make)
 
 /**
- * Cancels a scheduled message. `true`: it was in time, the message will not be delivered. `false`: it is not waiting: on its way
- * already, cancelled before, or never scheduled.
+ * Cancels a scheduled message. `true`: it will not be delivered. `false`: it is not waiting, because it is already being delivered, was
+ * cancelled before, or was never scheduled.
  *
  * **Details**: its id may be published again at once.
  *
- * **Errors**: `InvalidSchedule` for an id that no message can have; `BrokerError`; with reason `Uncertain` it may have been cancelled, and a second call would then say `false`.
+ * **Errors**: `InvalidSchedule` if no message can have this id; `BrokerError`: with reason `Uncertain` it may have been cancelled, and a second
+ * call returns `false` then.
  *
  * @category operations
  * @since 0.1.0
@@ -455,9 +456,9 @@ export const cancel = (
   Scheduler.use((scheduler) => scheduler.cancel(channel, id))
 
 /**
- * Changes when a scheduled message is due; a time that has come delivers it now. `false`: it is not waiting any more, nothing was done.
+ * Changes the time of a scheduled message; a time in the past delivers it now. `false`: it does not wait any more, nothing was done.
  *
- * **Errors**: `InvalidSchedule` for a time or an id that cannot be used; `BrokerError` as in `cancel`.
+ * **Errors**: `InvalidSchedule` if the time or the id cannot be used; `BrokerError` as in `cancel`.
  *
  * @category operations
  * @since 0.1.0
@@ -470,7 +471,7 @@ export const reschedule = (
   Scheduler.use((scheduler) => scheduler.reschedule(channel, id, when))
 
 /**
- * Delivers a scheduled message now. `false`: it is not waiting any more, nothing was done.
+ * Delivers a scheduled message now. `false`: it does not wait any more, nothing was done.
  *
  * **Errors**: as in `cancel`.
  *
@@ -484,9 +485,9 @@ export const deliverNow = (
   Scheduler.use((scheduler) => scheduler.deliverNow(channel, id))
 
 /**
- * Lists scheduled messages in pages, those that are due first at the top.
+ * Lists scheduled messages in pages, soonest first.
  *
- * **Errors**: `InvalidSchedule` for a limit or cursor that cannot be used.
+ * **Errors**: `InvalidSchedule` if the limit or the cursor cannot be used.
  *
  * @category operations
  * @since 0.1.0
@@ -495,7 +496,7 @@ export const list = (options?: ListOptions): Effect.Effect<Page, InvalidSchedule
   Scheduler.use((scheduler) => scheduler.list(options))
 
 /**
- * Counts the scheduled messages of a channel, or of all. It costs the same however many they are.
+ * Counts the scheduled messages of a channel, or of all. The cost does not depend on their number.
  *
  * @category operations
  * @since 0.1.0
@@ -506,13 +507,13 @@ export const count = (channel?: Channel.Any): Effect.Effect<number, InvalidSched
 /**
  * Defines a recurring message, or changes the one with this key.
  *
- * **Details**: it is stored, and every process that has the layer publishes its ticks; each tick is published exactly once, however
- * many they are, with the id `key@time`. Defining it again with the same recurrence (each process may do so at its start) keeps the
- * next tick; with another one the next tick is worked out anew from now. The definition goes through the middleware of publishes, which sees a receipt
- * `Scheduled` for the next tick; every tick carries the headers that it has then, such as those of a trace.
+ * **Details**: the definition is stored, and every process that has the layer publishes its ticks; each tick is published exactly once, whatever
+ * the number of processes, with the id `key@time`. The same recurrence again (each process may define it at its start) keeps the next tick;
+ * another recurrence computes the next tick from now. The definition goes through the middleware of publishes, which sees a receipt
+ * `Scheduled` for the next tick; every tick carries the headers of that moment, such as those of a trace.
  *
- * **Errors**: `InvalidSchedule` for a key, cron expression, zone or interval that cannot be used; as `Publisher.publish` for the
- * message; `BrokerError`. Calling again is safe.
+ * **Errors**: `InvalidSchedule` if the key, cron expression, zone or interval cannot be used; those of `Publisher.publish` for the message;
+ * `BrokerError`. Calling again is safe.
  *
  * **Example** (A report on every working day)
  *
@@ -538,9 +539,9 @@ export const recurring: DefineRecurring<Scheduler> = <C extends Channel.Any>(
 ) => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, ...options))
 
 /**
- * Removes a recurring message; whether there was one. Messages of its ticks that are published already are delivered.
+ * Removes a recurring message, and returns whether there was one. Messages of its ticks that are already published are delivered.
  *
- * **Errors**: `InvalidSchedule` for a key that cannot be one; `BrokerError`; calling again is safe.
+ * **Errors**: `InvalidSchedule` if the key cannot be one; `BrokerError`. Calling again is safe.
  *
  * @category operations
  * @since 0.1.0
@@ -549,7 +550,7 @@ export const removeRecurring = (key: string): Effect.Effect<boolean, InvalidSche
   Scheduler.use((scheduler) => scheduler.removeRecurring(key))
 
 /**
- * Lists the recurring messages by their next ticks.
+ * Lists the recurring messages, by their next ticks.
  *
  * @category operations
  * @since 0.1.0

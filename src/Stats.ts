@@ -1,5 +1,5 @@
 /**
- * Numbers: of the subscriptions of this program, and of channels and groups over all processes.
+ * Statistics for the subscriptions of this program, and for channels and groups across all processes.
  *
  * @since 0.1.0
  */
@@ -16,7 +16,7 @@ import * as Given from "./internal/optionChecks.ts"
 export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./broker/statistics.ts"
 
 /**
- * What a subscription of this program has done here.
+ * The counts of one subscription of this program.
  *
  * @category models
  * @since 0.1.0
@@ -29,7 +29,7 @@ export interface LocalStats extends Subscription.Stats {
 }
 
 /**
- * Everything at about one time.
+ * A snapshot: channels, groups and local subscriptions at about one time.
  *
  * @category models
  * @since 0.1.0
@@ -37,14 +37,14 @@ export interface LocalStats extends Subscription.Stats {
 export interface Snapshot {
   /** By the clock of this process. */
   readonly takenAt: DateTime.Utc
-  /** Each with its groups, over all processes. */
+  /** Each channel with its groups, across all processes. */
   readonly channels: ReadonlyArray<ChannelStats>
   /** The subscriptions of this program. */
   readonly subscriptions: ReadonlyArray<LocalStats>
 }
 
 /**
- * A group over several channels.
+ * The sum of a group over several channels.
  *
  * @category models
  * @since 0.1.0
@@ -71,7 +71,8 @@ export class Stats extends Context.Service<Stats, {
 const everything: Selector = { _tag: "Pattern", pattern: "**" }
 
 /**
- * The service, on a broker and the subscriptions of the program. Part of `Rotif.layer`. Each call makes a layer of its own: two of them are two services, wherever they are provided.
+ * Provides the service on a broker and the subscriptions of the program. It is part of `Rotif.layer`. Each call makes a layer of its own: two
+ * of them are two services, wherever they are provided.
  *
  * @category layers
  * @since 0.1.0
@@ -115,13 +116,13 @@ export const layer = (): Layer.Layer<Stats, never, Broker | Subscription.Subscri
   )
 
 /**
- * Looks at channels and their groups, over all processes; without a source at all channels.
+ * Reads channels and their groups, across all processes; without a source all channels.
  *
- * **Details**: each channel is seen with its groups at one time, different channels one after the other. The work is bounded by the
- * number of channels, groups and consumers; it reads no messages and disturbs no delivery. Of every group, to the message,
+ * **Details**: each channel is read with its groups at one time, different channels one after the other. The work is bounded by the number of
+ * channels, groups and consumers; it reads no messages and disturbs no delivery. For every group, to the message,
  * `published = skipped + totals.acked + pending + ready + due + dead + removed + lag + lost`; see `docs/stats.md` for each of them.
  *
- * **Errors**: `BrokerError` when the backend does not answer; calling again is safe.
+ * **Errors**: `BrokerError` if the backend does not answer; calling again is safe.
  *
  * **Example** (How far billing is behind)
  *
@@ -142,7 +143,7 @@ export const channels = (
 ): Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError, Stats> => Stats.use((stats) => stats.channels(source))
 
 /**
- * What the subscriptions of this program have done here since they started, or since the last `reset`.
+ * Returns the counts of this program's subscriptions since they started, or since the last `reset`.
  *
  * @category operations
  * @since 0.1.0
@@ -150,9 +151,9 @@ export const channels = (
 export const local: Effect.Effect<ReadonlyArray<LocalStats>, never, Stats> = Stats.use((stats) => stats.local)
 
 /**
- * Channels, groups and local subscriptions together.
+ * Takes a snapshot of channels, groups and local subscriptions together.
  *
- * **Errors**: `BrokerError` when the backend does not answer; calling again is safe.
+ * **Errors**: `BrokerError` if the backend does not answer; calling again is safe.
  *
  * @category operations
  * @since 0.1.0
@@ -161,7 +162,7 @@ export const snapshot = (source?: Channel.Source): Effect.Effect<Snapshot, Broke
   Stats.use((stats) => stats.snapshot(source))
 
 /**
- * Lets the subscriptions of this program begin to count anew. Totals that the backend keeps stay: they begin anew when a group is removed.
+ * Sets the counts of this program's subscriptions to 0. Totals of the backend stay: they begin at 0 again when a group is removed.
  *
  * @category operations
  * @since 0.1.0
@@ -171,11 +172,11 @@ export const reset: Effect.Effect<void, never, Stats> = Stats.use((stats) => sta
 const streamNames: ReadonlySet<string> = new Set(["source", "interval"])
 
 /**
- * A snapshot now, and one after each interval (default 10 seconds) for as long as somebody takes them.
+ * Streams a snapshot now, and one after each interval (default 10 seconds), for as long as the stream is consumed.
  *
- * **Details**: one that is late is not made up for. While the backend does not answer there are none; that is logged.
+ * **Details**: a late snapshot is not made up for. While the backend does not answer there are none, and a line is logged.
  *
- * **Errors**: `BrokerError` with reason `Refused`, which ends it. It dies of options that cannot be used.
+ * **Errors**: `BrokerError` with reason `Refused`, which ends it. It dies if an option cannot be used.
  *
  * @category operations
  * @since 0.1.0
@@ -201,12 +202,12 @@ export const stream = (options?: {
   }))
 
 /**
- * Metrics of every group: lag, pending, ready, due, dead letters, and the age of the oldest message that is not settled; see
- * `Telemetry.MetricName`. They are read each `interval` (default 15 seconds, at least 100 ms).
+ * Reports metrics of every group: lag, pending, ready, due, dead letters, and the age of the oldest message that is not settled; see
+ * `Telemetry.MetricName`. They are read at every `interval` (default 15 seconds, at least 100 ms).
  *
- * **Details**: any number of processes of a namespace may have this layer; one of them reports for all, and another one within twice the interval
- * and 5 seconds when that is gone. The others, and groups that are gone, stand at 0: the sum over processes is right. It dies of options that cannot be
- * used; while the backend does not answer that is logged, and the values stay.
+ * **Details**: any number of processes of a namespace may have this layer. One of them reports for all; if it is lost, another one takes over
+ * within twice the interval and 5 seconds. The values of the other processes, and of removed groups, are 0, so that the sum over processes is
+ * right. It dies if an option cannot be used. While the backend does not answer a line is logged, and the values stay.
  *
  * @category layers
  * @since 0.1.0
@@ -214,7 +215,7 @@ export const stream = (options?: {
 export const layerMetrics = (options?: {
   readonly interval?: Duration.Input | undefined
   /**
-   * The value of the attribute `rotif.namespace`. Where a program has more than one Rotif, each needs one of its own: groups with the same
+   * The value of the attribute `rotif.namespace`. If a program has more than one Rotif, each needs a value of its own: groups with the same
    * name would overwrite each other's gauges. Default: no such attribute.
    */
   readonly namespace?: string | undefined
@@ -232,7 +233,7 @@ const metricsNames: ReadonlySet<string> = new Set(["interval", "namespace"])
 const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
 
 /**
- * The sum of a group over channels; `undefined` when it reads none of them.
+ * Sums up a group over channels; `undefined` if it reads none of them.
  *
  * @category operations
  * @since 0.1.0

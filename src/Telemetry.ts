@@ -1,7 +1,7 @@
 /**
  * The names of telemetry, and the trace context that travels with a message.
  *
- * Names follow OpenTelemetry's semantic conventions for messaging; what they do not know is under `rotif.`. `Middleware.tracing`,
+ * Names follow OpenTelemetry's semantic conventions for messaging; names that these do not have begin with `rotif.`. `Middleware.tracing`,
  * `Middleware.metrics` and `Middleware.logging` use them.
  *
  * @since 0.1.0
@@ -16,7 +16,7 @@ import { Context, Tracer } from "effect"
  */
 export const Attribute = {
   System: "messaging.system",
-  /** The name of the channel; of a template its text, which has few values. */
+  /** The name of the channel; of a template its text, so that the attribute has few values. */
   Destination: "messaging.destination.name",
   /** The text of a template channel. */
   DestinationTemplate: "messaging.destination.template",
@@ -24,11 +24,11 @@ export const Attribute = {
   OperationType: "messaging.operation.type",
   MessageId: "messaging.message.id",
   Group: "messaging.consumer.group.name",
-  /** The `_tag` or name of the error; only of what failed. */
+  /** The `_tag` or name of the error; only after a failure. */
   ErrorType: "error.type",
-  /** `Published`, `Scheduled`, `Duplicate`: what a publish did. */
+  /** The receipt of a publish: `Published`, `Scheduled` or `Duplicate`. */
   Receipt: "rotif.receipt",
-  /** Which Rotif of a program it is, where several report: the option `namespace` of `Stats.layerMetrics`. */
+  /** Which Rotif of a program reports, if there are several: the option `namespace` of `Stats.layerMetrics`. */
   Namespace: "rotif.namespace",
   Attempt: "rotif.attempt",
   DeliveryCount: "rotif.delivery_count"
@@ -60,7 +60,7 @@ export const Operation = {
  * @since 0.1.0
  */
 export const MetricName = {
-  /** Counter: messages published, also those that failed (with `error.type`). */
+  /** Counter: publishes, also those that failed (with `error.type`). */
   Sent: "messaging.client.sent.messages",
   /** Histogram, seconds: how long a publish took. */
   OperationDuration: "messaging.client.operation.duration",
@@ -85,8 +85,7 @@ export const MetricName = {
 } as const
 
 /**
- * The W3C `tracestate` of the trace that goes on here; `Middleware.tracing` sends it with what is published. Set it where a trace comes
- * in from outside.
+ * The W3C `tracestate` of the current trace. `Middleware.tracing` sends it with each publish. Set it where a trace enters from outside.
  *
  * @category services
  * @since 0.1.0
@@ -99,7 +98,7 @@ export const TraceState: Context.Reference<string | undefined> = Context.Referen
 type Strings = Readonly<Record<string, string>>
 
 /**
- * The headers that carry a span: W3C `traceparent`, and `tracestate` when there is one.
+ * Returns the headers that carry a span: W3C `traceparent`, and `tracestate` if there is one.
  *
  * @category operations
  * @since 0.1.0
@@ -115,7 +114,7 @@ const noTrace = "0".repeat(32)
 const noSpan = "0".repeat(16)
 
 /**
- * The span that headers carry; `undefined` when there is none or it is not valid.
+ * Reads the span that headers carry; `undefined` if there is none or it is not valid.
  *
  * @category operations
  * @since 0.1.0

@@ -1,10 +1,10 @@
 /**
- * What a handler wants to happen together with the acknowledgement of its message: all of it, or nothing.
+ * Transactions: the messages and writes of a handler are applied together with the acknowledgement of its message, or not at all.
  *
- * A subscription with `transactional: true` gives its handler a transaction. What the handler publishes and writes through it is
- * collected, and applied in one step when the handler succeeds: with the acknowledgement and the mark that says this message
- * is done. When the handler fails, times out, is interrupted or its process is lost, nothing of it has happened; when another
- * consumer has the message by then, it is refused. What is collected cannot be read back inside the handler.
+ * A subscription with `transactional: true` gives its handler a transaction. It collects what the handler publishes and writes through it, and
+ * applies it in one step when the handler succeeds, with the acknowledgement and the record that this message is done. If the handler fails,
+ * times out or is interrupted, or its process is lost, nothing is applied; if another consumer has the message by then, it is refused. A
+ * handler cannot read back what it has collected.
  *
  * @since 0.1.0
  */
@@ -20,7 +20,7 @@ import type { MissingParams, OptionsArgument } from "./publisher/options.ts"
 import type { RequestError } from "./publisher/outcome.ts"
 
 /**
- * The transaction cannot be applied to the data as it is; nothing was. It is a failure of the handler, so it is retried.
+ * The transaction cannot be applied to the data as it is, and nothing was applied. It is a failure of the handler, so it is retried.
  *
  * @category errors
  * @since 0.1.0
@@ -30,7 +30,7 @@ export const CommitRefused = Refused
 /**
  * A transaction cannot write this key.
  *
- * - `WrongSlot`: it is not in the slot of the shard of the message's channel, and a script of Redis reaches one slot only.
+ * - `WrongSlot`: it is not in the slot of the shard of the message's channel, and a script of Redis reaches only one slot.
  * - `Reserved`: it belongs to Rotif. - `Invalid`: the key, a value or a number cannot be used.
  *
  * @category errors
@@ -43,7 +43,7 @@ export class KeyRefused extends Data.TaggedError("KeyRefused")<{
 }> {}
 
 /**
- * The transaction holds as many messages and writes as it may (500). What does not fit belongs into messages of its own.
+ * The transaction has 500 messages and writes, which is the limit. Split the work over several messages.
  *
  * @category errors
  * @since 0.1.0
@@ -56,7 +56,7 @@ export class TransactionTooLarge extends Data.TaggedError("TransactionTooLarge")
   }
 }
 
-/** So many messages and writes are applied by one script without holding up others for long. */
+/** At most this many messages and writes are applied by one script, so that it does not hold up others for long. */
 const limit = 500
 
 /**
@@ -121,13 +121,13 @@ type Published<C extends Channel.Any> = Effect.Effect<
 >
 
 /**
- * How a message is published with a transaction.
+ * The call signatures of a publish with a transaction.
  *
  * @category models
  * @since 0.1.0
  */
 export interface PublishInTransaction {
-  /** It cannot be called: it says which params are missing. */
+  /** Cannot be called: its error names the missing params. */
   <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C>
   <C extends Channel.Any>(
     channel: C,
@@ -137,15 +137,15 @@ export interface PublishInTransaction {
 }
 
 /**
- * Publishes a message when the transaction is applied; gives the id the message will have.
+ * Publishes a message when the transaction is applied, and returns the id that the message will have.
  *
- * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. One for another
- * shard (with `shards` above 1) is stored in the same step, and brought to its channel within moments, exactly once. An
- * `id` that was published before within its window adds nothing. It goes through the middleware of publishes, which sees a receipt `Scheduled`: it
- * is stored when the transaction is applied. `durability` has no meaning here: a failover that loses the message loses
- * the acknowledgement, too, and the handled message comes again.
+ * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. A message for another shard
+ * (with `shards` above 1) is stored in the same step, and moved to its channel within moments, exactly once. An `id` that was published
+ * before within its window adds nothing. The message goes through the middleware of publishes, which sees a receipt `Scheduled`: it is stored
+ * when the transaction is applied. `durability` has no effect here: a failover that loses the message loses the acknowledgement, too, and the
+ * handled message is delivered again.
  *
- * **Errors**: as those of `Publisher.publish` before anything is sent; `TransactionTooLarge`.
+ * **Errors**: those of `Publisher.publish` before anything is sent; `TransactionTooLarge`.
  *
  * **Example** (Consume, publish, acknowledge as one step)
  *
@@ -208,7 +208,7 @@ const textProblem = (what: string, text: unknown) =>
 /**
  * Sets a key to a string when the transaction is applied (Redis `SET`).
  *
- * **Errors**: `KeyRefused` for a key that is not in the transaction's slot or not the user's; `TransactionTooLarge`.
+ * **Errors**: `KeyRefused` if the key is not in the transaction's slot, or belongs to Rotif; `TransactionTooLarge`.
  *
  * @category operations
  * @since 0.1.0
@@ -219,7 +219,7 @@ export const set = (key: string, value: string): Written =>
 /**
  * Sets fields of a hash when the transaction is applied (Redis `HSET`).
  *
- * **Errors**: as those of `set`; at the end `CommitRefused` when the key holds no hash.
+ * **Errors**: those of `set`; at the end `CommitRefused` if the key holds no hash.
  *
  * @category operations
  * @since 0.1.0
@@ -239,7 +239,7 @@ export const hset = (key: string, fields: Readonly<Record<string, string>>): Wri
 /**
  * Adds to an integer when the transaction is applied (Redis `INCRBY`); a key that does not exist counts as 0.
  *
- * **Errors**: as those of `set`; at the end `CommitRefused` when the key holds no integer of at most 18 digits.
+ * **Errors**: those of `set`; at the end `CommitRefused` if the key holds no integer of at most 18 digits.
  *
  * @category operations
  * @since 0.1.0
@@ -253,14 +253,14 @@ export const incrby = (key: string, by: number): Written =>
 /**
  * Deletes a key when the transaction is applied (Redis `DEL`).
  *
- * **Errors**: as those of `set`.
+ * **Errors**: those of `set`.
  *
  * @category operations
  * @since 0.1.0
  */
 export const del = (key: string): Written => write({ _tag: "Delete", key })
 
-/** What is no name would be one key for everybody. */
+/** Refuses what is no name: it would be one key for all. */
 const named = (channel: string, name: string) =>
   Effect.andThen(
     Given.orDie(Given.key("the name of a key", name, 1024)),
@@ -268,7 +268,7 @@ const named = (channel: string, name: string) =>
   )
 
 /**
- * The key of this name that the transaction can write. It dies when the name is not a string of 1 to 1,024 bytes.
+ * Returns the key of this name that the transaction can write. It dies if the name is not a string of 1 to 1,024 bytes.
  *
  * @category operations
  * @since 0.1.0
@@ -277,7 +277,7 @@ export const key = (name: string): Effect.Effect<string, never, Transaction | Br
   Effect.flatMap(Transaction, ({ channel }) => named(channel, name))
 
 /**
- * The key of this name that transactions of messages of this channel can write, to be read by anybody.
+ * Returns the key of this name that transactions of messages of this channel can write, for reading it elsewhere.
  *
  * @category operations
  * @since 0.1.0
