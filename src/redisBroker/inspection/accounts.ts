@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
-import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
+import type { Finding, Page } from "../../broker/inspection.ts"
 import type { ChannelStats, GroupStats } from "../../broker/statistics.ts"
 import type { Checks } from "./check.ts"
 import { groupsIn } from "./check.ts"
@@ -10,7 +10,7 @@ import { limitsIn } from "./registry.ts"
 
 /** Finds statistics that do not add up, and messages that were removed although no limit did it. */
 export const accounts = (
-  { ask, keys }: Checks,
+  { ask, keys, report }: Checks,
   channels: ReadonlyArray<string>,
   look: (channels: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
 ): Effect.Effect<Page, BrokerError> => {
@@ -47,12 +47,14 @@ export const accounts = (
       })
     })
   return Effect.map(problems(channels), (found) => ({
-    suspects: found.map((problem): Suspect => ({
-      finding: { shard: keys.shard, key: keys.counts, ...problem },
-      confirm: Effect.map(
-        problems([problem.channel!]),
-        (now) => now.some(({ group, kind }) => group === problem.group && kind === problem.kind)
+    suspects: found.map((problem) =>
+      report(
+        { key: keys.counts, ...problem },
+        Effect.map(
+          problems([problem.channel!]),
+          (now) => now.some(({ group, kind }) => group === problem.group && kind === problem.kind)
+        )
       )
-    }))
+    )
   }))
 }

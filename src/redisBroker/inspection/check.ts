@@ -15,36 +15,15 @@ const commandsPerCall = 500
 /** A wrong type or a missing group. It has a finding of its own, so it does not stop the walk. */
 export const isElsewhere = (error: RedisError) => error.reason === "NoGroup" || error.message.startsWith("WRONGTYPE")
 
-export interface Checks {
-  readonly keys: Keys
-  /** Replies in order; `undefined` where a key has a wrong type or a stream has no such group. */
-  readonly ask: (commands: ReadonlyArray<Command>) => Effect.Effect<ReadonlyArray<unknown>, BrokerError>
-  readonly run: (
-    script: Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number>
-  ) => Effect.Effect<unknown, BrokerError>
-  /**
-   * A suspect that a script confirms. If the finding has a repair, the same script does it, with `mend` for its first argument; or
-   * `repair` does, after the script has confirmed the suspect.
-   */
-  readonly suspect: (
-    finding: Omit<Finding, "shard">,
-    script: Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number>,
-    repair?: Effect.Effect<unknown, BrokerError>
-  ) => Suspect
-  /** The server's clock, in ms. */
-  readonly now: Effect.Effect<number, BrokerError>
-}
-
 export const make = (
   keys: Keys,
   connection: Connection,
   fail: (error: RedisError) => BrokerError
-): Checks => {
-  const ask: Checks["ask"] = Effect.fnUntraced(function*(commands) {
+) => {
+  /** Replies in order; `undefined` where a key has a wrong type or a stream has no such group. */
+  const ask = Effect.fnUntraced(function*(
+    commands: ReadonlyArray<Command>
+  ): Effect.fn.Return<ReadonlyArray<unknown>, BrokerError> {
     const out: Array<unknown> = []
     for (let i = 0; i < commands.length; i += commandsPerCall) {
       const replies = yield* Effect.mapError(connection.pipeline(commands.slice(i, i + commandsPerCall)), fail)
@@ -57,27 +36,53 @@ export const make = (
     return out
   })
 
-  const run: Checks["run"] = (script, keys, args) =>
+  const run = (
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>
+  ): Effect.Effect<unknown, BrokerError> =>
     connection.evaluate(script, keys, args, { idempotent: true }).pipe(
       Effect.catchIf(isElsewhere, () => Effect.succeed(undefined)),
       Effect.mapError(fail)
     )
 
-  const suspect: Checks["suspect"] = (finding, script, names, args, repair) => {
+  /** A suspect that is confirmed, and repaired, by other means than a script. */
+  const report = (
+    finding: Omit<Finding, "shard">,
+    confirm: Suspect["confirm"],
+    repair?: Suspect["repair"]
+  ): Suspect => ({ finding: { shard: keys.shard, ...finding }, confirm, repair })
+
+  /**
+   * A suspect that a script confirms. If the finding has a repair, the same script does it, with `mend` for its first argument; or
+   * `repair` does, after the script has confirmed the suspect.
+   */
+  const suspect = (
+    finding: Omit<Finding, "shard">,
+    script: Script,
+    names: ReadonlyArray<string>,
+    args: ReadonlyArray<string | number>,
+    repair?: Effect.Effect<unknown, BrokerError>
+  ): Suspect => {
     const look = (step: string) => run(script, names, [step, ...args])
-    return {
-      finding: { shard: keys.shard, ...finding },
-      confirm: Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
-      repair: finding.repair === undefined
+    return report(
+      finding,
+      Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
+      finding.repair === undefined
         ? undefined
         : repair === undefined
         ? Effect.map(look("mend"), (reply) => reply === 1)
         : Effect.flatMap(look("look"), (reply) => reply === 1 ? Effect.as(repair, true) : Effect.succeed(false))
-    }
+    )
   }
 
-  return { keys, ask, run, suspect, now: Effect.map(ask([["time"]]), ([time]) => millisOfTime(time)) }
+  /** The server's clock, in ms. */
+  const now = Effect.map(ask([["time"]]), ([time]) => millisOfTime(time))
+
+  return { keys, ask, run, report, suspect, now }
 }
+
+export type Checks = ReturnType<typeof make>
 
 /** Steps that follow each other: each makes a page, and gives the state from which the next one goes on. */
 export const paged = <S>(

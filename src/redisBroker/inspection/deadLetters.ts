@@ -31,7 +31,7 @@ const extentOf = ({ ask, keys }: Checks): Effect.Effect<Extent, BrokerError> =>
 
 /** Finds letters whose message is still to be handled, and wrong counts of letters. */
 export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>): Stream.Stream<Page, BrokerError> => {
-  const { ask, keys, suspect } = checks
+  const { ask, keys, report, run, suspect } = checks
   const counted = new Map<string, number>()
   const compare = Effect.fnUntraced(function*(before: Extent): Effect.fn.Return<Page, BrokerError> {
     const after = yield* extentOf(checks)
@@ -98,9 +98,8 @@ export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>)
             const position = remembered.get(member)
             if (typeof replies[2 * i] !== "string" && (leases ?? []).length === 0 && position === undefined) continue
             const names = [keys.dead, keys.waiting, keys.log(channel), keys.retry(group, channel)]
-            suspects.push({
-              finding: {
-                shard: keys.shard,
+            suspects.push(report(
+              {
                 kind: "TwoStates",
                 key: keys.dead,
                 group,
@@ -108,11 +107,11 @@ export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>)
                 id: `${keys.shard}:${id}`,
                 message: "the group has given it up, and is still to handle it: remove the letter if it is not wanted"
               },
-              confirm: Effect.map(
-                checks.run(letterInTwoStates, names, [id, group, member, origin, position ?? ""]),
+              Effect.map(
+                run(letterInTwoStates, names, [id, group, member, origin, position ?? ""]),
                 (answer) => answer === 1
               )
-            })
+            ))
           }
           const last = entries.at(-1)?.[0]
           return [

@@ -27,7 +27,7 @@ export const keys = (
   some: ReadonlyArray<Key>
 ): Effect.Effect<ReadonlyArray<Suspect>, BrokerError> =>
   Effect.gen(function*() {
-    const { ask, keys, suspect } = checks
+    const { ask, keys, report, suspect } = checks
     const { shard } = keys
     const isTimed = ({ kind }: Found) =>
       kind === "seen" || kind === "answer" || kind === "removed" || kind === "janitor" || kind === "retention" ||
@@ -49,44 +49,32 @@ export const keys = (
       const [first = "", last = first] = parts
       if (type === "none") continue
       if (kind === undefined) {
-        suspects.push({
-          finding: {
-            shard,
-            kind: "UnknownKey",
-            key,
-            message: "the key is none of Rotif's: another program wrote it, or another version, and it can be removed"
-          },
-          confirm: isThere(key)
-        })
+        suspects.push(report({
+          kind: "UnknownKey",
+          key,
+          message: "the key is none of Rotif's: another program wrote it, or another version, and it can be removed"
+        }, isThere(key)))
         continue
       }
       if (found.type !== undefined && type !== found.type) {
-        suspects.push({
-          finding: {
-            shard,
-            kind: "WrongType",
-            key,
-            message: `the key is a ${type} and must be a ${found.type}: what needs it fails until it is removed`
-          },
-          confirm: Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)
-        })
+        suspects.push(report({
+          kind: "WrongType",
+          key,
+          message: `the key is a ${type} and must be a ${found.type}: what needs it fails until it is removed`
+        }, Effect.map(typeOf(key), (now) => now !== "none" && now !== found.type)))
         continue
       }
       const hasChannel = kind === "log" || kind === "retry" || kind === "bodies" || kind === "trials" || kind === "seen"
       const channel = kind === "log" || kind === "seen" ? first : last
       if (hasChannel && shardOf(channel) !== shard) {
-        suspects.push({
-          finding: {
-            shard,
-            kind: "Misplaced",
-            key,
-            channel,
-            message: `the channel belongs to shard ${
-              shardOf(channel)
-            }: nobody looks for it here. Was the number of shards changed?`
-          },
-          confirm: isThere(key)
-        })
+        suspects.push(report({
+          kind: "Misplaced",
+          key,
+          channel,
+          message: `the channel belongs to shard ${
+            shardOf(channel)
+          }: nobody looks for it here. Was the number of shards changed?`
+        }, isThere(key)))
       } else if (isTimed(found) && second === -1) {
         suspects.push(suspect(
           {

@@ -10,7 +10,7 @@ import { paged } from "./check.ts"
 const keysPerStep = 200
 
 /** Finds ticks without a definition, and overdue ones. */
-export const ticks = ({ ask, keys, now, suspect }: Checks, toleranceMillis: number) =>
+export const ticks = ({ ask, keys, now, report, suspect }: Checks, toleranceMillis: number) =>
   paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
@@ -34,9 +34,8 @@ export const ticks = ({ ask, keys, now, suspect }: Checks, toleranceMillis: numb
             ["tick", key, "", keys.events]
           )]
         }
-        return score > nowMillis - toleranceMillis ? [] : [{
-          finding: {
-            shard: keys.shard,
+        return score > nowMillis - toleranceMillis ? [] : [report(
+          {
             kind: "OverdueTick",
             key: keys.ticks,
             id: key,
@@ -44,11 +43,11 @@ export const ticks = ({ ask, keys, now, suspect }: Checks, toleranceMillis: numb
               `its tick was due ${Math.round((nowMillis - score) / 1000)} seconds ago and nobody has published it: ` +
               `does any process run with \`delayed\`, and what does its log say?`
           },
-          confirm: Effect.gen(function*() {
+          Effect.gen(function*() {
             const [late] = yield* ask([["zscore", keys.ticks, key]])
             return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
           })
-        }]
+        )]
       })
       return [{ looked: { recurring: found.length }, suspects }, next === "0" ? undefined : next] as const
     })

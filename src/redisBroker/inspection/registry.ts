@@ -74,7 +74,7 @@ export const brokenChannel = ({ keys, run, suspect }: Checks, channel: string, m
 
 /** Finds entries of the registry that cannot be read. */
 export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
-  const { ask, keys, suspect } = checks
+  const { ask, keys, report, suspect } = checks
   return Effect.map(ask([["hkeys", keys.groups]]), ([fields]) => {
     const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => registrationOf(field) === undefined)
     return {
@@ -93,16 +93,14 @@ export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<P
             [channel, "limits", limits]
           )
         ),
-        ...strange.map((field): Suspect => ({
-          finding: {
-            shard: keys.shard,
+        ...strange.map((field) =>
+          report({
             kind: "Unreadable",
             key: keys.groups,
             id: field,
             message: "the entry names no group and channel: another program wrote it, and it can be removed"
-          },
-          confirm: Effect.map(ask([["hexists", keys.groups, field]]), ([there]) => there === 1)
-        }))
+          }, Effect.map(ask([["hexists", keys.groups, field]]), ([there]) => there === 1))
+        )
       ]
     }
   })
@@ -110,30 +108,31 @@ export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<P
 
 /** The suspect of a group that exists and that no program has registered. */
 export const unregistered = (
-  { ask, keys }: Checks,
+  { ask, keys, report }: Checks,
   key: string,
   group: string,
   channel: string | undefined,
   isThere: Effect.Effect<boolean, BrokerError>
-): Suspect => ({
-  finding: {
-    shard: keys.shard,
-    kind: "UnregisteredGroup",
-    key,
-    group,
-    channel,
-    message: "the group is not registered for this and keeps messages all the same: subscribe with it, or remove it " +
-      "(`unsubscribe({ removeGroup: true })`)"
-  },
-  // A start attaches a group before it registers it: the group must be found first, and then not be registered.
-  confirm: Effect.gen(function*() {
-    if (!(yield* isThere)) return false
-    const [fields] = yield* ask([["hkeys", keys.groups]])
-    return !registrationsIn(fields).some((one) =>
-      one.group === group && (channel === undefined || one.matches(channel))
-    )
-  })
-})
+): Suspect =>
+  report(
+    {
+      kind: "UnregisteredGroup",
+      key,
+      group,
+      channel,
+      message:
+        "the group is not registered for this and keeps messages all the same: subscribe with it, or remove it " +
+        "(`unsubscribe({ removeGroup: true })`)"
+    },
+    // A start attaches a group before it registers it: the group must be found first, and then not be registered.
+    Effect.gen(function*() {
+      if (!(yield* isThere)) return false
+      const [fields] = yield* ask([["hkeys", keys.groups]])
+      return !registrationsIn(fields).some((one) =>
+        one.group === group && (channel === undefined || one.matches(channel))
+      )
+    })
+  )
 
 /**
  * Finds missing logs, lost and unregistered groups, and wrong floors of some channels. Also returns the groups that have pending

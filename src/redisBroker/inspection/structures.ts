@@ -18,7 +18,7 @@ const channelsPerStep = 100
 
 /** Finds an outbox whose first message was not relayed in time. */
 const outbox = (
-  { ask, keys, now }: Checks,
+  { ask, keys, now, report }: Checks,
   toleranceMillis: number,
   relay: Effect.Effect<unknown, BrokerError>
 ): Effect.Effect<Page, BrokerError> => {
@@ -30,9 +30,8 @@ const outbox = (
     }
   )
   return Effect.map(unrelayed, (id): Page => ({
-    suspects: id === undefined ? [] : [{
-      finding: {
-        shard: keys.shard,
+    suspects: id === undefined ? [] : [report(
+      {
         kind: "Unrelayed",
         key: keys.outbox,
         id,
@@ -40,9 +39,9 @@ const outbox = (
           "messages of transactions have not been brought to the shards of their channels: what does the log say?",
         repair: "brings them there, as every process does"
       },
-      confirm: Effect.map(unrelayed, (found) => found !== undefined),
-      repair: Effect.andThen(relay, Effect.map(unrelayed, (found) => found === undefined))
-    }]
+      Effect.map(unrelayed, (found) => found !== undefined),
+      Effect.andThen(relay, Effect.map(unrelayed, (found) => found === undefined))
+    )]
   }))
 }
 

@@ -23,7 +23,7 @@ export const waiting = (
   toleranceMillis: number,
   promote: Effect.Effect<unknown, BrokerError>
 ) => {
-  const { ask, keys, now, suspect } = checks
+  const { ask, keys, now, report, suspect } = checks
   return paged(
     "0",
     Effect.fnUntraced(function*(cursor) {
@@ -64,19 +64,18 @@ export const waiting = (
             const [late] = yield* ask([["zscore", keys.waiting, member]])
             return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
           })
-          suspects.push({
-            finding: {
+          suspects.push(report(
+            {
               ...about,
-              shard: keys.shard,
               kind: "Overdue",
               message:
                 `it was due ${Math.round((nowMillis - score) / 1000)} seconds ago and nobody has moved it: does any ` +
                 `process run with \`delayed\`?`,
               repair: "moves what is due, as every process does"
             },
-            confirm: isLate,
-            repair: Effect.andThen(promote, Effect.map(isLate, (late) => !late))
-          })
+            isLate,
+            Effect.andThen(promote, Effect.map(isLate, (late) => !late))
+          ))
         }
       }
       // The id of a message that waits for a retry is its position in the log.
@@ -117,7 +116,7 @@ export const waiting = (
 
 /** Finds bodies of a group and channel that have no time or cannot be read. */
 export const bodies = (checks: Checks, group: string, channel: string) => {
-  const { ask, keys, run, suspect } = checks
+  const { ask, keys, report, run, suspect } = checks
   const key = keys.bodies(group, channel)
   const about = { key, group: group === "" ? undefined : group, channel }
   const steps = new Steps(bodiesPerStep, 1)
@@ -158,13 +157,13 @@ export const bodies = (checks: Checks, group: string, channel: string) => {
       )
       const broken = unreadable.map((id): Suspect => {
         const message = "what waits cannot be read as a message: it will be thrown away when its time comes"
-        return {
-          finding: { ...about, shard: keys.shard, kind: "Unreadable", id, message },
-          confirm: Effect.map(
+        return report(
+          { ...about, kind: "Unreadable", id, message },
+          Effect.map(
             ask([["hget", key, id]]),
             ([body]) => typeof body === "string" && !(group === "" ? /^([^\n]+\n)*\n/ : /\n/).test(body)
           )
-        }
+        )
       })
       return [
         { looked: { bodies: count }, suspects: [...suspects, ...broken] },

@@ -4,7 +4,6 @@
  * A takeover that fails before it is reported is forgotten, so that the member finds its deliveries again as lost.
  */
 import { Effect, Semaphore } from "effect"
-import type { Claimed } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
@@ -28,18 +27,6 @@ export const fewStreams = 16
 /** Of many streams, this many are checked for expired leases in one look while no member seems lost. */
 const streamsPerLook = 2
 
-export interface Claims {
-  /** Takes over at most `count` deliveries whose lease has expired. */
-  readonly claim: (count: number) => Effect.Effect<Claimed & { readonly deliveries: ReadonlyArray<Lease> }, RedisError>
-  /**
-   * Takes at most `count` deliveries that were handed out to this member in replies that never arrived: they are pending for it, and
-   * not held. No read may be running meanwhile.
-   */
-  readonly recover: (
-    count: number
-  ) => Effect.Effect<{ readonly leases: ReadonlyArray<Lease>; readonly isMore: boolean }, RedisError>
-}
-
 /** The outcome of one look for expired leases. */
 interface Look {
   nextInMillis: number
@@ -54,7 +41,7 @@ export const make = (
   sources: Sources,
   presence: Presence,
   shared: SharedSettings
-): Claims => {
+) => {
   let everythingDue = true
   let looked = 0
   // A delivery that one of both has been given and not yet recorded must not look lost to the other.
@@ -249,7 +236,15 @@ export const make = (
   })
 
   return {
-    claim: (count) => orForget((taken) => claimInto(taken, count)),
-    recover: (count) => orForget((taken) => recoverInto(taken, count))
+    /** Takes over at most `count` deliveries whose lease has expired. */
+    claim: (count: number) => orForget((taken) => claimInto(taken, count)),
+
+    /**
+     * Takes at most `count` deliveries that were handed out to this member in replies that never arrived: they are pending for it, and
+     * not held. No read may be running meanwhile.
+     */
+    recover: (count: number) => orForget((taken) => recoverInto(taken, count))
   }
 }
+
+export type Claims = ReturnType<typeof make>

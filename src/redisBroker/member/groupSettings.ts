@@ -1,7 +1,6 @@
 /** The settings of the members of a group, as far as they have shared them lately. */
 import { Effect } from "effect"
 import type { GroupSettings } from "../../Broker.ts"
-import type { RedisError } from "../../Redis.ts"
 import { decode, encode } from "../../broker/groupSettings.ts"
 import { shareSettings } from "../scripts/member/shareSettings.ts"
 import type { MemberContext } from "./context.ts"
@@ -9,15 +8,7 @@ import type { MemberContext } from "./context.ts"
 /** After this many leases a member's settings do not count any more: its deliveries have been taken over by then. */
 const leasesToCount = 3
 
-export interface SharedSettings {
-  /** Shares this member's settings and reads those of the others, once in a lease. */
-  readonly refresh: Effect.Effect<void, RedisError>
-  /** After this long without renewal a delivery is taken over: the longest lease of all members. */
-  readonly claimMillis: () => number
-  readonly settings: () => ReadonlyArray<GroupSettings>
-}
-
-export const make = ({ connection, keys, membership, monotonic }: MemberContext): SharedSettings => {
+export const make = ({ connection, keys, membership, monotonic }: MemberContext) => {
   const { group, leaseMillis } = membership
   let settings: ReadonlyArray<GroupSettings> = [membership]
   let dueAt = -Infinity
@@ -41,8 +32,14 @@ export const make = ({ connection, keys, membership, monotonic }: MemberContext)
   )
 
   return {
+    /** Shares this member's settings and reads those of the others, once in a lease. */
     refresh: Effect.suspend(() => monotonic() < dueAt ? Effect.void : share),
+
+    /** After this long without renewal a delivery is taken over: the longest lease of all members. */
     claimMillis: () => settings.reduce((longest, other) => Math.max(longest, other.leaseMillis), leaseMillis),
+
     settings: () => settings
   }
 }
+
+export type SharedSettings = ReturnType<typeof make>

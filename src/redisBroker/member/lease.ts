@@ -155,6 +155,19 @@ export const forget = (leases: ReadonlyArray<Lease>): void => {
   for (const lease of leases) lease.stream.held.delete(lease.position)
 }
 
+/** Sends a settlement of leases. After an error they have not ended, and if the answer was lost, they may have. */
+export const settling = (leases: ReadonlyArray<Lease>) => {
+  for (const lease of leases) lease.isEnding = true
+  return <A>(sent: Effect.Effect<A, RedisError>) =>
+    Effect.tapError(sent, ({ reason }) =>
+      Effect.sync(() => {
+        for (const lease of leases) {
+          lease.isEnding = false
+          if (reason === "ConnectionLost") lease.uncertain = true
+        }
+      }))
+}
+
 /** The deliveries that the member holds, by stream. All others go to `refused`. */
 export const heldByStream = (
   deliveries: ReadonlyArray<Delivery>,

@@ -13,7 +13,7 @@ import { ackOnce } from "../scripts/member/ackOnce.ts"
 import { beginOnce } from "../scripts/member/beginOnce.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream } from "./lease.ts"
-import { isHeld, Lease } from "./lease.ts"
+import { isHeld, Lease, settling } from "./lease.ts"
 
 /** A mark lasts for this part of its lease, so that the member which claims an expired delivery can begin it. */
 const markPart = 0.9
@@ -93,7 +93,6 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
     for (const chunk of chunked(leases, deliveriesPerCall)) {
       const args: Array<string | number> = [group, stream.channel, stream.isRetry ? 1 : 0, doneMillis]
       for (const lease of chunk) {
-        lease.isEnding = true
         args.push(lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1)
       }
       const reply = (yield* connection.evaluate(
@@ -107,14 +106,7 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
         args,
         { idempotent: false }
       ).pipe(
-        Effect.tapError((error) =>
-          Effect.sync(() => {
-            for (const lease of chunk) {
-              lease.isEnding = false
-              if (error.reason === "ConnectionLost") lease.uncertain = true
-            }
-          })
-        ),
+        settling(chunk),
         Effect.mapError(fail("ack"))
       )) as ReadonlyArray<number>
       for (let i = 0; i < chunk.length; i++) {

@@ -7,17 +7,6 @@ import { compile } from "../../internal/pattern.ts"
 import { heartbeat } from "../scripts/member/heartbeat.ts"
 import type { MemberContext } from "./context.ts"
 
-export interface Presence {
-  /** Writes that this member is alive; returns the members that have been silent for `silentMillis`. */
-  readonly sayAlive: (silentMillis: number) => Effect.Effect<ReadonlyArray<string>, RedisError>
-  /** Removes the members of these names. */
-  readonly forget: (names: ReadonlyArray<string>) => Effect.Effect<void, RedisError>
-  /** Removes this member, which leaves no delivery behind. */
-  readonly leave: Effect.Effect<void, RedisError>
-  /** Which of these channels another member reads that was heard of lately. */
-  readonly shared: (channels: ReadonlySet<string>) => Effect.Effect<ReadonlySet<string>, RedisError>
-}
-
 /** A member writes once in a lease that it is alive. After this many leases of silence it is not counted on any more. */
 export const silentLeases = 1.5
 
@@ -27,7 +16,7 @@ const nameOf = (member: string) => member.split("\n", 1)[0]!
 export const make = (
   { connection, keys, membership: { consumer, group, leaseMillis } }: MemberContext,
   patterns: ReadonlyArray<string>
-): Presence => {
+) => {
   const members = keys.members(group)
   const me = [consumer, ...patterns].join("\n")
   let silentMembers: ReadonlyArray<string> = []
@@ -38,7 +27,8 @@ export const make = (
       : Effect.asVoid(connection.send(["zrem", members, ...gone], { idempotent: true }))
 
   return {
-    sayAlive: (silentMillis) =>
+    /** Writes that this member is alive; returns the members that have been silent for `silentMillis`. */
+    sayAlive: (silentMillis: number): Effect.Effect<ReadonlyArray<string>, RedisError> =>
       Effect.map(
         connection.evaluate(heartbeat, [members], [me, silentMillis], { idempotent: true }),
         (reply) => {
@@ -46,12 +36,18 @@ export const make = (
           return silentMembers.map(nameOf)
         }
       ),
-    forget: (names) => {
+
+    /** Removes the members of these names. */
+    forget: (names: ReadonlyArray<string>) => {
       const gone = new Set(names)
       return remove(silentMembers.filter((member) => gone.has(nameOf(member))))
     },
+
+    /** Removes this member, which leaves no delivery behind. */
     leave: remove([me]),
-    shared: (channels) =>
+
+    /** Which of these channels another member reads that was heard of lately. */
+    shared: (channels: ReadonlySet<string>): Effect.Effect<ReadonlySet<string>, RedisError> =>
       Effect.map(connection.send(["zrange", members, 0, -1, "WITHSCORES"], { idempotent: true }), (reply) => {
         const scores = new Map<string, number>()
         const flat = reply as ReadonlyArray<string>
@@ -70,3 +66,5 @@ export const make = (
       })
   }
 }
+
+export type Presence = ReturnType<typeof make>

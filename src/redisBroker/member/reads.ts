@@ -27,15 +27,6 @@ const readShare = 1 / 15
 /** Whether a stream or its group is gone, or another program has put something else in its place. */
 const isStreamGone = ({ message, reason }: RedisError) => reason === "NoGroup" || message.startsWith("WRONGTYPE ")
 
-export interface Reads {
-  /** Waits for messages, at most `blockMillis`, and takes at most `count`. */
-  readonly read: (count: number, blockMillis: number) => Effect.Effect<ReadonlyArray<Lease>, RedisError>
-  /** Waits until there may be messages, at most `blockMillis`, and takes none. */
-  readonly awaitReady: (blockMillis: number) => Effect.Effect<boolean, RedisError>
-  /** Makes the next read recover deliveries that are pending for this member and not held. */
-  readonly markLost: () => void
-}
-
 export const make = (
   { connection, membership: { consumer, group, leaseMillis }, monotonic }: MemberContext,
   reader: BlockingConnection,
@@ -43,7 +34,7 @@ export const make = (
   readiness: Readiness,
   wakeup: Wakeup,
   recover: Claims["recover"]
-): Reads => {
+) => {
   const { idle, isWaking } = wakeup
   /**
    * Messages to ask for in one read, by the size of the last ones. A read gets as many as it asks for in one reply, and a long reply
@@ -56,6 +47,7 @@ export const make = (
   let onlyRetries = true
   let nextWideAt = 0
 
+  /** Makes the next read recover deliveries that are pending for this member and not held. */
   const markLost = () => {
     isLost = true
   }
@@ -237,13 +229,17 @@ export const make = (
     })
 
   return {
-    read: (count, blockMillis) =>
+    /** Waits for messages, at most `blockMillis`, and takes at most `count`. */
+    read: (count: number, blockMillis: number) =>
       during(
         blockMillis,
         (millis) => Effect.flatMap(readOnce(count, millis), dated),
         (leases) => leases.length > 0
       ),
-    awaitReady: (blockMillis) => during(blockMillis, readyOnce, (isReady) => isReady),
+
+    /** Waits until there may be messages, at most `blockMillis`, and takes none. */
+    awaitReady: (blockMillis: number) => during(blockMillis, readyOnce, (isReady) => isReady),
+
     markLost
   }
 }

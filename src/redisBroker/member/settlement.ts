@@ -13,7 +13,7 @@ import { settle } from "../scripts/member/settle.ts"
 import * as Ack from "./ack.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream, Lease } from "./lease.ts"
-import { describe, forget, heldByStream } from "./lease.ts"
+import { describe, forget, heldByStream, settling } from "./lease.ts"
 import type { Once } from "./once.ts"
 
 /** Deliveries in one script call. */
@@ -47,7 +47,6 @@ export const make = (
     for (const chunk of [...portioned(open, deliveriesPerCall), overtaken]) {
       if (chunk.length === 0) continue
       const leased = new Set(chunk.filter((lease) => !lease.isVanished))
-      for (const lease of chunk) lease.isEnding = true
       const reply = (yield* connection.evaluate(
         settle,
         [
@@ -82,14 +81,7 @@ export const make = (
           (error) => error.reason === "NoGroup",
           () => Effect.succeed(chunk.map((lease) => lease.position))
         ),
-        Effect.tapError((error) =>
-          Effect.sync(() => {
-            for (const lease of chunk) {
-              lease.isEnding = false
-              if (error.reason === "ConnectionLost") lease.uncertain = true
-            }
-          })
-        ),
+        settling(chunk),
         Effect.mapError(fail(operation))
       )) as ReadonlyArray<string>
       const positions = new Set(reply)

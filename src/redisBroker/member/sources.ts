@@ -35,28 +35,6 @@ export interface Selection {
   readonly matches: (channel: string) => boolean
 }
 
-export interface Sources {
-  /** The streams that are read, and those that are not read any more while something of them is held. */
-  readonly streams: ReadonlyMap<string, GroupStream>
-  /** The keys of the streams to read. */
-  readonly all: () => ReadonlyArray<string>
-  /** Those of them that are retry streams. */
-  readonly retries: () => ReadonlyArray<string>
-  /** Whether a read may go on without a sync, now and later, until something is announced. */
-  readonly isSettled: () => boolean
-  /** Makes the next read sync first: something may have been added or removed. */
-  readonly markStale: () => void
-  /** Brings the list up to date, and attaches the group where it is missing. `heal`: also where it is known to have been. */
-  readonly sync: (heal: boolean) => Effect.Effect<void, RedisError>
-  /** Syncs if something was announced, or if a key that was left out is to be checked again. */
-  readonly syncIfDue: Effect.Effect<void, RedisError>
-  /** Syncs if something was announced, or if nothing was checked for a lease: a removal is not always announced. */
-  readonly checkIfDue: Effect.Effect<void, RedisError>
-  /** Set when the group was removed: it is not created again, and the member has ended. */
-  readonly removed: () => GroupRemoved | undefined
-  readonly awaitRemoval: Effect.Effect<never, GroupRemoved>
-}
-
 /** The reply of `listSources`. */
 interface Registry {
   readonly version: string
@@ -73,11 +51,12 @@ export const make = (
   context: MemberContext,
   { matches, names, patterns }: Selection,
   readiness: Pick<Readiness, "keep" | "reset">
-): Sources => {
+) => {
   const { connection, keys, membership: { group, leaseMillis }, monotonic } = context
   const attach = Attach.make(context, patterns)
   const fields = patterns.map((pattern) => registrationField(group, pattern))
 
+  /** The streams that are read, and those that are not read any more while something of them is held. */
   const streams = new Map<string, GroupStream>()
   let all: ReadonlyArray<string> = []
   let retries: ReadonlyArray<string> = []
@@ -267,7 +246,10 @@ export const make = (
     if (gone.length > 0) yield* warnGone(gone, attached.created.length > 0 && gone.includes(itsRegistration))
   })
 
-  // The group is attached before it is registered: a crash in between leaves it unregistered, and the next start repeats both.
+  /**
+   * Brings the list up to date, and attaches the group where it is missing. `heal`: also where it is known to have been. The group is
+   * attached before it is registered: a crash in between leaves it unregistered, and the next start repeats both.
+   */
   const sync = (heal: boolean): Effect.Effect<void, RedisError> =>
     Effect.suspend(() => {
       // An announcement during the look causes another look.
@@ -279,17 +261,34 @@ export const make = (
     })
 
   return {
-    streams,
+    streams: streams as ReadonlyMap<string, GroupStream>,
+    sync,
+
+    /** The keys of the streams to read. */
     all: () => all,
+
+    /** Those of them that are retry streams. */
     retries: () => retries,
+
+    /** Whether a read may go on without a sync, now and later, until something is announced. */
     isSettled: () => !isStale && checkAgainAt === Infinity,
+
+    /** Makes the next read sync first: something may have been added or removed. */
     markStale: () => {
       isStale = true
     },
-    sync,
+
+    /** Syncs if something was announced, or if a key that was left out is to be checked again. */
     syncIfDue: Effect.suspend(() => monotonic() >= checkAgainAt ? sync(true) : isStale ? sync(false) : Effect.void),
+
+    /** Syncs if something was announced, or if nothing was checked for a lease: a removal is not always announced. */
     checkIfDue: Effect.suspend(() => isStale || monotonic() >= nextCheckAt ? sync(false) : Effect.void),
+
+    /** Set when the group was removed: it is not created again, and the member has ended. */
     removed: () => removed,
+
     awaitRemoval: Deferred.await(removal)
   }
 }
+
+export type Sources = ReturnType<typeof make>

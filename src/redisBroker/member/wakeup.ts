@@ -11,32 +11,13 @@ import { shortBlockMillis } from "../../redis/permissions.ts"
 /** The pause between two attempts to unblock a read grows up to this. */
 const longestPauseMillis = 100
 
-export interface Wakeup {
-  /**
-   * Repeats `once` until it has something, its caller is woken, or the time is over. `onFailure` runs when it fails or is interrupted.
-   */
-  readonly during: <A>(
-    blockMillis: number,
-    once: (millis: number) => Effect.Effect<A, RedisError>,
-    isSomething: (value: A) => boolean,
-    onFailure: (cause: Cause.Cause<RedisError>) => Effect.Effect<void, RedisError>
-  ) => Effect.Effect<A, RedisError>
-  /** Whether the read is to come back: it must not begin to wait. */
-  readonly isWaking: () => boolean
-  /** Waits in the process, at most this long. */
-  readonly idle: (millis: number) => Effect.Effect<void>
-  /** Makes a waiting read look at its streams again. */
-  readonly nudge: Effect.Effect<void>
-  /** Makes a waiting read return to its caller. */
-  readonly wake: Effect.Effect<void>
-}
-
-export const make = (reader: BlockingConnection, monotonic: () => number): Wakeup => {
+export const make = (reader: BlockingConnection, monotonic: () => number) => {
   let isReading = false
   let isWaking = false
   let isCalled = false
   let endIdle: (() => void) | undefined
 
+  /** Makes a waiting read look at its streams again. */
   const nudge = Effect.suspend(() => {
     if (!isReading) return Effect.void
     isWaking = true
@@ -54,13 +35,21 @@ export const make = (reader: BlockingConnection, monotonic: () => number): Wakeu
   })
 
   return {
-    during: (blockMillis, once, isSomething, onFailure) =>
+    /**
+     * Repeats `once` until it has something, its caller is woken, or the time is over. `onFailure` runs when it fails or is interrupted.
+     */
+    during: <A>(
+      blockMillis: number,
+      once: (millis: number) => Effect.Effect<A, RedisError>,
+      isSomething: (value: A) => boolean,
+      onFailure: (cause: Cause.Cause<RedisError>) => Effect.Effect<void, RedisError>
+    ) =>
       Effect.suspend(() => {
         isWaking = false
         isCalled = false
         isReading = true
         const untilMillis = monotonic() + blockMillis
-        const readFor = (millis: number): ReturnType<typeof once> =>
+        const readFor = (millis: number): Effect.Effect<A, RedisError> =>
           // Without permission to unblock a read, it blocks for short times only.
           Effect.flatMap(once(reader.mayUnblock() ? millis : Math.min(millis, shortBlockMillis)), (value) => {
             const left = untilMillis - monotonic()
@@ -74,18 +63,27 @@ export const make = (reader: BlockingConnection, monotonic: () => number): Wakeu
           return Exit.isSuccess(exit) ? Effect.void : onFailure(exit.cause)
         })
       }),
+
+    /** Whether the read is to come back: it must not begin to wait. */
     isWaking: () => isWaking,
-    idle: (millis) =>
+
+    /** Waits in the process, at most this long. */
+    idle: (millis: number) =>
       Effect.raceFirst(
         Effect.sleep(millis),
         Effect.callback<void>((resume) => {
           endIdle = () => resume(Effect.void)
         })
       ),
+
     nudge,
+
+    /** Makes a waiting read return to its caller. */
     wake: Effect.suspend(() => {
       isCalled = isReading
       return nudge
     })
   }
 }
+
+export type Wakeup = ReturnType<typeof make>
