@@ -6,6 +6,8 @@ import LongestFirst from "./test/fixtures/LongestFirst.ts"
 const conditions = ["rotif-source", "module", "node", "development|production"]
 
 const memory = ["test/unit/**/*.test.ts", "test/contract/memory.test.ts"]
+// It counts steps by the coverage of its whole process, which is slow beside the modules of other tests.
+const alone = ["test/unit/pattern.test.ts"]
 const long = ["test/**/*.long.test.ts"]
 
 // Tests on Redis wait more than they compute.
@@ -19,7 +21,18 @@ export default defineConfig({
       // No server, and one process for many files: a quick run spends its time on tests.
       {
         extends: true,
-        test: { name: "memory", include: memory, isolate: false, maxWorkers: 2, sequence: { groupOrder: 0 } }
+        test: {
+          name: "memory",
+          include: memory,
+          exclude: alone,
+          isolate: false,
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 }
+        }
+      },
+      {
+        extends: true,
+        test: { name: "memory-alone", include: alone, maxWorkers: 2, sequence: { groupOrder: 0 } }
       },
       {
         extends: true,
@@ -32,7 +45,16 @@ export default defineConfig({
           sequence: { groupOrder: 1 }
         }
       },
-      { extends: true, test: { name: "long", include: long, maxWorkers: 1, sequence: { groupOrder: 2 } } }
+      {
+        extends: true,
+        test: {
+          name: "long",
+          include: long,
+          globalSetup: ["test/fixtures/servers.ts"],
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 }
+        }
+      }
     ],
     reporters: ["default", "./test/fixtures/TotalsReporter.ts"],
     // One line for each file; what a test prints is shown when it fails.

@@ -60,19 +60,13 @@ const parts = {
     endsSuite,
     removalSuite,
     scopesSuite,
-    streamsSuite,
-    preparedSuite
+    streamsSuite
   ],
   crashes: [leasesSuite, crashesSuite, limitsSuite, agreementSuite],
-  failures: [
-    retriesSuite,
-    runtimeValuesSuite,
-    deadLettersSuite,
-    deadLetterOffersSuite,
-    middlewareSuite,
-    shippedMiddlewareSuite
-  ],
-  operations: [statsSuite, healthSuite, groupMetricsSuite, reportsSuite, inspectorSuite]
+  failures: [retriesSuite, deadLettersSuite, deadLetterOffersSuite],
+  operations: [statsSuite, healthSuite, groupMetricsSuite, inspectorSuite],
+  // Above the port: on a Cluster these run no code that they do not run on one Redis.
+  program: [runtimeValuesSuite, reportsSuite, middlewareSuite, shippedMiddlewareSuite, preparedSuite]
 } satisfies Readonly<Record<string, ReadonlyArray<(backend: Backend) => void>>>
 
 /** Declares one part of the contract on a backend; without a part, all of it. */

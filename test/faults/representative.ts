@@ -15,6 +15,9 @@
  * | `memory-full-due` | `out-of-memory`, `scripts/whole.test.ts` |
  * | `lost-answer-windows`, `huge-search` | `redis/lost-answers.test.ts`, `redis/huge.test.ts` |
  * | `limits-deploy` | `redis/limits.test.ts`, `contract/limits.ts` |
+ * | `hostile-data` | `redis/faults.test.ts`, `redis/huge.test.ts`, `scripts/deadLetters.test.ts` |
+ * | `end-from-inside` | `contract/ends.ts`, `contract/promiseEnds.ts` |
+ * | `wrong-clock` | `contract/retries.ts`, `redis/outbox.test.ts` |
  * | `soak` | all of these together |
  */
 export const representative: ReadonlySet<string> = new Set([
@@ -23,8 +26,5 @@ export const representative: ReadonlySet<string> = new Set([
   "data-removed",
   "out-of-memory",
   "cluster-failover",
-  "hostile-data",
-  "hostile-handlers",
-  "end-from-inside",
-  "wrong-clock"
+  "hostile-handlers"
 ])

@@ -1,4 +1,4 @@
-/** One fault run of each kind: of the server, the network, a failover, memory, data, handlers. The others are in `others.long.test.ts`. */
+/** One fault run of each kind: the server, its memory, its data, the network, a failover, handlers. The others are in `others.long.test.ts`. */
 import { Effect } from "effect"
 import { playOnce } from "./once.ts"
 import { runs } from "./process.ts"

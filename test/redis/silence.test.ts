@@ -12,7 +12,7 @@ const until = (isSo: () => boolean) => soon(Effect.repeat(Effect.delay(Effect.sy
 
 const waits = "waits for Redis"
 
-describe("a start without Redis", () => {
+describe.concurrent("a start without Redis", () => {
   it.live("reports the wait after 2 seconds, then after 4, without credentials", () =>
     Effect.gen(function*() {
       const log = LogLines.make()
@@ -72,7 +72,7 @@ describe("a start without Redis", () => {
     }), 20_000)
 })
 
-describe("a subscription that cannot join", () => {
+describe.concurrent("a subscription that cannot join", () => {
   it.live("says that it waits for Redis", () =>
     Effect.gen(function*() {
       const log = LogLines.make()

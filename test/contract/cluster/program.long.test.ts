@@ -1,0 +1,4 @@
+import { runSuites } from "../all.ts"
+import { cluster } from "../servers.ts"
+
+runSuites(cluster, "program")

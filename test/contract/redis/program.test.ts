@@ -1,0 +1,4 @@
+import { runSuites } from "../all.ts"
+import { redis } from "../servers.ts"
+
+runSuites(redis, "program")
