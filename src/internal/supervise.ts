@@ -8,49 +8,56 @@ import { isTold } from "./reports.ts"
 /** The longest pause between two tries, in milliseconds. */
 export const slowest = 2_000
 
+// Each round waits for something, and one that a test has woken with its clock is to wait again before the clock goes on.
+const forever = { disableYield: true }
+
 /**
- * Runs a body for ever; a failure is reported and the body run again after a jittered pause that grows to two seconds. What the body
- * itself has waited, for a connection, is part of the pause: it must not sleep when that is back.
+ * Runs a loop for ever, which calls `passed` after each round. A failure is reported, and the loop is run again after a jittered pause that
+ * grows to two seconds. The time that the failed round took, waiting for a connection, is part of the pause: when the connection is back it
+ * must not sleep.
  */
+export const superviseLoop = <R>(
+  name: string,
+  loop: (passed: () => void) => Effect.Effect<void, BrokerError, R>,
+  heartbeat?: Heartbeat
+): Effect.Effect<never, never, R> =>
+  Effect.clockWith((clock) => {
+    let failures = 0
+    let beganAt = 0n
+    const passed = () => {
+      failures = 0
+      heartbeat?.turn(true)
+      beganAt = clock.monotonicTimeNanosUnsafe()
+    }
+    const run = Effect.suspend(() => {
+      beganAt = clock.monotonicTimeNanosUnsafe()
+      return loop(passed)
+    })
+    return Effect.forever(
+      Effect.catchCause(run, (cause) =>
+        Effect.gen(function*() {
+          failures++
+          heartbeat?.turn(false)
+          // A long outage fills no log.
+          if (isTold(failures)) {
+            yield* Effect.logWarning(
+              `rotif: ${name} failed ${failures} times in a row, trying again`,
+              pretty(cause)
+            )
+          }
+          const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
+          const pause = (yield* Random.next) * longest
+          const waited = Number(clock.monotonicTimeNanosUnsafe() - beganAt) / 1e6
+          yield* Effect.sleep(10 + Math.max(0, pause - waited))
+        })),
+      forever
+    )
+  })
+
+/** Runs a body for ever, as `superviseLoop` does. */
 export const supervise = <R>(
   name: string,
   body: Effect.Effect<void, BrokerError, R>,
   heartbeat?: Heartbeat
 ): Effect.Effect<never, never, R> =>
-  Effect.suspend(() => {
-    let failures = 0
-    let beganAt = 0n
-    const timed = Effect.clockWith((clock) => {
-      beganAt = clock.monotonicTimeNanosUnsafe()
-      return body
-    })
-    return Effect.forever(
-      Effect.matchCauseEffect(timed, {
-        onSuccess: () =>
-          Effect.sync(() => {
-            failures = 0
-            heartbeat?.turn(true)
-          }),
-        onFailure: (cause) =>
-          Effect.gen(function*() {
-            failures++
-            heartbeat?.turn(false)
-            // A long outage fills no log.
-            if (isTold(failures)) {
-              yield* Effect.logWarning(
-                `rotif: ${name} failed ${failures} times in a row, trying again`,
-                pretty(cause)
-              )
-            }
-            const longest = Math.min(slowest, 50 * 2 ** Math.min(failures, 10))
-            const pause = (yield* Random.next) * longest
-            const waited = yield* Effect.clockWith((clock) =>
-              Effect.succeed(Number(clock.monotonicTimeNanosUnsafe() - beganAt) / 1e6)
-            )
-            yield* Effect.sleep(10 + Math.max(0, pause - waited))
-          })
-      }),
-      // Each body waits for something, and one that a test has woken with its clock is to wait again before the clock goes on.
-      { disableYield: true }
-    )
-  })
+  superviseLoop(name, (passed) => Effect.forever(Effect.map(body, passed), forever), heartbeat)

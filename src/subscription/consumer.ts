@@ -13,7 +13,7 @@ import { Heartbeat } from "../internal/heartbeat.ts"
 import { yieldTurns } from "../internal/pause.ts"
 import type { Reporter } from "../internal/reports.ts"
 import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
-import { supervise } from "../internal/supervise.ts"
+import { supervise, superviseLoop } from "../internal/supervise.ts"
 import { monotonicMillis } from "../internal/times.ts"
 import type { Prefetch } from "./capacity.ts"
 import { Capacity } from "./capacity.ts"
@@ -282,14 +282,17 @@ export const make = Effect.fnUntraced(function*<R>(
     Effect.forEach(shards, (shard) => whileGroup(intake.claimNow(shard)), { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)
   )
-  const loop = <R>(name: string, body: Effect.Effect<void, BrokerError, R>, heartbeat?: Heartbeat) =>
-    Effect.forkIn(supervise(`${name} for ${label}`, body, heartbeat), own)
+  const loop = <R>(name: string, body: Effect.Effect<void, BrokerError, R>) =>
+    Effect.forkIn(supervise(`${name} for ${label}`, body), own)
   for (const { member } of shards) yield* Effect.forkIn(whileGroup(member.awaitRemoval), own)
   yield* loop("beginning again", dispatch.beginSuspects)
   yield* loop("looking after what waits", watchWaiting)
   background = yield* Effect.forEach(shards, (shard) =>
     Effect.gen(function*() {
-      const reader = yield* loop("reading", whileGroup(intake.read(shard)), shard.heartbeat)
+      const reader = yield* Effect.forkIn(
+        superviseLoop(`reading for ${label}`, (passed) => whileGroup(intake.read(shard, passed)), shard.heartbeat),
+        own
+      )
       const claimer = yield* loop(
         "claiming",
         Effect.flatMap(

@@ -3,8 +3,9 @@
  * has expired at another consumer (`claim`), and holds what comes.
  */
 import type { Clock } from "effect"
-import { Effect, Latch } from "effect"
-import type { Broker, BrokerError, Delivery, GroupRemoved, Membership } from "../Broker.ts"
+import { Effect, Latch, Stream } from "effect"
+import type { Broker, BrokerError, Delivery, GroupRemoved, Membership, Room } from "../Broker.ts"
+import { deliveries } from "../Broker.ts"
 import * as GroupSettings from "../broker/groupSettings.ts"
 import { monotonicMillis } from "../internal/times.ts"
 import type { Capacity } from "./capacity.ts"
@@ -70,32 +71,11 @@ export const make = (options: Options) => {
     dispatch.startWaiting()
   }
 
-  // Not to be interrupted: `wake` ends the wait, and what comes with it is taken.
-  const taking = <A, E>(
-    reserve: () => number,
-    take: (count: number, askedAt: bigint) => Effect.Effect<A, E>
-  ): Effect.Effect<A, E> =>
-    Effect.uninterruptible(Effect.suspend(() => {
-      const count = reserve()
-      return Effect.ensuring(
-        take(count, clock.monotonicTimeNanosUnsafe()),
-        Effect.sync(() => capacity.release(count))
-      )
-    }))
-
-  const readNow = (shard: ShardConsumer, millis: number) =>
-    taking(() => capacity.reserve(), (count, askedAt) =>
-      count === 0
-        ? Effect.void
-        : Effect.map(
-          shard.member.read(count, millis),
-          (deliveries) => accept(shard, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), deliveries)
-        ))
-
-  const restAndRead = Effect.fnUntraced(function*(shard: ShardConsumer) {
+  /** Waits for messages, where other shards could use the room, and for room. Whether to read, then. */
+  const awaitRead = Effect.fnUntraced(function*(shard: ShardConsumer) {
     if (!isAlone && !isPaused() && !isClosing()) {
       const isReady = yield* Effect.uninterruptible(shard.member.awaitReady(blockMillis))
-      if (!isReady) return
+      if (!isReady) return false
     }
     if (isPaused() || !capacity.hasRoom) {
       shard.heartbeat.rest()
@@ -104,20 +84,59 @@ export const make = (options: Options) => {
       shard.heartbeat.begin()
     }
     if (isClosing()) return yield* Effect.never
-    if (isPaused()) return
-    yield* readNow(shard, isAlone ? blockMillis : 0)
+    return !isPaused()
   })
 
+  /** Takes the deliveries of one shard for ever; `passed` is called after each reply, and after each wait without one. */
+  const read = (shard: ShardConsumer, passed: () => void): Effect.Effect<void, BrokerError | GroupRemoved> =>
+    Effect.suspend(() => {
+      let reserved = 0
+      let askedAt = 0n
+      const reserve = (): Room => {
+        reserved = capacity.reserve()
+        askedAt = clock.monotonicTimeNanosUnsafe()
+        return { count: reserved, blockMillis: isAlone ? blockMillis : 0 }
+      }
+      const release = () => {
+        capacity.release(reserved)
+        reserved = 0
+      }
+      const room: Effect.Effect<Room, BrokerError | GroupRemoved> = Effect.suspend(() =>
+        isAlone && !isPaused() && !isClosing() && capacity.hasRoom
+          ? Effect.succeed(reserve())
+          : Effect.flatMap(Effect.interruptible(awaitRead(shard)), (isReady) => {
+            const found = isReady ? reserve() : undefined
+            if (found !== undefined && found.count > 0) return Effect.succeed(found)
+            passed()
+            return room
+          })
+      )
+      // Only to be interrupted while it waits for room: `wake` ends the wait of a read, and what comes with it is taken.
+      return Effect.uninterruptible(Effect.ensuring(
+        Stream.runForEachArray(deliveries(shard.member, room), ([reply]) =>
+          Effect.sync(() => {
+            accept(shard, broker.isPolled ? askedAt : clock.monotonicTimeNanosUnsafe(), reply)
+            release()
+            passed()
+          })),
+        Effect.sync(release)
+      ))
+    })
+
   const claimNow = Effect.fnUntraced(function*(shard: ShardConsumer) {
-    const found = yield* taking(
-      () => capacity.reserveForClaim(),
-      (count, askedAt) =>
+    // Not to be interrupted: what has come is taken.
+    const found = yield* Effect.uninterruptible(Effect.suspend(() => {
+      const count = capacity.reserveForClaim()
+      const askedAt = clock.monotonicTimeNanosUnsafe()
+      return Effect.ensuring(
         Effect.map(shard.member.claim(count), ({ deliveries, nextInMillis, settings, vanished }) => {
           counts.crashed += deliveries.length
           accept(shard, askedAt, deliveries)
           return { nextInMillis, settings, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
-        })
-    )
+        }),
+        Effect.sync(() => capacity.release(count))
+      )
+    }))
     for (const words of groupSettings.heard(found.settings)) yield* Effect.logWarning(words)
     if (found.vanished > 0) {
       counts.vanished += found.vanished
@@ -129,11 +148,7 @@ export const make = (options: Options) => {
   })
 
   return {
-    /** Waits for room and for messages, and takes them; to be run again and again by one fiber for each shard. */
-    read: (shard: ShardConsumer): Effect.Effect<void, BrokerError | GroupRemoved> =>
-      Effect.suspend(() =>
-        isAlone && !isPaused() && !isClosing() && capacity.hasRoom ? readNow(shard, blockMillis) : restAndRead(shard)
-      ),
+    read,
     /** Takes over what has expired, as much as there is room for. */
     claimNow,
     /** The same, and waits for room for the rest; returns in how many milliseconds the next lease can expire. */
