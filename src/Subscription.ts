@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { Option } from "effect"
+import type { Fiber, Option } from "effect"
 import { Cause, Context, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
 import type { BrokerError, Delivery, Selector } from "./Broker.ts"
 import { Broker, GroupRemoved } from "./Broker.ts"
@@ -80,6 +80,11 @@ export interface Subscription {
   ) => Effect.Effect<void, BrokerError>
   /** Completes when the subscription has ended. Fails with `GroupRemoved` when it ended because somebody removed its group. */
   readonly ended: Effect.Effect<void, GroupRemoved>
+  /**
+   * The fiber of the subscription: it runs as long as the subscription, and completes as `ended` does. Interrupting it drains the subscription:
+   * `Fiber.interrupt` waits for that as `drain` does, also from inside of a handler.
+   */
+  readonly fiber: Fiber.Fiber<void, GroupRemoved>
 }
 
 /** What a subscription reads, and how it is. */
@@ -282,6 +287,13 @@ export const make = Effect.fnUntraced(function*<
     Effect.onError(() => Scope.close(guard, Exit.void))
   )
 
+  const ended = Effect.andThen(
+    consumer.ending.over,
+    Effect.suspend(() => {
+      const removed = consumer.removed()
+      return removed === undefined ? Effect.void : Effect.fail(removed)
+    })
+  )
   const subscription: Subscription = {
     pattern,
     group,
@@ -304,13 +316,8 @@ export const make = Effect.fnUntraced(function*<
         isGroupUnwanted = true
         return Effect.andThen(consumer.ending.ask, Effect.suspend(() => removal ?? Effect.void))
       }),
-    ended: Effect.andThen(
-      consumer.ending.over,
-      Effect.suspend(() => {
-        const removed = consumer.removed()
-        return removed === undefined ? Effect.void : Effect.fail(removed)
-      })
-    )
+    ended,
+    fiber: Ending.fiberOf(consumer.ending, ended)
   }
   watched.set(subscription, {
     selector,

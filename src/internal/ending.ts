@@ -4,7 +4,7 @@
  * Who asks from inside of an activity (a handler that ends its own subscription) waits for everything but the activities that wait for an
  * end themselves. The end goes on when these are over.
  */
-import type { Scope } from "effect"
+import type { Fiber, Scope } from "effect"
 import { Deferred, Effect, Latch } from "effect"
 import * as Activity from "./activity.ts"
 
@@ -147,6 +147,21 @@ export const make = (options: Options): Effect.Effect<Ending> =>
     }
     return ending
   })
+
+/**
+ * The fiber of what has an end: it completes as `ended` does, and an interruption asks for the end. The end does not wait for a handler that
+ * asks for it. So each interruption asks where it is called: the finalizer of the fiber would know only the first caller.
+ */
+export const fiberOf = <E>(ending: Ending, ended: Effect.Effect<void, E>): Fiber.Fiber<void, E> => {
+  const asked = Deferred.makeUnsafe<void>()
+  const fiber = Activity.detach(Effect.onInterrupt(ended, () => Deferred.await(asked)))
+  const interrupt = fiber.interruptUnsafe.bind(fiber)
+  const interruptUnsafe: typeof interrupt = (...given) => {
+    Effect.runFork(Effect.andThen(ending.ask, Deferred.succeed(asked, undefined)))
+    interrupt(...given)
+  }
+  return Object.assign(fiber, { interruptUnsafe })
+}
 
 /** The ends of what runs, for whoever has to end all of it. */
 export interface Registry {

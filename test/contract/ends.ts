@@ -26,6 +26,7 @@ const ways: ReadonlyArray<readonly [name: string, end: End]> = [
   ["drain", ({ drain }) => drain],
   ["unsubscribe", ({ unsubscribe }) => unsubscribe()],
   ["unsubscribe with removeGroup", ({ unsubscribe }) => unsubscribe({ removeGroup: true })],
+  ["an interruption of its fiber", ({ fiber }) => Fiber.interrupt(fiber)],
   ["the end of its scope", (_, scope) => Scope.close(scope, Exit.void)]
 ]
 
@@ -180,6 +181,27 @@ export const endsSuite = (backend: Backend): void => {
     }
 
     test(
+      "its fiber, interrupted outside first and then inside: neither waits for the drainTimeout",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const interrupt: End = ({ fiber }) => Fiber.interrupt(fiber)
+        const { end, seen, subscription } = yield* inScope((end) => ({
+          drainTimeout: "10 hours",
+          handler: () => Effect.andThen(Deferred.await(gate), end(interrupt))
+        }))
+        yield* Publisher.publish(Text, "ends")
+        yield* soon(Queue.take(seen))
+        const outside = yield* Effect.forkChild(end(interrupt), { startImmediately: true })
+        yield* later
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(outside))
+        yield* soon(subscription.ended)
+        const { failed, processed } = yield* subscription.stats
+        assert.deepStrictEqual({ failed, processed }, { failed: 0, processed: 1 })
+      })
+    )
+
+    test(
       "also with a drainTimeout of 0, from a fiber of the handler, from middleware, the finalizer of an attempt",
       Effect.gen(function*() {
         const places: ReadonlyArray<
@@ -256,6 +278,60 @@ export const endsSuite = (backend: Backend): void => {
         yield* soon(subscription.ended)
         const again = yield* listen(Text, { group: "g" })
         assert.strictEqual((yield* soon(Queue.take(again.seen))).attempt, 1)
+      })
+    )
+  })
+
+  describe("Subscription.fiber", () => {
+    test(
+      "completes when the subscription has ended, not before",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { end, seen, subscription } = yield* inScope(() => ({ handler: () => Deferred.await(gate) }))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(Queue.take(seen))
+        const joined = yield* Effect.forkChild(Fiber.join(subscription.fiber), { startImmediately: true })
+        yield* Effect.forkChild(end(({ drain }) => drain), { startImmediately: true })
+        yield* later
+        assert.isUndefined(subscription.fiber.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(joined))
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+    )
+
+    test(
+      "fails when somebody has removed the group",
+      Effect.gen(function*() {
+        const { subscription } = yield* listen(Text, { group: "g", blockInterval: 100 })
+        const broker = yield* Broker.Broker
+        yield* broker.removeGroup("g", Channel.selector(Text))
+        const removed = yield* soon(Effect.flip(Fiber.join(subscription.fiber)))
+        assert.strictEqual(removed._tag, "GroupRemoved")
+      })
+    )
+
+    test(
+      "an interruption finishes what runs, and gives the rest back as the same attempt",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const { seen, subscription } = yield* inScope(() => ({
+          group: "g",
+          prefetch: 2,
+          handler: () => Deferred.await(gate)
+        }))
+        yield* Publisher.publishAll(Text, ["a", "b", "c"])
+        yield* soon(Queue.take(seen))
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(subscription.fiber), { startImmediately: true })
+        yield* later
+        assert.isUndefined(interrupting.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Fiber.join(interrupting))
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+        const again = yield* listen(Text, { group: "g" })
+        const rest = yield* soon(Queue.takeN(again.seen, 2))
+        assert.deepStrictEqual(rest.map(({ attempt, payload }) => [payload, attempt]).sort(), [["b", 1], ["c", 1]])
       })
     )
   })
