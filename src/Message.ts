@@ -1,5 +1,5 @@
 /**
- * What a handler receives: the message, and the ways to settle its delivery.
+ * Messages: a handler receives a message with its payload, and with the operations that settle its delivery.
  *
  * @since 0.1.0
  */
@@ -17,7 +17,7 @@ import type { Consumer } from "./subscription/consumer.ts"
 import type { HeldDelivery, Settled } from "./subscription/heldDelivery.ts"
 
 /**
- * The lease of this delivery ended before it was settled: another consumer of the group has the message, or will have it.
+ * The lease of a delivery ended before it was settled: another consumer of the group has the message, or will have it.
  *
  * @category errors
  * @since 0.1.0
@@ -34,10 +34,10 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<{
 }
 
 /**
- * What every message has, whatever its channel.
+ * The part of a message that is the same for every channel.
  *
- * **Details**: the first settlement counts; a second one is harmless and waits for the first. A settlement succeeds once it is
- * stored; while the backend is away it waits.
+ * **Details**: the first settlement counts; a second one is harmless and waits for the first. A settlement succeeds when it is stored; while
+ * the backend cannot be reached, it waits.
  *
  * @category models
  * @since 0.1.0
@@ -49,35 +49,37 @@ export interface Envelope {
   /** When it was first published, by the backend's clock. */
   readonly publishedAt: DateTime.Utc
   readonly group: string
-  /** From 1. Only failures count: no crash, release or lost lease. */
+  /** The number of this attempt, from 1. Only failures count: no crashes, releases or lost leases. */
   readonly attempt: number
-  /** How often it was handed out to this group, from 1. */
+  /** How often the message was handed out to this group, from 1. */
   readonly deliveryCount: number
-  /** How many consumers were lost after they had begun its handler; it is known from the second hand-out on. */
+  /** The number of consumers that were lost after they had begun its handler. It is known from the second hand-out on. */
   readonly crashes: number
-  /** Done: never again for this group. In a transactional subscription the success of the handler does it, and this dies. */
+  /**
+   * Acknowledges the message: this group is done with it. In a transactional subscription a handler that succeeds acknowledges it, and `ack`
+   * dies.
+   */
   readonly ack: Effect.Effect<void, LeaseLost>
   /**
-   * Again, as the next attempt, at once (paced as `release` is) or after `delay`. It is not limited: `maxRetries` counts failures of the
-   * handler. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the message comes again in 1 second.
+   * Returns the message for its next attempt: at once (paced as `release` is) or after `delay`. It has no limit: `maxRetries` counts failures
+   * of the handler. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the message comes again after 1 second.
    */
   readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
-  /** Never again for this group: it becomes a dead letter with this reason. */
+  /** Ends the message for this group: it becomes a dead letter with this reason. */
   readonly term: (reason: string) => Effect.Effect<void, LeaseLost>
   /**
-   * Given back untouched: again at once, to any consumer of the group, as the same attempt.
+   * Gives the message back untouched: it comes again at once, to any consumer of the group, as the same attempt.
    *
-   * Whatever asks for "at once" is paced, so that it cannot make a busy loop: after each of its first three hand-outs a message
-   * comes again at once, after the fourth in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. It counts all hand-outs
-   * (`deliveryCount`).
+   * Everything that returns a message "at once" is paced, so that it cannot make a busy loop. After each of its first three hand-outs a message
+   * comes again at once, after the fourth in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. All hand-outs count (`deliveryCount`).
    */
   readonly release: Effect.Effect<void, LeaseLost>
-  /** Starts the lease anew. It is renewed by itself while the message is held; this tells whether it still is. */
+  /** Starts the lease anew. A lease is renewed automatically while the message is held; this checks that it still is. */
   readonly renew: Effect.Effect<void, LeaseLost | BrokerError>
 }
 
 /**
- * The message of a channel, pattern or union: for a union one member for each channel, told apart by `channel`.
+ * The message of a channel, pattern or union. For a union it has one member for each channel, with `channel` as the discriminator.
  *
  * @category models
  * @since 0.1.0
@@ -87,29 +89,29 @@ export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends 
   : never
 
 /**
- * What a message of a stream has in place of the settlements of `Envelope`: they fail with `E`.
+ * The part of a stream's message that is the same for every channel. Its settlements fail with `E`.
  *
- * **Details**: by default `E` is never. A lease that was lost fails no settlement: another consumer of the group has the message, or will have
- * it; it is counted (`lostLeases`) and in the log. With `leaseLost: "fail"` of the stream `E` is `LeaseLost`.
+ * **Details**: by default `E` is `never`, and a lost lease fails no settlement: another consumer of the group has the message, or will have it.
+ * It is counted (`lostLeases`) and logged. With `leaseLost: "fail"` of the stream, `E` is `LeaseLost`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface StreamEnvelope<out E, in Error = unknown> extends Omit<Envelope, "ack" | "nack" | "term" | "release"> {
-  /** Done: never again for this group. */
+  /** Acknowledges the message: this group is done with it. */
   readonly ack: Effect.Effect<void, E>
-  /** Again, as the next attempt, at once or after `delay`. It is not limited: `maxRetries` counts what `fail` is told of. */
+  /** Returns the message for its next attempt, at once or after `delay`. It has no limit: `maxRetries` counts calls of `fail`. */
   readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, E>
-  /** Never again for this group: it becomes a dead letter with this reason. */
+  /** Ends the message for this group: it becomes a dead letter with this reason. */
   readonly term: (reason: string) => Effect.Effect<void, E>
-  /** Given back untouched: again at once, to any consumer of the group, as the same attempt. */
+  /** Gives the message back untouched: it comes again at once, to any consumer of the group, as the same attempt. */
   readonly release: Effect.Effect<void, E>
-  /** This attempt has failed with `error`: again after a delay, or a dead letter, as `retry` and `maxRetries` of the stream say. */
+  /** Fails the attempt with `error`: `retry` and `maxRetries` of the stream decide whether it comes again or becomes a dead letter. */
   readonly fail: (error: Error) => Effect.Effect<void, E>
 }
 
 /**
- * A message of a stream, settled by whoever takes it.
+ * A message of a stream, settled by the user of the stream.
  *
  * @category models
  * @since 0.1.0
@@ -119,7 +121,7 @@ export type StreamMessage<S extends Channel.Source, E = never, Error = unknown> 
   : never
 
 /**
- * The parts of a message that a copy has anew.
+ * The parts of a message that `replace` changes.
  *
  * @category models
  * @since 0.1.0
@@ -130,7 +132,7 @@ export interface Changes<out Payload> {
 }
 
 /**
- * The delay of a `nack`. One that cannot be used is said, and must not become "at once".
+ * Checks the delay of a `nack`. A delay that cannot be used is logged, and must not become "at once".
  *
  * @internal
  */
@@ -157,12 +159,12 @@ export const givenDelay = (
 const delayOnly: ReadonlySet<string> = new Set(["delay"])
 
 /**
- * What the settlements of a stream's messages come to.
+ * How the settlements of a stream's messages end.
  *
  * @internal
  */
 export interface StreamSide {
-  /** How an attempt ends that failed. */
+  /** The verdict on an attempt that failed. */
   readonly verdict: (message: Envelope, delivery: Delivery, error: unknown) => Effect.Effect<Settlement>
   /** The lease of a message was lost before it was settled. */
   readonly lost: (error: LeaseLost) => Effect.Effect<void, LeaseLost>
@@ -206,7 +208,7 @@ class Live implements Envelope {
     )
   }
 
-  /** The same for a stream. */
+  /** Returns the same message for a stream. */
   on(side: StreamSide): Live {
     return new Live(this.#held, this.payload, this.group, this.#consumer, this.headers, side)
   }
@@ -250,7 +252,7 @@ class Live implements Envelope {
 
   get ack() {
     return this.#held.isTransactional
-      // It would acknowledge without what the transaction holds.
+      // It would acknowledge without the messages and writes of the transaction.
       ? Effect.die(new Error(`message ${this.id} is acknowledged with its transaction, when the handler succeeds`))
       : this.#settle(ackSettlement)
   }
@@ -291,7 +293,7 @@ class Live implements Envelope {
 }
 
 /**
- * Makes the message of a delivery; `payload` is what its channel's schema made of it, which no compiler can see: hence the cast.
+ * Makes the message of a delivery. `payload` was decoded by the schema of its channel, which the compiler cannot see: hence the cast.
  *
  * @internal
  */
@@ -303,7 +305,7 @@ export const makeUnsafe = <S extends Channel.Source>(
 ): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>
 
 /**
- * The message of a stream: `message` is `Live`, whatever its type says.
+ * Makes the message of a stream. `message` is a `Live`, whatever its type says.
  *
  * @internal
  */
@@ -313,8 +315,8 @@ export const streamUnsafe = <S extends Channel.Source, E, Error>(
 ): StreamMessage<S, E, Error> => (message as unknown as Live).on(side) as unknown as StreamMessage<S, E, Error>
 
 /**
- * The same message with another payload or other headers, for a middleware to pass on. It settles the same delivery; what is stored does not
- * change.
+ * Copies a message with another payload or other headers, for a middleware to pass on. The copy settles the same delivery. The stored message
+ * does not change.
  *
  * @category operations
  * @since 0.1.0

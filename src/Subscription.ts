@@ -1,5 +1,8 @@
 /**
- * Handling messages: a subscription is a consumer of a group, and runs as long as its scope.
+ * Subscriptions: a subscription is one consumer of a group, and handles the messages of channels as long as its scope is open.
+ *
+ * Start one with `make`, `layer` or `stream`. Its rooms are in `subscription/`: the options and their checks (`options`, `settings`), the
+ * handling of one message (`handling`), and the consumer (`consumer`), which reads (`intake`) and starts handlers (`dispatch`).
  *
  * @since 0.1.0
  */
@@ -40,22 +43,22 @@ export { InvalidOnceKey, InvalidSubscription } from "./subscription/options.ts"
 export { checkDefaults } from "./subscription/settings.ts"
 
 /**
- * Counts since the subscription started or was reset, in this process.
+ * The statistics of a subscription: counts in this process since it started or was reset.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Stats extends Readonly<Counts> {
-  /** Handlers running now. */
+  /** The number of handlers that run now. */
   readonly inFlight: number
-  /** Messages leased to this process now: running, waiting, and settlements not stored yet. */
+  /** The number of messages that are leased to this process now: they run, wait, or have a settlement that is not stored yet. */
   readonly held: number
-  /** How long messages took, from their decoding to the end of their handler, whatever it was. `undefined` before the first has ended. */
+  /** How long messages took, from their decoding to the end of their handler, with any outcome. `undefined` before the first has ended. */
   readonly processing: Processing | undefined
 }
 
 /**
- * A running subscription.
+ * The handle of a running subscription.
  *
  * @category models
  * @since 0.1.0
@@ -64,34 +67,40 @@ export interface Subscription {
   /** The name of the channel, the pattern, or the names of a union joined by `,`. */
   readonly pattern: string
   readonly group: string
+  /** The name of its consumer, unique among the consumers of the group. */
   readonly consumer: string
   readonly stats: Effect.Effect<Stats>
-  /** Begins to count anew. The totals of the group are kept by the backend (`Stats`), and stay. */
+  /** Sets its counts to 0. The totals of the group, which the backend keeps (`Stats`), stay. */
   readonly resetStats: Effect.Effect<void>
   readonly isPaused: Effect.Effect<boolean>
-  /** Takes no more messages, lets running handlers finish, and gives back what waited here. */
+  /** Stops taking messages, lets running handlers finish, and gives back the messages that wait here. */
   readonly pause: Effect.Effect<void>
+  /** Takes messages again after `pause`. */
   readonly resume: Effect.Effect<void>
-  /** Ends it: takes no more, finishes what runs (until `drainTimeout`), gives the rest back, leaves the group. */
+  /**
+   * Ends the subscription: it takes no more messages, lets running handlers finish (for at most `drainTimeout`), gives the rest back, and leaves
+   * the group. It is one end for all who ask for it. From inside of a handler it waits for everything but the handlers that wait for an end.
+   */
   readonly drain: Effect.Effect<void>
-  /** `drain`; with `removeGroup` the group is forgotten too, with everything it had not handled. */
+  /** Drains; with `removeGroup` it then removes the group, with all messages that the group has not handled. */
   readonly unsubscribe: (
     options?: { readonly removeGroup?: boolean | undefined }
   ) => Effect.Effect<void, BrokerError>
-  /** Completes when the subscription has ended. Fails with `GroupRemoved` when it ended because somebody removed its group. */
+  /** Completes when the subscription has ended. Fails with `GroupRemoved` if it ended because its group was removed. */
   readonly ended: Effect.Effect<void, GroupRemoved>
   /**
-   * The fiber of the subscription: it runs as long as the subscription, and completes as `ended` does. Interrupting it drains the subscription:
-   * `Fiber.interrupt` waits for that as `drain` does, also from inside of a handler.
+   * The fiber of the subscription: it runs as long as the subscription. `Fiber.await` and `Fiber.join` complete with the end, as `ended` does.
+   * `Fiber.interrupt` drains the subscription and waits as `drain` does, also from inside of a handler; then the fiber completes when nothing is
+   * left but handlers that wait for the end.
    */
   readonly fiber: Fiber.Fiber<void, GroupRemoved>
 }
 
-/** What a subscription reads, and how it is. */
+/** What `Health` and `stream` use of a subscription. */
 interface Watched {
   readonly selector: Selector
   readonly vitals: () => Consumer.Vitals
-  /** What becomes of an attempt that failed, by the policy of the subscription. */
+  /** The verdict on an attempt that failed, by the policy of the subscription. */
   readonly failed: (
     message: Message.Envelope,
     delivery: Delivery,
@@ -100,7 +109,7 @@ interface Watched {
 }
 
 /**
- * The subscriptions that run in this program, and what they share.
+ * The registry of the subscriptions that run in this program, and what they share.
  *
  * @category services
  * @since 0.1.0
@@ -108,20 +117,20 @@ interface Watched {
 export class Subscriptions extends Context.Service<Subscriptions, {
   readonly defaults: Settings.ProgramDefaults
   readonly running: Set<Subscription>
-  /** The ends of those that have not ended, also of those that are ending. */
+  /** The ends of all subscriptions that have not ended yet. */
   readonly endings: Ending.Registry
-  /** What those look at who watch over a subscription. */
+  /** What `Health` reads about each subscription. */
   readonly watched: WeakMap<Subscription, Watched>
   readonly middleware: Middleware.Program
   /** The policies of the program, the default of its options among them. */
   readonly retry: Retry.Retry
-  /** How much each group has in the log. */
+  /** The log budget of each group. */
   readonly budgets: Reporting.Budgets
-  /** What promotes retries where nothing else of the program promotes; `undefined` where it does. */
+  /** The promoters of retries, for a program without the promoter duty; `undefined` with it. */
   readonly retries: Promoter.RetryPromoters | undefined
-  /** Streams that ended with a failure, by group and pattern, until one is begun again: what became of them. */
+  /** Streams that ended with a failure, by group and pattern, until one is started again. */
   readonly failures: Map<string, Failed>
-  /** Those without a group of their own. */
+  /** The subscriptions without a group of their own. */
   readonly unnamed: Unnamed.Unnamed
 }>()("rotif/Subscriptions") {}
 
@@ -133,7 +142,7 @@ interface Failed {
 }
 
 /**
- * The registry of running subscriptions as a layer. With it the subscriptions end that are left.
+ * Makes the registry of running subscriptions. The end of the layer ends the subscriptions that are left.
  *
  * @category layers
  * @since 0.1.0
@@ -173,26 +182,26 @@ export const running: Effect.Effect<ReadonlyArray<Subscription>, never, Subscrip
 
 const unsubscribeNames: ReadonlySet<string> = new Set(["removeGroup"])
 
-/** What says something else than whether the group is to go would be taken for "no" in silence. */
+/** Dies of any other value: it would silently count as "no". */
 const removeGroupOf = (options: { readonly removeGroup?: boolean | undefined } | undefined): Effect.Effect<boolean> =>
   Effect.flatMap(
     Given.orDie(Given.known("the options of unsubscribe", options, unsubscribeNames)),
     (options) => Given.orDie(Given.flag("removeGroup", options?.removeGroup, false))
   )
 
-/** So many streams that have failed are remembered. */
+/** At most this many failed streams are remembered. */
 const mostFailures = 100
 const failureKey = (group: string, pattern: string) => `${group}\n${pattern}`
 
 /**
  * Starts a subscription in the current scope and returns its handle.
  *
- * **Details**: it has joined its group when this succeeds: a message published from then on reaches the group whatever happens.
- * Closing the scope drains it. Each message is handled at least once: when the process is lost its leases expire and others
- * take over; what was handled and not yet acknowledged is then handled again.
+ * **Details**: when this succeeds, the subscription has joined its group: every message published from then on reaches the group.
+ * Closing the scope drains it. Each message is handled at least once: if the process is lost, its leases expire and other consumers take the
+ * messages over. A message that was handled and not yet acknowledged is then handled again.
  *
- * **Errors**: `InvalidSubscription` for a bad option; `BrokerError` when the group could not be joined. While it runs it reports
- * failures of the backend to the log and goes on; only its end stops it.
+ * **Errors**: `InvalidSubscription` for an option that cannot be used; `BrokerError` if the group could not be joined. Nothing runs then, and
+ * calling again is safe. A running subscription logs failures of the backend and continues; only its end stops it.
  *
  * **Example** (Handling orders)
  *
@@ -244,7 +253,7 @@ export const make = Effect.fnUntraced(function*<
   const { group, selector } = membership
   const { failed, ...handling } = Handling.make({ broker, options, program, settings, source })
 
-  // The end of the scope is the end of the subscription. When that has ended before, nothing of it is left in the scope.
+  // The end of the scope is the end of the subscription. A subscription that has ended before leaves nothing in the scope.
   const guard = yield* Scope.fork(yield* Effect.scope)
   let isOver = false
   let isGroupUnwanted = false
@@ -255,7 +264,7 @@ export const make = Effect.fnUntraced(function*<
   })
   const afterEnd: Effect.Effect<void> = Effect.gen(function*() {
     if (isGroupUnwanted) {
-      // Whoever asked for it from inside of a handler is not there any more to be told.
+      // A handler that asked for it has ended, and cannot be told.
       yield* Effect.tapError(
         removeGroup,
         (error) => Effect.logWarning(`rotif: group "${group}" was not removed: ${error.message}`)
@@ -332,7 +341,7 @@ export const make = Effect.fnUntraced(function*<
 })
 
 /**
- * A subscription as a layer: it runs as long as the layer, and `Layer.launch` runs it as a program.
+ * Makes a layer that runs a subscription as long as it exists. `Layer.launch` runs it as a program.
  *
  * @category layers
  * @since 0.1.0
@@ -358,11 +367,11 @@ export const layer = <
   >
 > => Layer.effectDiscard(make(source, options))
 
-/** So many messages of a stream may be unsettled, beside `concurrency`: batches of some hundreds are filled. */
+/** At most this many messages of a stream are unsettled, beside `concurrency`: enough to fill batches of some hundreds. */
 const streamPrefetch = 500
 
 /**
- * What is different for a stream.
+ * Options of `stream`.
  *
  * @category models
  * @since 0.1.0
@@ -370,26 +379,26 @@ const streamPrefetch = 500
 export interface MessageStreamOptions<S extends Channel.Source, E = unknown>
   extends StreamOptions, Pick<Options<S, never, never>, "exactlyOnce" | "maxRetries" | "retryDelay">
 {
-  /** How many messages may be unsettled beside `concurrency`. Default 500. */
+  /** The number of messages that may be unsettled beside `concurrency`. Default 500. */
   readonly prefetch?: number | undefined
-  /** What `message.fail(error)` does; as `retry` of a subscription. Default: the default policy. */
+  /** The policy for `message.fail(error)`, as `retry` of a subscription. Default: the default policy. */
   readonly retry?: Retry.PolicyOrName<E, Message.Message<S>> | undefined
   /**
-   * What a settlement comes to whose lease was lost: by default nothing, but a line in the log: another consumer of the group has the message,
-   * or will have it. `"fail"`: it fails with `LeaseLost`.
+   * The outcome of a settlement whose lease was lost. By default it succeeds and a line is logged: another consumer of the group has the
+   * message, or will have it. `"fail"`: it fails with `LeaseLost`.
    */
   readonly leaseLost?: "ignore" | "fail" | undefined
 }
 
 /**
- * The messages themselves, to be settled by whoever takes them: `ack`, `fail`, `nack`, `term` or `release` each one. A message that is
- * not settled is held and renewed, counts against `concurrency` and `prefetch`, and is given back when the stream ends.
+ * Makes a stream of messages that its user settles: each one by `ack`, `fail`, `nack`, `term` or `release`. A message that is not settled is
+ * held and renewed, counts against `concurrency` and `prefetch`, and is given back when the stream ends.
  *
- * **Details**: up to 500 messages may be unsettled by default, so that a batch (`Stream.groupedWithin`) is filled before it is settled. A lease
- * that was lost does not fail the stream, unless `leaseLost` is `"fail"`. `message.fail(error)` says that the attempt has failed, and what
- * `retry`, `maxRetries` and `retryDelay` decide happens to the message.
+ * **Details**: by default at most 500 messages are unsettled, so that a batch (`Stream.groupedWithin`) is filled before it is settled. A lost
+ * lease does not fail the stream unless `leaseLost` is `"fail"`. After `message.fail(error)` the attempt has failed, and `retry`, `maxRetries`
+ * and `retryDelay` decide about the message.
  *
- * **Errors**: those of `make`; `GroupRemoved` when somebody removes the group.
+ * **Errors**: those of `make`; `GroupRemoved` if the group is removed.
  *
  * **Example** (Storing in batches)
  *
@@ -427,7 +436,7 @@ export const stream: {
   Stream.unwrap(Effect.gen(function*() {
     const { leaseLost: given, retry, ...rest } = options ?? {}
     const leaseLost = yield* Settings.option(Given.choice("leaseLost", given, ["ignore", "fail"]))
-    // What is in the queue is held by the consumer, whose capacity bounds it.
+    // The consumer holds the messages in the queue, and its capacity bounds them.
     const queue = yield* Queue.unbounded<Message.StreamMessage<S, never, E>, Cause.Done | GroupRemoved>()
     let lostLeases = 0
     const side: Message.StreamSide = {
@@ -443,7 +452,7 @@ export const stream: {
     const { failures, watched } = yield* Subscriptions
     const subscription = yield* make(source, {
       ...rest,
-      // The policy is for what `fail` is given; the handler itself fails with nothing.
+      // The policy decides about the errors that `fail` is given; the handler itself never fails.
       retry: retry as Retry.PolicyOrName<never, Message.Message<S>> | undefined,
       prefetch: rest.prefetch ?? streamPrefetch,
       ackMode: "manual",
@@ -455,7 +464,7 @@ export const stream: {
     }))
     const { group, pattern } = subscription
     yield* Effect.addFinalizer((exit) =>
-      // That its group was removed is in the log already.
+      // The removal of its group is in the log already.
       Exit.isFailure(exit) && Cause.findErrorOption(exit.cause).pipe(isRemoval) ? Effect.void : Reporting.tellEnd(
         `the stream of "${pattern}" for group "${group}"`,
         exit,

@@ -1,33 +1,33 @@
 /**
- * How many messages a consumer may hold: one number for all of its shards and channels.
+ * Capacity: the number of messages that a consumer may hold, over all of its shards and channels.
  *
- * A place is taken before a message is asked for, so that no two reads take the same one. Beside the handlers, so many messages wait here as
- * will have begun within some tens of milliseconds, judged by how long handlers took: fast handlers are fed in batches, and behind slow ones
- * nothing waits that another consumer could have.
+ * A place is taken before a message is asked for, so that two reads never take the same one. Beside the running handlers, messages wait here
+ * that handlers will start within 50 ms, by the time that handlers took so far. So fast handlers are fed in batches, and no message waits
+ * behind slow handlers that another consumer could handle.
  */
 import { Effect, Latch } from "effect"
 
-/** Handlers are fed for so long in advance. */
+/** Messages for this long are fetched in advance. */
 const aheadMillis = 50
 
-/** At most so many messages wait by default, or as many as there are handlers. */
+/** By default at most this many messages wait, or as many as there are handlers. */
 const mostByDefault = 100
 
-/** One handler counts as one part in so many of the average. */
+/** One handler counts for an eighth of the average. */
 const smoothing = 8
 
 export interface Prefetch {
-  /** At most so many messages wait. */
+  /** At most this many messages wait. */
   readonly most: number
-  /** So many wait before anything is known of the handlers. */
+  /** This many messages wait before the time of a handler is known. */
   readonly first: number
-  /** It is always `most`: nothing waits for a handler, but for somebody to settle it. */
+  /** The prefetch is always `most`: messages do not wait for a handler, but for a settlement. */
   readonly isFixed: boolean
 }
 
 /**
- * What the options say. Without a number it begins with nothing and grows; a number is believed until handlers turn out to be slower. Where
- * messages are settled by hand it is how many may be unsettled beside `concurrency`.
+ * The prefetch of the options. Without a number it starts at 0 and grows. A number holds until handlers are slower than it allows. With
+ * settlement by hand it is the number of messages that may be unsettled beside `concurrency`.
  */
 export const prefetchOf = (given: number | undefined, concurrency: number, isManual: boolean): Prefetch =>
   isManual
@@ -47,7 +47,7 @@ export class Capacity {
   #claiming = 0
   readonly #freed = Latch.makeUnsafe(false)
 
-  /** `busy`: how many handlers run, or are about to. */
+  /** `busy`: the number of handlers that run, or are about to. */
   constructor(concurrency: number, prefetch: Prefetch, busy: () => number) {
     this.#busy = busy
     this.concurrency = concurrency
@@ -55,7 +55,7 @@ export class Capacity {
     this.#allowed = prefetch.first
   }
 
-  /** How many messages may wait now. */
+  /** The number of messages that may wait now. */
   get prefetch(): number {
     return this.#isStalled ? 0 : this.#allowed
   }
@@ -64,7 +64,7 @@ export class Capacity {
     return this.#held
   }
 
-  /** No message more may be held, whoever asks. */
+  /** Whether no further message may be held. */
   get isFull(): boolean {
     return this.#held >= this.concurrency + this.prefetch
   }
@@ -73,28 +73,28 @@ export class Capacity {
     return this.concurrency + this.prefetch - this.#held - this.#reserved
   }
 
-  /** What is claimed is not fetched in advance: it is begun at once. */
+  /** Claimed messages are not fetched in advance: they start at once. */
   private get claimRoom(): number {
     return Math.min(this.room, this.concurrency - this.#busy())
   }
 
-  /** A read is worth its cost when half of the prefetch is free; it must not wait while a handler could start. */
+  /** The room that makes a read worth its cost: half of the prefetch. A read must not wait while a handler could start. */
   private get worthwhile(): number {
     return Math.max(1, Math.ceil(this.prefetch / 2))
   }
 
-  /** How long a handler took. */
+  /** Takes the time of a handler into account. */
   measured(millis: number): void {
     this.#averageMillis = this.#averageMillis === undefined
       ? millis
       : this.#averageMillis + (millis - this.#averageMillis) / smoothing
     if (this.#prefetch.isFixed) return
     const wanted = Math.floor(this.concurrency * aheadMillis / Math.max(this.#averageMillis, 0.001))
-    // It grows step by step: the first ones may not be like the rest.
+    // It grows step by step: the first handlers may not be like the rest.
     this.#allowed = Math.min(wanted, this.#allowed * 2 + 1, this.#prefetch.most)
   }
 
-  /** A handler has ended, so that places get free again; whether nothing was fetched in advance until then. */
+  /** Frees the place of a handler that has ended. Returns whether the capacity was stalled until then. */
   ended(): boolean {
     if (this.#claiming > 0) this.free()
     if (!this.#isStalled) return false
@@ -103,7 +103,7 @@ export class Capacity {
     return true
   }
 
-  /** Nothing more is fetched in advance, until a handler has ended. */
+  /** Stalls: nothing more is fetched in advance until a handler has ended. */
   stall(): void {
     this.#isStalled = true
   }
@@ -112,19 +112,19 @@ export class Capacity {
     return this.#isStalled
   }
 
-  /** Messages have waited here for so long: handlers are slower than it seemed. */
+  /** Messages have waited here this long: handlers are slower than expected. */
   waited(millis: number): void {
     if (this.#prefetch.isFixed) return
     this.#averageMillis = Math.max(this.#averageMillis ?? 0, millis)
     this.#allowed = 0
   }
 
-  /** Messages have come into the places that were taken for them. */
+  /** Holds messages that came into the places taken for them. */
   hold(count: number): void {
     this.#held += count
   }
 
-  /** One message is held no more. */
+  /** One message is no longer held. */
   drop(): void {
     this.#held--
     this.free()
@@ -145,12 +145,12 @@ export class Capacity {
     })
   }
 
-  /** Whether a reader would get places at once. */
+  /** Whether a reader gets places at once. */
   get hasRoom(): boolean {
     return this.#claiming === 0 && this.room >= this.worthwhile
   }
 
-  /** Waits until a reader gets places: what is claimed comes first. Readers that wait share what gets free. */
+  /** Waits until a reader gets places. Claims come first. Readers that wait share the places that get free. */
   readonly awaitRoom: Effect.Effect<void> = Effect.suspend(() => {
     this.#asking++
     return Effect.ensuring(
@@ -161,32 +161,32 @@ export class Capacity {
     )
   })
 
-  /** Takes places for a read: all there are, or a fair part of them where others wait. */
+  /** Takes places for a read: all there are, or a fair part of them if other readers wait. */
   reserve(): number {
     const count = this.#claiming > 0 ? 0 : Math.max(0, Math.ceil(this.room / (1 + this.#asking)))
     this.#reserved += count
     return count
   }
 
-  /** Takes places for what is claimed: as many as handlers can start. */
+  /** Takes places for a claim: as many as handlers can start. */
   reserveForClaim(): number {
     const count = Math.max(0, this.claimRoom)
     this.#reserved += count
     return count
   }
 
-  /** Gives back places that were taken: what came is held by now. */
+  /** Gives back places that were taken. The messages that came are held by now. */
   release(count: number): void {
     this.#reserved -= count
     if (count > 0) this.free()
   }
 
-  /** Waits until no read or claim is under way; `wake` ends those that only wait. */
+  /** Waits until no read or claim is under way. `wake` ends those that only wait. */
   awaitReleased(wake: Effect.Effect<void>): Effect.Effect<void> {
     return Effect.andThen(wake, this.waitUntil(() => this.#reserved === 0))
   }
 
-  /** Claims when there is a place for it. `wake` makes readers give back theirs; they take none before the claim is over. */
+  /** Claims when there is a place. `wake` makes readers give back their places; they take none before the claim is over. */
   claimFirst<A, E>(wake: Effect.Effect<void>, claim: Effect.Effect<A, E>): Effect.Effect<A, E> {
     return Effect.suspend(() => {
       this.#claiming++

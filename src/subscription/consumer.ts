@@ -38,35 +38,35 @@ export interface Options<R> {
   /** A handler that runs for longer is reported, once. */
   readonly slowMillis: number
   readonly reporter: Reporter
-  /** What becomes of a message whose time to live has ended. */
+  /** What happens to a message whose time to live has ended. */
   readonly expired: "dead-letter" | "drop"
   /** When given, every delivery is done once by its key. */
   readonly keyOf?: ((held: HeldDelivery, consumer: Consumer) => ReturnType<KeyOf<R>>) | undefined
-  /** It runs with the scope of the delivery, and closes it. */
+  /** Handles a delivery. It runs with the scope of the delivery, and closes it. */
   readonly handle: (held: HeldDelivery, consumer: Consumer) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
-  /** Judges a delivery whose fiber has died past `handle`: something in the handler was no effect (`Given.contained`). */
+  /** The verdict on a delivery whose fiber died outside of `handle`: something in the handler was not an effect (`Given.contained`). */
   readonly verdict: (
     held: HeldDelivery,
     consumer: Consumer,
     cause: Cause.Cause<never>
   ) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
-  /** Told at once when the end begins. */
+  /** Called at once when the end begins. */
   readonly onEnd: () => void
   /** The last part of the end. */
   readonly afterEnd: Effect.Effect<void>
 }
 
-/** How the consumer is, for those who watch over it. */
+/** The state of a consumer, for `Health`. */
 export interface Vitals {
-  /** Its readers, one for each shard; one that waits for room, or is paused, rests. */
+  /** Its readers, one for each shard. A reader that waits for room, or is paused, rests. */
   readonly readers: ReadonlyArray<Heartbeat>
-  /** Every place for a handler is taken, or as many messages are held as may be: nothing begins before something has ended. */
+  /** Whether all handlers run, or no further message may be held: nothing starts before something has ended. */
   readonly isFull: boolean
-  /** How long nothing was settled; `undefined` before the first settlement. */
+  /** The time since the last settlement; `undefined` before the first. */
   readonly sinceSettledMillis: number | undefined
-  /** How long the handler that has run longest is running. */
+  /** How long the longest running handler has run. */
   readonly longestHandlerMillis: number | undefined
-  /** From when on that is too long. */
+  /** A handler that runs longer than this is slow. */
   readonly slowMillis: number
 }
 
@@ -74,7 +74,7 @@ export interface Consumer {
   readonly counts: Counts
   /** How long handlers took; `undefined` before the first has ended. */
   readonly processing: () => Processing | undefined
-  /** Begins to count anew. */
+  /** Sets all counts to 0. */
   readonly reset: () => void
   readonly vitals: () => Vitals
   readonly inFlight: () => number
@@ -86,9 +86,9 @@ export interface Consumer {
   readonly renew: (held: HeldDelivery) => Effect.Effect<Settled, BrokerError>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
-  /** Stops taking work, finishes what runs, gives the rest back, leaves the group. It is one end for all who ask for it. */
+  /** The end: stops taking messages, finishes handlers that run, gives the rest back, leaves the group. It is one end for all who ask for it. */
   readonly ending: Ending.Ending
-  /** Why it ended by itself. */
+  /** The error with which it ended by itself. */
   readonly removed: () => GroupRemoved | undefined
 }
 
@@ -113,10 +113,10 @@ export const make = Effect.fnUntraced(function*<R>(
   const { group, leaseMillis } = membership
   const { isPolled } = broker
   const clock = yield* Effect.clockWith(Effect.succeed)
-  // What the consumer runs on ends with the consumer, whatever becomes of the scope it is in.
+  // The loops of the consumer end with the consumer, independently of the scope that it is in.
   const own = yield* Scope.make()
   const capacity = new Capacity(concurrency, options.prefetch, () => dispatch.busy())
-  /** What there is for it has begun, where that takes no time. */
+  /** In memory, messages that are there have started when this completes. */
   const begun = isPolled ? Effect.void : yieldTurns
   const counts = { ...none }
 
@@ -186,7 +186,7 @@ export const make = Effect.fnUntraced(function*<R>(
   })
 
   let removed: GroupRemoved | undefined
-  /** Runs what tells when somebody has removed the group: what is held is forgotten with it, and the consumer ends. */
+  /** Runs an operation that fails when the group is removed. Then all held deliveries are forgotten, and the consumer ends. */
   const whileGroup = <A>(body: Effect.Effect<A, BrokerError | GroupRemoved>): Effect.Effect<A | void, BrokerError> =>
     Effect.catchTag(body, "GroupRemoved", (error) =>
       Effect.suspend(() => {
@@ -277,7 +277,7 @@ export const make = Effect.fnUntraced(function*<R>(
     leave: Effect.andThen(Scope.close(own, Exit.void), options.afterEnd)
   })
 
-  // What expired while nobody was there comes before what is new.
+  // Leases that expired before this consumer started come before new messages.
   yield* Effect.onError(
     Effect.forEach(shards, (shard) => whileGroup(intake.claimNow(shard)), { concurrency: 8, discard: true }),
     () => Scope.close(own, Exit.void)

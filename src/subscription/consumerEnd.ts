@@ -1,5 +1,5 @@
 /**
- * The end of a consumer: it takes no more, finishes what runs, settles what it has, gives the rest back, and leaves the group.
+ * The end of a consumer: it takes no more deliveries, lets handlers finish, sends settlements, gives the rest back, and leaves the group.
  */
 import { Effect, Fiber } from "effect"
 import * as Ending from "../internal/ending.ts"
@@ -18,24 +18,24 @@ export interface Options {
   readonly drainMillis: number
   readonly shards: ReadonlyArray<ShardConsumer>
   readonly background: () => ReadonlyArray<Background>
-  /** How many handlers run. */
+  /** The number of handlers that run. */
   readonly running: () => number
-  /** Those that did not end at once. */
+  /** Running handlers, without those that end at once. */
   readonly live: ReadonlySet<HeldDelivery>
-  /** Done at once: nothing is taken from now on, and what waits is given back. */
+  /** The first step, done at once: nothing is started from now on, and waiting deliveries are given back. */
   readonly begin: () => void
-  /** Done last. */
+  /** The last step. */
   readonly leave: Effect.Effect<void>
 }
 
 export const make = Effect.fnUntraced(function*(options: Options) {
   const { background, drainMillis, label, shards, live, running } = options
   const { moved, within } = Ending.makeWait()
-  /** Handlers that did not stop when they were interrupted: nobody waits for them any more. */
+  /** Handlers that did not stop when they were interrupted: the end no longer waits for them. */
   const abandoned = new Set<HeldDelivery>()
   let isLeft = false
 
-  /** Whether the end waits for it; not for what waits for an end itself. */
+  /** Whether the end waits for a delivery. It does not wait for a handler that waits for an end. */
   const isAwaited = (held: HeldDelivery) => !abandoned.has(held) && !(held.asks > 0 && live.has(held))
   const awaitedHandlers = () => {
     let others = running()
@@ -60,7 +60,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   )
 
   const settlementsEnd = Effect.fnUntraced(function*(left: () => ReadonlyArray<HeldDelivery>) {
-    // Nobody will settle these any more.
+    // Their handlers have ended, and nobody settles them.
     for (const held of left()) if (held.phase === "open") giveBack(held)
     if (yield* within(Ending.endMillis, () => left().length === 0)) return
     yield* Effect.logWarning(
@@ -71,7 +71,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   const run = Effect.gen(function*() {
     yield* Effect.forEach(background(), ({ claimer }) => Fiber.interrupt(claimer), { discard: true })
-    // A read is woken and finished, not cut off: an answer that nobody takes would strand what is in it.
+    // A read is woken and finished, not cut off: deliveries in a lost answer would be stranded until their leases expire.
     yield* Effect.forEach(background(), ({ shard, reader }) =>
       Effect.gen(function*() {
         yield* shard.member.wake
@@ -81,7 +81,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     yield* settlementsEnd(awaited)
     isLeft = true
     Ending.changed()
-    // Who asked for the end has it, and has the time to finish.
+    // Handlers that asked for the end have their answer now, and get time to finish.
     yield* handlersEnd(Math.max(drainMillis, Ending.endMillis), handlers, () => true)
     yield* settlementsEnd(open)
     yield* Effect.forEach(background(), ({ rest }) => Fiber.interruptAll(rest), { discard: true })
@@ -96,7 +96,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   return {
     ending,
-    /** A handler has ended, or a delivery has left this process. */
+    /** To be called when a handler has ended, or a delivery has left this process. */
     moved: () => {
       if (!ending.hasBegun()) return
       moved()

@@ -1,9 +1,10 @@
+/** The queue of deliveries that wait for a handler. */
 import type { HeldDelivery } from "./heldDelivery.ts"
 
-/** At most this many places that were taken are kept in front. */
+/** At most this many taken places are kept before the first one that waits. */
 const mostTaken = 1024
 
-/** Deliveries that wait for a handler, in order. A delivery may leave this process while it is here; then its place is skipped. */
+/** Deliveries in order of arrival. A delivery may leave this process while it is in the queue; then its place is skipped. */
 export class DeliveryQueue {
   #items: Array<HeldDelivery> = []
   #head = 0
@@ -16,7 +17,7 @@ export class DeliveryQueue {
     this.#items.push(held)
   }
 
-  /** Takes the next place: its delivery may have left. Not to be called when `size` is 0. */
+  /** Takes the next place; its delivery may have left. Call it only if `size` is above 0. */
   shift(): HeldDelivery {
     const held = this.#items[this.#head++]!
     if (this.#head === this.#items.length) this.clear()
@@ -39,7 +40,7 @@ export class DeliveryQueue {
     return this.#items[this.#head]
   }
 
-  /** All that wait. */
+  /** All deliveries that still wait. */
   get waiting(): Array<HeldDelivery> {
     return this.#items.slice(this.#head).filter(({ phase }) => phase === "waiting")
   }

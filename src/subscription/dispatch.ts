@@ -23,18 +23,18 @@ import * as Trials from "./trials.ts"
 const alwaysTimed = 1_000
 const timedOneIn = 8
 
-/** How one delivery is handled. */
+/** The handling of one delivery. */
 export interface Handling<R> {
   /** When given, every delivery is done once by its key. */
   readonly keyOf: OnceGate.KeyOf<R> | undefined
-  /** Runs with the scope of the delivery, and closes it. */
+  /** Handles a delivery. It runs with the scope of the delivery, and closes it. */
   readonly handle: (held: HeldDelivery) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
-  /** The verdict on a delivery whose fiber has died past `handle`: something in the handler was no effect (`Given.contained`). */
+  /** The verdict on a delivery whose fiber died outside of `handle`: something in the handler was not an effect (`Given.contained`). */
   readonly verdict: (
     held: HeldDelivery,
     cause: Cause.Cause<never>
   ) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
-  /** What becomes of a message whose time to live has ended. */
+  /** What happens to a message whose time to live has ended. */
   readonly expired: "dead-letter" | "drop"
 }
 
@@ -66,7 +66,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
   let isPaused = false
   let isClosing = false
   let isPumping = false
-  /** Handlers that run, but for those that end at once. */
+  /** Running handlers, without those that end at once. */
   const live = new Set<HeldDelivery>()
   /** Open when a handler has ended since nothing more was fetched in advance. */
   const someEnded = Latch.makeUnsafe(false)
@@ -90,7 +90,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     counts.lostLeases++
     reporter.leaseLost(held.delivery)
     drop(held, "lost")
-    // Another consumer has the message by now: what this handler still does is in vain.
+    // Another consumer has the message by now: this handler works in vain.
     held.fiber?.interruptUnsafe()
   }
 
@@ -103,13 +103,13 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     capacity.measured(nanos / 1e6)
   }
 
-  /** No verdict could be made, which is a mistake of Rotif's: it must not become a busy loop. */
+  /** The settlement of a delivery without a verdict, which is a mistake in Rotif: it must not become a busy loop. */
   const withoutVerdict = (cause: Cause.Cause<never>, { delivery }: HeldDelivery): Settlement => {
     reporter.noVerdict(delivery, cause)
     return { ...release(delivery), delayMillis: slowest }
   }
 
-  /** The fiber of a handler has died on the spot, and nothing of what it would have done at its end is done. */
+  /** The fiber of a handler has died outside of `handle`: its scope is open, and there is no verdict yet. */
   const died = (held: HeldDelivery, exit: Exit.Failure<HandlerOutcome, never>) => {
     const fiber = Effect.runForkWith(Context.add(services, Scope.Scope, held.scope))(
       Effect.andThen(Scope.close(held.scope, exit), handling.verdict(held, exit.cause))
@@ -130,12 +130,12 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
       held.fiber = undefined
       live.delete(held)
     }
-    // One that leaves its message open is at it until somebody settles that.
+    // A handler that leaves its message open is timed until the message is settled.
     if (held.phase !== "running" || Exit.isFailure(exit) || exit.value._tag !== "Hold") timed(held)
     if (held.phase === "running") {
       if (Exit.isFailure(exit)) {
         const isInterrupted = Cause.hasInterruptsOnly(exit.cause)
-        // At the end of the consumer somebody else is to have it at once; a handler that interrupts itself is paced.
+        // At the end of the consumer another one gets it at once; a handler that interrupts itself is paced.
         if (isInterrupted) enqueue(held, isClosing ? release(held.delivery) : again(held.delivery, 0, "interrupted"))
         else died(held, exit)
       } else if (exit.value._tag === "Hold") held.phase = "open"
@@ -163,7 +163,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     if (held.expiresAtMillis !== Infinity && held.expiresAtMillis <= monotonicMillis(clock)) return expire(held)
     held.phase = "running"
     if (++running >= concurrency) someWait.openUnsafe()
-    // Reading the clock costs more than all else here: many are judged by some, and those begin at about the same time.
+    // Reading the clock costs more than the rest of this function: so only some handlers are timed, and handlers that start together share a time.
     held.isTimed = starts < alwaysTimed || starts % timedOneIn === 0
     if (held.isTimed) startingAt = clock.monotonicTimeNanosUnsafe()
     held.startedAt = startingAt
@@ -171,7 +171,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     const fiber = Activity.enter(held, run, held)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
-      // It may have held up the process, and what is next may be another one's by now.
+      // It may have blocked the process, and the next delivery may belong to another consumer by now.
       startingAt = clock.monotonicTimeNanosUnsafe()
       return finished(held, exit)
     }
@@ -191,7 +191,8 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     while (running + trials.places() < concurrency && queue.size > 0 && !isPaused && !isClosing) {
       const held = queue.shift()
       if (held.phase !== "waiting") continue
-      // This process was frozen, or cut off: another one may be at it. The renewal tells; what came after it waits as well.
+      // The lease has passed, because this process was frozen or cut off: another consumer may have the delivery. It waits for the renewal, and so
+      // does all that came after it from its shard.
       if (startingAt >= held.leasedUntil || stopped?.has(held.shard) === true) {
         stopped = (stopped ?? new Set()).add(held.shard)
         held.shard.overdue.openUnsafe()
@@ -213,7 +214,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     lose
   })
 
-  /** Puts it where it waits for its handler. */
+  /** Lets a delivery wait for its handler. */
   const line = (held: HeldDelivery) => {
     if (held.delivery.isSuspect) trials.add(held)
     else queue.push(held)
@@ -252,28 +253,28 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     live,
     someEnded,
     someWait,
-    /** How many handlers run. */
+    /** The number of handlers that run. */
     running: () => running,
-    /** How many have ended so far. */
+    /** The number of handlers that have ended so far. */
     endedHandlers: () => endedHandlers,
-    /** How many handlers run, or are about to. */
+    /** The number of handlers that run, or are about to. */
     busy: () => running + queue.size + trials.places(),
     isPaused: () => isPaused,
     isClosing: () => isClosing,
-    /** Takes a delivery that is held; `startWaiting` is to follow. */
+    /** Takes a delivery that is held. Call `startWaiting` after the last one. */
     add: (held: HeldDelivery) => {
       const gate = gates.get(held.shard)
       if (gate === undefined) line(held)
       else gate.add(held)
     },
-    /** Starts what there is room for; gives all that waits back while the consumer is paused, or ends. */
+    /** Starts as many deliveries as there is room for. While the consumer is paused, or ends, it gives all of them back. */
     startWaiting,
     pump,
-    /** The handler of a delivery is over. */
+    /** Notes how long the handler of a delivery took. */
     timed,
-    /** The delivery has left this process. */
+    /** Forgets a delivery that has left this process. */
     drop,
-    /** The lease of a delivery is lost. */
+    /** Forgets a delivery whose lease is lost, and interrupts its handler. */
     lose,
     pause: () => {
       isPaused = true
@@ -284,7 +285,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
       trials.wake()
       pump()
     },
-    /** Starts nothing from now on, and gives back what waits. */
+    /** Starts nothing from now on, and gives back all deliveries that wait. */
     close: () => {
       isClosing = true
       giveBackWaiting()
@@ -294,7 +295,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
       starts = 0
     },
     beginSuspects: trials.next,
-    /** Looks up the keys of deliveries of one shard, in turns. */
+    /** Begins deliveries of one shard by their keys; `undefined` without keys. */
     beginOnce: (shard: ShardConsumer) => gates.get(shard)?.next
   }
 })

@@ -1,5 +1,5 @@
 /**
- * What becomes of a delivery whose handler failed: again after a delay, or a dead letter.
+ * The verdict on a delivery whose handler failed: again after a delay, or a dead letter.
  */
 import { Cause, Duration, Effect } from "effect"
 import type { BrokerError, Delivery } from "../Broker.ts"
@@ -11,18 +11,18 @@ import type { Settlement } from "../internal/settlement.ts"
 import { again } from "../internal/settlement.ts"
 
 export interface Options<E, M extends Retry.MessageInfo> {
-  /** Whose policy it is, for the log. */
+  /** The owner of the policy, for the log. */
   readonly name: string
   readonly policy: Retry.Policy<E, M> | undefined
-  /** Decides where there is no policy, and what the policy does not know. */
+  /** Decides if there is no policy, and about errors that the policy does not know. */
   readonly fallback: Retry.AnyRule
-  /** An error that is none of the handler's. */
+  /** Whether an error is not one of the handler's. */
   readonly isUnknown: (error: unknown) => boolean
   readonly maxRetries: number
-  /** Whether `maxRetries` ends a schedule, too, which comes to its own end otherwise. */
+  /** Whether `maxRetries` ends a schedule, too. Otherwise a schedule ends by itself. */
   readonly isLimited: boolean
   readonly retryMillis: number
-  /** The time by the clock of the backend, for what is in this channel. */
+  /** The time by the clock of the backend for this channel. */
   readonly nowMillis: (channel: string) => Effect.Effect<number, BrokerError>
 }
 
@@ -31,7 +31,7 @@ export const make = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => 
 
   const answerOf = PolicyCalls.make(name)
 
-  /** What the policy says; a defect, a timeout or an error that it does not know is left to the default policy. */
+  /** Asks the policy. The default policy decides about a defect, a timeout, or an error that the policy does not know. */
   const ask = (message: M, attempt: number, cause: Cause.Cause<unknown>): Effect.Effect<Retry.Verdict | undefined> => {
     const error = Cause.findErrorOption(cause)
     const byDefault = Retry.decide(fallback, { attempt, error: Cause.squash(cause), message })
@@ -50,7 +50,7 @@ export const make = <E, M extends Retry.MessageInfo>(options: Options<E, M>) => 
     cause: Cause.Cause<unknown>,
     onFailed: () => void
   ): Effect.Effect<Settlement> => {
-    // Somebody else interrupted what the handler waited for: that says nothing about the message.
+    // An interruption from outside of the handler says nothing about the message.
     if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(again(delivery, retryMillis, "interrupted"))
     const { attempt } = delivery
     return Effect.map(

@@ -1,5 +1,5 @@
 /**
- * Handling one message: its payload is decoded, the middleware and the handler run, and their outcome becomes a settlement.
+ * Handling: the payload of one message is decoded, its middleware and handler run, and their outcome becomes a settlement.
  */
 import { Cause, Effect, Exit, Result, Scope } from "effect"
 import type { Broker, Delivery } from "../Broker.ts"
@@ -23,7 +23,7 @@ import type { ExactlyOnce, HandlerServices, Options } from "./options.ts"
 import { InvalidOnceKey } from "./options.ts"
 import type { Settings } from "./settings.ts"
 
-/** What fails beside the handler: no policy of the handler's errors knows it. */
+/** Errors that are not the handler's: no policy knows them. */
 type OwnError = Cause.TimeoutError | CommitRefused | InvalidOnceKey
 
 const isOwn = (error: unknown): error is CommitRefused | InvalidOnceKey =>
@@ -48,7 +48,7 @@ export const make = <
   readonly settings: Settings<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>
   readonly source: S
 }) => {
-  // What the chain provides to the handler is not needed here; what it fails with counts as an error of the handler.
+  // The services that the chain provides to the handler are not needed here; its errors count as errors of the handler.
   type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
   type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
 
@@ -63,8 +63,8 @@ export const make = <
     name: `"${pattern}" for group "${group}"`,
     policy: settings.policy,
     fallback: settings.defaultPolicy,
-    // A handler's own TimeoutError is one of its errors; only this very one is ours. Nor was the policy written for what the middleware of
-    // the program fails with.
+    // A handler's own TimeoutError is one of its errors; only this very one is not. The policy does not know the errors of the program's
+    // middleware either.
     isUnknown: (error) => error === tooLong || isOwn(error) || innerErrors?.isForeign(error) === true,
     maxRetries: settings.maxRetries,
     isLimited: settings.isLimited,
@@ -72,7 +72,7 @@ export const make = <
     nowMillis: (channel) => broker.recurring.nowMillis(broker.shardsOf({ _tag: "Channels", names: [channel] })[0] ?? 0)
   })
 
-  /** What becomes of an attempt that failed. */
+  /** The verdict on an attempt that failed. */
   const failed = (
     message: Message.Message<S>,
     delivery: Delivery,
@@ -91,7 +91,7 @@ export const make = <
       : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
   }
 
-  // The chain is typed for any message, and its errors and services are in the type of the options alone: `attempt` has them again.
+  // The chain is typed for any message; only the options have the types of its errors and services. `attempt` restores them.
   const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
   const chained = (innerErrors === undefined
     ? own
@@ -99,7 +99,7 @@ export const make = <
       message: Message.Message<S>
     ) => Effect.Effect<unknown, Failed, Needs>
 
-  /** One attempt, with what it has put into its scope: that ends before anything is settled. */
+  /** Runs one attempt, and closes its scope before anything is settled. */
   const attempt = (held: HeldDelivery, message: Message.Message<S>): Effect.Effect<unknown, Failed, Needs> =>
     Effect.onExitPrimitive(chained(message), (exit) => Scope.closeUnsafe(held.scope, exit))
 
@@ -120,21 +120,21 @@ export const make = <
           if (messages.length === 0 && writes.length === 0) return Effect.succeed(ackSettlement)
           return Effect.flatMap(
             consumer.commit(held, { messages, writes }),
-            // By now the delivery has left this process, whichever way.
+            // In both cases the delivery has left this process by now.
             (outcome) => typeof outcome === "string" ? Effect.succeed(holdSettlement) : Effect.fail(outcome)
           )
         })
       ) as Effect.Effect<HandlerOutcome, Failed, Needs>
     })
 
-  /** Decoded at once, where the schema can: it is an `Exit` then. */
+  /** Decodes a message. It is an `Exit` if the schema decodes at once. */
   const decoded = (
     held: HeldDelivery,
     consumer: Consumer
   ): Effect.Effect<Message.Message<S>, Channel.InvalidPayload, Channel.DecodingServices<S>> => {
     const { channel, payload } = held.delivery
     const decode = decoderFor(channel)
-    // The selector and the decoders come from the same source; only a broken backend hands out anything else.
+    // The selector and the decoders come from the same source; only a broken backend hands out another channel.
     if (decode === undefined) {
       return Effect.die(new Error(`"${channel}" is not a channel of the subscription "${pattern}"`))
     }
@@ -150,7 +150,7 @@ export const make = <
         onFailure: (cause: Cause.Cause<Failed>) => failed(message, held.delivery, consumer, cause),
         onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as HandlerOutcome) : settled
       })
-    // Decoded already to find its key.
+    // It was decoded to find its key.
     if (held.prepared !== undefined) return run(held.prepared as Message.Message<S>)
     const message = decoded(held, consumer)
     return isDone(message) ? run(message.value) : Effect.matchCauseEffect(message, {
@@ -180,7 +180,7 @@ export const make = <
     })
   }
 
-  /** The verdict on a delivery whose handler has died past `handle`. */
+  /** The verdict on a delivery whose fiber died outside of `handle`. */
   const verdict = (held: HeldDelivery, consumer: Consumer, cause: Cause.Cause<never>) =>
     Effect.matchCauseEffect(decoded(held, consumer), {
       onFailure: (cause: Cause.Cause<unknown>) => Effect.succeed<HandlerOutcome>(undecodable(cause)),
