@@ -1,12 +1,14 @@
 /**
- * Pub/Sub: one connection for all listeners; for sharded channels one to each node of the Cluster that owns some.
+ * Pub/Sub: listeners, their topics, and the link of each topic.
+ *
+ * All topics share one link, except for sharded channels of a Cluster: these have one link for each node that owns some.
  */
 import { Effect } from "effect"
 import type { Settings, Socket, Subscribe } from "./link.ts"
 import { RedisError } from "./protocol.ts"
 import type { Servers } from "./servers.ts"
-import type { Line, Topic } from "./subscriberLink.ts"
-import { makeLine } from "./subscriberLink.ts"
+import type { SubscriberLink, Topic } from "./subscriberLink.ts"
+import { makeSubscriberLink } from "./subscriberLink.ts"
 
 interface Handler {
   readonly onMessage: (channel: string, message: string) => void
@@ -14,44 +16,44 @@ interface Handler {
 }
 
 interface Listener {
-  readonly topics: Set<Heard>
+  readonly topics: Set<ListenedTopic>
   readonly handler: Handler
-  /** Not confirmed at present. */
-  readonly missing: Set<Heard>
+  /** The topics that are not confirmed now. */
+  readonly missing: Set<ListenedTopic>
   isEstablished: boolean
-  /** The next message comes after an interruption that was not told yet. */
+  /** The listener has not been told of a gap before the next message. */
   isUntold: boolean
   readonly resume: (exit: Effect.Effect<void, RedisError>) => void
 }
 
-interface Heard extends Topic {
+interface ListenedTopic extends Topic {
   readonly listeners: Set<Listener>
-  line: { readonly name: string; readonly line: Line<Heard> } | undefined
-  /** Why the server did not take the subscription. */
+  link: { readonly name: string; readonly link: SubscriberLink<ListenedTopic> } | undefined
+  /** The error by which the server refused the subscription. */
   refusal: RedisError | undefined
   hops: number
 }
 
-/** So many redirections in a row are followed at once; the heartbeat goes on with it. */
+/** At most this many redirections in a row are followed at once; the heartbeat follows the next ones. */
 const maxHops = 5
 
-/** How long it takes to look again for the owner of a slot, or to ask a server that refuses for now. */
+/** After this long the owner of a slot is looked up again, or a server that refused for now is asked again. */
 const pauseMillis = 200
 
-/** The name of the line for everything that is not sharded. */
+/** The name of the link for all topics that are not sharded. */
 const shared = ""
 
 export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (channel: string) => number) => {
-  const topics: Record<Subscribe, Map<string, Heard>> = {
+  const topics: Record<Subscribe, Map<string, ListenedTopic>> = {
     subscribe: new Map(),
     psubscribe: new Map(),
     ssubscribe: new Map()
   }
-  const lines = new Map<string, Line<Heard>>()
+  const links = new Map<string, SubscriberLink<ListenedTopic>>()
   const pauses = new Set<NodeJS.Timeout>()
   let isClosed = false
 
-  const isAlive = (topic: Heard) => topics[topic.command].get(topic.name) === topic
+  const isAlive = (topic: ListenedTopic) => topics[topic.command].get(topic.name) === topic
 
   const later = (run: () => void) => {
     const timer = setTimeout(() => {
@@ -61,19 +63,19 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
     pauses.add(timer)
   }
 
-  const missed = (topic: Heard) => {
+  const missed = (topic: ListenedTopic) => {
     for (const listener of topic.listeners) {
       listener.missing.add(topic)
       listener.isUntold = true
     }
   }
 
-  const confirmed = (topic: Heard) => {
+  const confirmed = (topic: ListenedTopic) => {
     topic.refusal = undefined
     topic.hops = 0
     for (const listener of topic.listeners) {
       if (!listener.missing.delete(topic)) continue
-      // What comes before the last one is confirmed belongs after a gap, too.
+      // Messages that come before the last topic is confirmed belong after a gap, too.
       listener.isUntold = listener.missing.size > 0
       if (listener.isUntold) continue
       if (listener.isEstablished) listener.handler.onGap()
@@ -82,32 +84,32 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
     }
   }
 
-  const giveUp = (topic: Heard, failure: RedisError) => {
+  const giveUp = (topic: ListenedTopic, failure: RedisError) => {
     for (const listener of topic.listeners) {
       if (!listener.isEstablished) listener.resume(Effect.fail(failure))
     }
   }
 
-  const refused = (topic: Heard, reply: RedisError, socket: Socket) => {
+  const refused = (topic: ListenedTopic, reply: RedisError, socket: Socket) => {
     topic.refusal = reply
     if (reply.message.startsWith("MOVED ")) {
       if (servers.moved(reply.message, socket) && topic.hops++ < maxHops) place(topic)
     } else if (reply.reason === "Transient") {
       void servers.refresh()
       later(() => {
-        // Its line sends it again.
-        if (isAlive(topic) && !topic.isConfirmed) topic.line?.line.add(topic)
+        // Its link subscribes again.
+        if (isAlive(topic) && !topic.isConfirmed) topic.link?.link.add(topic)
       })
     } else if (reply.reason !== "ConnectionLost" && reply.reason !== "Unavailable") {
       giveUp(topic, reply)
     }
-    // Else its line connects and subscribes again, in the time that the listener has.
+    // Otherwise its link connects and subscribes again, within the time that the listener has.
   }
 
-  const lineTo = (name: string): Line<Heard> => {
-    let line = lines.get(name)
-    if (line === undefined) {
-      line = makeLine<Heard>(settings, {
+  const linkTo = (name: string): SubscriberLink<ListenedTopic> => {
+    let link = links.get(name)
+    if (link === undefined) {
+      link = makeSubscriberLink<ListenedTopic>(settings, {
         target: () =>
           name === shared
             ? servers.target("subscriber", settings.commandMillis, undefined)
@@ -134,26 +136,26 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
           }
         }
       })
-      lines.set(name, line)
+      links.set(name, link)
     }
-    return line
+    return link
   }
 
-  /** Puts a topic on the line it belongs to, if it is not there. */
-  const place = (topic: Heard): void => {
+  /** Moves a topic to the link it belongs to. */
+  const place = (topic: ListenedTopic): void => {
     if (isClosed || !isAlive(topic)) return
     const owner = topic.command === "ssubscribe"
       ? servers.target("subscriber", settings.commandMillis, slotOf(topic.name))?.name
       : shared
     if (owner === undefined) {
       void servers.refresh()
-      return later(() => topic.line === undefined && place(topic))
+      return later(() => topic.link === undefined && place(topic))
     }
-    if (topic.line?.name === owner) return
+    if (topic.link?.name === owner) return
     if (topic.isConfirmed) missed(topic)
-    topic.line?.line.remove(topic)
-    topic.line = { name: owner, line: lineTo(owner) }
-    topic.line.line.add(topic)
+    topic.link?.link.remove(topic)
+    topic.link = { name: owner, link: linkTo(owner) }
+    topic.link.link.add(topic)
   }
 
   const remove = (listener: Listener) => {
@@ -161,7 +163,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
       topic.listeners.delete(listener)
       if (topic.listeners.size > 0 || !isAlive(topic)) continue
       topics[topic.command].delete(topic.name)
-      topic.line?.line.remove(topic)
+      topic.link?.link.remove(topic)
     }
   }
 
@@ -169,7 +171,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
     let listener: Listener | undefined
     const problem = () => {
       const [topic] = listener?.missing ?? []
-      return topic?.refusal ?? topic?.line?.line.problem() ??
+      return topic?.refusal ?? topic?.link?.link.problem() ??
         new RedisError({
           reason: "Unavailable",
           command,
@@ -190,7 +192,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
         }
       }
       listener = added
-      const fresh: Array<Heard> = []
+      const fresh: Array<ListenedTopic> = []
       for (const name of names) {
         let topic = topics[command].get(name)
         if (topic === undefined) {
@@ -200,7 +202,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
             isConfirmed: false,
             wasConfirmed: false,
             listeners: new Set(),
-            line: undefined,
+            link: undefined,
             refusal: undefined,
             hops: 0
           }
@@ -230,7 +232,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
     close: () => {
       isClosed = true
       for (const timer of pauses) clearTimeout(timer)
-      for (const line of lines.values()) line.close()
+      for (const link of links.values()) link.close()
       for (const map of Object.values(topics)) map.clear()
     }
   }
