@@ -50,66 +50,64 @@ export * from "./broker/broadcast.ts"
  * @since 0.1.0
  */
 export class Broker extends Context.Service<Broker, {
-  /** How many shards the data is spread over. */
+  /** Number of shards over which the data is spread. */
   readonly shards: number
   /**
-   * Whether what happens has to be looked for now and then, because the announcement of it may be lost. Otherwise whoever waits is told
-   * for sure, and nothing has to be done while nothing happens.
+   * Whether events may be lost, so that waiting loops have to poll now and then. Otherwise every event arrives, and nothing is done while
+   * nothing happens.
    */
   readonly isPolled: boolean
   /**
-   * Waits until it is worth looking for what has become old or needless: for this long, and where nothing is polled, from the first
-   * change on.
+   * Waits until the next trimming is worth while: for this long, and where nothing is polled, from the first change on.
    */
   readonly rest: (millis: number) => Effect.Effect<void>
-  /** The shards a group with this selector has to read. */
+  /** Returns the shards that a group with this selector reads. */
   readonly shardsOf: (selector: Selector) => ReadonlyArray<number>
-  /** Stores messages in order (per channel); one outcome for each, in the order given. */
+  /** Stores messages, in order on each channel. Returns one outcome for each message, in the given order. */
   readonly append: (messages: ReadonlyArray<NewMessage>) => Effect.Effect<ReadonlyArray<Appended>>
-  /** Fails with `Refused` when the backend has no way to confirm this, and warns when it will hardly ever be reached. */
+  /** Fails with `Refused` when the backend cannot confirm this durability, and warns when it has too few replicas for it. */
   readonly checkDurability: (durability: Durability) => Effect.Effect<void, BrokerError>
   /**
-   * Registers the group, creates it where it is missing, and returns a member. Closing the scope removes the member; what
-   * it still holds stays leased to it and is claimed by others when the lease expires.
+   * Registers the group, creates it where it is missing, and returns a member. Closing the scope removes the member. The messages that it still
+   * holds stay leased to it, and other members claim them when the lease expires.
    */
   readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError, Scope.Scope>
   /**
-   * Makes at most `limit` waiting messages whose time has come ready, those that are due longest first. `nextInMillis` is 0 when
-   * more are due, `undefined` when none waits. With `only: "retries"` those that wait for their first delivery stay; `nextInMillis` is then
-   * when to look again.
+   * Makes at most `limit` due messages ready, the longest due first. `nextInMillis` is 0 when more are due, and `undefined` when none waits. With
+   * `only: "retries"` messages that wait for their first delivery stay; `nextInMillis` is then the time until the next call.
    */
   readonly promote: (shard: number, limit: number, only?: "retries") => Effect.Effect<
     { readonly moved: number; readonly nextInMillis: number | undefined },
     BrokerError
   >
-  /** Completes when a message has begun to wait for an earlier time than any other, from the moment it is called. */
+  /** Completes when, after this call, a message begins to wait for an earlier time than all others. */
   readonly awaitEarlier: (shard: number) => Effect.Effect<void>
   /** Messages that wait for their first delivery. */
   readonly scheduled: ScheduledStore
   /** Definitions of recurring messages. */
   readonly recurring: RecurringStore
-  /** Moves at most `limit` messages of a shard's outbox, where commits put what goes to other shards, to their channels; how many. */
+  /** Moves at most `limit` messages of a shard's outbox, where commits put messages for other shards, to their channels. Returns how many. */
   readonly relay: (shard: number, limit: number) => Effect.Effect<number, BrokerError>
-  /** Completes when something was put into the outbox, from the moment it is called. */
+  /** Completes when, after this call, a message is put into the outbox. */
   readonly awaitOutbox: (shard: number) => Effect.Effect<void>
   /** The keys that transactions write. */
   readonly own: OwnKeys
-  /** Removes what every group has acknowledged and what is beyond its channel's limits; how many were removed. */
+  /** Removes messages that every group has acknowledged or that are beyond the limits of their channel. Returns how many. */
   readonly trim: (shard: number) => Effect.Effect<number, BrokerError>
-  /** Completes when something was settled that may be to be removed. */
+  /** Completes when a settled message may be ready for removal. */
   readonly awaitTrim: (shard: number) => Effect.Effect<void>
   /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */
   readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
-  /** Counts, for the channels of the selector. Bounded by the number of channels and groups, not of messages. */
+  /** Counts for the channels of the selector. The cost grows with the number of channels and groups, not of messages. */
   readonly info: (selector: Selector) => Effect.Effect<BrokerInfo, BrokerError>
   /** Counts and totals of channels and groups. */
   readonly stats: StatsStore
   /** Asks every part of the backend for an answer. */
   readonly ping: Effect.Effect<void, BrokerError>
-  /** What groups gave up on. */
+  /** Dead letters. */
   readonly letters: LetterStore
-  /** What cannot be, and is. */
+  /** Integrity checks. */
   readonly inspection: InspectionStore
-  /** Messages to whoever listens now. */
+  /** Pub/Sub mode: messages to the listeners of the moment. */
   readonly broadcast: BroadcastPort
 }>()("rotif/Broker") {}

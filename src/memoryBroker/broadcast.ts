@@ -1,5 +1,5 @@
 /**
- * Pub/Sub mode in memory: every listener has a message before its publish returns.
+ * Pub/Sub mode in memory: every listener has the message before its publish returns.
  */
 import { Effect } from "effect"
 import type { BroadcastPort, CastHandler } from "../broker/broadcast.ts"

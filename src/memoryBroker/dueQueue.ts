@@ -1,6 +1,6 @@
 /**
- * What has a time, the earliest first, and what has the same time in the order it was added: a binary heap whose entries know
- * their place, so that any of them can be taken out.
+ * A queue by due time, and by the order of addition among equal times: a binary heap whose entries know their place, so that any of them can
+ * be removed.
  */
 export interface Due<out A> {
   readonly dueAtMillis: number
@@ -24,7 +24,7 @@ class Entry<A> implements Due<A> {
 const isBefore = (one: Entry<unknown>, other: Entry<unknown>): boolean =>
   one.dueAtMillis < other.dueAtMillis || (one.dueAtMillis === other.dueAtMillis && one.order < other.order)
 
-/** Numbers what is added, over all queues that share it. */
+/** Numbers the additions of all queues that share it. */
 export interface Counter {
   next: number
 }
@@ -41,7 +41,7 @@ export class DueQueue<A> {
     return this.heap.length
   }
 
-  /** The earliest. */
+  /** The earliest entry. */
   get first(): Due<A> | undefined {
     return this.heap[0]
   }
@@ -53,14 +53,14 @@ export class DueQueue<A> {
     return entry
   }
 
-  /** Whether its earliest comes before that of another queue with the same counter. */
+  /** Whether its earliest entry comes before that of another queue with the same counter. */
   isBefore(other: DueQueue<unknown>): boolean {
     const [mine] = this.heap
     const [theirs] = other.heap
     return mine !== undefined && (theirs === undefined || isBefore(mine, theirs))
   }
 
-  /** Takes all out for which `holds` is true; how many there were. It looks at all, and orders anew what stays. */
+  /** Removes all entries for which `holds` is true, and returns their number. It visits all entries. */
   removeWhere(holds: (value: A) => boolean): number {
     const before = this.heap.length
     this.heap = this.heap.filter((entry) => !holds(entry.value))
@@ -70,7 +70,7 @@ export class DueQueue<A> {
     return before - this.heap.length
   }
 
-  /** Takes one out; whether it was in. */
+  /** Removes an entry, and returns whether it was there. */
   remove(entry: Due<A>): boolean {
     if (!(entry instanceof Entry) || this.heap[entry.slot] !== entry) return false
     this.removeEntry(entry)

@@ -1,10 +1,10 @@
-/** The inspection in memory: each operation happens at once, so nothing can be in two states. What can be is that nobody moves what is due. */
+/** The inspection in memory. Each operation is done at once, so no message can be in two states; only due messages may wait with nobody to move them. */
 import { Effect, Stream } from "effect"
 import type { InspectionStore, Page, Suspect } from "../broker/inspection.ts"
 import type { Recurring } from "./recurring.ts"
 import type { Store } from "./store.ts"
 
-/** What is moved in one step. */
+/** At most this many messages are moved in one step. */
 const batch = 500
 
 export const make = (store: Store, recurring: Recurring, now: () => number): InspectionStore => ({

@@ -1,8 +1,8 @@
 /**
  * The messages of a channel in the order of their positions.
  *
- * Every message has a number, counted from the first one ever stored: what a group has read is one such number, and stays
- * right when messages are removed from the head.
+ * Every message has a number, counted from the first one ever stored. The place of a group is such a number, and stays right when messages are
+ * removed from the head.
  */
 import type { NewMessage } from "../Broker.ts"
 import type { Position } from "../broker/position.ts"
@@ -12,7 +12,7 @@ type Strings = Readonly<Record<string, string>>
 
 export type Content = Pick<NewMessage, "id" | "payload" | "headers" | "params" | "expiresInMillis">
 
-/** A message as it is stored; it is never changed, and all groups share it. */
+/** A stored message. It never changes, and all groups share it. */
 export interface Stored {
   readonly position: Position
   readonly id: string
@@ -24,7 +24,7 @@ export interface Stored {
 
 const none: Strings = Object.freeze(Object.create(null) as Record<string, string>)
 
-/** What the publisher changes later must not change what is stored, and no handler may change it for another. */
+/** Copies strings by name: later changes by the publisher must not reach the stored message, nor changes by one handler another handler. */
 export const copy = (strings: Strings | undefined): Strings => {
   const keys = strings === undefined ? [] : Object.keys(strings)
   if (keys.length === 0) return none
@@ -69,28 +69,28 @@ export class Log {
     return stored
   }
 
-  /** The message with this number, which must be kept still. */
+  /** Returns the message with this number. It must not have been removed. */
   at(number: number): Stored {
     return this.entries[number - this.first + this.gone]!
   }
 
-  /** The number of the first message kept that is after this position. */
+  /** Returns the number of the first kept message after this position. */
   after(position: Position): number {
     return this.numberOf((stored) => isAfter(stored.position, position))
   }
 
-  /** The number of the first message kept that is at or after this position. */
+  /** Returns the number of the first kept message at or after this position. */
   from(position: Position): number {
     return this.numberOf((stored) => !isAfter(position, stored.position))
   }
 
-  /** Removes the messages before this number; how many there were. */
+  /** Removes the messages before this number, and returns how many. */
   removeBefore(number: number): number {
     const removed = Math.min(number, this.end) - this.first
     if (removed <= 0) return 0
     this.first += removed
     this.gone += removed
-    // Moving what is left costs as much as was removed since the last time.
+    // Moving the rest costs no more than was removed since the last time.
     if (this.gone >= this.entries.length - this.gone) {
       this.entries = this.entries.slice(this.gone)
       this.gone = 0

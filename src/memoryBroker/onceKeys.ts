@@ -1,17 +1,17 @@
 /**
- * Keys that are done once: who is at each, and which are done, until their time is over. At most so many are remembered; then those
- * that were looked at least recently are forgotten, but never one that somebody is at.
+ * Exactly-once keys: those in progress, with their holder, and those that are done, until their time is over. Bounded: the least recently used
+ * keys are forgotten, but never one in progress.
  */
 import type { Begun } from "../Broker.ts"
 
 interface Mark {
-  /** Who is at it; `undefined` when it is done. */
+  /** The token of the holder; `undefined` when the key is done. */
   readonly token: object | undefined
   readonly untilMillis: number
 }
 
 export class Marks {
-  // A Map keeps the order of insertion: the first is the one that was looked at least recently.
+  // A Map keeps the order of insertion: the first key is the least recently used.
   private readonly marks = new Map<string, Mark>()
   private readonly capacity: number
 
@@ -19,7 +19,7 @@ export class Marks {
     this.capacity = capacity
   }
 
-  /** Begins a key, or renews what has begun with this token; never for longer than until the given time. */
+  /** Begins a key, or renews one that this token holds, until the given time at the latest. */
   begin(name: string, token: object, nowMillis: number, untilMillis: number): Begun {
     const mark = this.find(name, nowMillis)
     if (mark !== undefined && mark.token !== token) {
@@ -31,31 +31,31 @@ export class Marks {
     return "mine"
   }
 
-  /** Whether this token is at the key, also after its time is over as long as nobody has taken over. */
+  /** Whether this token holds the key, also after its time as long as no other token has taken it over. */
   isAt(name: string, token: object): boolean {
     return this.marks.get(name)?.token === token
   }
 
-  /** Until when what is known of the key is so. */
+  /** The time until which the state of the key counts. */
   untilOf(name: string): number | undefined {
     return this.marks.get(name)?.untilMillis
   }
 
-  /** The key is done, if this token is at it. */
+  /** Marks the key as done, if this token holds it. */
   finish(name: string, token: object, nowMillis: number, untilMillis: number): boolean {
     if (!this.isAt(name, token)) return false
     this.put(name, { token: undefined, untilMillis })
-    // More than is added, so that they do not pile up.
+    // More than are added, so that they do not pile up.
     this.tidy(nowMillis, 2)
     return true
   }
 
-  /** The key is free, if this token is at it; whether it was. */
+  /** Frees the key, if this token holds it, and returns whether it did. */
   free(name: string, token: object): boolean {
     return this.isAt(name, token) && this.marks.delete(name)
   }
 
-  /** The key is free, if it was done; whether it was. */
+  /** Frees the key, if it was done, and returns whether it was. */
   forget(name: string): boolean {
     const mark = this.marks.get(name)
     return mark !== undefined && mark.token === undefined && this.marks.delete(name)
@@ -65,7 +65,7 @@ export class Marks {
     this.marks.clear()
   }
 
-  /** Forgets, from the least recently used on, at most so many of what is over and of what is too much; whether there may be more. */
+  /** Forgets keys that are over or beyond the bound, least recently used first and up to the limit; returns whether there may be more. */
   tidy(nowMillis: number, most = Infinity): boolean {
     let left = most
     for (const [name, { token, untilMillis }] of this.marks) {

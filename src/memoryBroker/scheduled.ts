@@ -10,7 +10,7 @@ import type { First, Windows } from "./windows.ts"
 
 export interface Later {
   readonly channel: string
-  /** The deduplication window it has opened. */
+  /** The deduplication window that the message has opened. */
   readonly opened: Opened | undefined
   readonly content: Content
   readonly dueAtMillis: number
@@ -20,12 +20,12 @@ export interface Opened extends Window {
   readonly first: First
 }
 
-/** When it is due; what has passed is now. */
+/** Returns the due time of a message. A time that has passed is now. */
 export const dueAt = (due: Time, nowMillis: number): number =>
   Math.max(nowMillis, Math.ceil("atMillis" in due ? due.atMillis : nowMillis + due.delayMillis))
 
-/** What it needs of the store. */
-interface Surroundings {
+/** The parts of the store that it uses. */
+interface StoreParts {
   readonly wait: (dueAtMillis: number, later: Later) => Due<Later>
   readonly remove: (due: Due<Later>) => boolean
   readonly publish: (channel: string, content: Content, nowMillis: number, sinceMillis: number) => string
@@ -34,21 +34,21 @@ interface Surroundings {
 
 export class Scheduled {
   private readonly channels = new Map<string, Map<string, Due<Later>>>()
-  private readonly surroundings: Surroundings
+  private readonly store: StoreParts
 
-  constructor(surroundings: Surroundings) {
-    this.surroundings = surroundings
+  constructor(store: StoreParts) {
+    this.store = store
   }
 
   has({ channel, id }: Reference): boolean {
     return this.channels.get(channel)?.has(id) === true
   }
 
-  /** Takes the place of what waits under the same id. */
+  /** Adds a message, in place of one that waits under the same id. */
   add({ channel, expiresInMillis, headers, id, params, payload, window }: NewMessage, dueAtMillis: number): void {
     const opened = window === undefined ? undefined : { ...window, first: { position: undefined, id } }
     if (opened !== undefined) {
-      this.surroundings.windows.open(channel, opened.key, opened.first, dueAtMillis + opened.millis)
+      this.store.windows.open(channel, opened.key, opened.first, dueAtMillis + opened.millis)
     }
     this.put({
       channel,
@@ -63,29 +63,29 @@ export class Scheduled {
     this.take({ channel, id: content.id })
     const ids = this.channels.get(channel) ?? new Map<string, Due<Later>>()
     this.channels.set(channel, ids)
-    ids.set(content.id, this.surroundings.wait(dueAtMillis, later))
+    ids.set(content.id, this.store.wait(dueAtMillis, later))
   }
 
   private take({ channel, id }: Reference): Later | undefined {
     const ids = this.channels.get(channel)
     const due = ids?.get(id)
     if (ids === undefined || due === undefined) return undefined
-    this.surroundings.remove(due)
+    this.store.remove(due)
     ids.delete(id)
     if (ids.size === 0) this.channels.delete(channel)
     return due.value
   }
 
-  /** Its time has come, and it waits no more. */
+  /** Publishes a message that is due. */
   promoted({ channel, content, dueAtMillis }: Later, nowMillis: number): void {
     this.take({ channel, id: content.id })
-    this.surroundings.publish(channel, content, nowMillis, dueAtMillis)
+    this.store.publish(channel, content, nowMillis, dueAtMillis)
   }
 
   cancel(message: Reference): boolean {
     const later = this.take(message)
     if (later?.opened !== undefined) {
-      this.surroundings.windows.close(message.channel, later.opened.key, later.opened.first)
+      this.store.windows.close(message.channel, later.opened.key, later.opened.first)
     }
     return later !== undefined
   }
@@ -96,15 +96,15 @@ export class Scheduled {
     const dueAtMillis = dueAt(due, nowMillis)
     const { opened } = later
     if (opened !== undefined) {
-      this.surroundings.windows.move(message.channel, opened.key, opened.first, dueAtMillis + opened.millis)
+      this.store.windows.move(message.channel, opened.key, opened.first, dueAtMillis + opened.millis)
     }
     if (dueAtMillis > nowMillis) this.put({ ...later, dueAtMillis })
-    else this.surroundings.publish(later.channel, later.content, nowMillis, nowMillis)
+    else this.store.publish(later.channel, later.content, nowMillis, nowMillis)
     return true
   }
 
   list(after: Place | undefined, channel: string | undefined, limit: number) {
-    // Only the first ones are kept on the way: of a million, a page is not worth sorting them all.
+    // Only the first ones are kept on the way: a page of a million is not worth sorting them all.
     let first: Array<ScheduledMessage> = []
     const keep = limit + 1
     let last: ScheduledMessage | undefined

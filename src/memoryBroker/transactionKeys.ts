@@ -17,7 +17,7 @@ export class OwnKeys {
     return out
   }
 
-  /** Applies all writes, or none: why not. */
+  /** Applies all writes, or returns the refusal and applies none. */
   apply(writes: ReadonlyArray<Write>): CommitRefused | undefined {
     const changed = new Map<string, Value | undefined>()
     for (const write of writes) {

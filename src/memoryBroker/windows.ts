@@ -1,8 +1,8 @@
-/** Deduplication windows: which message was first with a key on a channel, and where, until their time is over. */
+/** Deduplication windows: the first message with a key on a channel, until the time of the window is over. */
 import type { Due } from "./dueQueue.ts"
 import { DueQueue } from "./dueQueue.ts"
 
-/** The first message with a key; without a position it was scheduled. The object stands for this one message. */
+/** The first message with a key; without a position it was scheduled. The object is the identity of this message. */
 export interface First {
   readonly position: string | undefined
   readonly id: string
@@ -18,9 +18,9 @@ export class Windows {
   private readonly windows = new Map<string, Map<string, Due<Window>>>()
   private readonly ends = new DueQueue<Window>()
 
-  /** The first message with this key, if its window is open. */
+  /** Returns the first message with this key, if its window is open. */
   find(channel: string, key: string, nowMillis: number): First | undefined {
-    // Two for each that is looked for, so that they do not pile up.
+    // Two for each lookup, so that they do not pile up.
     this.expire(nowMillis, 2)
     const window = this.windows.get(channel)?.get(key)
     return window === undefined || window.dueAtMillis <= nowMillis ? undefined : window.value.first
@@ -34,7 +34,7 @@ export class Windows {
     else keys.set(key, window)
   }
 
-  /** The window that this message has opened ends at this time. */
+  /** Moves the end of the window that this message has opened. */
   move(channel: string, key: string, first: First, endAtMillis: number): void {
     if (this.windows.get(channel)?.get(key)?.value.first === first) this.open(channel, key, first, endAtMillis)
   }
@@ -53,7 +53,7 @@ export class Windows {
     if (keys.size === 0) this.windows.delete(channel)
   }
 
-  /** Forgets at most so many windows whose time is over; whether there are more. */
+  /** Forgets windows whose time is over, up to the limit, and returns whether there are more. */
   expire(nowMillis: number, most: number): boolean {
     for (let left = most;; left--) {
       const { first } = this.ends

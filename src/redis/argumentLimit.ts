@@ -1,33 +1,33 @@
 /**
- * How long one argument of a command may be. The server ends a connection on which a longer one comes, with everything that is under way there, and
- * so does the repetition: what is too long is not sent.
+ * The longest argument of a command. The server ends a connection that sends a longer one, with everything that is under way there, and the
+ * repetition ends the next one: so an argument that is too long is not sent.
  */
 import type { Command } from "./protocol.ts"
 import { RedisError } from "./protocol.ts"
 
-/** proto-max-bulk-len, where nobody has set it. */
+/** The default of proto-max-bulk-len. */
 const usual = 2 ** 29
 
 const bytesOf = (arg: string | number): number => typeof arg === "string" ? Buffer.byteLength(arg) : 0
 
 export class Longest {
   private bytes = usual
-  /** No string of so many characters is too long. */
+  /** A string of at most this many characters is never too long. */
   private characters = Math.floor(usual / 3)
 
-  /** What the server says, where it is permitted to ask, or what it has just refused. */
+  /** Takes note of the limit that the server reports, or has just enforced. */
   set(bytes: number): void {
     if (!(bytes > 0)) return
     this.bytes = bytes
     this.characters = Math.floor(bytes / 3)
   }
 
-  /** The server has ended the connection over this command. */
+  /** Takes note of a command over which the server has ended the connection. */
   refused(command: Command): void {
     this.set(Math.min(this.bytes, Math.max(...command.map(bytesOf)) - 1))
   }
 
-  /** Why this command is not sent, if it is not. */
+  /** Returns the reason why a command must not be sent, if there is one. */
   problemOf(name: string, args: ReadonlyArray<string | number>): RedisError | undefined {
     for (let i = 0; i < args.length; i++) {
       const arg = args[i]!
@@ -46,5 +46,5 @@ export class Longest {
   }
 }
 
-/** The answer of a server to what is too long for it; it closes the connection then. */
+/** The reply of a server to an argument that is too long. It closes the connection then. */
 export const isTooLong = (error: RedisError): boolean => error.message.includes("invalid bulk length")

@@ -1,5 +1,5 @@
 /**
- * The connection of one reader, for commands that block.
+ * A blocking connection: the private connection of one reader.
  */
 import { Effect } from "effect"
 import type { Settings, Socket } from "./link.ts"
@@ -13,14 +13,14 @@ import { sleep } from "./startWait.ts"
 
 const unblockSpacingMillis = 5
 
-/** How long closing waits for a blocked command to return. */
+/** Closing waits at most this long for a blocked command to return. */
 const farewellMillis = 1000
 
 export const makeReader = Effect.fnUntraced(function*(
   settings: Settings,
   servers: Servers,
   slot: number,
-  /** What all readers know of the permission to unblock. It is asked for once. */
+  /** The permission to unblock, shared by all readers. It is checked once. */
   unblocking: { isRefused: boolean }
 ) {
   const link = makeLink(settings, {
@@ -38,7 +38,7 @@ export const makeReader = Effect.fnUntraced(function*(
       const run = () => {
         const socket = link.ready()
         if (socket === undefined) {
-          // From the first time on: only those who wait have a timer.
+          // Only a command that waits has a timer.
           expiry ??= setTimeout(() => {
             stopWaiting()
             resume(Effect.fail(link.problem(name)))
@@ -55,8 +55,8 @@ export const makeReader = Effect.fnUntraced(function*(
         blocked = mine
         const watchdog = setTimeout(() => link.drop(socket), deadlineMillis)
         stopWaiting = () => {
-          // Nobody takes the answer any more. On a new socket the next command neither queues behind this one nor gets
-          // less than it was sent: the change of generation tells that an answer was lost.
+          // Nobody takes the reply any more. On a new socket the next command does not queue behind this one, and the new generation shows that
+          // a reply was lost.
           clearTimeout(watchdog)
           link.drop(socket)
         }
@@ -94,18 +94,18 @@ export const makeReader = Effect.fnUntraced(function*(
       if (blocked !== mine) return Effect.void
       const socket = shared.ready()
       if (socket === undefined) return Effect.andThen(toShared(["ping"]), again)
-      // The reader was left at a server that is not the master any more; here its id may be that of somebody else.
+      // The reader is connected to a server that is not the master any more. Here its id may belong to another client.
       if (socket.runId !== mine.socket.runId) return Effect.sync(() => link.drop(mine.socket))
       return Effect.flatMap(toShared(["client", "unblock", mine.socket.id]), ([reply]) => {
         if (reply instanceof RedisError && reply.reason === "Refused" && !unblocking.isRefused) {
           unblocking.isRefused = true
           return Permissions.tell([Permissions.unblock])
         }
-        // 0: its command has not arrived yet, or its answer is on the way.
+        // 0: the command has not arrived yet, or its reply is on the way.
         return reply === 0 ? Effect.andThen(sleep(unblockSpacingMillis), again) : Effect.void
       })
     })
-    // Where nothing can be sent, the time of the command ends it.
+    // Where nothing can be sent, the command ends by its block time.
     return Effect.catch(again, () => Effect.void)
   })
 
@@ -114,7 +114,7 @@ export const makeReader = Effect.fnUntraced(function*(
       const mine = blocked
       const close = Effect.sync(link.close)
       if (mine === undefined) return close
-      // Taken while it still has a reader: what is lost with the socket stays leased for nothing.
+      // The reply is taken while the reader still waits: messages that are lost with the socket would stay leased for nothing.
       const answered = new Promise<void>((resolve) => {
         mine.onEnd = resolve
       })

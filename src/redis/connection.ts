@@ -1,25 +1,25 @@
-/** What a connection can do. */
+/** The kinds of connections: shared, durable and blocking. */
 import type { Effect } from "effect"
 import type { Command, RedisError, Script } from "./protocol.ts"
 import type { Need, Reached } from "./replicaWait.ts"
 
 /**
- * A connection that is shared by everybody.
+ * A connection that all callers share.
  *
- * It waits for Redis to come back at most `commandTimeout`. What was surely not executed (`Unavailable`, `Transient`,
- * MOVED, ASK) is tried again until then, and what was lost (`ConnectionLost`) too when `idempotent` is true.
+ * It waits for Redis for at most `commandTimeout`. Until then a command that was surely not executed (`Unavailable`, `Transient`, MOVED, ASK)
+ * is tried again, and with `idempotent` also a command whose reply was lost (`ConnectionLost`).
  *
  * @category models
  * @since 0.1.0
  */
 export interface Connection {
   readonly send: (command: Command, options: { readonly idempotent: boolean }) => Effect.Effect<unknown, RedisError>
-  /** One write for all commands; replies in order. A reply the server refused is a `RedisError` in its place. Never repeated as a whole once a part was sent. */
+  /** Sends all commands in one write; replies in order. A refused command has a `RedisError` in its place. Once a part was sent, it is never repeated as a whole. */
   readonly pipeline: (
     commands: ReadonlyArray<Command>,
     options?: { readonly isCurrent?: (() => boolean) | undefined }
   ) => Effect.Effect<ReadonlyArray<unknown>, RedisError>
-  /** With `isCurrent`, which is asked each time just before it is sent: one that has waited too long is `Unavailable`, and not sent. */
+  /** Runs a script. `isCurrent` is asked each time just before it is sent: a call that is not current any more is `Unavailable`, and not sent. */
   readonly evaluate: (
     script: Script,
     keys: ReadonlyArray<string>,
@@ -29,15 +29,14 @@ export interface Connection {
 }
 
 /**
- * What one caller writes and wants to be durable. All of them share one connection to each node, which serves nothing else.
+ * The connection of one caller for durable writes. All callers share one connection to each node, which serves nothing else.
  *
  * @category models
  * @since 0.1.0
  */
 export interface DurableConnection extends Connection {
   /**
-   * Waits until replicas have, or disks hold, everything that was executed for this caller. It has to be writes: for what was only
-   * read, Redis waits for nothing.
+   * Waits until replicas, or disks, have all writes of this caller. Only writes count: after a read Redis waits for nothing.
    */
   readonly confirm: (need: Need) => Effect.Effect<Reached>
 }
@@ -50,17 +49,16 @@ export interface DurableConnection extends Connection {
  */
 export interface BlockingConnection {
   /**
-   * Sends one blocking command. When no answer has come after `deadlineMillis` the connection is replaced and the command
-   * fails with `ConnectionLost`. Connects first when there is no connection.
+   * Sends one blocking command, and connects first when there is no connection. When no reply has come after `deadlineMillis` the connection is
+   * replaced, and the command fails with `ConnectionLost`.
    */
   readonly send: (command: Command, deadlineMillis: number) => Effect.Effect<unknown, RedisError>
-  /** The number of sockets used so far: when it changed, answers may have been lost. 0 before the first. */
+  /** The number of sockets used so far, 0 before the first. When it has changed, replies may have been lost. */
   readonly generation: () => number
   /**
-   * Makes a blocked command return now (CLIENT UNBLOCK from the shared connection to the same server). Where that is not permitted it does
-   * nothing.
+   * Makes a blocked command return now, by CLIENT UNBLOCK from the shared connection to the same server. Without the permission it does nothing.
    */
   readonly unblock: Effect.Effect<void>
-  /** Whether it is permitted, as far as is known: if not, commands are to block for short times only. */
+  /** Whether unblocking is permitted, as far as is known. If not, commands should block for short times only. */
   readonly mayUnblock: () => boolean
 }

@@ -1,5 +1,5 @@
 /**
- * A link: one socket at a time to one place, made anew when it is needed. Nothing is queued and nothing is repeated here.
+ * A link: one socket at a time to one target, opened again when it is needed. A link queues nothing and repeats nothing.
  */
 import type { Longest } from "./argumentLimit.ts"
 import type { Command } from "./protocol.ts"
@@ -19,29 +19,29 @@ export interface Address {
 /** The commands that subscribe. */
 export type Subscribe = "subscribe" | "psubscribe" | "ssubscribe"
 
-/** One connection for the life of one socket. */
+/** A socket: one connection to a server. It is not used again once it is lost. */
 export interface Socket {
-  /** The name of the target it leads to. */
+  /** The name of its target. */
   readonly target: string
   /** CLIENT ID. */
   readonly id: number
-  /** Of the server process; ids of different processes have nothing to do with each other. */
+  /** The run id of the server process. Ids of different processes are unrelated. */
   readonly runId: string
   readonly isReady: () => boolean
-  /** Commands that were written and not answered. */
+  /** Number of commands that were written and not answered. */
   readonly pending: () => number
   /**
-   * Sends commands in one write, together with all others of this moment, and calls back with their replies in order; what
-   * was refused or lost is a `RedisError` in its place.
+   * Sends commands in one write, together with all others of this turn, and calls back with their replies in order. A command that was refused
+   * or lost has a `RedisError` in its place.
    */
   readonly write: (
     commands: ReadonlyArray<Command>,
     isAsking: boolean,
     done: (replies: Array<unknown>) => void
   ) => void
-  /** What is heard, with the command and the name that subscribed to it. */
+  /** Calls back with each Pub/Sub message, and the command and name that subscribed to it. */
   readonly onMessage: (listener: (command: Subscribe, name: string, message: string) => void) => void
-  /** A subscription to a sharded channel is or was refused, because its slot is elsewhere. */
+  /** Calls back when a subscription to a sharded channel is or was refused, because its slot is elsewhere. */
   readonly onMoved: (listener: () => void) => void
   readonly onEnd: (listener: () => void) => void
   readonly destroy: () => void
@@ -50,9 +50,9 @@ export interface Socket {
 /** Where to connect. */
 export interface Target {
   readonly name: string
-  /** For CLIENT LIST. */
+  /** The name shown by CLIENT LIST. */
   readonly role: "commands" | "durable" | "reader" | "subscriber" | "topology"
-  /** A socket that owes an answer and has been silent for so long is destroyed. */
+  /** A socket that owes a reply and is silent for this long is destroyed. */
   readonly silenceMillis: number | undefined
   /** In a Cluster, where the options do not say it. */
   readonly address?: Address
@@ -68,27 +68,27 @@ export interface Settings {
 }
 
 export interface Link {
-  /** The socket, when it can be used now. */
+  /** Returns the socket, if it can be used now. */
   readonly ready: () => Socket | undefined
   /**
-   * Calls back when it is worth looking again: an attempt to connect has succeeded or failed. With an error when waiting
-   * is of no use. Returns how to stop waiting.
+   * Calls back when an attempt to connect has succeeded or failed, with an error when waiting is of no use. Returns a function that stops the
+   * wait.
    */
   readonly wait: (command: string, resume: (failure?: RedisError) => void) => () => void
   readonly drop: (socket: Socket) => void
-  /** Why there is no socket. */
+  /** Returns the reason why there is no socket. */
   readonly problem: (command: string) => RedisError
   readonly generation: () => number
   readonly close: () => void
 }
 
-/** After a long outage as well, everybody is back within two seconds: this pause, the connection, and what was put off until then. */
+/** The longest pause between attempts. Even after a long outage clients are back within two seconds: this pause, the connection, and the commands that waited. */
 const longestPauseMillis = 1_000
 
 export const makeLink = (settings: Settings, options: {
-  /** Asked before every attempt. */
+  /** Returns the target. Called before every attempt. */
   readonly target: () => Target | undefined
-  /** Done before those who wait look again. */
+  /** Runs after a failed attempt, before the callers that wait are told. */
   readonly onFailure: () => Promise<unknown>
 }): Link => {
   const waiting = new Set<() => void>()
@@ -132,7 +132,7 @@ export const makeLink = (settings: Settings, options: {
       socket = opened
     } catch (error) {
       failure = error instanceof RedisError ? error : errorOf("connect", error)
-      // Full jitter: the clients of a server that comes back do not come all at once.
+      // Full jitter: the clients of a server that comes back must not connect all at once.
       retryAt = performance.now() + Math.random() * Math.min(longestPauseMillis, 50 * 2 ** failures++)
       await options.onFailure()
     } finally {
@@ -152,7 +152,7 @@ export const makeLink = (settings: Settings, options: {
   }
 
   const ready = () => {
-    // The promises of a lost socket settle before its events are emitted.
+    // The promises of a lost socket settle before it emits its events.
     if (socket !== undefined && !socket.isReady()) drop(socket)
     return socket
   }

@@ -1,5 +1,5 @@
 /**
- * What users say about the place of Redis: names and values of options, and what a URL holds.
+ * Checks of the connection options: their names and values, and the parts of a URL.
  */
 import { Redacted, Result } from "effect"
 import * as Given from "../internal/optionChecks.ts"
@@ -19,7 +19,7 @@ const common = [
 
 const security = ["username", "password", "tls", "family"] as const
 
-/** What may stand beside the option that says where Redis is. */
+/** The options allowed beside each option that says where Redis is. */
 const places = {
   client: common,
   cluster: [...common, ...security, "natMap"],
@@ -44,7 +44,7 @@ const placeNames = Object.keys(places) as ReadonlyArray<Place>
 /** The names of all options. */
 export const names: ReadonlySet<string> = new Set<string>([...placeNames, ...Object.values(places).flat()])
 
-/** What is wrong is not quoted: it may be a secret. */
+/** A wrong value is not quoted: it may be a secret. */
 const secretly = (option: string, wanted: string): Found =>
   Result.fail<Given.Problem>({ option, message: `${option} must be ${wanted}` })
 
@@ -121,7 +121,7 @@ const checks: Readonly<Record<string, (option: string, value: unknown) => Found>
   insecure: (option, value) => Given.flag(option, value as boolean, false)
 }
 
-/** Checks all options of a connection; `where` is said in front of their names. */
+/** Checks all options of a connection. `where` stands before their names in messages. */
 export const check = (options: unknown, where = ""): Found<Options> =>
   Result.gen(function*() {
     yield* Given.record(where === "" ? "the options of Redis" : where.slice(0, -1), options)
@@ -166,7 +166,7 @@ export const check = (options: unknown, where = ""): Found<Options> =>
     return given
   })
 
-/** What stands in the URL and beside it has to be the same: one of the two would be ignored in silence. No value is quoted. */
+/** Checks that an option in the URL and beside it are the same: otherwise one of the two would be ignored. No value is quoted. */
 const agreeing = (given: Options, where: string): Found => {
   const said = parseUrl(`${where}url`, given["url"] as string)
   if (Result.isFailure(said)) return Result.fail(said.failure)
@@ -189,7 +189,7 @@ const agreeing = (given: Options, where: string): Found => {
   return Result.succeed(given)
 }
 
-/** What a URL says; what it says nothing of is `undefined`. */
+/** The parts of a URL; `undefined` where it has none. */
 export interface Url {
   readonly host: string
   readonly port: number
@@ -200,7 +200,7 @@ export interface Url {
   readonly family: number | undefined
 }
 
-/** `/path`, `unix:///path`, `redis+unix:///path`, `redis-socket:///path`, and what stands for a path in `redis:///path`. */
+/** Unix sockets: `/path`, `unix:///path`, `redis+unix:///path`, `redis-socket:///path`, and the path of `redis:///path`. */
 const isSocket = (text: string): boolean =>
   /^(\.{0,2}\/|(unix|(redis|rediss|valkey)(\+|-)(unix|socket)):|rediss?:\/\/\/[^?]*[^\d?])/i.test(text)
 

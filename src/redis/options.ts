@@ -1,4 +1,4 @@
-/** Where Redis is, and how to get there: the options of connections. */
+/** Options of connections: where Redis is, and how to connect. */
 import type { Duration, Redacted } from "effect"
 import type { ConnectionOptions } from "node:tls"
 import type { Client, Cluster } from "./ioredis.ts"
@@ -17,19 +17,19 @@ import type { NatMap } from "./servers.ts"
  */
 export interface CommonOptions {
   /**
-   * How long a command waits for a connection, and how long a sent command waits for any sign of life of the server
-   * before its connection is given up. Default: 5 seconds.
+   * Longest wait of a command for a connection, and of a sent command for any data from the server before its connection is given up.
+   * Default: 5 seconds.
    */
   readonly commandTimeout?: Duration.Input | undefined
-  /** How long one attempt to connect may take, the handshake included. Default: 3 seconds. */
+  /** Time limit of one attempt to connect, with the handshake. Default: 3 seconds. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** How long the layer tries to reach the server when it is built. Default: 10 seconds. */
+  /** Time limit for reaching the server when the layer is built. Default: 10 seconds. */
   readonly startTimeout?: Duration.Input | undefined
-  /** How many callers may wait for a connection that is down; more fail at once. Default: 10,000. */
+  /** At most this many callers wait for a connection that is down; more fail at once. Default: 10,000. */
   readonly maxWaiting?: number | undefined
-  /** Shown by CLIENT LIST, followed by the purpose of the connection. Default: `"rotif"`. */
+  /** Name shown by CLIENT LIST, followed by the purpose of the connection. Default: `"rotif"`. */
   readonly connectionName?: string | undefined
-  /** Allows `rejectUnauthorized: false`, that is, TLS with a server nobody vouches for. Default: false. */
+  /** Allows `rejectUnauthorized: false`, which is TLS without a verified server. Default: false. */
   readonly insecure?: boolean | undefined
 }
 
@@ -44,7 +44,7 @@ export interface SecurityOptions {
   readonly password?: Redacted.Redacted<string> | string | undefined
   /** `true`, or options of `node:tls`. */
   readonly tls?: boolean | ConnectionOptions | undefined
-  /** Which addresses of a host name are used: those of IPv4, of IPv6, or both (0, the default). */
+  /** Addresses of a host name to use: IPv4, IPv6, or both (0, the default). */
   readonly family?: 0 | 4 | 6 | undefined
 }
 
@@ -87,7 +87,7 @@ export interface SentinelOptions extends CommonOptions, SecurityOptions {
   readonly sentinelUsername?: string | undefined
   readonly sentinelPassword?: Redacted.Redacted<string> | string | undefined
   readonly sentinelTls?: boolean | ConnectionOptions | undefined
-  /** Addresses as the servers tell them, to addresses as they are reached from here. */
+  /** Maps addresses as the servers report them to addresses that can be reached from here. */
   readonly natMap?: NatMap | undefined
 }
 
@@ -99,7 +99,7 @@ export interface SentinelOptions extends CommonOptions, SecurityOptions {
  */
 export interface ClusterOptions extends CommonOptions, SecurityOptions {
   readonly cluster: ReadonlyArray<Address>
-  /** Addresses as the nodes tell them, to addresses as they are reached from here. */
+  /** Maps addresses as the nodes report them to addresses that can be reached from here. */
   readonly natMap?: NatMap | undefined
 }
 

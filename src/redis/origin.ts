@@ -1,4 +1,4 @@
-/** The options of a user, in the words of ioredis. */
+/** Connection options, as options of ioredis. */
 import type { Result } from "effect"
 import { Redacted } from "effect"
 import type { ConnectionOptions } from "node:tls"
@@ -50,11 +50,11 @@ const urlOf = (options: UrlOptions): RawOptions => {
   }
 }
 
-/** What the options say about the place, in the words of ioredis. */
+/** The place of Redis, as options of ioredis. */
 export interface Origin {
   readonly mode: Mode
   readonly base: RawOptions
-  /** The nodes of a Cluster to begin with. */
+  /** The first nodes of a Cluster to ask. */
   readonly seeds: ReadonlyArray<string>
   readonly natMap: NatMap | undefined
 }
@@ -71,7 +71,7 @@ const clientOrigin = (client: Client | Cluster): Origin => {
   if (keyPrefix) throw refused("a client with keyPrefix cannot be used: give rotif a prefix of its own")
   if (replyMapping === "resp3") throw refused(`a client with replyMapping "resp3" cannot be used: use "legacy"`)
   if (!isCluster(client)) return direct(base.sentinels ? "sentinel" : "standalone", base)
-  // Private in its type, and the only place where ioredis keeps what the Cluster was made with.
+  // A private field, and the only place where ioredis keeps the options of a Cluster.
   const nodes: ReadonlyArray<ClusterNode> = Reflect.get(client, "startupNodes")
   const options = nodes.map((node): RawOptions =>
     typeof node === "string"
@@ -97,7 +97,7 @@ const clientOrigin = (client: Client | Cluster): Origin => {
 export const addressIn = ({ host = "localhost", port = 6379 }: RawOptions): Address => ({ host, port })
 
 export const originOf = (given: Options): Origin => {
-  // What is `undefined` was not given.
+  // `undefined` counts as not given.
   const options = orRefuse(Place.check(given)) as unknown as Options
   const origin = placeOf(options)
   check(origin, options)

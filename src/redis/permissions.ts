@@ -1,22 +1,22 @@
 /**
- * What the user of Redis is asked to be permitted, and what is missing where one is not. It is asked once, when the layer is built, by a script
- * that tries nothing (`scripts/permitted.ts`).
+ * Permissions of the Redis user: the commands that Rotif needs, and the consequences where one is missing. They are checked once, when the layer
+ * is built, by the script `missingPermissions`, which executes none of them.
  */
 import { Effect } from "effect"
 
-/** What every subscription and publish may come to; what only some operations need is refused when they are called. */
+/** Commands that every subscription and publish may need. A command that only some operations need is refused when they are called. */
 export const needed: ReadonlyArray<string> = (
   "xadd xread xreadgroup xack xclaim xpending xlen xrange xrevrange xtrim xinfo|groups xinfo|consumers xinfo|stream " +
   "xgroup|create xgroup|delconsumer xgroup|destroy xsetid zadd zrem zrange zrangebyscore zscore hget hmget hset hsetnx " +
   "hgetall hkeys hlen hexists hdel hincrby sadd smembers get set exists pexpire type publish subscribe"
 ).split(" ")
 
-/** At most so long waits one read at the server that nobody may wake. */
+/** A read that cannot be unblocked waits at most this long at the server. */
 export const shortBlockMillis = 250
 
 export const unblock = "client|unblock"
 
-/** Rotif works without these, and not as well: a warning. */
+/** Commands without which Rotif works less well: a warning. */
 const degrading: Readonly<Record<string, string>> = {
   [unblock]:
     `reads wait at most ${shortBlockMillis} ms at the server in place of blockInterval, so that new channels, pause and the end of a subscription take that ` +
@@ -26,7 +26,7 @@ const degrading: Readonly<Record<string, string>> = {
     "that another server answers at the same address is noticed later, and a wrong kind of server only where HELLO tells it"
 }
 
-/** Only what these are for is not done. */
+/** Commands without which one function is missing. */
 const optional: Readonly<Record<string, string>> = {
   "config|get": "settings that lose messages (maxmemory-policy, appendonly) are not noticed",
   "memory|usage": "statistics have no size of channels",
@@ -46,14 +46,14 @@ const line = (refused: ReadonlyArray<string>, why: Readonly<Record<string, strin
   } (see Permissions in docs/operations.md). Meanwhile, ${all}`
 }
 
-/** Says once what is missing and what follows from it, with what to grant. */
+/** Logs the missing permissions, their consequences, and the rules to grant. */
 export const tell = Effect.fnUntraced(function*(refused: ReadonlyArray<string>) {
   const [serious, rest] = [line(refused, degrading), line(refused, optional)]
   if (serious !== undefined) yield* Effect.logWarning(serious)
   if (rest !== undefined) yield* Effect.logInfo(rest)
 })
 
-/** Why a namespace cannot be used by this user. */
+/** Returns the error message for a user that lacks needed permissions. */
 export const refusal = (prefix: string, refused: ReadonlyArray<string>): string => {
   const channels = refused.some((command) => command.endsWith("publish") || command.endsWith("subscribe"))
     ? ` &{${prefix}:*`

@@ -1,5 +1,5 @@
 /**
- * What is sent, and why it fails.
+ * Commands, scripts, and their errors.
  */
 import { Data } from "effect"
 
@@ -40,7 +40,7 @@ export class RedisError extends Data.TaggedError("RedisError")<{
 /** A name in lower case and its arguments. */
 export type Command = readonly [name: string, ...args: ReadonlyArray<string | number>]
 
-/** A Lua script; sent by its hash, and whole where the server does not know it (also after SCRIPT FLUSH or a restart). */
+/** A Lua script. It is sent by its hash, and in full where the server does not know it (after SCRIPT FLUSH or a restart). */
 export interface Script {
   readonly name: string
   readonly lua: string
@@ -48,7 +48,7 @@ export interface Script {
 
 const textLimit = 300
 
-/** The message of an error of ioredis, Node or the server; no arguments of commands, no user info of URLs, no values of options. */
+/** Returns the message of an error of ioredis, Node or the server, without arguments of commands, user info of URLs and values of options. */
 export const messageOf = (error: unknown): string => {
   const text = error instanceof AggregateError
     // Node tries every address of a host name; the summary itself has no message.
@@ -85,7 +85,7 @@ const transientCodes = new Set([
 ])
 
 /**
- * Tells what an error of ioredis means for the command that failed with it.
+ * Classifies an error of ioredis by what it means for its command.
  *
  * @category errors
  * @since 0.1.0
@@ -94,7 +94,7 @@ export const classify = (error: unknown): RedisErrorReason => {
   if (!(error instanceof Error)) return "ConnectionLost"
   const { message, name } = error
   if (message.startsWith("Stream isn't writeable")) return "Unavailable"
-  // Whatever does not come from the server: the command was sent, and nobody knows what became of it.
+  // An error that does not come from the server: the command was sent, and its outcome is not known.
   if (name !== "ReplyError") return "ConnectionLost"
   const code = message.split(" ", 1)[0]!
   if (code === "OOM") return "OutOfMemory"
@@ -102,11 +102,11 @@ export const classify = (error: unknown): RedisErrorReason => {
   return transientCodes.has(code) || message.includes("max number of clients") ? "Transient" : "Refused"
 }
 
-/** The only way from a foreign error to ours. The foreign one carries all arguments: it must not become the cause. */
+/** Makes a `RedisError` of a foreign error. The foreign error holds all arguments, so it must not become the cause. */
 export const errorOf = (command: string, error: unknown): RedisError =>
   new RedisError({ reason: classify(error), command, message: messageOf(error) })
 
-/** The same failure, for another command. */
+/** Returns the same failure for another command. */
 export const refusal = (command: string, failure: RedisError): RedisError =>
   new RedisError({ reason: failure.reason, command, message: failure.message })
 

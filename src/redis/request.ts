@@ -1,5 +1,5 @@
 /**
- * The shared connection: sends, follows the slots, and repeats what was surely not executed.
+ * Requests on a shared connection: they follow the slots, and are repeated where they were surely not executed.
  */
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
@@ -10,7 +10,7 @@ import type { Servers } from "./servers.ts"
 
 const pauseMillis = () => 20 + Math.random() * 180
 
-/** So many redirections in a row are followed at once. */
+/** At most this many redirections in a row are followed at once. */
 const maxHops = 5
 
 const isRetryable = (reply: unknown, idempotent: boolean): reply is RedisError =>
@@ -20,17 +20,17 @@ const isRetryable = (reply: unknown, idempotent: boolean): reply is RedisError =
 interface Request {
   readonly commands: ReadonlyArray<Command>
   readonly idempotent: boolean
-  /** Sent when the server does not know the script. */
+  /** The command to send when the server does not know the script. */
   readonly instead?: Command
-  /** Told where something of it was executed. */
+  /** Called with each socket on which a part was executed. */
   readonly executed?: ((socket: Socket) => void) | undefined
-  /** Asked each time just before it is sent; what is not current any more is `Unavailable`, and not sent. */
+  /** Asked each time just before the request is sent. A request that is not current any more is `Unavailable`, and not sent. */
   readonly isCurrent?: (() => boolean) | undefined
 }
 
 type Replies = ReadonlyArray<unknown>
 
-/** One exchange while it lasts. A class: most are answered at once, and need none of the functions that would be made for the rest. */
+/** One request under way. A class, not closures: most requests are answered at once, and need none of the functions for the rest. */
 class Exchange {
   readonly servers: Servers
   readonly slot: number
@@ -78,11 +78,11 @@ class Exchange {
     this.stop()
     const { commands, replies } = this
     if (failure === undefined) return this.resume(Effect.succeed(replies))
-    // It could not be repeated, but it was sent once: whether it was executed is not known.
+    // The request was sent once and could not be repeated: whether it was executed is not known.
     const told = this.wasLost
       ? new RedisError({ reason: "ConnectionLost", command: failure.command, message: failure.message })
       : failure
-    // What was executed is told, whatever became of the rest.
+    // Executed commands have their replies, whatever became of the rest.
     if (replies.length === 0) this.resume(Effect.fail(told))
     else this.resume(Effect.succeed([...replies, ...commands.map(() => told)]))
   }
@@ -95,7 +95,7 @@ class Exchange {
 
   waitFor(link: Link) {
     const { name } = this
-    // Only those who wait have a timer; a sent command ends with its socket at the latest.
+    // Only a waiting request has a timer. A sent command ends with its socket at the latest.
     clearTimeout(this.expiry)
     this.expiry = setTimeout(
       () => this.finish(link.problem(name)),
@@ -133,7 +133,7 @@ class Exchange {
   }
 
   judge(link: Link, socket: Socket, answers: Array<unknown>) {
-    // Interrupted: nobody waits for a repetition.
+    // After an interruption nobody waits for a repetition.
     if (this.isOver) return
     const { request, servers } = this
     if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {
@@ -170,10 +170,10 @@ class Exchange {
 }
 
 /**
- * Sends commands to the owner of a slot and gives their replies, refusals in their places.
+ * Sends commands to the owner of a slot and returns their replies, with refusals in their places.
  *
- * The refusals at the end of the replies are repeated until `timeoutMillis` after the beginning: with them everything in
- * front of them keeps its place before them.
+ * Commands that were refused for now are repeated until `timeoutMillis` after the beginning, but only those at the end: so the order of the
+ * commands stays.
  */
 export const exchange = (
   servers: Servers,
@@ -235,7 +235,7 @@ export const makeConnection = (
         executed
       })
     if (problems.size === 0) return replies
-    // One that is too long concerns no other.
+    // A command that is too long does not fail the others.
     return Effect.map(replies, (some) => {
       let next = 0
       return commands.map((_, i) => problems.get(i) ?? some[next++])

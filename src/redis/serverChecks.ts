@@ -1,4 +1,4 @@
-/** What is looked at of a server at the start. */
+/** Checks of a server at the start. */
 import { Effect } from "effect"
 import type { Longest } from "./argumentLimit.ts"
 import type { Origin } from "./origin.ts"
@@ -13,7 +13,7 @@ import { addressOf } from "./servers.ts"
 
 const isLoopback = (host: string) => host === "localhost" || host === "::1" || host.startsWith("127.")
 
-/** Warns of what would lose messages or show the password. */
+/** Warns of settings that lose messages or reveal the password. */
 export const inspect = Effect.fnUntraced(function*(
   origin: Origin,
   servers: Servers,
@@ -26,7 +26,7 @@ export const inspect = Effect.fnUntraced(function*(
     ): Command => ["config", "get", name]),
     idempotent: true
   })
-  // Where CONFIG is not permitted nothing is known, and nothing said.
+  // Without the permission for CONFIG nothing is known, and nothing is logged.
   const [policy, appendOnly, save, bulk] = replies.map((reply) => Array.isArray(reply) ? String(reply[1]) : undefined)
   longest.set(Number(bulk))
   if (policy !== undefined && policy !== "noeviction") {

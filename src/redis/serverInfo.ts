@@ -1,13 +1,13 @@
 /**
- * What a server says about itself (the reply of INFO), as far as a connection depends on it.
+ * The reply of INFO, as far as a connection depends on it.
  */
 
-/** The kind of server the client was told to expect. */
+/** The kind of server that the options name. */
 export type Mode = "standalone" | "sentinel" | "cluster"
 
-/** Fields are empty where the server does not tell (an ACL without INFO). */
+/** A field is empty where the server does not tell it (an ACL without INFO). */
 export interface Info {
-  /** Made anew at every start of the server: connection ids of different runs have nothing to do with each other. */
+  /** Changes with every start of the server. Connection ids of different runs are unrelated. */
   readonly runId: string
   readonly version: string
   readonly role: string
@@ -28,7 +28,7 @@ export const parse = (text: string): Info => ({
 
 const ofHello = new Map([["version", "redis_version"], ["role", "role"], ["mode", "redis_mode"]])
 
-/** The reply of HELLO as if INFO had said it. */
+/** Reads the reply of HELLO, in place of INFO. */
 export const textOfHello = (reply: unknown): string => {
   const fields = Array.isArray(reply) ? (reply as ReadonlyArray<unknown>).map(String) : []
   return fields.flatMap((name, i) => {
@@ -37,7 +37,7 @@ export const textOfHello = (reply: unknown): string => {
   }).join("\n")
 }
 
-/** Why this server cannot be used, now (`isLasting: false`) or ever. */
+/** Returns the reason why a server cannot be used, for now (`isLasting: false`) or at all. */
 export interface Problem {
   readonly isLasting: boolean
   readonly message: string
@@ -51,7 +51,7 @@ export const problemOf = (info: Info, mode: Mode): Problem | undefined => {
   if (mode === "cluster" && info.kind === "standalone") return lasting("this server is not part of a Cluster")
   if (mode !== "cluster" && info.kind === "cluster") return lasting("this server is part of a Cluster: use { cluster }")
   if (info.isLoading) return { isLasting: false, message: "the server is loading its data" }
-  // After a failover the address may still lead to the old master; a replica would refuse every write.
+  // After a failover the address may still lead to the old master, and a replica refuses every write.
   if (info.role === "slave") {
     return {
       isLasting: false,

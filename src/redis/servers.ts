@@ -1,27 +1,27 @@
 /**
- * Who serves which slot: always the same server, or the nodes of a Cluster.
+ * The server of each slot: one server, or the nodes of a Cluster.
  */
 import type { Address, Link, Settings, Socket, Target } from "./link.ts"
 import { makeLink } from "./link.ts"
 import { errorOf, RedisError } from "./protocol.ts"
 
-/** Addresses as servers tell them (`host:port`), to addresses as they are reached from here. */
+/** Maps addresses as the servers report them (`host:port`) to addresses that can be reached from here. */
 export type NatMap = Readonly<Record<string, Address>> | ((name: string) => Address | null)
 
 export const nameOf = (address: Address): string => `${address.host}:${address.port}`
 
-/** An IPv6 address contains colons, too, and may stand in brackets. */
+/** An IPv6 address contains colons too, and may stand in brackets. */
 export const addressOf = (name: string): Address => {
   const at = name.lastIndexOf(":")
   return { host: name.slice(0, at).replace(/^\[(.*)\]$/, "$1"), port: Number(name.slice(at + 1)) }
 }
 
 export interface Servers {
-  /** The shared link of the server that owns the slot; none while nobody is known to. */
+  /** The shared link of the owner of a slot; `undefined` while no owner is known. */
   readonly owner: (slot: number) => Link | undefined
   /** The shared link of a server by name. */
   readonly named: (name: string) => Link
-  /** The address for a private connection; without a slot, of any server. */
+  /** The address of the owner of a slot, for a private connection; without a slot, of any server. */
   readonly target: (
     role: Target["role"],
     silenceMillis: number | undefined,
@@ -29,13 +29,13 @@ export interface Servers {
   ) => Target | undefined
   /** The address of a server by name, for a private connection. */
   readonly node: (role: Target["role"], silenceMillis: number | undefined, name: string) => Target
-  /** Takes note of "MOVED slot host:port"; false when that leads nowhere new. */
+  /** Takes note of "MOVED slot host:port"; false when the address is not new. */
   readonly moved: (message: string, socket: Socket) => boolean
   /** The link that "ASK slot host:port" names. */
   readonly asked: (message: string, socket: Socket) => Link
-  /** The same servers on links of their own, made when they are needed: these are held up while one waits for replicas. */
+  /** The same servers on other links, opened when needed: a wait for replicas blocks these. */
   readonly durable: Pick<Servers, "owner" | "asked">
-  /** Asks the Cluster who owns what; the failure, if nobody could tell. */
+  /** Asks the Cluster for the owners of its slots; returns the error when no node answers. */
   readonly refresh: () => Promise<RedisError | undefined>
   readonly close: () => void
 }
@@ -73,11 +73,11 @@ export const oneServer = (settings: Settings, name: string): Servers => {
   }
 }
 
-/** Of CLUSTER SLOTS. */
+/** A node in the reply of CLUSTER SLOTS. */
 type SlotRange = readonly [from: number, to: number, master: readonly [host: string | null, port: number]]
 
 const refreshSpacingMillis = 100
-/** How many nodes are asked at the same time: one of them may be frozen. */
+/** This many nodes are asked at the same time: one of them may be frozen. */
 const refreshWidth = 3
 
 export const clusterServers = (settings: Settings, options: {
@@ -114,7 +114,7 @@ export const clusterServers = (settings: Settings, options: {
   const named = namedIn(links, "commands")
   const apart = namedIn(durable, "durable")
 
-  /** A node that has no host name for itself or for another one leaves it empty: then it is that of the node asked. */
+  /** An empty host name in the reply means the node that was asked. */
   const reachable = (host: string | null, port: number, asked: string): string => {
     const name = nameOf({ host: host || addressOf(asked).host, port })
     const { natMap } = options
@@ -147,7 +147,7 @@ export const clusterServers = (settings: Settings, options: {
         owners = [...new Set(ranges.map((range) => range.owner))]
         for (const some of [links, durable]) {
           for (const [name, link] of some) {
-            // Whoever still waits for an answer gets it; the link goes at a later refresh.
+            // Commands under way get their replies; a later refresh closes the link.
             if (owners.includes(name) || (link.ready()?.pending() ?? 0) > 0) continue
             some.delete(name)
             link.close()

@@ -1,4 +1,4 @@
-/** Sockets: one client of ioredis for each, used as it is and thrown away when anything goes wrong. */
+/** Sockets: each is one client of ioredis, which is closed for good when anything goes wrong. */
 import type { Longest } from "./argumentLimit.ts"
 import { isTooLong } from "./argumentLimit.ts"
 import { Client, ClientCommand } from "./ioredis.ts"
@@ -9,19 +9,19 @@ import { refused } from "./origin.ts"
 import { classify, errorOf, messageOf, RedisError } from "./protocol.ts"
 import { parse as parseInfo, problemOf, textOfHello } from "./serverInfo.ts"
 
-/** What every socket is opened with: it is used as it is, and thrown away when anything goes wrong. */
+/** The options of every socket: ioredis must not reconnect, queue or retry by itself. */
 const rawOptionsOf = (origin: Origin, connectMillis: number): RawOptions => ({
   ...origin.base,
   lazyConnect: true,
   enableOfflineQueue: false,
-  // `open` reads the same INFO, and says what is wrong.
+  // `open` reads the same INFO, and reports the problem.
   enableReadyCheck: false,
   retryStrategy: () => null,
   maxRetriesPerRequest: null,
   autoResubscribe: false,
   reconnectOnError: null,
   connectTimeout: connectMillis,
-  // A destroyed socket does not wait for the other side.
+  // A destroyed socket does not wait for the server.
   disconnectTimeout: 1,
   keepAlive: 10_000,
   disableClientInfo: true,
@@ -52,7 +52,7 @@ const sentinelMillis = 1000
 
 const utf8 = { replyEncoding: "utf8" } as const
 
-/** Large commands go alone: together they may be longer than a string can be. */
+/** Commands beyond this size are written alone: together they may exceed the longest string. */
 const longestWrite = 2 ** 26
 
 const destroy = (client: Client): void => {
@@ -90,7 +90,7 @@ const socketOf = (client: Client, target: string, id: number, runId: string, lon
     target,
     id,
     runId,
-    // Not writable: its end was asked for (by the failover detector), and has not come yet.
+    // Not writable: the failover detector has closed it, and its end event has not come yet.
     isReady: () => client.status === "ready" && client.stream.writable,
     pending: () => pending,
     write: (commands, isAsking, done) => {
@@ -105,7 +105,7 @@ const socketOf = (client: Client, target: string, id: number, runId: string, lon
       for (let index = 0; index < commands.length; index++) {
         const command = commands[index]!
         const name = command[0]
-        // Its own refusal says nothing that the reply of the command does not say.
+        // The refusal itself adds nothing to the reply of the command.
         if (isAsking) send("asking", []).catch(() => {})
         send(name, command.slice(1)).then(
           (reply) => settle(index, reply),
@@ -116,7 +116,7 @@ const socketOf = (client: Client, target: string, id: number, runId: string, lon
           }
         )
       }
-      // What comes first in this turn of the event loop goes at once; all else waits for its end and goes in one write.
+      // The first command in a turn of the event loop is written at once. All others wait for the end of the turn, and go in one write.
       if (hasWritten) return
       hasWritten = true
       flush()
@@ -136,7 +136,7 @@ const socketOf = (client: Client, target: string, id: number, runId: string, lon
   }
 }
 
-/** What a failure to connect means, where the words of the client do not say it. */
+/** Explains a failure to connect, where the message of the client does not. */
 const problemAt = (message: string, isTls: boolean): string =>
   /Unknown RESP type|Protocol error, got/.test(message)
     ? `this is no Redis server, or it speaks TLS on this port (${message.replace(" Please report this.", "")})`
@@ -147,10 +147,10 @@ const problemAt = (message: string, isTls: boolean): string =>
     : message
 
 /**
- * Opens sockets: connects, logs in, looks at the server.
+ * Opens sockets: connects, logs in, checks the server.
  *
- * What the lost predecessor wrote may still wait in the buffers of the server. It is killed there before anything else
- * is sent, so that nothing of it can be executed later than what is sent here.
+ * Commands of the lost predecessor may still wait in the buffers of the server. The predecessor is killed there before anything else is sent, so
+ * that none of its commands is executed after a command of the new socket.
  */
 export const opener = (
   origin: Origin,
@@ -189,18 +189,18 @@ export const opener = (
         client.call("client", "id"),
         client.call("info").catch((error: unknown) => {
           if (!messageOf(error).startsWith("NOPERM")) throw error
-          // It tells less, and is permitted more often.
+          // HELLO tells less, and is permitted more often.
           return client.call("hello").then(textOfHello, () => "")
         })
       ])
-      // ioredis tells a refused SELECT by an event, and goes on with another database.
+      // ioredis reports a refused SELECT by an event, and goes on with another database.
       if (failure !== undefined) throw failure
       const info = parseInfo(String(text))
       const problem = problemOf(info, origin.mode)
       if (problem !== undefined) throw problem.isLasting ? refused(problem.message) : new Error(problem.message)
       if (predecessor !== undefined && info.runId !== "" && predecessor.runId === info.runId) {
         await client.call("client", "kill", "id", predecessor.id).catch((error: unknown) => {
-          // Not permitted, or gone already.
+          // The command is not permitted, or the predecessor is gone already.
           if (classify(error) !== "Refused") throw error
         })
       }

@@ -1,4 +1,4 @@
-/** Waiting for a server, in the time of the world: whatever clock a program runs on, a server does not wait for it. */
+/** Waiting for a server at the start, in real time: a server does not follow the clock of a test. */
 import { Effect, Fiber } from "effect"
 
 export const sleep = (millis: number): Effect.Effect<void> =>
@@ -7,10 +7,10 @@ export const sleep = (millis: number): Effect.Effect<void> =>
     return Effect.sync(() => clearTimeout(timer))
   })
 
-/** After this long, in milliseconds, it is said what a start waits for; then after twice as long, and so on. */
+/** After this long the log tells what a start waits for; then after twice as long, and so on. In milliseconds. */
 const firstMillis = 2_000
 
-/** Says what `effect` waits for while it lasts. `what` names servers and reasons, and no credentials. */
+/** Logs what `effect` waits for while it runs. `what` names servers and reasons, and no credentials. */
 export const tellWait = <A, E, R>(effect: Effect.Effect<A, E, R>, what: () => string): Effect.Effect<A, E, R> =>
   Effect.suspend(() => {
     let passed = 0

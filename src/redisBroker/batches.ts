@@ -1,10 +1,10 @@
-/** Portions of what goes into one call. */
+/** Batches: lists in portions for one call each. */
 import type { Delivery } from "../Broker.ts"
 
-/** Characters of payloads that are moved in one call, where it has more than one: a script holds everybody up while it moves them. */
+/** One call moves at most this many characters of payloads, or one payload: a script blocks the server while it runs. */
 const charactersPerCall = 2 ** 20
 
-/** At most so many at a time, and less where their payloads are large. */
+/** Splits items into portions of at most `most` items, and fewer where their payloads are large. */
 export const portioned = <A extends Pick<Delivery, "payload">>(
   items: ReadonlyArray<A>,
   most: number

@@ -1,9 +1,9 @@
 /**
  * Pub/Sub mode on Redis.
  *
- * Each channel is a Pub/Sub channel of its own. On a Cluster it is a sharded one, of which there are no patterns: there each
- * message goes to a second channel too, one for the whole shard, on which patterns listen. What a pattern means is decided
- * here, by `pattern.ts`; Redis only narrows down what is sent here.
+ * Each channel is a Pub/Sub channel of its own. On a Cluster it is a sharded one, which patterns cannot subscribe to: there each message
+ * also goes to a second channel, one for the whole shard, on which patterns listen. `pattern.ts` decides what a pattern matches; Redis
+ * only narrows down the messages that are sent here.
  */
 import { Effect } from "effect"
 import type { Command, Connection, Redis } from "../Redis.ts"
@@ -14,7 +14,7 @@ import * as Wire from "./broadcastWire.ts"
 import type { Keys } from "./keys.ts"
 import type { Shards } from "./shards.ts"
 
-/** Messages in one pipeline, and their characters. */
+/** At most this many messages and characters in one pipeline. */
 const messagesPerWrite = 500
 const charsPerWrite = 1024 * 1024
 
@@ -84,7 +84,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
       if (isSharded) return Effect.mapError(listen(all.map((keys) => keys.broadcasts), "ssubscribe"), failed)
       const globs = (pattern: string) => listen(all.map((keys) => keys.broadcastGlob(pattern)), "psubscribe")
       return globs(selector.pattern).pipe(
-        // An ACL permits a glob letter by letter: it can only name the one that every pattern may use.
+        // An ACL permits a glob only as it is written, so it can only name the one glob that serves every pattern.
         Effect.catchIf((error) => error.reason === "Refused", () => globs("**")),
         Effect.mapError(failed)
       )

@@ -1,6 +1,6 @@
 /**
- * How a message travels in Pub/Sub mode: `channel LF envelope LF payload`. The envelope is empty, or JSON with what was given of
- * headers (`h`) and params (`p`). Neither a channel nor JSON contains a line feed.
+ * The wire format of Pub/Sub mode: `channel LF envelope LF payload`. The envelope is empty, or JSON with the headers (`h`) and params (`p`) of
+ * the message. Neither a channel nor JSON contains a line feed.
  */
 import type { Cast } from "../broker/broadcast.ts"
 
@@ -12,7 +12,7 @@ export const encode = ({ channel, headers, params, payload }: Cast): string =>
 const isRecord = (value: unknown): value is Readonly<Record<string, string>> =>
   typeof value === "object" && value !== null && Object.values(value).every((each) => typeof each === "string")
 
-/** `undefined` for what is not written by `encode`. */
+/** Reads a message; `undefined` for a text that `encode` did not write. */
 export const decode = (text: string): Cast | undefined => {
   const first = text.indexOf("\n")
   const second = text.indexOf("\n", first + 1)

@@ -1,4 +1,4 @@
-/** What an error of Redis means to those who know only the port. */
+/** Errors of Redis as errors of the port. */
 import type { BrokerErrorReason } from "../Broker.ts"
 import { BrokerError } from "../Broker.ts"
 import type { RedisError, RedisErrorReason } from "../redis/protocol.ts"

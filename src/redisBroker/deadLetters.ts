@@ -1,4 +1,4 @@
-/** Dead letters on Redis: one stream a shard, and for each subscription to them a sorted set and a hash of what it was offered. */
+/** Dead letters on Redis: one stream for each shard, and a sorted set and a hash of the offers to each subscription. */
 import { Effect } from "effect"
 import type { Failure } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
@@ -16,7 +16,7 @@ import { requeueLetters } from "./scripts/deadLetters/requeue.ts"
 import type { Shards } from "./shards.ts"
 import { charactersIn, Steps } from "./steps.ts"
 
-/** Letters in one script call; read in one step at most. */
+/** At most this many letters in one script call, and in one step of reading. */
 const lettersPerCall = 100
 
 type RawEntries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
@@ -65,7 +65,7 @@ export const make = (
       )
       : Effect.undefined
 
-  /** Letters that go back to one group on one channel. */
+  /** Letters of one group on one channel, to be requeued. */
   interface Target {
     readonly group: string
     readonly channel: string
@@ -84,7 +84,7 @@ export const make = (
           channel,
           ...portion.flatMap(({ description, letterId, payload }) => [letterId, 1, description, payload])
         ],
-        // A second run would find them gone and say that nothing was moved.
+        // A second run would find the letters gone, and report that nothing was moved.
         { idempotent: false }
       )
       moved.push(...reply as ReadonlyArray<string>)
@@ -100,7 +100,7 @@ export const make = (
     for (let from = 0; from < wanted.length;) {
       const step = wanted.slice(from, from + reading.size)
       from += step.length
-      // A letter never changes, so what is written now is right if it is still there when the script runs.
+      // A letter never changes: this description is right if the letter is still there when the script runs.
       const found = yield* connectionOf(shard).pipeline(
         step.map(({ letterId }): Command => ["xrange", keys.dead, letterId, letterId])
       )
@@ -126,7 +126,7 @@ export const make = (
       }
       reading.took(step.length, chars)
       for (const target of targets.values()) {
-        // A retry stream that takes nothing holds up no other group.
+        // A retry stream that refuses does not hold up the other groups.
         yield* Effect.catchIf(requeueTo(keys, target, moved), ({ reason }) => reason === "Refused", (error) => {
           failure ??= error
           return Effect.logWarning(
@@ -138,7 +138,7 @@ export const make = (
     return failure !== undefined && moved.length === 0 ? yield* failure : moved
   }, Effect.mapError(fail("letters.requeue")))
 
-  /** Calls a script until it has looked at all items; what it tells besides how many. */
+  /** Calls a script until it has processed all items, and returns the ids it reports. */
   const inSteps = Effect.fnUntraced(function*<A>(
     items: ReadonlyArray<A>,
     call: (some: ReadonlyArray<A>) => Effect.Effect<unknown, RedisError>

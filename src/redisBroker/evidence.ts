@@ -1,28 +1,28 @@
 /**
- * What tells later what became of a call whose answer was lost.
+ * Evidence of a publish whose reply was lost: where to find out later whether it took effect.
  *
- * A plain publish is looked for in the log. A script leaves its answer under the name of the call, for `keptMillis`; until then asking again
- * gives the same answer, whatever has become of the message since: promoted, replaced, cancelled, handled, its window over. A
- * deduplication window that lasts as long is that answer itself: it holds the name of the call that opened it.
+ * A plain publish is searched in the log. A script keeps its answer under the name of the call for `keptMillis`. Until then the same call
+ * gets the same answer, even if the message was promoted, replaced, cancelled or handled since, or its window is over. A deduplication
+ * window that lasts as long is the answer itself: it holds the name of the call that opened it.
  */
 import type { Appended } from "../Broker.ts"
 import { uniqueName } from "../internal/uniqueName.ts"
 
-/** How long a script's answer is kept. */
+/** A script's answer is kept for this long. */
 export const keptMillis = 600_000
 
-/** So long before its end an answer is not relied on any more: the clocks of the processes and of Redis need not run alike. */
+/** An answer is not relied on in this last part of its time: the clocks of the processes and of Redis may run at different rates. */
 const marginMillis = 30_000
 
 export type Evidence =
   | {
     readonly _tag: "Log"
-    /** Behind this position the message is, if it was stored. */
+    /** The message is behind this position, if it was stored. */
     readonly since: string
     readonly sentAt: number
-    /** How far it was looked for. */
+    /** The search continues from this position. */
     readonly from: string
-    /** Whether that first position was gone when it was looked for; `undefined`: not known yet. */
+    /** Whether the entry at `since` was gone when the search began; `undefined`: not known yet. */
     readonly isGone: boolean | undefined
   }
   | {
@@ -41,7 +41,7 @@ export const inLog = (since: string, sentAt = performance.now()): Extract<Eviden
   sentAt
 })
 
-/** `millis` is how long the key lives from when it is written. */
+/** `millis` is the time to live of the key when it is written. */
 export const answer = (key: string, read: (value: string) => Appended | undefined, millis = keptMillis): Evidence => ({
   _tag: "Answer",
   key,
@@ -52,7 +52,7 @@ export const answer = (key: string, read: (value: string) => Appended | undefine
 const process = uniqueName()
 let calls = 0
 
-/** A name for a call: unique among processes, and short. */
+/** Returns a short name for a call, unique among all processes. */
 export const nextCall = (): string => `${process}${(calls++).toString(36)}`
 
 /** Reads the value of an open window: the position of the first message (`@`: it was scheduled), the name of its call, and its id. */

@@ -1,9 +1,10 @@
 /**
  * Recurring messages on Redis: a sorted set of keys by their next tick, and a hash of their definitions: recurrence, channel, and the
- * body of the message, each after a line feed.
+ * body of the message, with line feeds between them.
  *
- * A definition is in the shard of its channel. When a key goes to a channel of another shard, what the old shard has is replaced by the new
- * definition first, which does not tick there: if the process dies then, whoever finds it due brings it to its shard. So it neither ticks twice nor ends.
+ * A definition is in the shard of its channel. When a key moves to a channel of another shard, the new definition first replaces the old one in
+ * the old shard, where it does not tick. If the process dies then, the process that finds it due moves it to its shard. So it neither ticks
+ * twice nor ends.
  */
 import { Effect } from "effect"
 import type { BrokerError, NewMessage } from "../Broker.ts"
@@ -17,10 +18,10 @@ import { removeRecurring } from "./scripts/recurring/removeRecurring.ts"
 import { upsertRecurring } from "./scripts/recurring/upsertRecurring.ts"
 import type { Shards } from "./shards.ts"
 
-/** Definitions read in one command. */
+/** At most this many definitions are read in one command. */
 const page = 500
 
-/** `introduce` makes a channel known: it creates its log, and registers its limits. */
+/** `introduce` registers a channel, with its limits, and creates its log. */
 export const make = (
   { all, connectionOf, fail, keysOf, shardOf }: Shards,
   introduce: (channel: Pick<NewMessage, "channel" | "limits">) => Effect.Effect<unknown, RedisError>,
@@ -58,7 +59,7 @@ export const make = (
     )
   }
 
-  /** Brings a definition to the shard of its channel: its process died between the two. */
+  /** Moves a definition to the shard of its channel: the process that defined it died in between. */
   const bringHome = Effect.fnUntraced(function*(shard: number, key: string, channel: string, nextAtMillis: number) {
     const definition = yield* connectionOf(shard).send(["hget", keysOf(shard).recurring, key], { idempotent: true })
     if (typeof definition !== "string") return
@@ -113,7 +114,7 @@ export const make = (
           advance.nextAtMillis,
           ...advance.messages.flatMap(({ id, window }) => [id, window.millis])
         ],
-        // Done twice, the second time it stands elsewhere.
+        // A second run finds another next tick, and does nothing.
         { idempotent: true }
       )
       if (reply !== -1) return reply === 1
@@ -167,7 +168,7 @@ export const make = (
         const shard = shardOf(channel)
         const head = `${recurrence}\n${channel}`
         const body = Entry.encodeBody(definition)
-        // The key may have belonged to a channel of another shard.
+        // The key may have had a channel of another shard before.
         const former = yield* Effect.filter(
           all.filter((other) => other.shard !== shard),
           (other) => Effect.map(define(other.shard, key, head, body, nextAtMillis, "replace"), (next) => next !== ""),

@@ -1,4 +1,4 @@
-/** Counts on Redis: one script call for each channel, which sees it and its groups at one time; several where messages are large. */
+/** Statistics on Redis: one script call reads a channel and its groups at one time; several calls where messages are large. */
 import { Effect } from "effect"
 import type { BrokerInfo, Selector } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
@@ -13,11 +13,11 @@ import { lead } from "./leadership.ts"
 import { statistics as statsScript } from "./scripts/upkeep/statistics.ts"
 import type { Shards } from "./shards.ts"
 
-/** Channels looked at in one pipeline, and scripts under way at a time. */
+/** At most this many channels in one pipeline, and scripts under way at a time. */
 const channelsPerCall = 100
 const scriptsAtOnce = 8
 
-/** Nodes of the log that Redis looks at to tell its size. */
+/** Number of nodes of a log that Redis samples to estimate its size. */
 const samples = 5
 
 type RawConsumer = readonly [name: string, pending: number, idle: number]
@@ -32,7 +32,7 @@ type Raw = readonly [
 
 const orUndefined = (value: unknown): number | undefined => typeof value === "number" && value >= 0 ? value : undefined
 
-/** `me` names this program among those that take turns. */
+/** `me` names this process among those that take turns to lead. */
 export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) => {
   const lookAt = Effect.fnUntraced(function*(
     keys: Keys,
@@ -119,7 +119,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
       const groups = yield* connection.pipeline(
         some.map((channel): Command => ["xinfo", "GROUPS", keys.log(channel)])
       )
-      // Where MEMORY is not permitted the size is not known.
+      // Without the permission for MEMORY the size is not known.
       const sizes = withBytes
         ? yield* connection.pipeline(
           some.map((channel): Command => ["memory", "USAGE", keys.log(channel), "SAMPLES", samples])
@@ -172,7 +172,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
       Effect.mapError(lead(connectionOf(0), keysOf(0).metrics, me, leaseMillis), fail("stats.lead"))
   }
 
-  /** At named channels of one shard. */
+  /** Reads named channels of one shard. */
   const lookIn = (shard: number, names: ReadonlyArray<string>) =>
     readShard(keysOf(shard), matcherOf({ _tag: "Channels", names }), false)
 

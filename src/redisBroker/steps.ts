@@ -1,15 +1,15 @@
 /**
- * How many items are read in one step where nobody knows how large they are: as many as may be about 1 MiB, by what the last steps have given.
- * A command that copies much holds everybody up, and so does a reply that is long.
+ * Step sizes for reading items of unknown size: a step reads as many items as make about 1 MiB, judged by the last steps. A command that copies
+ * much, or has a long reply, holds up all other commands.
  */
 const charactersPerStep = 2 ** 20
 
 export class Steps {
-  /** How many items the next step takes. */
+  /** Number of items for the next step. */
   size: number
   private readonly most: number
   private readonly characters: number
-  /** How large an item is, about. What was large lately may be so again. */
+  /** Estimated characters of an item. It falls by at most half in a step: large items may follow large ones. */
   private weight = 1
 
   constructor(most: number, first = 4, characters = charactersPerStep) {
@@ -18,7 +18,7 @@ export class Steps {
     this.characters = characters
   }
 
-  /** What a step has given. */
+  /** Takes note of the result of a step. */
   took(items: number, characters: number): void {
     if (items === 0) return
     this.weight = Math.max(1, characters / items, this.weight / 2)
@@ -26,7 +26,7 @@ export class Steps {
   }
 }
 
-/** How long the fields of entries are together. */
+/** Returns the total number of characters in the fields of entries. */
 export const charactersIn = (
   entries: ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string> | null, ...ReadonlyArray<unknown>]>
 ): number => {

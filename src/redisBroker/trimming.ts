@@ -1,7 +1,8 @@
 /**
- * What the janitor of one shard does on Redis Streams: it trims the streams on which something was settled lately, and goes
- * slowly through all others. So an idle namespace costs next to nothing, however many channels it has, and still nothing
- * stays for ever that a lost process has left behind.
+ * Trimming of one shard: streams in which a delivery was settled lately are trimmed in the next pass, all others in turn, slowly.
+ *
+ * So an idle namespace costs next to nothing, however many channels it has, and messages that a lost process has left behind do not stay
+ * for ever.
  */
 import { Clock, Effect, Result } from "effect"
 import type { Limits } from "../Broker.ts"
@@ -17,32 +18,32 @@ import { shareSettings } from "./scripts/member/shareSettings.ts"
 import { sweepOnce } from "./scripts/upkeep/sweepOnce.ts"
 import { trim as trimScript } from "./scripts/upkeep/trim.ts"
 
-/** Streams that nobody asked for, trimmed in one pass; the next pass goes on with the next ones. */
+/** At most this many streams without recent settlements are trimmed in one pass; the next pass continues. */
 const streamsPerPass = 200
 
-/** Streams trimmed at a time: each holds up the server for some milliseconds. */
+/** At most this many streams are trimmed at a time: each holds up the server for some milliseconds. */
 const streamsAtOnce = 4
 
-/** After this long a pass ends, and the next one goes on: the loop has to give a sign of life. */
+/** After this long a pass ends, and the next one continues: the loop has to give its heartbeat. */
 const passMillis = 5_000
 
-/** Limits of age are looked after this often. */
+/** Streams with messages that will reach their limit of age are visited this often. */
 const agingMillis = 20_000
 
-/** A consumer with nothing pending that has not been heard of for so long is removed. */
+/** A consumer with no pending message is removed after this long without activity. */
 const abandonedMillis = 600_000
 
-/** For so long one process goes through the streams that nobody asked for. */
+/** One process visits the streams without recent settlements for this long. */
 const turnMillis = 30_000
 
-/** Marks that do not say how long they are to be kept are kept so long. */
+/** Exactly-once keys without a recorded time to live are kept this long. */
 const longestMarksMillis = 86_400_000
 
-/** A process tells so often what it is set to, sooner where it is not there any more, and that counts for so long. */
+/** A process confirms its settings this often, sooner where they are gone, and they count for this long. */
 const agreeMillis = 60_000
 const settingsMillis = 600_000
 
-/** A stream, and what decides how much of it may go. */
+/** A stream, and the groups and limits that decide what is removed from it. */
 interface Subject {
   readonly stream: string
   readonly channel: string
@@ -51,7 +52,7 @@ interface Subject {
   readonly isRetry: boolean
 }
 
-/** What another program has written there that is no limit limits nothing. */
+/** Reads the limits of a channel. A value that another program wrote, and that is no limit, counts as none. */
 const limitsOf = (text: string): Limits => {
   const parsed = Result.getOrElse(Result.try((): unknown => text === "" ? {} : JSON.parse(text)), () => ({}))
   const { maxAgeMillis, maxLength, minId } = (parsed ?? {}) as { readonly [Name in keyof Limits]: unknown }
@@ -64,9 +65,9 @@ const limitsOf = (text: string): Limits => {
 }
 
 export interface RedisJanitor {
-  /** Something was settled in this stream: it is looked at in the next pass. */
+  /** Asks the next pass to visit a stream. */
   readonly touch: (stream: string) => void
-  /** Completes when something was settled that is still to be removed. */
+  /** Completes when a stream waits for a visit. */
   readonly awaitWork: Effect.Effect<void>
   readonly trim: Effect.Effect<number, RedisError>
 }
@@ -81,13 +82,13 @@ export const make = Effect.fnUntraced(function*(setup: {
   const me = uniqueName()
   const touched = new Set<string>()
   const work = new Signal()
-  /** What is in these will be too old: that can wait longer. */
+  /** Streams whose messages will reach their limit of age: their visit can wait longer. */
   const aging = new Set<string>()
   let agingAt = 0
   const millis = () => monotonicMillis(clock)
   let longestGraceMillis = graceMillis
   let agreeAt = -Infinity
-  /** Of the processes that publish into this namespace one may need more time than this one to find what it has published. */
+  /** The longest grace counts: another process of the namespace may need more time than this one to find its messages. */
   const hear = (told: ReadonlyArray<string>) => {
     longestGraceMillis = told.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
   }
@@ -103,11 +104,11 @@ export const make = Effect.fnUntraced(function*(setup: {
 
   let version: string | undefined
   let subjects = new Map<string, Subject>()
-  /** What a change of groups or channels may have set free. */
+  /** Streams from which a change of groups or channels may allow to remove messages. */
   let unvisited = new Set<string>()
   let groupNames: ReadonlyArray<string> = []
   let cursor = 0
-  /** Told once. */
+  /** Streams that refuse, each logged once. */
   const refusing = new Set<string>()
 
   const load = Effect.fnUntraced(function*() {
@@ -139,7 +140,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     return out
   })
 
-  /** One step; what is left is removed at once in further ones. */
+  /** Trims a stream, in as many steps as it needs. */
   const visit = (
     { channel, groups, isRetry, limits, stream }: Subject,
     before: number,
@@ -148,7 +149,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     Effect.flatMap(
       connection.evaluate(
         trimScript,
-        // A retry stream belongs to one group, which reads it from its beginning whatever happens: no floor to keep.
+        // A retry stream belongs to one group, which always reads it from its beginning: it has no floor.
         [keys.meta, stream, ...(isRetry ? [] : groups.map(keys.floors))],
         [
           version ?? "0",
@@ -172,7 +173,7 @@ export const make = Effect.fnUntraced(function*(setup: {
         return Effect.succeed(removed)
       }
     ).pipe(
-      // A stream that refuses, because another program has put something else there, holds up no other.
+      // A stream that refuses, because another program has overwritten it, does not hold up the others.
       Effect.catchIf(({ reason }) => reason === "Refused", (error) => {
         if (refusing.has(stream)) return Effect.succeed(before)
         refusing.add(stream)
@@ -194,15 +195,15 @@ export const make = Effect.fnUntraced(function*(setup: {
       string | null | RedisError,
       ReadonlyArray<string> | RedisError
     ]
-    // Another program's: nothing of ours is lost with it, and without a turn nobody would go through the streams.
+    // Another program wrote the key. Nothing of Rotif is lost with it, and without a turn nobody would visit the streams.
     const isOthers = turn instanceof RedisError && turn.message.startsWith("WRONGTYPE ")
-    // Without memory nobody can take a turn: then each does what it can, for this is what frees memory.
+    // When memory is full nobody can take a turn. Then every process does the work, for it frees memory.
     const isFull = turn instanceof RedisError && turn.reason === "OutOfMemory"
     if (isOthers) yield* connection.send(["del", keys.janitor], { idempotent: true })
     else if (turn instanceof RedisError && !isFull) return yield* turn
     if (current instanceof RedisError) return yield* current
     if (!(told instanceof RedisError)) hear(told)
-    // What cannot be read is told again, which fails by what is wrong.
+    // Settings that cannot be read are confirmed again, which fails with the reason.
     if (millis() >= agreeAt || told instanceof RedisError || !told.includes(String(graceMillis))) yield* agreeOnGrace
     const owner = turn instanceof RedisError ? null : turn
     if ((current ?? "0") !== version) {
@@ -212,7 +213,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       unvisited = new Set(subjects.keys())
     }
     const pass = new Set<string>()
-    // What this process has settled it knows best; the rest is for the one whose turn it is.
+    // Each process visits the streams of its own settlements; the process whose turn it is visits the rest.
     for (const stream of touched) pass.add(stream)
     if (millis() >= agingAt) {
       agingAt = millis() + agingMillis

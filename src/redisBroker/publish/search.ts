@@ -1,7 +1,7 @@
 /**
- * Looks for messages in their logs whose publish got no answer.
+ * The search in a log for messages whose publish got no reply.
  *
- * Each step is bounded in entries and bytes. One search at a time goes through a log, and looks for all that are missed there: when a
+ * Each step is bounded in entries and bytes. One search at a time goes through a log, and looks for all missed messages there: when a
  * connection breaks, many publishes are in flight at once.
  */
 import { Effect, Semaphore } from "effect"
@@ -10,7 +10,7 @@ import { isAfter } from "../entry.ts"
 import type { Evidence } from "../evidence.ts"
 import { search } from "../scripts/publish/search.ts"
 
-/** How far a message was looked for. */
+/** How far a search has come. */
 export type Reached = Pick<Extract<Evidence, { readonly _tag: "Log" }>, "since" | "from" | "isGone">
 
 interface Missed {
@@ -25,7 +25,7 @@ interface Seeker {
   readonly missed: Map<string, Missed>
 }
 
-/** Ids that one search looks for. */
+/** One step looks for at most this many ids. */
 const idsPerSearch = 500
 
 export const make = () => {
@@ -53,7 +53,7 @@ export const make = () => {
       }
       for (const [, other] of others) {
         if (mine.isGone === undefined && other.since === mine.since) other.isGone ??= isGone === 1
-        // What lies before the step's first position was not looked at for the others.
+        // Entries before the first position of the step were not searched for the others.
         if (!isAfter(from, other.from) && isAfter(at, other.from)) other.from = at
       }
       mine.isGone ??= isGone === 1
@@ -62,7 +62,7 @@ export const make = () => {
     }
   })
 
-  /** The position of the message; `undefined`: it is not in the log up to where `onReached` tells, which was the end. */
+  /** Returns the position of the message; `undefined`: it is not in the log, which ended at the position that `onReached` gets. */
   return Effect.fnUntraced(function*(
     log: string,
     connection: Connection,

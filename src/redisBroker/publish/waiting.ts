@@ -1,6 +1,6 @@
 /**
- * What waits for a time, on Redis: one sorted set of names by due time, and their bodies in a hash for each group and channel (without
- * a group: for the first delivery), so that counting them is one HLEN. Promotion moves them into the streams they wait for.
+ * Waiting messages on Redis: one sorted set of names by due time, and a hash of their bodies for each group and channel (without a group: for
+ * the first delivery), so that counting them is one HLEN. Promotion moves them into their streams.
  */
 import { Effect } from "effect"
 import type { Appended, BrokerError, NewMessage } from "../../Broker.ts"
@@ -20,20 +20,20 @@ import { schedule } from "../scripts/publish/schedule.ts"
 import type { Shards } from "../shards.ts"
 import type { Route } from "./route.ts"
 
-/** How long a message is put off that cannot be moved because of wrong data under a key. */
+/** A message that cannot be moved, because of wrong data under a key, is put off for this long. */
 const putOffMillis = 60_000
 
-/** How many members one look at the sorted set passes over. */
+/** One step of a list passes over at most this many entries of the sorted set. */
 const lookPage = 1_000
 
 /**
- * Where scheduled messages are due that nobody promotes, a retry that begins to wait may not be told: it is looked for after so long, and
- * one millisecond more for so many that are passed over each time.
+ * A promotion of retries alone looks again after this long where due scheduled messages stay, and one millisecond later for each
+ * `passedPerMilli` messages that it passes over: behind them, a new retry may cause no event.
  */
 const lookMillis = 250
 const passedPerMilli = 100
 
-/** Targets of promotion that are named without being asked for. */
+/** At most this many targets are named in advance to the script. */
 const rememberedTargets = 64
 
 const partsOf = (member: string): readonly [group: string, channel: string, id: string] => {
@@ -50,8 +50,9 @@ const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
     : duplicateOf(value)
 
 /**
- * Stores scheduled messages of one channel in one step. `undefined`: the channel has no log. Doing it twice is safe: the script tells a
- * repetition what it told before. Of each message `onSend` gets what will tell so for longer.
+ * Stores scheduled messages of one channel in one step; `undefined`: the channel has no log.
+ *
+ * A repetition is safe: the script gives it the same answer. `onSend` gets the evidence of each message, for a reply that is lost.
  */
 export const store = Effect.fnUntraced(function*(
   { keysOf, shardOf }: Shards,
@@ -134,7 +135,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       const done = moved + broken + aside
       if (done === 0 && unknown.length > 0) continue
       passed += more
-      // What is behind those that stay is looked at, too: they are due longer, and there may be many.
+      // Messages behind those that stay are visited too: the ones that stay are due for longer, and may be many.
       if (only !== undefined && wait === 0 && more > 0) continue
       const next = wait < 0 ? undefined : wait
       return {
@@ -144,7 +145,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
     }
   })
 
-  /** Changes a waiting message. Only its body says which window is its own: most have that of their id, or none. */
+  /** Changes a waiting message. Only its body names its window: most have the window of their id, or none. */
   const change = (
     operation: "cancel" | "reschedule",
     { channel, id }: Reference,
@@ -171,7 +172,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
     const places: Array<Place> = []
     let score: string | number = after?.dueAtMillis ?? ""
     let member: string | undefined = after === undefined ? "" : waitingMember("", after.channel, after.id)
-    // What waits for a group is passed over.
+    // Messages that wait for a group are passed over.
     while (places.length === 0 && member !== undefined) {
       const reply: readonly [ReadonlyArray<string>, string?, string?] = (yield* connection.evaluate(
         listScheduled,
@@ -231,7 +232,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
           cancel,
           [keys.waiting, keys.bodies("", message.channel), window, told],
           [waitingMember("", message.channel, message.id), message.id, key, keptMillis],
-          // Done twice, it is told what it was told before.
+          // A repetition gets the same answer.
           { idempotent: true }
         )),
     reschedule: (message, due) =>
