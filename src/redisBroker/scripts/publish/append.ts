@@ -31,10 +31,11 @@ local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local from, since, isGone, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
 local longest, oldest, least = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local args = ARGV
-${openerOf}${openWindow}
+${openWindow}
 if redis.call('EXISTS', log) == 0 then return {'unknown'} end
 local opened = window > 0 and redis.call('GET', seen)
 if opened then
+${openerOf}
   local position, opener = openerOf(opened)
   if opener == call then return {'found', position} end
 end
