@@ -115,26 +115,53 @@ interface Watched {
  * @since 0.1.0
  */
 export class Subscriptions extends Context.Service<Subscriptions, {
+  /** The defaults of the program. */
   readonly defaults: Settings.ProgramDefaults
+  /** @internal */
   readonly running: Set<Subscription>
-  /** The ends of all subscriptions that have not ended yet. */
+  /**
+   * The ends of all subscriptions that have not ended yet.
+   *
+   * @internal
+   */
   readonly endings: Ending.Registry
-  /** What `Health` reads about each subscription. */
+  /**
+   * What `Health` reads about each subscription.
+   *
+   * @internal
+   */
   readonly watched: WeakMap<Subscription, Watched>
+  /** The middleware of the program. */
   readonly middleware: Middleware.Program
-  /** The policies of the program, the default of its options among them. */
+  /** The retry policies of the program, with the default of its options. */
   readonly retry: Retry.Retry
-  /** The log budget of each group. */
+  /**
+   * The log budget of each group.
+   *
+   * @internal
+   */
   readonly budgets: Reporting.Budgets
-  /** The promoters of retries, for a program without the promoter duty; `undefined` with it. */
+  /**
+   * The promoters of retries, for a program without the promoter duty; `undefined` with it.
+   *
+   * @internal
+   */
   readonly retries: Promoter.RetryPromoters | undefined
-  /** Streams that ended with a failure, by group and pattern, until one is started again. */
+  /**
+   * Streams that ended with a failure, by group and pattern, until one is started again.
+   *
+   * @internal
+   */
   readonly failures: Map<string, Failed>
-  /** The subscriptions without a group of their own. */
+  /**
+   * The subscriptions without a group of their own.
+   *
+   * @internal
+   */
   readonly unnamed: Unnamed.Unnamed
 }>()("rotif/Subscriptions") {}
 
-/** A stream whose consumer failed: nobody handles its messages any more. */
+/** A stream whose consumer failed: its messages are not handled any more. */
 interface Failed {
   readonly group: string
   readonly pattern: string
