@@ -1,20 +1,20 @@
 /**
- * Ends that are the same for all who ask for them, however often and from wherever.
+ * Ends: an end is the same for all who ask for it, however often and from wherever.
  *
- * Who asks from inside of an activity (a handler that ends its own subscription) waits for everything but the activities that wait for an
- * end themselves. The end goes on when these are over.
+ * A caller inside of an activity (a handler that ends its own subscription) waits for everything but the activities that wait for an end
+ * themselves. The end continues when these are over.
  */
 import type { Fiber, Scope } from "effect"
 import { Deferred, Effect, Latch } from "effect"
 import * as Activity from "./activity.ts"
 
-/** How long an end waits for handlers that were interrupted, and for its last settlements. */
+/** An end waits this long for handlers that were interrupted, and for its last settlements. */
 export const endMillis = 5_000
 
-/** What ends under way wait for. */
+/** The waits of ends under way. */
 const waits = new Set<() => void>()
 
-/** Waits until something is so; looks again when `moved` is called, and when somebody begins to wait for an end. */
+/** Makes a wait for a condition. The condition is checked again when `moved` is called, and when an activity begins to wait for an end. */
 export const makeWait = () => {
   const latch = Latch.makeUnsafe(false)
   const moved = () => {
@@ -22,7 +22,7 @@ export const makeWait = () => {
   }
   return {
     moved,
-    /** Whether it was so in time. */
+    /** Waits until the condition holds, at most `millis`. Returns whether it did. */
     within: (millis: number, isSo: () => boolean): Effect.Effect<boolean> =>
       Effect.suspend(() =>
         isSo() || millis <= 0
@@ -49,33 +49,33 @@ export const makeWait = () => {
 }
 
 export interface Ending {
-  /** Begins the end, if nobody has, and waits for it. */
+  /** Begins the end, unless it has begun, and waits for it. */
   readonly ask: Effect.Effect<void>
-  /** Completes when it is over. */
+  /** Completes when the end is over. */
   readonly over: Effect.Effect<void>
   readonly hasBegun: () => boolean
-  /** Nothing is left but what waits for an end itself. */
+  /** Whether nothing is left but activities that wait for an end themselves. */
   readonly isLeftToAskers: () => boolean
   readonly check: () => void
 }
 
 export interface Options {
-  /** Done at once when the first one asks. */
+  /** Done at once when the first caller asks. */
   readonly begin?: (() => void) | undefined
-  /** Done once, in a fiber of its own: who asked may be interrupted, the end is not. */
+  /** Done once, in a fiber of its own: a caller may be interrupted, the end is not. */
   readonly run: Effect.Effect<void>
-  /** Whether nothing is left to `run` but to wait for activities that wait for an end themselves. */
+  /** Whether `run` only waits for activities that wait for an end themselves. */
   readonly isLeftToAskers: () => boolean
 }
 
 const underWay = new Set<Ending>()
 
-/** To be called when something has ended, or begun to wait for an end: it may have been all that an end waited for. */
+/** To be called when an activity has ended, or has begun to wait for an end: it may have been the last that an end waited for. */
 export const changed = (): void => {
   for (const ending of underWay) ending.check()
 }
 
-/** Completes when no end is under way that has begun before. */
+/** Completes when all ends that are under way now are over. */
 export const allOver: Effect.Effect<void> = Effect.suspend(() =>
   Effect.forEach([...underWay], ({ over }) => over, { concurrency: "unbounded", discard: true })
 )
@@ -132,7 +132,7 @@ export const make = (options: Options): Effect.Effect<Ending> =>
             ? Deferred.await(over)
             : Effect.raceFirst(Deferred.await(over), leftToAskers)
         })
-        // Known as one that asks before the end begins.
+        // It must be known as an asker before the end begins.
         return inside === undefined ? wait : asking(inside, wait)
       }),
       over: Deferred.await(over),
@@ -163,13 +163,13 @@ export const fiberOf = <E>(ending: Ending, ended: Effect.Effect<void, E>): Fiber
   return Object.assign(fiber, { interruptUnsafe })
 }
 
-/** The ends of what runs, for whoever has to end all of it. */
+/** A registry of ends. */
 export interface Registry {
   readonly all: ReadonlySet<Ending>
   readonly keep: (ending: Ending) => void
 }
 
-/** Asks, at the end of the scope, for the ends of what is left. */
+/** Makes a registry. At the end of the scope it asks for all ends that are left. */
 export const registry: Effect.Effect<Registry, never, Scope.Scope> = Effect.suspend(() => {
   const all = new Set<Ending>()
   return Effect.as(

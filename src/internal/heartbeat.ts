@@ -1,15 +1,15 @@
-/** Signs of life of a loop: when it came round, and when it last got done what it is there for. All times are of the monotonic clock. */
+/** The heartbeat of a loop: the time of its last round, and of its last round that succeeded. All times are of the monotonic clock. */
 export class Heartbeat {
   readonly name: string
-  /** The longest a healthy round takes. */
+  /** The longest time of a healthy round. */
   readonly roundMillis: number
   private readonly now: () => number
-  /** Whether it comes round without anything to do. */
+  /** Whether it turns even when there is nothing to do. */
   private readonly isPolled: boolean
   private hasPassed = true
   private turnedAt: number
   private passedAt: number
-  /** There is nothing to be done, and that is right so. */
+  /** It has nothing to do, as it should. */
   private resting = false
 
   constructor(name: string, roundMillis: number, now: () => number, isPolled: boolean) {
@@ -30,7 +30,7 @@ export class Heartbeat {
     this.resting = true
   }
 
-  /** Goes on after a rest: from now on it is expected to pass. */
+  /** Ends a rest: from now on rounds are expected to succeed. */
   begin(): void {
     this.resting = false
     this.turnedAt = this.passedAt = this.now()
@@ -40,12 +40,12 @@ export class Heartbeat {
     return this.resting || (this.hasPassed && !this.isPolled)
   }
 
-  /** How long it has not passed. */
+  /** The time since the last round that succeeded. */
   get sincePassMillis(): number {
     return this.isResting ? 0 : this.now() - this.passedAt
   }
 
-  /** How long it has not come round, with success or without. */
+  /** The time since the last round. */
   get sinceTurnMillis(): number {
     return this.isResting ? 0 : this.now() - this.turnedAt
   }

@@ -1,14 +1,17 @@
 /**
- * What is said of messages that go wrong: the words, how often, and to whom. Nothing fails in silence, and no storm of failures fills a log.
+ * Reports about messages that fail: their words, how often they are made, and their destination. No failure is silent, and many failures do
+ * not fill a log.
  *
- * - A dead letter is one warning. - A kind of defect is one warning, then one at its rounds 2, 4, 8, ….
- * - What is given back without a failure (a handler that ends by interruption, a release, a key that stays busy) is told at its rounds 1, 2,
- *   4, 8, …. - A failure that is retried is a line for debugging; from the eighth attempt on each doubling is a warning.
- * - What expired and is dropped is a line for debugging; from the eighth of a channel on each doubling is a warning.
- * - A message that was not judged, which is a mistake of ours, is an error at its rounds 1, 2, 4, 8, ….
- * - A group has at most `mostLines` in `windowMillis`; then one line tells how many were left out.
- * - A function for reports has all of them. Each call has its time; where it does not keep up, reports wait, up to `mostWaiting`, and then
- *   are left out and counted in the same line.
+ * - A dead letter is one warning.
+ * - A kind of defect is a warning at its rounds 1, 2, 4, 8, ….
+ * - A message that is given back without a failure (its handler was interrupted or released it, or its key is busy) is reported at its rounds
+ *   1, 2, 4, 8, ….
+ * - A failure that is retried is a line of level `Debug`; from the eighth attempt on, each doubling is a warning.
+ * - A message that expired and is dropped is a line of level `Debug`; from the eighth of a channel on, each doubling is a warning.
+ * - A message without a verdict, which is a mistake in Rotif, is an error at its rounds 1, 2, 4, 8, ….
+ * - A group has at most `mostLines` in `windowMillis`; then one line gives the number of lines left out.
+ * - A function for reports gets all of them. Each call has a time limit. If it does not keep up, at most `mostWaiting` reports wait; more are
+ *   left out and counted in the same line.
  */
 import type { Fiber, LogLevel, Scope } from "effect"
 import { Cause, Clock, Effect, Exit, Metric, References } from "effect"
@@ -20,7 +23,7 @@ import * as Given from "./optionChecks.ts"
 import type { Because, Settlement } from "./settlement.ts"
 import { monotonicMillis } from "./times.ts"
 
-/** What a report is about; see `Subscription.Report`. */
+/** The kind of a report; see `Subscription.Report`. */
 export type Kind =
   | "DeadLetter"
   | "Defect"
@@ -33,7 +36,7 @@ export type Kind =
   | "Expired"
   | "NotJudged"
 
-/** What went wrong with one message of a group. */
+/** A report about one message of a group. */
 export interface Report {
   readonly kind: Kind
   readonly group: string
@@ -42,33 +45,33 @@ export interface Report {
   readonly id: string
   readonly attempt: number
   /**
-   * How often it has happened to this message, from 1; how often this kind of defect has happened (`Defect`); how many messages of the
-   * channel have expired (`Expired`).
+   * How often this has happened to the message, from 1. For `Defect`: how often this kind of defect has happened. For `Expired`: the number of
+   * messages of the channel that have expired.
    */
   readonly round: number
-  /** Of a dead letter, and of what expired. */
+  /** The reason of a dead letter, or of a message that expired. */
   readonly reason: string | undefined
-  /** The `_tag` or name of what the handler failed with. */
+  /** The `_tag` or name of the error of the handler. */
   readonly tag: string | undefined
-  /** The whole line that would be logged. It holds no payload. */
+  /** The whole line for the log. It has no payload. */
   readonly message: string
 }
 
-/** Where reports go; see `Subscription.Defaults.reports`. */
+/** The destination of reports; see `Subscription.Defaults.reports`. */
 export type Sink = LogLevel.Severity | "None" | ((report: Report) => Effect.Effect<unknown, unknown>)
 
 const levels: ReadonlyArray<unknown> = ["Fatal", "Error", "Warn", "Info", "Debug", "Trace", "None"]
 
-/** What is wrong with the option `reports`, if anything is. */
+/** Finds the mistake in the option `reports`, if there is one. */
 export const sinkProblem = (sink: unknown): string | undefined =>
   sink === undefined || typeof sink === "function" || levels.includes(sink)
     ? undefined
     : "reports must be a log level such as \"Warn\", \"None\", or a function of a report to an Effect"
 
-/** Whether something that happens again and again is told this time: at rounds 1, 2, 4, 8, …. */
+/** Whether something that happens repeatedly is reported in this round: 1, 2, 4, 8, …. */
 export const isTold = (round: number): boolean => (round & (round - 1)) === 0
 
-/** Tells of something that fails again and again, at its rounds 1, 2, 4, 8, …; `succeeded` begins anew. */
+/** Reports something that fails repeatedly, at its rounds 1, 2, 4, 8, …. `succeeded` starts again at 1. */
 export interface Repeating {
   readonly failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
   readonly succeeded: () => void
@@ -89,7 +92,7 @@ export const makeRepeating = (
 /** How often something has failed, for the log. */
 export const times = (round: number): string => round === 1 ? "once" : `${round} times in a row`
 
-/** Tells that a stream ended because whoever took its elements failed. Its end for any other reason is what its user wanted. */
+/** Logs that a stream ended because its consumer failed. It ends for any other reason because its user wants it. */
 export const tellEnd = (
   what: string,
   exit: Exit.Exit<unknown, unknown>,
@@ -104,22 +107,22 @@ export const tellEnd = (
 const mostLines = 10
 const windowMillis = 10_000
 
-/** At most so many calls of one function for reports are under way. */
+/** At most this many calls of one function for reports run at a time. */
 const mostCalls = 100
 
-/** At most so many reports wait for one function. */
+/** At most this many reports wait for one function. */
 const mostWaiting = 10_000
 
 /**
- * From this attempt on, a failure that is retried is a warning at each doubling. By default no message has so many attempts. From so many
- * on, messages that expired and are dropped are a warning at each doubling.
+ * From this attempt on, a failure that is retried is a warning at each doubling. By default no message has this many attempts. From this number
+ * on, messages of a channel that expired and are dropped are a warning at each doubling.
  */
 const many = 8
 
-/** So many messages, and kinds of defects, are remembered with their rounds in each group. */
+/** At most this many messages and kinds of defects are remembered with their rounds, in each group. */
 const mostRemembered = 1_000
 
-/** How often something happened, by name; what was heard of longest ago is forgotten first. */
+/** Counts rounds by name. The name that was counted longest ago is forgotten first. */
 class Rounds {
   private readonly counts = new Bounded<string, number>(mostRemembered)
 
@@ -133,17 +136,17 @@ class Rounds {
 
 const kinds = { interrupted: "Interrupted", released: "Released", busy: "Busy" } as const
 
-/** What the subscriptions of one group share in one program. */
+/** The log budget that the subscriptions of one group share in one program. */
 interface Budget {
   readonly rounds: Rounds
   users: number
   lines: number
   endsAt: number
-  /** What was left out in this window, by kind. */
+  /** The number of reports left out in this window, by kind. */
   readonly omitted: Map<Kind, number>
 }
 
-/** The groups that have subscriptions in this program. */
+/** The budgets of the groups that have subscriptions in this program. */
 export type Budgets = Map<string, Budget>
 
 const slow = Metric.counter(MetricName.SlowHandlers, {
@@ -151,7 +154,7 @@ const slow = Metric.counter(MetricName.SlowHandlers, {
   incremental: true
 })
 
-/** The handler of a dead letter runs for too long. */
+/** Reports a slow handler of a dead letter. */
 export const tellSlowLetter = (
   name: string,
   { channel, group, letterId }: { readonly channel: string; readonly group: string; readonly letterId: string },
@@ -193,7 +196,7 @@ const words = (report: Pick<Report, "kind" | "round" | "reason">, detail: string
   }
 }
 
-/** The error of a failure in a few words. What does not decode is not shown: its text quotes the payload. */
+/** The error of a failure in a few words. A decode error is not shown: its text quotes the payload. */
 const detailOf = (failure: ReturnType<typeof failureOf>): string => {
   if (failure.reason === "decode") return ": the dead letter has the details"
   const text = failure.message.replace(/\s+/g, " ")
@@ -201,22 +204,22 @@ const detailOf = (failure: ReturnType<typeof failureOf>): string => {
   return `: ${failure.errorTag === undefined || failure.errorTag === short ? short : `${failure.errorTag}: ${short}`}`
 }
 
-/** A kind of defect: its name, and its message without numbers. */
+/** The name of a kind of defect: its tag, and its message without numbers. */
 const defectName = (channel: string, { errorTag, message }: ReturnType<typeof failureOf>) =>
   `defect\n${channel}\n${errorTag ?? ""}\n${message.slice(0, 200).replace(/\d+/g, "#")}`
 
-/** Tells of the deliveries of one subscription. Nothing here waits or fails: it is called between deliveries. */
+/** Reports about the deliveries of one subscription. Its functions neither wait nor fail: they are called between deliveries. */
 export interface Reporter {
   /** A settlement has been stored. */
   readonly settled: (delivery: Delivery, settlement: Settlement) => void
   readonly leaseLost: (delivery: Delivery) => void
-  /** What judges its handler has died. */
+  /** No verdict about the failure of its handler could be made. */
   readonly noVerdict: (delivery: Delivery, cause: Cause.Cause<unknown>) => void
-  /** Its handler runs longer than it should; called once for each. */
+  /** Its handler is slow. Called once for each delivery. */
   readonly slow: (delivery: Delivery, millis: number) => void
 }
 
-/** Reports of a subscription, until its scope ends. What was left out is told then at the latest. */
+/** Makes the reporter of a subscription. The number of reports left out is logged at the end of the scope at the latest. */
 export const make = Effect.fnUntraced(function*(
   budgets: Budgets,
   group: string,
@@ -245,14 +248,14 @@ export const make = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
       if (--budget.users === 0) budgets.delete(group)
-      // What still waits is too late for a function that does not keep up.
+      // Reports that still wait are too late for a function that does not keep up.
       for (const { kind } of waiting.splice(0)) omitted.set(kind, (omitted.get(kind) ?? 0) + 1)
       flushing?.interruptUnsafe()
       return tellOmitted
     })
   )
 
-  /** The milliseconds that are left of the window. */
+  /** Returns the milliseconds that are left of the window. */
   const left = (): number => {
     const at = monotonicMillis(clock)
     if (at >= budget.endsAt) {
@@ -263,14 +266,14 @@ export const make = Effect.fnUntraced(function*(
     return budget.endsAt - at
   }
 
-  /** It is counted, and the count is told when the window ends. */
+  /** Leaves a report out. The number is logged when the window ends. */
   const leaveOut = (kind: Kind) => {
     const millis = left()
     if (omitted.size === 0) flushing = runFork(Effect.andThen(Effect.sleep(millis), tellOmitted))
     omitted.set(kind, (omitted.get(kind) ?? 0) + 1)
   }
 
-  /** Whether there is room for one more line; if not it is left out. */
+  /** Whether there is room for one more line. If not, it is left out. */
   const mayTell = (kind: Kind): boolean => {
     left()
     if (budget.lines < mostLines) {
@@ -347,7 +350,7 @@ export const make = Effect.fnUntraced(function*(
     const kind = kinds[because]
     const round = rounds.next(`${kind}\n${delivery.channel}\n${delivery.id}`)
     if (!isTold(round)) return
-    // A handler may release a message once, and a key be busy: that is how they are meant to be used.
+    // One release, or one wait for a busy key, is normal.
     const isUsual = round === 1 && kind !== "Interrupted"
     tell(delivery, { kind, round, reason: undefined, tag: undefined }, "", isUsual ? "Info" : undefined)
   }

@@ -1,26 +1,26 @@
-/** How a delivery ends: acknowledged, given back, tried again, or given up. */
+/** Settlements: a delivery is acknowledged, dropped, returned, or buried as a dead letter. */
 import type { Cause } from "effect"
 import type { Delivery, Failure } from "../Broker.ts"
 
-/** Why a delivery is given back or tried again: a word, or what its handler failed with. */
+/** The reason to return a delivery: a word, or the cause of the failure of its handler. */
 export type Because = "interrupted" | "released" | "busy" | Cause.Cause<unknown>
 
-/** How a delivery ends. */
+/** The end of a delivery. */
 export type Settlement =
   | { readonly _tag: "Ack"; readonly isDuplicate?: true }
-  /** Acknowledged without having been handled: its key is not done. */
+  /** Acknowledged without having been handled. Its key does not count as done. */
   | { readonly _tag: "Drop" }
   | {
     readonly _tag: "Redeliver"
     readonly delayMillis: number
     readonly attempt: number
     readonly isRetry: boolean
-    /** For reports; nothing is said where it is missing. */
+    /** For reports. Without it nothing is reported. */
     readonly because?: Because | undefined
   }
   | { readonly _tag: "Bury"; readonly failure: Failure }
 
-/** What a handler leaves behind. `Hold`: it is done, and somebody else will settle the delivery. */
+/** The outcome of a handler. `Hold`: the handler has ended, and the delivery is settled by hand. */
 export type HandlerOutcome = Settlement | { readonly _tag: "Hold" }
 
 export const ackSettlement: Settlement = { _tag: "Ack" }
@@ -31,7 +31,7 @@ export const duplicateSettlement: Settlement = { _tag: "Ack", isDuplicate: true 
 
 export const holdSettlement: HandlerOutcome = { _tag: "Hold" }
 
-/** Given back by the consumer itself, which ends, pauses or has no place: at once. */
+/** Gives a delivery back at once, because the consumer ends, pauses or has no place. */
 export const release = (
   delivery: Delivery,
   because?: Because
@@ -43,17 +43,17 @@ export const release = (
   because
 })
 
-/** So many hand-outs are followed by the next one at once: the few retries of an ordinary policy need not wait, which costs more. */
+/** This many hand-outs are not paced: the few retries of an ordinary policy need not wait, which costs more. */
 const unpaced = 3
 
 /**
- * At least so long a message waits that is to come again at once because its handler says so: three times not at all, then 10 ms, and
- * twice as long with each hand-out, up to a second. So nothing that always asks for it can make a busy loop.
+ * The pace of a message that a handler returns "at once": no wait after the first three hand-outs, then 10 ms, and twice as long with each
+ * further one, at most 1 second. So a handler that always returns a message cannot make a busy loop.
  */
 export const paceMillis = (handOuts: number): number =>
   handOuts <= unpaced ? 0 : Math.min(1_000, 10 * 2 ** Math.min(handOuts - unpaced - 1, 7))
 
-/** Again, because a handler or a policy says so: after a delay, or at once, which is paced. */
+/** Returns a delivery because a handler or a policy says so: after a delay, or at once, which is paced. */
 export const again = (
   delivery: Delivery,
   delayMillis: number,
@@ -67,7 +67,7 @@ export const again = (
   because
 })
 
-/** Another delivery with the same key is being handled: again soon, and less and less soon, until that one has ended. */
+/** Returns a delivery whose key is being handled: after 25 ms, and twice as long with each hand-out, at most a third of the lease. */
 export const later = (delivery: Delivery, leaseMillis: number): Settlement => ({
   ...release(delivery, "busy"),
   delayMillis: Math.min(leaseMillis / 3, 25 * 2 ** Math.min(delivery.deliveryCount, 10))

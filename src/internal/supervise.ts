@@ -1,4 +1,4 @@
-/** Loops that outlive their failures. */
+/** Supervision: loops that run again after a failure. */
 import { Effect, Random } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import { pretty } from "./failure.ts"
@@ -8,13 +8,12 @@ import { isTold } from "./reports.ts"
 /** The longest pause between two tries, in milliseconds. */
 export const slowest = 2_000
 
-// Each round waits for something, and one that a test has woken with its clock is to wait again before the clock goes on.
+// Each round waits for something. A round that a test has woken with its clock must wait again before the clock goes on.
 const forever = { disableYield: true }
 
 /**
- * Runs a loop for ever, which calls `passed` after each round. A failure is reported, and the loop is run again after a jittered pause that
- * grows to two seconds. The time that the failed round took, waiting for a connection, is part of the pause: when the connection is back it
- * must not sleep.
+ * Runs a loop for ever. It calls `passed` after each round. After a failure, which is logged, it runs again after a jittered pause that grows
+ * to 2 seconds. The time of the failed round is part of the pause: a loop that has waited for its connection must not sleep when it is back.
  */
 export const superviseLoop = <R>(
   name: string,

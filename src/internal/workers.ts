@@ -1,5 +1,6 @@
 /**
- * Loops that run one handler at a time, and their end: they take no more, and what runs is finished, or interrupted after a time.
+ * Workers: loops that run one handler at a time. At their end they take no more work; a handler that runs may finish, and is interrupted after a
+ * time.
  */
 import type { Fiber } from "effect"
 import { Effect, Exit, Scope } from "effect"
@@ -7,7 +8,7 @@ import { Activity, inside } from "./activity.ts"
 import * as Ending from "./ending.ts"
 
 export interface Options<R> {
-  /** How long the end waits for what runs before it interrupts it. */
+  /** How long the end waits for running handlers before it interrupts them. */
   readonly drainMillis: number
   readonly loops: (wrappers: Wrappers) => ReadonlyArray<Effect.Effect<never, never, R>>
   /** The last part of the end. */
@@ -15,13 +16,13 @@ export interface Options<R> {
 }
 
 export interface Wrappers {
-  /** To be around one turn of a loop: after the end has begun there is no other. */
+  /** Wraps one turn of a loop: after the end has begun there is no further one. */
   readonly turn: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** To be around what the end has to wait for, with the handler of a user. */
+  /** Wraps work that the end has to wait for, with the handler of a user. */
   readonly work: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
-/** Starts them in the current scope, whose end is their end. */
+/** Starts workers in the current scope. Its end is their end. */
 export const start = Effect.fnUntraced(function*<R>(
   { drainMillis, leave = Effect.void, loops }: Options<R>
 ): Effect.fn.Return<Ending.Ending, never, R | Scope.Scope> {

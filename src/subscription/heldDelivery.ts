@@ -1,4 +1,4 @@
-/** Deliveries in the hands of a consumer, and how they end. */
+/** Held deliveries: the deliveries that this process has, and the consumer of a shard that has them. */
 import type { Fiber, Latch } from "effect"
 import { Scope } from "effect"
 import type { Commit, CommitRefused, Delivery, Member } from "../Broker.ts"
@@ -7,37 +7,37 @@ import type { Heartbeat } from "../internal/heartbeat.ts"
 import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
 import { release } from "../internal/settlement.ts"
 
-/** What became of a settlement: `lost` when another member had the delivery by then. */
+/** The outcome of a settlement: `lost` if another member had the delivery by then. */
 export type Settled = "done" | "lost"
 
 type Phase = "waiting" | "running" | "open" | "settling" | "gone"
 
-/** A delivery in the hands of this process, and the attempt to handle it. */
+/** A delivery that this process holds, and the attempt to handle it. */
 export class HeldDelivery extends Activity {
   readonly delivery: Delivery
   readonly shard: ShardConsumer
   phase: Phase = "waiting"
-  /** Until when it may be handled, on this process's monotonic clock. */
+  /** The end of its time to live, on this process's monotonic clock. */
   expiresAtMillis = Infinity
-  /** Until when nobody else can have it, in nanoseconds of the monotonic clock. */
+  /** The end of its lease, in nanoseconds of the monotonic clock: before it no other consumer can have the delivery. */
   leasedUntil: bigint
-  /** When it came, in nanoseconds of the monotonic clock. */
+  /** The time of its arrival, in nanoseconds of the monotonic clock. */
   readonly heldSince: bigint
-  /** When its handler was started, in nanoseconds of the monotonic clock; exactly, where it is timed. */
+  /** The start of its handler, in nanoseconds of the monotonic clock. It is exact if the handler is timed. */
   startedAt: bigint | undefined
   isTimed = false
-  /** It was told that a limit has removed its message. */
+  /** It was logged that a limit has removed its message. */
   isVanished = false
-  /** It was told that its handler runs for too long. */
+  /** It was reported that its handler is slow. */
   isSlow = false
   fiber: Fiber.Fiber<HandlerOutcome> | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
-  /** What was made of it to find its key, for the handler. */
+  /** The message that was decoded to find its key, for the handler. */
   prepared: unknown
-  /** Its acknowledgement is part of a transaction, and not the handler's to send. */
+  /** Its acknowledgement is part of a transaction: the handler must not send it. */
   isTransactional = false
-  /** Ends with the attempt. Nothing is in it until somebody puts something there. */
+  /** The scope of the attempt. */
   readonly scope: Scope.Closeable = Scope.makeUnsafe()
 
   constructor(delivery: Delivery, shard: ShardConsumer, leasedUntil: bigint, heldSince: bigint) {
@@ -59,6 +59,7 @@ export const enqueue = (held: HeldDelivery, settlement: Settlement): void => {
 /** Gives a delivery back untouched: at once, to any consumer of the group. */
 export const giveBack = (held: HeldDelivery): void => enqueue(held, release(held.delivery))
 
+/** The consumer of one shard: its member of the group, and the deliveries that it holds. */
 export interface ShardConsumer {
   readonly member: Member
   /** How long a lease takes. */
@@ -67,11 +68,11 @@ export interface ShardConsumer {
   readonly settlements: Latch.Latch
   readonly heartbeat: Heartbeat
   isRenewalDue: boolean
-  /** Open when something waits for a renewal. */
+  /** Open while deliveries wait for a renewal. */
   readonly overdue: Latch.Latch
-  /** Closed while it holds nothing and waits for something to hold. */
+  /** Closed while it holds nothing, and its renewal waits. */
   readonly occupied: Latch.Latch
-  /** When it came round last, and the time before, in nanoseconds of the monotonic clock: between them this process was awake. */
+  /** The times of the last round of renewal and of the one before, in nanoseconds of the monotonic clock: this process was awake between them. */
   roundAt: bigint
   awakeAt: bigint
   outbox: Array<Pending>
@@ -89,11 +90,11 @@ export interface Committing {
   readonly resume: (outcome: Settled | CommitRefused) => void
 }
 
-/** Counts since the consumer started, of this process. */
+/** Counts of this process since the consumer started. */
 export interface Counts {
   /** Deliveries acknowledged. */
   processed: number
-  /** Deliveries acknowledged without being handled, because their key was done before. */
+  /** Deliveries acknowledged without being handled, because their key was done. */
   duplicates: number
   /** Attempts that failed. */
   failed: number
@@ -101,7 +102,7 @@ export interface Counts {
   retried: number
   /** Deliveries that became dead letters. */
   dead: number
-  /** Deliveries whose time to live had ended; they are dead letters, or dropped. */
+  /** Deliveries whose time to live had ended: they became dead letters, or were dropped. */
   expired: number
   /** Deliveries taken over because another consumer's lease had expired. */
   crashed: number

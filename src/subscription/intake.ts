@@ -1,6 +1,5 @@
 /**
- * Intake: how a consumer comes to deliveries. It asks its members for as many as there is room for, new ones (`read`) and those whose lease
- * has expired at another consumer (`claim`), and holds what comes.
+ * Intake: takes deliveries, as many as there is room for. They are new (`read`), or their lease has expired at another consumer (`claim`).
  */
 import type { Clock } from "effect"
 import { Effect, Latch, Stream } from "effect"
@@ -13,7 +12,7 @@ import type { Dispatch } from "./dispatch.ts"
 import type { Counts, ShardConsumer } from "./heldDelivery.ts"
 import { enqueue, HeldDelivery } from "./heldDelivery.ts"
 
-/** The first crash that is counted may be that of another one beside it: nothing is given up before it was tried alone. */
+/** At least this many crashes end a message. The first one may be the fault of another message beside it, so each is tried alone first. */
 const fewestCrashes = 2
 
 export interface Options {
@@ -35,7 +34,7 @@ export const make = (options: Options) => {
   const resumed = Latch.makeUnsafe(true)
   const groupSettings = GroupSettings.make(membership.group, membership)
 
-  /** The only reader keeps all room while it waits. Of several none may keep what another one needs: these wait first, and then take. */
+  /** A single reader takes all room while it waits. Of several readers none may keep room that another one needs: they wait first, then take room. */
   const isAlone = shards.length === 1
 
   const wake = Effect.suspend(() =>
@@ -44,8 +43,8 @@ export const make = (options: Options) => {
   const wakeKeeper = isAlone ? wake : Effect.void
 
   /**
-   * Takes what was asked for at `askedAt`. An answer may have lain in the socket while this process was frozen: its leases count from when
-   * it would have been read at the latest.
+   * Takes deliveries that were asked for at `askedAt`. The answer may have lain in the socket while this process was frozen. So the leases count
+   * from the time at which this process was certainly awake, if that is later.
    */
   const accept = (shard: ShardConsumer, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
     if (deliveries.length > 0) shard.occupied.openUnsafe()
@@ -71,7 +70,7 @@ export const make = (options: Options) => {
     dispatch.startWaiting()
   }
 
-  /** Waits for messages, where other shards could use the room, and for room. Whether to read, then. */
+  /** Waits for room, and with several shards for messages before. Returns whether to read. */
   const awaitRead = Effect.fnUntraced(function*(shard: ShardConsumer) {
     if (!isAlone && !isPaused() && !isClosing()) {
       const isReady = yield* Effect.uninterruptible(shard.member.awaitReady(blockMillis))
@@ -111,7 +110,7 @@ export const make = (options: Options) => {
             return room
           })
       )
-      // Only to be interrupted while it waits for room: `wake` ends the wait of a read, and what comes with it is taken.
+      // It can only be interrupted while it waits for room. `wake` ends the wait of a read, and the deliveries of its reply are taken.
       return Effect.uninterruptible(Effect.ensuring(
         Stream.runForEachArray(deliveries(shard.member, room), ([reply]) =>
           Effect.sync(() => {
@@ -124,7 +123,7 @@ export const make = (options: Options) => {
     })
 
   const claimNow = Effect.fnUntraced(function*(shard: ShardConsumer) {
-    // Not to be interrupted: what has come is taken.
+    // Uninterruptible: claimed deliveries are taken.
     const found = yield* Effect.uninterruptible(Effect.suspend(() => {
       const count = capacity.reserveForClaim()
       const askedAt = clock.monotonicTimeNanosUnsafe()
@@ -149,18 +148,18 @@ export const make = (options: Options) => {
 
   return {
     read,
-    /** Takes over what has expired, as much as there is room for. */
+    /** Takes over expired deliveries, as many as there is room for. */
     claimNow,
-    /** The same, and waits for room for the rest; returns in how many milliseconds the next lease can expire. */
+    /** Takes over expired deliveries, and waits for room for the rest. Returns the milliseconds until the next lease can expire. */
     claim: Effect.fnUntraced(function*(shard: ShardConsumer) {
       yield* resumed.await
       if (isClosing()) return yield* Effect.never
       const found = yield* claimNow(shard)
       if (!found.isMore) return found.nextInMillis
-      // It comes before what is new: who waits for that with all the room gives it back.
+      // Claims come before new messages: a reader that waits with all the room gives it back.
       return (yield* capacity.claimFirst(wakeKeeper, claimNow(shard))).nextInMillis
     }),
-    /** Makes a reader return that waits with all the room. */
+    /** Wakes a reader that waits with all the room. */
     wakeKeeper,
     pause: Effect.suspend(() => {
       resumed.closeUnsafe()

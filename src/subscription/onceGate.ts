@@ -1,20 +1,21 @@
 /**
- * Deliveries on their way to a handler by their keys: what was done before is acknowledged, what is being handled elsewhere comes
- * back later. One script for all that came in the meantime.
+ * The gate of `exactlyOnce`: it begins deliveries by their keys before they are handled. A delivery whose key is done is acknowledged; one whose
+ * key is being handled elsewhere comes back later. One script serves all deliveries that came in the meantime.
  */
 import { Effect, Latch } from "effect"
 import type { Begun, BrokerError, Member } from "../Broker.ts"
 import type { Settlement } from "../internal/settlement.ts"
 import type { HeldDelivery } from "./heldDelivery.ts"
 
-/** The key of a delivery, or how it ends because it has none. */
+/** Finds the key of a delivery, or the settlement of one without a usable key. */
 export type KeyOf<R> = (held: HeldDelivery) => Effect.Effect<string | Settlement, never, R>
 
 export interface OnceGate<R> {
+  /** Takes a delivery to begin. */
   readonly add: (held: HeldDelivery) => void
-  /** Takes back what has not been looked at yet. */
+  /** Takes back the deliveries that are not begun yet. */
   readonly clear: () => ReadonlyArray<HeldDelivery>
-  /** Waits for deliveries and begins them; to be run again and again by one fiber. */
+  /** Waits for deliveries and begins them. One fiber runs it again and again. */
   readonly next: Effect.Effect<void, BrokerError, R>
 }
 
@@ -43,7 +44,7 @@ export const make = <R>(
     }
     const batch: Array<HeldDelivery> = []
     for (const held of taken) {
-      // What was lost meanwhile is another's.
+      // A delivery that was lost meanwhile belongs to another consumer.
       if (held.phase === "waiting" && keys.has(held)) batch.push(held)
       else keys.delete(held)
     }
@@ -52,7 +53,7 @@ export const make = <R>(
       member.begin(batch.map((held) => ({ delivery: held.delivery, key: keys.get(held)! })))
     )
     if (result._tag === "Failure") {
-      // Nothing is forgotten: to begin twice changes nothing.
+      // They are begun again: to begin twice changes nothing.
       fresh = [...batch, ...fresh]
       arrived.openUnsafe()
       return yield* Effect.fail(result.failure)

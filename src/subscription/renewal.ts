@@ -1,4 +1,7 @@
-/** Renewal: the leases of what is held are renewed three times in their time. What that finds is told: lost leases, removed messages, slow handlers. */
+/**
+ * Renewal: renews the leases of held deliveries, three times in the time of a lease, and reports what it finds: lost leases, messages that a
+ * limit has removed, and slow handlers.
+ */
 import type { Clock } from "effect"
 import { Effect } from "effect"
 import type { Delivery } from "../Broker.ts"
@@ -12,7 +15,7 @@ export const make = ({ clock, counts, group, isPolled, leaseMillis, lose, pump, 
   readonly isPolled: boolean
   readonly leaseMillis: number
   readonly lose: (held: HeldDelivery) => void
-  /** Starts what has waited for a renewal. */
+  /** Starts deliveries that waited for a renewal. */
   readonly pump: () => void
   readonly reporter: Pick<Reporter, "slow">
   readonly slowMillis: number
@@ -28,9 +31,9 @@ export const make = ({ clock, counts, group, isPolled, leaseMillis, lose, pump, 
     }
   }
 
-  /** Waits until it is time, and renews; to be run again and again by one fiber for each shard. */
+  /** Waits until it is time, and renews. One fiber for each shard runs it again and again. */
   return Effect.fnUntraced(function*(shard: ShardConsumer) {
-    // One that failed is tried again soon: the lease goes on passing.
+    // A renewal that failed is tried again soon: the leases go on passing.
     if (!isPolled && shard.held.size === 0) {
       shard.occupied.closeUnsafe()
       yield* shard.occupied.await

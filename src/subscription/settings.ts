@@ -1,4 +1,4 @@
-/** The settings of a subscription: its options, and the defaults of its program, checked. */
+/** Settings: the options of a subscription and the defaults of its program, checked. */
 import type { Duration } from "effect"
 import { Effect, Result } from "effect"
 import { hostname } from "node:os"
@@ -14,10 +14,10 @@ import { prefetchOf } from "./capacity.ts"
 import type { Defaults, ExactlyOnce, Options, StartFrom, StreamOptions } from "./options.ts"
 import { InvalidSubscription } from "./options.ts"
 
-/** What the subscriptions of a program share unless they say otherwise. */
+/** The defaults of a program. */
 export type ProgramDefaults = Defaults & Pick<StreamOptions, "slowHandler">
 
-/** Copies these fields only: the options of a layer, which they are taken from, also have the passwords of its connections. */
+/** Copies these fields only: the options of a layer also hold credentials. */
 export const defaultsOf = (
   options: ProgramDefaults
 ): { readonly [K in keyof Required<Defaults> | "slowHandler"]: (Defaults & StreamOptions)[K] } => ({
@@ -35,7 +35,7 @@ export const defaultsOf = (
   slowHandler: options.slowHandler
 })
 
-/** Dies of defaults that cannot be used: otherwise the first subscription would fail, maybe in a process that nobody watches. */
+/** Dies of defaults that cannot be used. Otherwise the first subscription would fail, perhaps in a process that nobody watches. */
 export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
   yield* Given.orDie(Given.func("groupName", defaults.groupName))
   yield* Given.orDie(Given.func("consumerName", defaults.consumerName))
@@ -58,7 +58,7 @@ export const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect
 
 const nameOption = (name: string, value: unknown) => option(Given.name(name, value))
 
-/** A name that was given, or that a function makes. */
+/** Checks a name that was given, or that a function makes. */
 const madeOption = (name: string, given: unknown, functionName: string, make: () => unknown) =>
   given === undefined
     ? option(Given.made(functionName, make, (made) => Given.name(functionName, made)))
@@ -231,7 +231,7 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
       doneMillis,
       maxCrashes
     },
-    /** What the consumer is given as it is. */
+    /** Settings that the consumer gets as they are. */
     consumer: {
       concurrency,
       prefetch: prefetchOf(prefetch, concurrency, isManual),

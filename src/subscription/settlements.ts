@@ -1,4 +1,4 @@
-/** Settlements are sent in batches, sent again after a failure, and their outcome is told to whoever waits for it. */
+/** Settlements: they are sent in batches, and again after a failure. Whoever waits for one gets its outcome. */
 import type { Clock } from "effect"
 import { Effect } from "effect"
 import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Redelivery } from "../Broker.ts"
@@ -15,7 +15,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
   readonly reporter: Pick<Reporter, "settled">
   /** Notes how long the handler of a delivery took. */
   readonly timed: (held: HeldDelivery) => void
-  /** Whether a moment later there may be more to settle. */
+  /** Whether more settlements may come a moment later. */
   readonly isMoreComing: () => boolean
 }) => {
   const concluded = ({ held, resume }: Committing, outcome: Committed) => {
@@ -27,7 +27,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       counts.lastMessageAtMillis = counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
       drop(held, "done")
     } else if (held.isOver) {
-      // Its handler was interrupted while it waited for this: nobody is left to decide about the refusal.
+      // Its handler was interrupted while it waited for the commit: nothing is left that could decide about the refusal.
       giveBack(held)
     } else {
       held.phase = "running"
@@ -46,7 +46,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       if (held.phase !== "settling") enqueue(held, settlement)
     })
 
-  /** Acknowledges together with messages and writes; when they are refused the delivery is as it was before. */
+  /** Acknowledges a delivery together with messages and writes. If they are refused, the delivery is as it was before. */
   const commit = (held: HeldDelivery, changes: Omit<Commit, "delivery">): Effect.Effect<Settled | CommitRefused> =>
     Effect.callback((resume) => {
       if (held.phase !== "running") return resume(Effect.succeed(held.outcome ?? "lost"))
@@ -59,11 +59,11 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       held.shard.settlements.openUnsafe()
     })
 
-  /** Waits for something to settle, and sends all there is; to be run again and again by one fiber for each shard. */
+  /** Waits for settlements, and sends all of them. One fiber for each shard runs it again and again. */
   const send = Effect.fnUntraced(function*(shard: ShardConsumer) {
     yield* shard.settlements.await
     shard.settlements.closeUnsafe()
-    // What finishes in this turn of the event loop goes into the same batch.
+    // Handlers that end in this turn of the event loop share the batch.
     if (isMoreComing()) yield* Effect.yieldNow
     const batch = shard.outbox
     shard.outbox = []
@@ -72,7 +72,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
     const redeliveries: Array<Pending> = []
     const burials: Array<Pending> = []
     for (const item of batch) {
-      // A lease that was lost while its settlement waited.
+      // Its lease was lost while the settlement waited.
       if (item.held.phase === "gone") continue
       if (item.settlement._tag === "Ack") acks.push(item)
       else if (item.settlement._tag === "Drop") drops.push(item)
@@ -87,7 +87,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       if (items.length === 0) return
       const result = yield* Effect.result(effect())
       if (result._tag === "Failure") {
-        // Nothing is forgotten: it is sent again, and the fence keeps a second time from doing harm.
+        // It is sent again. The fence makes a second time harmless.
         failure = result.failure
         shard.outbox.push(...items)
         return

@@ -1,6 +1,6 @@
 /**
- * Sharing: while all handlers are busy and none ends, nothing more is fetched, and what has waited here too long is given back if another
- * consumer of the group could have it. With nobody else it keeps its place.
+ * Sharing: while all handlers are busy and none ends, nothing more is fetched in advance. A delivery that has waited too long is given back if
+ * another consumer of the group reads its channel; otherwise it keeps its place.
  */
 import type { Clock } from "effect"
 import { Effect } from "effect"
@@ -10,20 +10,20 @@ import type { Dispatch } from "./dispatch.ts"
 import type { ShardConsumer } from "./heldDelivery.ts"
 import { giveBack } from "./heldDelivery.ts"
 
-/** After this long, what waits here and could be had by another consumer is given back. */
+/** After this long, a waiting delivery is given back if another consumer could have it. */
 const patienceMillis = 250
 
-/** When all places are taken and no handler has ended for this long, nothing more is fetched in advance. */
+/** After this long without the end of a handler while all are busy, nothing more is fetched in advance. */
 const unmovedMillis = 100
 
-/** Waits for something that waits, and looks after it; to be run again and again by one fiber. */
+/** Waits until deliveries wait, and checks how long they have waited. One fiber runs it again and again. */
 export const make = ({ capacity, clock, dispatch, isPolled, shards, wakeKeeper }: {
   readonly capacity: Capacity
   readonly clock: Clock.Clock
   readonly dispatch: Pick<Dispatch<never>, "endedHandlers" | "queue" | "running" | "someEnded" | "someWait">
   readonly isPolled: Broker["Service"]["isPolled"]
   readonly shards: ReadonlyArray<ShardConsumer>
-  /** Makes a reader return that waits with all the room. */
+  /** Wakes a reader that waits with all the room. */
   readonly wakeKeeper: Effect.Effect<void>
 }) =>
   Effect.gen(function*() {
@@ -33,7 +33,7 @@ export const make = ({ capacity, clock, dispatch, isPolled, shards, wakeKeeper }
     const isBusy = () => running() >= capacity.concurrency
     if (oldest === undefined && (!isBusy() || capacity.isStalled)) return someWait.closeUnsafe()
     const waitedMillis = oldest === undefined ? 0 : Number(clock.monotonicTimeNanosUnsafe() - oldest.heldSince) / 1e6
-    /** Nothing more is fetched in advance until a handler has ended: neither what would wait, nor again what is given back. */
+    /** Fetches nothing more in advance until a handler has ended: otherwise deliveries that are given back would come here again. */
     const stall = Effect.suspend(() => {
       capacity.stall()
       someEnded.closeUnsafe()
@@ -54,7 +54,7 @@ export const make = ({ capacity, clock, dispatch, isPolled, shards, wakeKeeper }
       const shared = yield* shard.member.shared(new Set(waiting.map(({ delivery }) => delivery.channel)))
       for (const held of waiting) if (held.phase === "waiting" && shared.has(held.delivery.channel)) giveBack(held)
     }
-    // Somebody may come.
+    // Another consumer may join.
     yield* isPolled
       ? Effect.sleep(patienceMillis)
       : Effect.raceFirst(someEnded.await, Effect.raceAllFirst(shards.map(({ member }) => member.awaitJoin)))

@@ -1,13 +1,13 @@
 /**
- * How deliveries begin that were taken over from lost consumers: the suspects.
+ * Trials: how suspects begin, which are deliveries that were taken over from lost consumers.
  *
- * Nobody knows whether a message has taken its consumer down, or was only held by it. So a suspect is noted in the backend before its
- * handler begins, and only a note that is lost with its consumer counts as a crash. The first time suspects begin side by side: most
- * consumers are lost for other reasons. Those that were begun when a consumer was lost once more are tried alone, one at a time in a
- * process, whatever subscriptions it has: then at most the one that did it counts another crash. What is fresh goes on beside them.
+ * It is not known whether a message has crashed its consumer, or was only held by it. So a suspect is noted in the backend before its handler
+ * begins, and only a note that is lost with its consumer counts as a crash. The first time, suspects begin side by side: most consumers are
+ * lost for other reasons. Suspects that had begun when another consumer was lost are tried alone, one at a time in a process, over all of its
+ * subscriptions. Then at most the message that causes a crash counts another one. New messages are handled beside them.
  *
- * One that is tried alone for long (`patienceMillis`) is acquitted when another one waits for its turn: its note is taken back, its handler
- * goes on, and the next one begins.
+ * A suspect that is tried alone for long (`patienceMillis`) is acquitted when another one waits for its turn: its note is taken back, its
+ * handler continues, and the next suspect begins.
  */
 import type { Clock, Scope } from "effect"
 import { Effect, Latch } from "effect"
@@ -15,23 +15,23 @@ import type { BrokerError } from "../Broker.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 import { giveBack } from "./heldDelivery.ts"
 
-/** After this long one that is tried alone no longer keeps others waiting; longer where one of the two is known for more crashes. */
+/** After this long, a suspect that is tried alone no longer keeps others waiting. It is longer if one of the two has more crashes. */
 const patienceMillis = (crashes: number) => 5_000 * 6 ** Math.min(3, Math.max(0, crashes - 1))
 
-/** The one that is tried alone. */
+/** The trial of one suspect alone. */
 interface Trial {
   readonly crashes: number
   /** In nanoseconds of the monotonic clock. */
   readonly since: bigint
-  /** Takes back its note, and gives the turn up. */
+  /** Takes back the note of the suspect, and gives the turn up. */
   readonly acquit: Effect.Effect<void, BrokerError>
 }
 
-/** The turn to try one alone. */
+/** The turn to try a suspect alone. */
 class Turn {
-  /** Who has it. */
+  /** The trial that has the turn. */
   trial: Trial | undefined
-  /** Told when it is free. */
+  /** Called when the turn is free. */
   readonly waiting = new Set<() => void>()
 
   take(trial: Trial): void {
@@ -45,7 +45,7 @@ class Turn {
   }
 }
 
-/** One turn for each process: what takes it down takes down all that runs in it. A simulated clock is a process of its own. */
+/** One turn for each process, because a crash ends all that runs in the process. A simulated clock counts as a process. */
 const turns = new WeakMap<Clock.Clock, Turn>()
 
 const turnOf = (clock: Clock.Clock): Turn => {
@@ -59,21 +59,21 @@ const turnOf = (clock: Clock.Clock): Turn => {
 export interface Trials {
   /** Takes a suspect that may begin. */
   readonly add: (held: HeldDelivery) => void
-  /** Takes back those that have not begun. */
+  /** Takes back the suspects that have not begun. */
   readonly clear: () => ReadonlyArray<HeldDelivery>
-  /** The delivery has left this process. */
+  /** To be called when a suspect has left this process. */
   readonly left: (held: HeldDelivery) => void
-  /** A place has become free. */
+  /** To be called when a place has become free. */
   readonly wake: () => void
-  /** Places that are kept free for suspects. */
+  /** The number of places that are kept free for suspects. */
   readonly places: () => number
-  /** Waits for suspects, and for room, and begins them; to be run again and again by one fiber. */
+  /** Waits for suspects and for room, and begins them. One fiber runs it again and again. */
   readonly next: Effect.Effect<void, BrokerError>
 }
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly clock: Clock.Clock
-  /** How many handlers may be started; none while the consumer is paused or ends. */
+  /** The number of handlers that may be started: 0 while the consumer is paused or ends. */
   readonly room: () => number
   readonly start: (held: HeldDelivery) => void
   readonly lose: (held: HeldDelivery) => void
@@ -82,7 +82,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const turn = turnOf(clock)
   const work = Latch.makeUnsafe(false)
   const wake = () => void work.openUnsafe()
-  /** Those that begin side by side, and those that are tried alone. */
+  /** The suspects that begin side by side, and those that are tried alone. */
   let together: Array<HeldDelivery> = []
   let alone: Array<HeldDelivery> = []
   let beginning = 0
@@ -91,7 +91,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const add = (held: HeldDelivery) => {
     if (held.delivery.crashes > 0) {
       alone.push(held)
-      // The one that is known for most crashes comes first: none is tried beside it.
+      // The suspect with the most crashes comes first.
       alone.sort((a, b) => b.delivery.crashes - a.delivery.crashes)
       turn.waiting.add(wake)
     } else together.push(held)
@@ -123,7 +123,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (mine?.held === held) giveUpTurn()
   }
 
-  /** How long the one that has the turn may keep it. */
+  /** How long the trial that has the turn may keep it. */
   const leftMillis = (): number | undefined => {
     if (alone.length === 0 || turn.trial === undefined || room() === 0) return undefined
     const passed = Number(clock.monotonicTimeNanosUnsafe() - turn.trial.since) / 1e6
@@ -132,7 +132,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const isWaiting = ({ phase }: HeldDelivery) => phase === "waiting"
 
-  /** Those that may begin now. */
+  /** Takes the suspects that may begin now. */
   const take = (): ReadonlyArray<HeldDelivery> => {
     alone = alone.filter(isWaiting)
     together = together.filter(isWaiting)
@@ -152,7 +152,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (isWaiting(held)) add(held)
   }
 
-  /** Notes that they begin, and starts those that are still held. */
+  /** Notes that suspects begin, and starts those that are still held. */
   const begin = Effect.fnUntraced(function*(shard: ShardConsumer, some: ReadonlyArray<HeldDelivery>) {
     const askedAt = clock.monotonicTimeNanosUnsafe()
     const refused = new Set(
@@ -170,7 +170,7 @@ export const make = Effect.fnUntraced(function*(options: {
       if (!isWaiting(held)) continue
       beginning--
       if (room() === 0) giveBack(held)
-      // This process was frozen meanwhile: another one may have it.
+      // This process was frozen meanwhile: another consumer may have it.
       else if (clock.monotonicTimeNanosUnsafe() >= held.leasedUntil) again(held)
       else options.start(held)
     }
