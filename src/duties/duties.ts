@@ -1,4 +1,4 @@
-/** The background duties of a program: they run as long as the layer, and give signs of life. */
+/** The background duties of a program: they run as long as the layer, each with a heartbeat. */
 import { Clock, Context, Effect, Layer } from "effect"
 import { Broker } from "../Broker.ts"
 import { Heartbeat } from "../internal/heartbeat.ts"
@@ -46,7 +46,7 @@ export const layer = (options: {
           yield* start("ticker", shard, checkMillis, Ticker.run)
         }
         yield* start("janitor", shard, trimMillis, Janitor.run, trimMillis)
-        // With one shard a transaction has everything in reach.
+        // With one shard a transaction reaches every key, so there is no outbox.
         if (broker.shards > 1) yield* start("relayer", shard, checkMillis, Relayer.run)
       }
       return { pulses }

@@ -1,5 +1,5 @@
 /**
- * Tells how far groups are, as metrics. Every process of a namespace may run one; a lease in the backend decides which of them reports, so
+ * Reports the progress of groups as metrics. Every process of a namespace may run one; a lease in the backend decides which of them reports, so
  * that no group is counted twice.
  */
 import { Effect, Metric } from "effect"
@@ -25,10 +25,10 @@ const gauges: Readonly<Record<Value, Metric.Metric<number, unknown>>> = {
 
 const none: Values = { Lag: 0, Pending: 0, Ready: 0, Due: 0, DeadLetters: 0, OldestAge: 0 }
 
-/** So many groups are reported: what is registered as a metric stays for ever. */
+/** At most this many groups are reported: a registered metric stays for ever. */
 const mostGroups = 1_000
 
-/** The values of each group over all channels. A lag that is not known is not told. */
+/** The values of each group over all channels. An unknown lag is not reported. */
 const valuesOf = (channels: ReadonlyArray<ChannelStats>): ReadonlyMap<string, Values> => {
   const sums = new Map<string, Values>()
   for (const { dead, due, group, lag, oldestMillis, pending, ready } of channels.flatMap(({ groups }) => groups)) {
@@ -68,7 +68,7 @@ export const run = (
       const found = leads
         ? valuesOf(yield* broker.stats.read({ _tag: "Pattern", pattern: "**" }))
         : new Map<string, Values>()
-      // What is another's to tell now, or of a group that is gone, must not stay as it was.
+      // The values of a removed group, or of one that another process reports now, must not stay.
       for (const group of told) if (!found.has(group)) yield* tell(group, none)
       for (const [group, values] of found) {
         if (!told.has(group) && told.size >= mostGroups) continue

@@ -1,13 +1,13 @@
 /**
- * Removes from the logs what every group has acknowledged and what is beyond a channel's limits. It comes soon again while
- * there is something to remove, at once while there is much, and seldom otherwise.
+ * The janitor removes messages that every group has acknowledged, and messages beyond a channel's limits, from the logs. It runs again soon while
+ * there is something to remove, at once while there is much, and rarely otherwise.
  */
 import { Duration, Effect } from "effect"
 import type { Broker } from "../Broker.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
 import { supervise } from "../internal/supervise.ts"
 
-/** A pass that took this long had much to remove: the next one goes on at once. */
+/** After a pass that took this long there is much to remove: the next one follows at once. */
 const longMillis = 1_000
 
 export const run = (

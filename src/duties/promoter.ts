@@ -1,6 +1,6 @@
 /**
- * Makes waiting messages ready when their time has come. It sleeps until the next one is due and is woken when an earlier one
- * arrives; `interval` is only a safety net, for a wake-up that was lost: `Infinity` where none is.
+ * The promoter makes waiting messages ready when they are due. It sleeps until the next one is due, and wakes when an earlier one arrives.
+ * `interval` is the fallback for a lost wake-up: `Infinity` if none can be lost.
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../Broker.ts"
@@ -8,15 +8,15 @@ import type { Heartbeat } from "../internal/heartbeat.ts"
 import { pause } from "../internal/pause.ts"
 import { supervise } from "../internal/supervise.ts"
 
-/** How often retries are looked for that nothing has told of. */
+/** Fallback poll interval for retries, in case a notification is lost. */
 const retryMillis = 30_000
 
-/** What promotes retries, by shard, and how many subscriptions need it. */
+/** The promoters of retries, by shard, and the number of subscriptions that need each. */
 export type RetryPromoters = Map<number, { users: number; readonly fiber: Fiber.Fiber<never> }>
 
 /**
- * Keeps retries coming in the current scope, in a process that promotes nothing else. Those that share `running`, by shard, share what
- * they start.
+ * Promotes retries in the current scope, in a process that promotes nothing else. Callers with the same `running` share one promoter for each
+ * shard.
  */
 export const keepRetries = Effect.fnUntraced(function*(
   broker: Broker["Service"],
@@ -40,7 +40,7 @@ export const keepRetries = Effect.fnUntraced(function*(
   for (const shard of shards) yield* Effect.acquireRelease(begin(shard), () => end(shard))
 })
 
-/** Messages moved in one step: large enough for throughput, small enough to hold up nobody. */
+/** Messages moved in one step: large enough for throughput, small enough not to hold up others. */
 const batch = 500
 
 export const run = (
@@ -52,9 +52,9 @@ export const run = (
 ): Effect.Effect<never> =>
   supervise(
     `promoting ${only === undefined ? "" : "retries "}in shard ${shard}`,
-    // Its scope is one look: what listens for it ends with it, also when it fails.
+    // The scope is one turn: its listener ends with it, also after a failure.
     Effect.scoped(Effect.gen(function*() {
-      // Listening starts before looking: what arrives in between is not missed.
+      // Listening starts before reading: a message that arrives in between is not missed.
       const earlier = yield* Effect.forkScoped(broker.awaitEarlier(shard), { startImmediately: true })
       const { nextInMillis } = yield* broker.promote(shard, batch, only)
       if (nextInMillis !== 0) {

@@ -1,6 +1,6 @@
 /**
- * Brings what transactions put into the outbox of a shard to the shards of its channels. It is woken when something is put there;
- * `interval` is only a safety net, for a wake-up that was lost.
+ * The outbox relay moves messages that transactions put into the outbox of a shard to the shards of their channels. It wakes when a message is
+ * put there; `interval` is the fallback for a lost wake-up.
  */
 import { Effect, Fiber } from "effect"
 import type { Broker } from "../Broker.ts"
@@ -18,7 +18,7 @@ export const run = (
   supervise(
     `relaying from shard ${shard}`,
     Effect.gen(function*() {
-      // Listening starts before looking: what arrives in between is not missed.
+      // Listening starts before reading: a message that arrives in between is not missed.
       const more = yield* Effect.forkChild(broker.awaitOutbox(shard), { startImmediately: true })
       yield* broker.relay(shard, batch).pipe(
         Effect.flatMap((moved) =>

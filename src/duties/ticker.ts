@@ -1,5 +1,5 @@
 /**
- * Publishes recurring messages when they are due. It sleeps until the next tick and is woken when a definition changes. Every process
+ * The ticker publishes recurring messages when they are due. It sleeps until the next tick, and wakes when a definition changes. Every process
  * tries; the backend lets one of them publish each tick.
  */
 import { DateTime, Effect, Fiber, Result } from "effect"
@@ -14,10 +14,10 @@ import { supervise } from "../internal/supervise.ts"
 
 const batch = 100
 
-/** How long a definition is left alone that cannot be published as things stand. */
+/** A definition that cannot be published now is skipped for this long. */
 const putOffMillis = 60_000
 
-/** While there is such a one, the time of the next tick is not known: the ticks are looked at this often. */
+/** While there is such a definition, the time of the next tick is unknown: the ticks are read this often. */
 const lookMillis = 500
 
 /** The id of the message of one tick. */
@@ -30,7 +30,7 @@ export const run = (
   pulse: Heartbeat
 ): Effect.Effect<never> =>
   Effect.suspend(() => {
-    /** Definitions that are left alone, until when by the backend's clock. */
+    /** Skipped definitions, until when by the clock of the backend. */
     const broken = new Map<string, number>()
 
     const publish = Effect.fnUntraced(function*(tick: DueTicks["ticks"][number], nowMillis: number) {
@@ -53,16 +53,16 @@ export const run = (
 
     return supervise(
       `publishing recurring messages in shard ${shard}`,
-      // Its scope is one look: what listens for it ends with it, also when it fails.
+      // The scope is one turn: its listener ends with it, also after a failure.
       Effect.scoped(Effect.gen(function*() {
-        // Listening starts before looking: what changes in between is not missed.
+        // Listening starts before reading: a change in between is not missed.
         const change = yield* Effect.forkScoped(broker.recurring.awaitChange(shard), { startImmediately: true })
         const { nextInMillis, nowMillis, ticks } = yield* broker.recurring.due(shard, batch + broken.size)
         for (const [key, untilMillis] of broken) if (untilMillis <= nowMillis) broken.delete(key)
         let progress = false
         for (const tick of ticks) {
           if (broken.has(tick.key)) continue
-          // One that cannot be published must not keep the others from their ticks.
+          // A definition that cannot be published must not hold up the ticks of others.
           const published = yield* Effect.result(publish(tick, nowMillis))
           if (Result.isSuccess(published)) {
             progress = true

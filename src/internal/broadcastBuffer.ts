@@ -1,12 +1,12 @@
 /**
- * What a listener in Pub/Sub mode has not taken yet: bounded in messages and in characters, with a policy for what is too much.
+ * The buffer of a Pub/Sub listener: bounded in messages and in characters, with a policy for a full buffer.
  */
 import { Effect } from "effect"
 import type { Cast } from "../broker/broadcast.ts"
 
 export type Overflow = "bounded" | "dropping" | "sliding"
 
-/** Here messages are missing: `dropped` of them (it was full), or nobody knows how many (listening was interrupted). */
+/** A gap: `dropped` messages are missing (the buffer was full), or an unknown number (listening was interrupted). */
 export class Missing {
   readonly dropped: number | undefined
   constructor(dropped: number | undefined) {
@@ -14,7 +14,7 @@ export class Missing {
   }
 }
 
-/** Here so many things arrived that are not messages of Rotif. */
+/** This many things arrived that are no messages of Rotif. */
 export class Malformed {
   readonly channel: string
   count = 1
@@ -31,14 +31,14 @@ export interface Mailbox {
   readonly interrupted: () => void
   /** The next item, if there is one. */
   readonly poll: () => Item | undefined
-  /** Completes when there is something to take. */
+  /** Completes when there is an item. */
   readonly arrived: Effect.Effect<void>
-  /** Messages that wait. */
+  /** The number of messages that wait. */
   readonly size: () => number
   readonly dropped: () => number
 }
 
-/** From so many taken items on the array is cut off when half of it is taken. */
+/** From this many taken items on, the array is cut when half of it is taken. */
 const compactFrom = 1024
 
 const interruption = new Missing(undefined)
@@ -56,9 +56,9 @@ export const make = (options: {
   let size = 0
   let chars = 0
   let dropped = 0
-  /** Dropped since the last item was put in, and to be told. */
+  /** Messages dropped since the last item was added, to be reported. */
   let untold = 0
-  /** What was no message in front of one that was dropped. */
+  /** Things that were no messages, in front of a dropped message. */
   const kept: Array<Item> = []
   const waiting = new Set<() => void>()
 
@@ -98,7 +98,7 @@ export const make = (options: {
   const dropOldest = () => {
     for (let item = shift(); item !== undefined; item = shift()) {
       if (isCast(item)) return
-      // Two interruptions with nothing between them say no more than one.
+      // Two interruptions with nothing between them are one gap.
       if (kept.at(-1) !== item) kept.push(item)
       if (kept.length > compactFrom) kept.shift()
     }

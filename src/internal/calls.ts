@@ -1,5 +1,5 @@
 /**
- * Calls that have begun: an end waits for them before it takes away what they need, and refuses those that come later.
+ * Calls in progress: an end waits for them before it closes what they use, and refuses later calls.
  */
 import type { Scope } from "effect"
 import { Effect } from "effect"
@@ -7,20 +7,20 @@ import { BrokerError } from "../Broker.ts"
 import * as Activity from "./activity.ts"
 import * as Ending from "./ending.ts"
 
-/** An end waits for calls that have begun for at most this long. */
+/** An end waits for calls in progress for at most this long. */
 export const callsMillis = 10_000
 
-/** The same while there is no connection yet: most likely there will be none. */
+/** The same while there is no connection yet: probably there will be none. */
 export const startMillis = 3_000
 
 export interface Calls {
-  /** Runs a call, or fails with `refusal` when it comes too late. What a handler that still runs calls never comes too late. */
+  /** Runs a call, or fails with `refusal` if it is too late. A call of a handler that still runs is never too late. */
   readonly run: <A, E, R, E2>(effect: Effect.Effect<A, E, R>, refusal: () => E2) => Effect.Effect<A, E | E2, R>
-  /** From now on calls are refused. */
+  /** Refuses calls from now on. */
   readonly close: () => void
-  /** Waits until those that have begun are over, at most so long. */
+  /** Waits for the calls in progress, for at most this long. */
   readonly over: (millis: number) => Effect.Effect<void>
-  /** Nothing is left but calls that wait for an end themselves, or belong to a handler that does. */
+  /** Whether only calls are left that wait for an end themselves, or belong to a handler that does. */
   readonly isLeftToAskers: () => boolean
 }
 
@@ -53,12 +53,12 @@ export const make = (): Calls => {
   }
 }
 
-/** Runs a call of a service, or refuses it when the layer of the service has ended. */
+/** Runs a call of a service, or refuses it if the layer of the service has ended. */
 export type Run = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BrokerError, R>
 
 /**
- * For the calls of a service: the end of its layer waits for those that have begun, for at most 10 seconds, and refuses those that come later.
- * It is cheaper than `make`: what runs inside of such a call is not told from what does not.
+ * Runs the calls of a service: the end of its layer waits for the calls in progress, for at most 10 seconds, and refuses later ones. It is cheaper
+ * than `make`, because it does not track what runs inside of a call.
  */
 export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope> =>
   Effect.suspend(() => {
@@ -81,7 +81,7 @@ export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope>
     )
     const run: Run = (effect) =>
       Effect.suspend(() => {
-        // A handler that still runs may go on.
+        // A handler that still runs may continue.
         if (isClosed && Activity.current() === undefined) return refused
         begun++
         return Effect.onExitPrimitive(effect, over)
@@ -90,7 +90,7 @@ export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope>
       Effect.addFinalizer(() =>
         Effect.suspend(() => {
           isClosed = true
-          // One that ends it from inside of a handler must not wait for itself.
+          // A handler that ends the layer must not wait for itself.
           return Activity.current() === undefined ? within(callsMillis, () => begun === 0) : Effect.void
         })
       ),
@@ -98,7 +98,7 @@ export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope>
     )
   })
 
-/** The same service with these of its calls, functions or effects, run so. */
+/** The same service, with these of its members (functions or effects) run by `run`. */
 export const guard = <S extends object>(run: Run, service: S, names: ReadonlyArray<keyof S & string>): S => {
   const guarded = new Map<string, unknown>(Object.entries(service))
   for (const name of names) {
@@ -110,6 +110,6 @@ export const guard = <S extends object>(run: Run, service: S, names: ReadonlyArr
         : run(call as Effect.Effect<unknown>)
     )
   }
-  // Each call fails with a `BrokerError` already.
+  // Each of these members can fail with a `BrokerError` already.
   return Object.fromEntries(guarded) as S
 }

@@ -1,5 +1,5 @@
 /**
- * What users say of durability, as the broker takes it.
+ * The option `durability`: reads it into the form of the port.
  */
 import type { Duration } from "effect"
 import { Result } from "effect"
@@ -15,10 +15,10 @@ export interface Options {
 const names: ReadonlySet<string> = new Set<keyof Options>(["replicas", "fsync", "timeout"])
 
 const usualDurabilityMillis = 1_000
-/** Nobody has more replicas, and Redis would wait for the missing ones each time. */
+/** At most this many replicas: no setup has more, and Redis would wait for the missing ones each time. */
 const mostReplicas = 100
 
-/** What is asked of the broker, or what is wrong with it. */
+/** Reads the option, or refuses it. */
 export const durabilityOf = (options: Options): Result.Result<Durability, Given.Problem> =>
   Result.gen(function*() {
     if (Result.isFailure(Given.record("durability", options))) {

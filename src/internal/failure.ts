@@ -1,6 +1,6 @@
 /**
- * What is stored of a failure. Whatever a handler fails with can be told, also what defies being shown: a message must not be lost to the
- * error that it ends with.
+ * The stored form of a failure. Every value that a handler fails with has one, even a value that cannot be shown: its error must not lose a
+ * message.
  */
 import { Cause, Result } from "effect"
 import type { Failure } from "../Broker.ts"
@@ -12,7 +12,7 @@ const longestCause = 4096
 
 const limit = (text: string, length: number) => text.length <= length ? text : `${text.slice(0, length - 1)}…`
 
-/** Users' getters and `toString` may throw, or give what is no text. */
+/** Reads a text. Getters and `toString` of users may throw, or return no text. */
 const told = (tell: () => unknown, length: number): string | undefined => {
   const text = Result.getOrElse(Result.try(tell), () => undefined)
   return typeof text === "string" ? limit(text, length) : undefined
@@ -22,7 +22,7 @@ const untold = "an error that cannot be shown"
 
 type Fields = { readonly [name: string]: unknown }
 
-/** Whatever is thrown may name itself: by a tag, by the name of its class, or as errors of Node and of services do, by a code. */
+/** The name of a thrown value: its tag, the name of its class, or its code, as errors of Node and of services have. */
 const tagOf = (error: unknown): string | undefined => {
   if (typeof error !== "object" || error === null) return undefined
   const fields = error as Fields
@@ -36,7 +36,7 @@ export const errorTagOf = (error: unknown): string =>
     ? error._tag
     : "Error"
 
-/** An object that is no Error would be `[object Object]`: it is told by its message, else as JSON. */
+/** The message of an error. An object that is no Error would be `[object Object]`: it is shown by its message, else as JSON. */
 const messageOf = (error: unknown): string | undefined => {
   if (typeof error !== "object" || error === null || error instanceof Error) {
     return told(() => error instanceof Error ? error.message : String(error), longestMessage)
@@ -44,7 +44,7 @@ const messageOf = (error: unknown): string | undefined => {
   return told(() => (error as Fields)["message"], longestMessage) ?? told(() => JSON.stringify(error), longestMessage)
 }
 
-/** Why a handler gave up on a message. */
+/** The reason that a handler gives for a dead letter, as a text. */
 export const reasonText = (reason: unknown): string => {
   calm(reason)
   return messageOf(reason) ?? told(() => String(reason), longestMessage) ?? untold

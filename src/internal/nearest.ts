@@ -1,4 +1,4 @@
-/** How many characters have to be put in, taken out or changed to make one text of the other. */
+/** The edit distance: how many characters must be added, removed or changed to turn one text into the other. */
 const distance = (one: string, other: string): number => {
   let row = Array.from({ length: other.length + 1 }, (_, i) => i)
   for (let i = 0; i < one.length; i++) {
@@ -11,7 +11,7 @@ const distance = (one: string, other: string): number => {
   return row[other.length]!
 }
 
-/** The known name that somebody may have meant; `undefined` when none is like it. */
+/** Finds the known name that was probably meant; `undefined` if none is similar. */
 export const nearest = (name: string, names: Iterable<string>): string | undefined => {
   let best: string | undefined
   let least = Infinity

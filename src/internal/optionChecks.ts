@@ -1,13 +1,13 @@
 /**
- * What users give, as options and at run time: each is what the program goes on with, or what is wrong with it. The module that asks
- * makes an error of its own of that.
+ * Checks of values that users give, as options and at run time. Each check returns the value to use, or a problem, which the calling module
+ * turns into an error of its own.
  */
 import type { Context } from "effect"
 import { DateTime, Duration, Effect, Fiber, Result } from "effect"
 import { nearest } from "./nearest.ts"
 import { calm, isDate, isPromise, messageOf, shown } from "./shown.ts"
 
-/** What is wrong with an option. */
+/** A problem with an option. */
 export interface Problem {
   readonly option: string
   readonly message: string
@@ -15,7 +15,7 @@ export interface Problem {
 
 type Found<A> = Result.Result<A, Problem>
 
-/** `undefined` takes the default. */
+/** The default and the bounds of an option; `undefined` takes the default. */
 export interface Bounds {
   readonly usual: number
   readonly least: number
@@ -26,7 +26,7 @@ const grouped = (count: number) => count.toLocaleString("en")
 
 const wrong = (option: string, message: string) => Result.fail<Problem>({ option, message })
 
-/** Of a Promise is said what to do: an `async` function where a plain one is wanted is the commonest mistake. */
+/** Says what to do about a Promise: an `async` function in place of a plain one is the commonest mistake. */
 const problemOf = (wanted: string, value: unknown): string => {
   calm(value)
   const hint = isPromise(value) ? " (give what it resolves to; an async function gives a Promise)" : ""
@@ -36,7 +36,7 @@ const problemOf = (wanted: string, value: unknown): string => {
 export const refuse = (option: string, wanted: string, value: unknown): Result.Failure<never, Problem> =>
   wrong(option, `${option} ${problemOf(wanted, value)}`) as Result.Failure<never, Problem>
 
-/** An option of its own, else that of the program. `null` is no way to leave one out. */
+/** The option of the subscription, else that of the program. `null` does not leave one out. */
 export const first = <A>(own: A | undefined, shared: A | undefined): A | undefined => own === undefined ? shared : own
 
 // Numbers and spans -----------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ const hasOnly = (value: object, names: ReadonlySet<string>): boolean => {
 
 const partsOfSpan = new Set("weeks days hours minutes seconds milliseconds microseconds nanoseconds".split(" "))
 
-/** The milliseconds of a span, NaN when it is none. `Duration` itself reads NaN, a Promise, `{}` and a `Date` as 0. */
+/** The milliseconds of a span; NaN if it is none. `Duration` itself reads NaN, a Promise, `{}` and a `Date` as 0. */
 export const millisOf = (span: unknown): number => {
   if (typeof span === "number") return span
   if (typeof span === "object" && span !== null && !Duration.isDuration(span)) {
@@ -69,7 +69,7 @@ export const millisOf = (span: unknown): number => {
   return duration._tag === "Some" ? Duration.toMillis(duration.value) : Number.NaN
 }
 
-/** The longest that timers can wait: a little more than 23 days. */
+/** The longest wait of a timer: a little more than 23 days. */
 export const longestMillis = 2_000_000_000
 
 const bound = (most: number) => most === Infinity ? "" : ` and at most ${grouped(Math.floor(most / 86_400_000))} days`
@@ -86,13 +86,13 @@ export const span = (
     : refuse(option, `a duration of at least ${grouped(least)} ms${bound(most)}`, value)
 }
 
-/** The longest a message may wait for its next attempt: ten years. */
+/** A message waits for its next attempt for at most this long: ten years. */
 const longestDelayMillis = 315_576_000_000
 
-/** What a delay becomes that cannot be used: never "at once". */
+/** The delay in place of one that cannot be used: never "at once". */
 export const safeDelayMillis = 1_000
 
-/** How long a message waits for its next hand-out, whoever says so: a retry function, a schedule, a handler. */
+/** The delay before the next hand-out of a message, from a retry function, a schedule or a handler. */
 export const delay = (option: string, value: unknown): Found<number> => {
   const millis = millisOf(value)
   return millis >= 0 && millis < Infinity
@@ -100,7 +100,7 @@ export const delay = (option: string, value: unknown): Found<number> => {
     : refuse(option, "a duration of 0 or more", value)
 }
 
-/** A span that has to be one: longer than nothing. */
+/** A span above 0. */
 export const positive = (option: string, value: unknown): Found<number> => {
   const millis = millisOf(value)
   return millis > 0 && millis < Infinity ? Result.succeed(millis) : refuse(option, "a duration above 0", value)
@@ -115,11 +115,11 @@ const daysIn = (year: number, month: number) =>
   month === 2 ? isLeap(year) ? 29 : 28 : [4, 6, 9, 11].includes(month) ? 30 : 31
 const partOf = (part: "day" | "year", millis: number) => DateTime.getPartUtc(DateTime.makeUnsafe(millis), part)
 
-/** `Date` makes the 2nd of March of the 30th of February. The day a text names is the one it means, whatever the time zone. */
+/** Refuses a day that does not exist: `Date` turns February 30 into March 2. The day in a text is compared in any time zone. */
 const isRealDay = (text: string, millis: number): boolean => {
   const iso = /^([+-]?\d{4,6})-(\d{2})-(\d{2})/.exec(text)
   if (iso !== null) return Number(iso[3]) <= daysIn(Number(iso[1]), Number(iso[2]))
-  // No month has such a number; a year may, where it has two digits.
+  // A number above 31 is no day; a year may have two digits.
   const numbers = text.replace(/\d+:\d+\S*|[+-]\d{4}\b/g, "").match(/(?<!\d)\d+(?!\d)/g)?.map(Number) ?? []
   const year = numbers.some((number) => number > 99) ? -1 : numbers.lastIndexOf(partOf("year", millis) % 100)
   const days = [-1, 0, 1].map((days) => partOf("day", millis + days * 86_400_000))
@@ -144,7 +144,7 @@ const readTime = (value: unknown): number => {
   return typeof value !== "string" || isRealDay(value, millis) ? millis : Number.NaN
 }
 
-/** The milliseconds since 1970 of a time that is in the calendar. */
+/** The milliseconds since 1970 of a time in the calendar. */
 export const time = (option: string, value: unknown): Found<number> => {
   const millis = readTime(value)
   return Number.isFinite(millis)
@@ -154,7 +154,7 @@ export const time = (option: string, value: unknown): Found<number> => {
 
 // Texts -----------------------------------------------------------------------------------------------------------------
 
-/** One of a few texts. */
+/** One of a few texts; the first is the default. */
 export const choice = <const A extends string>(
   option: string,
   value: NoInfer<A> | undefined,
@@ -170,8 +170,7 @@ export const choice = <const A extends string>(
 const control = /[\u0000-\u001f\u007f-\u009f]/
 
 /**
- * What is wrong with a text that becomes a part of keys, if anything is. Half of a surrogate pair is stored as another character: two
- * texts would be one.
+ * Finds the problem with a text that becomes a part of keys. Half of a surrogate pair is stored as another character: two texts would be one.
  */
 export const textProblem = (text: unknown, maxBytes: number): string | undefined => {
   if (typeof text !== "string") return problemOf(`a string of 1 to ${grouped(maxBytes)} bytes`, text)
@@ -188,7 +187,7 @@ export const name = (option: string, value: unknown, maxBytes = 1024): Found<str
   return problem === undefined ? Result.succeed(value as string) : wrong(option, `${option} ${problem}`)
 }
 
-/** A key of the user's: as a name, but any character may be in it, because it is stored as a value or hashed. */
+/** A key of the user: like a name, but with any characters, because it is stored as a value or hashed. */
 export const key = (option: string, value: unknown, maxBytes: number): Found<string> => {
   if (typeof value === "string" && value !== "" && value.isWellFormed() && Buffer.byteLength(value) <= maxBytes) {
     return Result.succeed(value)
@@ -211,15 +210,15 @@ export const flag = (option: string, value: boolean | undefined, usual: boolean)
     ? Result.succeed(value)
     : refuse(option, "true or false", value)
 
-/** A function that need not be there. */
+/** An optional function. */
 export const func = <F>(option: string, value: F): Found<F> =>
   value === undefined || typeof value === "function" ? Result.succeed(value) : refuse(option, "a function", value)
 
-/** A function that has to be there. */
+/** A required function. */
 export const required = <F>(option: string, value: F): Found<F> =>
   typeof value === "function" ? Result.succeed(value) : refuse(option, "a function", value)
 
-/** Of a list, a Map or the `Headers` of fetch nothing would be read. */
+/** A plain object. A list, a Map or the `Headers` of fetch would be read as empty. */
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !(Symbol.iterator in value) && !isPromise(value)
 
@@ -227,8 +226,8 @@ export const record = (option: string, value: unknown): Found<Readonly<Record<st
   isRecord(value) ? Result.succeed(value) : refuse(option, "an object", value)
 
 /**
- * Options of which all names are known. `undefined`: there are none; a name whose value is `undefined` was not given. `where` is said in
- * front of a name.
+ * Options with known names only. `undefined` means no options; a name with the value `undefined` counts as not given. `where` is put in front of
+ * a name in messages.
  */
 export const known = <O>(option: string, value: O, names: ReadonlySet<string>, where = ""): Found<O> => {
   if (value === undefined) return Result.succeed(value)
@@ -247,14 +246,14 @@ export const known = <O>(option: string, value: O, names: ReadonlySet<string>, w
 
 // Code ------------------------------------------------------------------------------------------------------------------
 
-/** What a function of the user's gives, checked. What it throws is what is wrong with it. */
+/** The checked result of a function of the user. If it throws, that is the problem. */
 export const made = <A>(option: string, call: () => unknown, check: (value: unknown) => Found<A>): Found<A> =>
   Result.flatMap(
     Result.try({ try: call, catch: (error): Problem => ({ option, message: `${option} threw: ${messageOf(error)}` }) }),
     check
   )
 
-/** Runs what code of the user's returns. Anything but an effect is a defect that says so: it would be taken for a success in silence. */
+/** Runs the effect that code of the user returns. Anything else is a defect that says so: it would silently count as a success. */
 export const effect = <A, E, R>(what: string, call: () => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.suspend(() => {
     const returned: unknown = call()
@@ -264,8 +263,8 @@ export const effect = <A, E, R>(what: string, call: () => Effect.Effect<A, E, R>
   })
 
 /**
- * Runs an effect of the user's in a fiber of its own. Where something in it is no effect (`flatMap(() => undefined)`) Effect ends the whole
- * fiber there, past all that would catch it: here it is a defect like any other, and who runs it goes on.
+ * Runs an effect of the user in a fiber of its own. If a part of it is no effect (`flatMap(() => undefined)`), Effect ends the whole fiber, and
+ * nothing in it can catch that: here it is a defect like any other, and the caller continues.
  */
 export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.contextWith((context: Context.Context<R>) =>
@@ -276,12 +275,12 @@ export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
     })
   )
 
-/** After this long, code of the user's that only says something, or is only told something, is given up. */
+/** After this long, a decision or a report function of the user is given up. */
 export const longestAnswerMillis = 5_000
 
 /**
- * Runs an effect of the user's that nothing may wait for without end. When its time is over it is interrupted, and that is a defect; what
- * cannot be interrupted is left behind.
+ * Runs an effect of the user for a bounded time. Then it is interrupted, and that is a defect; an effect that cannot be interrupted is left
+ * behind.
  */
 export const prompt = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.timeoutOrElse(
@@ -298,7 +297,7 @@ export const prompt = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): E
     }
   )
 
-/** What is wrong with what code of the Promise API gave: work that only Effect, or a loop, would do is acknowledged and never done. */
+/** Finds the problem with the result of code of the Promise API: an Effect or a generator would be acknowledged and never run. */
 export const undoneProblem = (what: string, returned: unknown): TypeError | undefined =>
   Effect.isEffect(returned)
     ? new TypeError(`${what} returned an Effect, which nothing runs: return Effect.runPromise(effect), or use rotif`)
@@ -308,11 +307,11 @@ export const undoneProblem = (what: string, returned: unknown): TypeError | unde
 
 // What becomes of a problem ---------------------------------------------------------------------------------------------
 
-/** For the options of a layer: what cannot be used is a mistake of the program, and nothing that a caller could go on after. */
+/** Dies of a problem, for the options of a layer: it is a mistake of the program, after which no caller could continue. */
 export const orDie = <A>(found: Found<A>): Effect.Effect<A> =>
   Effect.orDie(Effect.fromResult(Result.mapError(found, ({ message }) => new Error(`rotif: ${message}`))))
 
-/** For constructors that are no effects: a mistake of the program, told where it is. */
+/** Throws a problem, for constructors that are no effects: it is a mistake of the program. */
 export const orThrow = <A>(found: Found<A>, error: (problem: Problem) => Error): A => {
   if (Result.isSuccess(found)) return found.success
   throw error(found.failure)

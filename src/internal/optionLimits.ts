@@ -1,10 +1,10 @@
-/** What options that both APIs have may be, and what they are where they are not given. Spans are in milliseconds. */
+/** Limits and defaults of the options that both APIs have. Spans are in milliseconds. */
 import type { Bounds } from "./optionChecks.ts"
 import { longestMillis } from "./optionChecks.ts"
 
 const mostCount = 100_000
 
-/** The longest span that is waited for. */
+/** The longest span of any option. */
 export const longest = longestMillis
 
 export const concurrency: Bounds = { usual: 1, least: 1, most: mostCount }

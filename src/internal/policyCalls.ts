@@ -1,12 +1,12 @@
-/** Asks a retry policy of the user's what becomes of a message. */
+/** Calls of retry policies, which are code of the user. */
 import { Effect } from "effect"
 import { pretty } from "./failure.ts"
 import * as Given from "./optionChecks.ts"
 import * as Reports from "./reports.ts"
 
 /**
- * A policy that dies, or never answers, must not take the message with it: `otherwise` is what happens then, and it is told at its rounds 1,
- * 2, 4, 8, ….
+ * Runs the decision of a policy. If the policy dies or does not answer, the message must not be lost: `otherwise` is the decision then, and it is
+ * logged at rounds 1, 2, 4, 8, ….
  */
 export const make = (name: string) => {
   const broken = Reports.makeRepeating((round, cause) =>

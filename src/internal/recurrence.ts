@@ -1,12 +1,10 @@
 /**
- * When a recurring message recurs: a cron expression in a time zone, or an interval. It is stored as text, so that any process can
- * work out the next tick.
+ * Recurrences: a cron expression in a time zone, or an interval. They are stored as text, so that any process can compute the next tick.
  */
 import { Cron, DateTime, Duration, Result } from "effect"
 
 /**
- * Which of the ticks are published that nobody published at their time: none, the last, or at most so many, the oldest first and the
- * last ones if there are more.
+ * The ticks that are published late, because no process ran at their time: none, the last, or all in order, at most the last `max`.
  */
 export type CatchUp = "none" | "latest" | { readonly all: number }
 
@@ -28,14 +26,14 @@ interface Interval extends Common {
 
 export type Recurrence = CronRecurrence | Interval
 
-/** A tick this late was missed; earlier it counts as on time, whatever held up the process. */
+/** A tick that is this late was missed; before that it counts as on time. */
 const missedMillis = 30_000
 
 export const encode = (recurrence: Recurrence): string => JSON.stringify(recurrence)
 
 export const fromCron = (cron: Cron.Cron, zone: string, catchUp: CatchUp): Recurrence => ({
   cron: Cron.format(cron, { includeSeconds: true }),
-  // Only its JSON form tells.
+  // Only its JSON form has it.
   and: (cron.toJSON() as { readonly and: boolean }).and,
   zone,
   overlap: cron.onDstOverlap,
@@ -47,7 +45,7 @@ const mostTime = 8.64e15
 
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
-/** The longest interval, and the most ticks that are caught up with. */
+/** The longest interval, and the largest number of ticks to catch up with. */
 export const mostMillis = 315_576_000_000
 export const mostTicks = 1_000
 
@@ -55,7 +53,7 @@ export const isCatchUp = (value: unknown): value is CatchUp =>
   value === "none" || value === "latest" || (typeof value === "object" && value !== null && "all" in value &&
     typeof value.all === "number" && Number.isInteger(value.all) && value.all >= 1 && value.all <= mostTicks)
 
-/** What was stored may be anything: another program may have written it. */
+/** Reads a stored recurrence, which another program may have written. */
 const parse = (text: string): Result.Result<Recurrence, string> => {
   const parsed = Result.try({ try: (): unknown => JSON.parse(text), catch: messageOf })
   if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
@@ -73,7 +71,7 @@ const parse = (text: string): Result.Result<Recurrence, string> => {
     : Result.fail("it is neither an interval nor a cron expression in a time zone")
 }
 
-/** What a stored recurrence looks like to a user; nothing when it is none. */
+/** Shows a stored recurrence to a user; `undefined` if it is none. */
 export const describe = (text: string) => {
   const parsed = parse(text)
   if (Result.isFailure(parsed)) return undefined
@@ -86,16 +84,16 @@ export const describe = (text: string) => {
   }
 }
 
-/** How ticks follow each other; both fail when there is none in that direction. */
+/** The ticks of a recurrence; both functions fail if there is none in that direction. */
 export interface Ticks {
   readonly catchUp: CatchUp
   /** The first one after a time. */
   readonly after: (millis: number) => Result.Result<number, string>
-  /** The last one at or before a time, counted from one that is known. */
+  /** The last one at or before a time, counted from a known tick. */
   readonly upTo: (millis: number, known: number) => Result.Result<number, string>
 }
 
-/** Reads what `encode` wrote, or tells why it cannot. */
+/** Reads the text that `encode` wrote, or says why it cannot. */
 export const decode = (text: string): Result.Result<Ticks, string> => Result.flatMap(parse(text), ticksOf)
 
 export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> => {
@@ -110,7 +108,7 @@ export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> =>
       })
       : Result.fail("the interval must be at least 1 ms")
   }
-  // What was stored may be anything.
+  // The stored text may be anything.
   return Result.try({
     try: () => Cron.parseUnsafe(recurrence.cron, recurrence.zone, { onDstOverlap: recurrence.overlap }),
     catch: messageOf
@@ -119,7 +117,7 @@ export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> =>
       const cron = recurrence.and
         ? Cron.make({ ...parsed, and: true, tz: DateTime.zoneMakeNamedUnsafe(recurrence.zone) })
         : parsed
-      // It throws when it finds none (February 30).
+      // It throws if there is none (February 30).
       const step = (move: typeof Cron.next, from: number) =>
         Result.try({ try: () => move(cron, from).getTime(), catch: messageOf })
       return {
@@ -131,7 +129,7 @@ export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> =>
   )
 }
 
-/** What is to be published at `now`, oldest first, and the next tick; `from` is the first one that has not been published. */
+/** The ticks to publish at `now`, oldest first, and the next tick. `from` is the first one that is not published. */
 export const plan = (
   ticks: Ticks,
   from: number,

@@ -1,15 +1,15 @@
-/** Values of which nothing is known, in messages. */
+/** Shows unknown values in messages. */
 import { Duration } from "effect"
 
-/** Also one of another realm, such as a test runner's. */
+/** Also recognises a Promise of another realm, such as a test runner's. */
 export const isPromise = (value: unknown): value is Promise<unknown> =>
   typeof value === "object" && value !== null &&
   (value instanceof Promise || Object.prototype.toString.call(value) === "[object Promise]")
 
-/** Likewise. */
+/** Also recognises a Date of another realm. */
 export const isDate = (value: unknown): value is Date => Object.prototype.toString.call(value) === "[object Date]"
 
-/** Nobody waits for this value: its rejection must not end the process. */
+/** Ignores the rejection of a value that is not awaited: it must not end the process. */
 export const calm = (value: unknown): void => {
   if (isPromise(value)) value.catch(() => {})
 }
@@ -21,16 +21,16 @@ const limit = (text: string) => text.length <= longest ? text : `${text.slice(0,
 const textOf = (value: object): string => {
   try {
     const text = JSON.stringify(value) ?? "an object"
-    // What JSON sees nothing of is told by its kind.
+    // A value that JSON shows as empty is shown by its kind.
     const kind = Object.prototype.toString.call(value).slice(8, -1)
     return text !== "{}" || kind === "Object" ? text : `${/^[AEIOU]/.test(kind) ? "an" : "a"} ${kind}`
   } catch {
-    // It refers to itself, or defies being shown in another way.
+    // It refers to itself, or cannot be shown for another reason.
     return "an object"
   }
 }
 
-/** What was given, in a message. Not for what may be secret. */
+/** Shows a given value in a message. Do not use it for secrets. */
 export const shown = (value: unknown): string => {
   if (isPromise(value)) return "a Promise"
   if (value === "") return "\"\""

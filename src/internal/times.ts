@@ -1,4 +1,4 @@
-/** Times that may be beyond what a calendar can name. */
+/** Times, also those outside of the calendar. */
 import type { Clock } from "effect"
 import { DateTime } from "effect"
 
@@ -8,9 +8,9 @@ export const monotonicMillis = (clock: Clock.Clock): number => Number(clock.mono
 /** The last millisecond of the year 9999. */
 export const lastMillis = 253_402_300_799_999
 
-/** The last millisecond that a date can name. */
+/** The last millisecond that a `Date` can have. */
 const lastMoment = 8_640_000_000_000_000
 
-/** A time that the backend tells. Another program may have written there what is beyond the calendar. */
+/** Turns a stored time into a date. Another program may have written a time outside of the calendar. */
 export const momentOf = (millis: number): DateTime.Utc =>
   DateTime.makeUnsafe(Math.min(lastMoment, Math.max(0, millis)) || 0)

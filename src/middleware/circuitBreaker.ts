@@ -16,16 +16,16 @@ import { limitKey } from "./rateLimit.ts"
  * @since 0.1.0
  */
 export interface CircuitBreakerOptions {
-  /** What shares one circuit. Default: each channel has one for its publishes, and each group one for what it handles of it. */
+  /** The key of a circuit. Default: each channel has a circuit for its publishes, and one for each group that handles its messages. */
   readonly key?: ((limited: Limited) => string) | undefined
   /** Whether an outcome counts as a failure. Default: every failure does, but not an interruption. */
   readonly classify?: ((exit: Exit.Exit<unknown, unknown>) => Outcome) | undefined
   /**
-   * What happens to messages while the circuit is open: they wait until it lets them try (`"wait"`, the default; no attempt is counted), or
-   * fail with `CircuitBreakerError`. A publish always fails.
+   * What happens to messages while the circuit is open: they wait until it admits them (`"wait"`, the default; no attempt is counted), or fail
+   * with `CircuitBreakerError`. A publish always fails.
    */
   readonly whenOpen?: "wait" | "fail" | undefined
-  /** How often a waiting message asks whether the one that tries has succeeded. Default 1 second. */
+  /** How often a waiting message asks whether the probe has succeeded. Default 1 second. */
   readonly probeInterval?: Duration.Input | undefined
 }
 
@@ -42,11 +42,11 @@ const keyOf = (limited: Limited): string =>
     : `rotif:process:${limited.channel}:${limited.group}`
 
 /**
- * Stops calling what keeps failing, with Effect's `CircuitBreaker`: its layer says when the circuit opens and for how long, its store
- * whether processes share it.
+ * Stops calls that keep failing, with Effect's `CircuitBreaker`: its layer decides when the circuit opens and for how long, its store whether
+ * processes share it.
  *
- * **Details**: a message that waits is held: its lease is renewed, and it takes one of the places of `concurrency`, so that a subscription
- * whose circuit is open soon takes no more messages.
+ * **Details**: the lease of a waiting message is renewed, and it counts against `concurrency`, so that a subscription whose circuit is open soon
+ * takes no more messages.
  *
  * **Errors**: `CircuitBreakerError`: the circuit is open, or its store failed.
  *
@@ -85,7 +85,7 @@ export const circuitBreaker = (
           if (isAdmitted) return Effect.failCause(cause)
           const error = cause.reasons[0]
           if (error?._tag !== "Fail") return Effect.failCause(cause)
-          // What was not admitted can only have been refused by the breaker.
+          // A call that was not admitted can only have been refused by the breaker.
           const { reason } = error.error as CircuitBreakerError
           if (reason._tag === "CircuitBreakerStoreError") return Effect.failCause(cause)
           const pause = reason._tag === "CircuitOpen"

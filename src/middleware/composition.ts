@@ -1,4 +1,4 @@
-/** Chains of middleware at run time: how they are composed, and where their border is. */
+/** Chains of middleware at run time: their composition, and the border between program and subscription. */
 import { Cause, Context, Effect, Exit } from "effect"
 import type * as Channel from "../Channel.ts"
 import * as Given from "../internal/optionChecks.ts"
@@ -23,27 +23,27 @@ export const publishOf = (channel: Channel.Any): AnyPublish | undefined =>
   (channel as Channel.Any & Partial<OnPublish<object, unknown>>)[ChannelMiddleware]
 
 /**
- * Where a middleware that only looks on, and never fails or waits, says so: how it enters and leaves a publish. A batch through nothing
- * but such middleware needs no fiber for each message, which would cost as much as the message.
+ * The property of a middleware that only observes, and never fails or waits: how it enters and leaves a publish. A batch through only such
+ * middleware needs no fiber for each message, which would cost as much as the message.
  */
 export const Around: unique symbol = Symbol.for("rotif/Middleware/Around")
 
 export interface Entered {
-  /** The request for what is within. */
+  /** Returns the request for the rest of the chain. */
   readonly request: PublishRequest
-  /** It is called once, with what became of the publish. */
+  /** Called once, with the outcome of the publish. */
   readonly leave: (exit: Exit.Exit<Receipt, unknown>) => void
 }
 
 export type Enter = (request: PublishRequest) => Effect.Effect<Entered>
 
-/** The ways around a publish, outermost first; `undefined` when one of the middleware has to be a program of its own. */
+/** The observers of a publish, outermost first; `undefined` if one of the middleware does more than observe. */
 export const entersOf = (middleware: ReadonlyArray<AnyPublish>): ReadonlyArray<Enter> | undefined => {
   const enters = middleware.map((one) => (one as AnyPublish & { readonly [Around]?: Enter })[Around])
   return enters.every((enter) => enter !== undefined) ? enters : undefined
 }
 
-/** Code of both sides with the types of it, which are not in the value. */
+/** Middleware of both sides, with its types, which are not in the value. */
 export const sides = <E1, R1, E2, R2>(
   wraps: {
     readonly publish: PublishWrap<E1, R1>
@@ -52,10 +52,10 @@ export const sides = <E1, R1, E2, R2>(
   }
 ) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
 
-/** Code of one side, likewise. */
+/** Middleware of one side, likewise. */
 export const processSide = <E, R>(process: ProcessWrap<E, R>) => ({ process }) as unknown as Process<E, R>
 
-/** The first is the outermost. What a chain needs and fails with is known to the types of whoever gave it. */
+/** Composes a chain; the first is the outermost. The caller's types have its services and errors. */
 export const composePublish = (middleware: ReadonlyArray<AnyPublish>, last: PublishNext): PublishNext =>
   middleware.reduceRight<PublishNext>((next, { publish }) => {
     const wrapped = publish(next) as PublishNext
@@ -75,18 +75,17 @@ const isSide = (side: "publish" | "process") => (value: unknown): boolean =>
 export const isPublish = isSide("publish")
 export const isProcess = isSide("process")
 
-/** What is in `context` stays; what it lacks is taken from the services of the program's middleware. */
+/** Completes a context by the services of the program's middleware; services of `context` win. */
 export const complete = <R>(program: Program, context: Context.Context<R>): Context.Context<R> =>
   Context.merge(program.services, context) as Context.Context<R>
 
 /**
- * Tells the errors that came from within a chain from those the chain itself made. Only those from within have the types that
- * their receiver knows.
+ * Tells errors from inside of a chain from errors of the chain itself. Only those from inside have types that their receiver knows.
  */
 export const makeBorder = () => {
   const inner = new WeakSet<object>()
   return {
-    /** Marks the errors of what is within. */
+    /** Marks the errors from inside. */
     mark: <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.onExitPrimitive(effect, (exit) => {
         if (Exit.isSuccess(exit)) return undefined

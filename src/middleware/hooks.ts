@@ -10,7 +10,7 @@ import { Home } from "./definition.ts"
 import { checked, InvalidMiddleware } from "./invalidMiddleware.ts"
 
 /**
- * What failed, for `onError`.
+ * The operation that failed, for `onError`.
  *
  * @category models
  * @since 0.1.0
@@ -20,14 +20,14 @@ export type HookFailure =
   | { readonly operation: "process"; readonly message: AnyMessage; readonly cause: Cause.Cause<unknown> }
 
 /**
- * What a hook returns: an effect that is run, or nothing.
+ * The result of a hook: an effect, which is run, or nothing.
  *
  * @category models
  * @since 0.1.0
  */
 export type Hooked = Effect.Effect<unknown, unknown, unknown> | void
 
-/** The error and the services of what a hook returns; of nothing, none. */
+/** The error and the services of a hook's result; none if it returns nothing. */
 type ErrorOf<X> = X extends Effect.Effect<infer _A, infer E, infer _R> ? E : never
 type ServicesOf<X> = X extends Effect.Effect<infer _A, infer _E, infer R> ? R : never
 
@@ -44,15 +44,15 @@ export interface Hooks<
   out AfterProcess extends Hooked = void,
   out OnError extends Hooked = void
 > {
-  /** Before a message is published. When it fails the publish is refused with its error. */
+  /** Runs before a message is published. If it fails, the publish is refused with its error. */
   readonly beforePublish?: ((request: PublishRequest) => BeforePublish) | undefined
-  /** After it was stored, scheduled, or found to be a duplicate. */
+  /** Runs after a message was stored, scheduled, or found to be a duplicate. */
   readonly afterPublish?: ((receipt: Receipt, request: PublishRequest) => AfterPublish) | undefined
-  /** Before the handler. When it fails the handler is not run, and its error counts as the handler's. */
+  /** Runs before the handler. If it fails, the handler is not run, and its error counts as the handler's. */
   readonly beforeProcess?: ((message: AnyMessage) => BeforeProcess) | undefined
-  /** After the handler succeeded. */
+  /** Runs after the handler has succeeded. */
   readonly afterProcess?: ((message: AnyMessage) => AfterProcess) | undefined
-  /** After a publish or an attempt failed, also because of a `before…`; not when it was interrupted. */
+  /** Runs after a publish or an attempt failed, also because of a `before…` hook; not after an interruption. */
   readonly onError?: ((failure: HookFailure) => OnError) | undefined
 }
 
@@ -70,7 +70,7 @@ const run = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<unkno
     if (Effect.isEffect(effect)) return effect
     if (!isPromise(effect)) return Effect.void
     calm(effect)
-    // It would neither be waited for nor fail anything.
+    // It would not be awaited, and its failure would be lost.
     return Effect.fail(
       new InvalidMiddleware({
         option: name,
@@ -79,7 +79,7 @@ const run = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<unkno
     )
   }) as Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>>
 
-/** Runs what must not change the outcome: its failure is told, at rounds 1, 2, 4, 8, …; only interruption passes. */
+/** Runs a hook that must not change the outcome: its failure is logged, at rounds 1, 2, 4, 8, …; only an interruption passes. */
 const makeReport = (name: string) => {
   const failures = Reports.makeRepeating((round, cause) =>
     Effect.logError(
@@ -95,8 +95,8 @@ const makeReport = (name: string) => {
 }
 
 /**
- * The publishers in whose hooks around publishing this code runs: what such a hook publishes itself by the same Rotif goes through no hook, or
- * there would be no end of it. Another Rotif has nothing to do with it.
+ * The publishers in whose publishing hooks this code runs. A message that such a hook publishes by the same Rotif goes through no hooks, which
+ * would never end. The hooks of another Rotif still run.
  */
 const InHook = Context.Reference<ReadonlyArray<object>>("rotif/Middleware/InHook", { defaultValue: () => [] })
 const inHook = <A, E, R>(request: PublishRequest, effect: Effect.Effect<A, E, R>) =>
@@ -106,8 +106,8 @@ const inHook = <A, E, R>(request: PublishRequest, effect: Effect.Effect<A, E, R>
  * Runs code at fixed points, without wrapping anything. A hook returns an effect, which is waited for, or nothing.
  *
  * **Details**: a failing `beforePublish` refuses the publish with its error; a failing `beforeProcess` counts as a failure of the handler;
- * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. What a hook around publishing publishes itself
- * by the same Rotif goes through no hooks around publishing.
+ * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. A message that a publishing hook publishes by the
+ * same Rotif goes through no publishing hooks.
  *
  * **Example** (Watching what goes through)
  *

@@ -24,7 +24,7 @@ const standard = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5,
 
 type Attributes = Readonly<Record<string, string>>
 
-/** The clock of the process itself is read without the detour over nanoseconds since 1970, which costs more than a metric. */
+/** The clock of the process is read directly: the detour over nanoseconds since 1970 costs more than a metric. */
 const liveClock = Clock.Clock.defaultValue()
 
 const seconds = (clock: Clock.Clock): number =>
@@ -38,14 +38,14 @@ const errorType = (cause: Cause.Cause<unknown>): string => {
 }
 
 /**
- * So many channels (with their groups), and kinds of errors of each, have metrics of their own; all others are one. What is registered as a
- * metric stays for ever, and names may be any number.
+ * At most this many channels (with their groups), and kinds of errors of each, have metrics of their own; all others share one. A registered
+ * metric stays for ever, and the number of names is not bounded.
  */
 const mostOwn = 1_000
 const mostErrors = 100
 const other = "(other)"
 
-/** One value for each key, made when it is asked for first: attaching attributes at every update would cost more than the update. */
+/** Makes one value for each key, at its first use: attaching attributes at every update would cost more than the update. */
 const cached = <A>(most: number, make: (...keys: ReadonlyArray<string>) => A) => {
   const values = new Map<string, A>()
   const get = (keys: ReadonlyArray<string>): A => {
@@ -60,7 +60,7 @@ const cached = <A>(most: number, make: (...keys: ReadonlyArray<string>) => A) =>
   return (...keys: ReadonlyArray<string>): A => get(keys)
 }
 
-/** What is counted and timed of one operation, where it succeeds and for each error. */
+/** The metrics of one operation: of its successes, and of each error. */
 const outcomes = (
   counter: Metric.Metric<number, unknown>,
   duration: Metric.Metric<number, unknown>,

@@ -7,7 +7,7 @@ import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**
- * What is limited: a publish to a channel, or the handling of its messages by a group.
+ * The subject of a limit: a publish to a channel, or the handling of its messages by a group.
  *
  * @category models
  * @since 0.1.0
@@ -23,14 +23,14 @@ export type Limited =
  * @since 0.1.0
  */
 export interface RateLimitOptions {
-  /** How many messages may go through within `window`. */
+  /** At most this many messages pass within `window`. */
   readonly limit: number
   readonly window: Duration.Input
-  /** Default `"token-bucket"`, which spreads them over the window. */
+  /** The algorithm. Default `"token-bucket"`, which spreads the messages over the window. */
   readonly algorithm?: "fixed-window" | "token-bucket" | undefined
-  /** What happens to a message too many: it waits (`"delay"`, the default), or fails with `RateLimiterError`. */
+  /** What happens to a message above the limit: it waits (`"delay"`, the default), or fails with `RateLimiterError`. */
   readonly onExceeded?: "delay" | "fail" | undefined
-  /** What shares one limit. Default: each channel has one for its publishes, and each group one for what it handles of it. */
+  /** The key of a limit. Default: each channel has a limit for its publishes, and one for each group that handles its messages. */
   readonly key?: ((limited: Limited) => string) | undefined
 }
 
@@ -43,7 +43,7 @@ const names: ReadonlySet<string> = new Set<keyof RateLimitOptions>([
 ])
 
 /**
- * A key that is none would make all share one limit.
+ * Checks the key of a limit: a value that is no key would be one limit for all.
  *
  * @internal
  */
@@ -56,12 +56,12 @@ const keyOf = (limited: Limited): string =>
     : `rotif:process:${limited.channel}:${limited.group}`
 
 /**
- * Limits how many messages are published or handled in a time, with Effect's `RateLimiter`. With its Redis store the limit holds for all
+ * Limits how many messages are published or handled in a span of time, with Effect's `RateLimiter`. With its Redis store the limit holds for all
  * processes together.
  *
- * **Details**: a message that waits is held: its lease is renewed, and it takes one of the places of `concurrency`.
+ * **Details**: the lease of a waiting message is renewed, and it counts against `concurrency`.
  *
- * **Errors**: `RateLimiterError`, when the limit is exceeded with `onExceeded: "fail"`, or when the store fails.
+ * **Errors**: `RateLimiterError` if the limit is exceeded with `onExceeded: "fail"`, or if the store fails.
  *
  * @category constructors
  * @since 0.1.0

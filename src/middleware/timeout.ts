@@ -5,10 +5,10 @@ import type { Process } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
 /**
- * Interrupts the handling of a message that takes longer, and fails with a `TimeoutError`, which the retry policy decides about. What is
- * outside of it in the chain is not timed.
+ * Interrupts the handling of a message that takes longer, and fails with a `TimeoutError`, which the retry policy decides about. Middleware
+ * outside of it is not timed.
  *
- * **Details**: publishes are not its matter: they end within the command timeout of the backend, and one that is cut off may be stored
+ * **Details**: it does not apply to publishing: a publish ends within the command timeout of the backend, and one that is cut off may be stored
  * all the same.
  *
  * @category constructors

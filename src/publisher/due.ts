@@ -1,5 +1,5 @@
 /**
- * Times and spans that users give for a publish, as the backend wants them, or what is wrong with them.
+ * Times and spans of a publish: reads them into the form of the port, or refuses them.
  */
 import type { DateTime, Duration } from "effect"
 import type { Due } from "../broker/publishing.ts"
@@ -7,13 +7,13 @@ import { millisOf, time } from "../internal/optionChecks.ts"
 import { calm, shown } from "../internal/shown.ts"
 import { lastMillis } from "../internal/times.ts"
 
-/** When something is to happen. */
+/** Reads the time of a publish from `delay` or `at`. */
 export interface When {
   readonly delay?: Duration.Input | undefined
   readonly at?: DateTime.DateTime.Input | undefined
 }
 
-/** `nowMillis` only bounds a delay; what is due is decided by the backend's clock. */
+/** `nowMillis` only bounds a delay; the clock of the backend decides what is due. */
 export const dueOf = ({ at, delay }: When, nowMillis: number): Due | string | undefined => {
   if (delay !== undefined && at !== undefined) return "give either a delay or a time (at), not both"
   if (delay !== undefined) {
@@ -29,7 +29,7 @@ export const dueOf = ({ at, delay }: When, nowMillis: number): Due | string | un
   return found.success > lastMillis ? "at is after the year 9999" : { atMillis: found.success }
 }
 
-/** A time to live. */
+/** Reads a time to live. */
 export const expiryOf = (span: Duration.Input, nowMillis: number): number | string => {
   const millis = millisOf(span)
   calm(span)

@@ -1,5 +1,5 @@
 /**
- * What travels with a payload, headers and params, and how large all of it may be: the same for what is stored and for what is not.
+ * The envelope of a message: payload, headers and params, and their limits. It is the same for stored messages and for Pub/Sub.
  */
 import { Result } from "effect"
 import * as Channel from "../Channel.ts"
@@ -7,13 +7,13 @@ import * as Given from "../internal/optionChecks.ts"
 
 type Strings = Readonly<Record<string, string>>
 
-/** What is larger holds up everybody else at the server, and at 512 MiB the connection breaks. */
+/** A larger message holds up all clients of the server, and at 512 MiB the connection breaks. */
 const largestBytes = 64 * 1024 * 1024
 
-/** Each is read and copied at every hand-out. */
+/** At most this many headers: each is read and copied at every hand-out. */
 const mostHeaders = 256
 
-/** The limit that the option `maxPayloadBytes` sets. */
+/** Reads the option `maxPayloadBytes`. */
 export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<number, Given.Problem> =>
   Given.count(
     "maxPayloadBytes",
@@ -21,7 +21,7 @@ export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<nu
     { usual: largestBytes, least: 1, most: largestBytes }
   )
 
-/** The problem with what a publish was called with, which no type would allow, if there is one. */
+/** Finds a problem with the arguments of a publish that its types do not allow. */
 export const callProblem = (channel: unknown, options: unknown): string | undefined =>
   !Channel.isChannel(channel)
     ? "a publish goes to a channel made by Channel.make: no pattern, union or name"
@@ -29,19 +29,19 @@ export const callProblem = (channel: unknown, options: unknown): string | undefi
     ? Given.refuse("the options", "an object", options).failure.message
     : undefined
 
-/** The problem with what is to be published by one call, if it is no list. */
+/** Finds the problem with the payloads of one call, if they are no list. */
 export const payloadsProblem = (payloads: unknown): string | undefined =>
   typeof payloads === "string" || (typeof payloads === "object" && payloads !== null && Symbol.iterator in payloads)
     ? undefined
     : Given.refuse("the payloads", "an Iterable such as a list", payloads).failure.message
 
-/** The problem with the options of a publish, if they are none or have a name that is none of theirs. */
+/** Finds the problem with the options of a publish, if they are no options or have an unknown name. */
 export const optionsProblem = (options: object | undefined, names: ReadonlySet<string>): string | undefined => {
   const found = Given.known("the options", options, names)
   return found._tag === "Failure" ? found.failure.message : undefined
 }
 
-/** The problem with the headers, if there is one. */
+/** Finds the problem with the headers, if there is one. */
 export const headersProblem = (headers: Strings | undefined): string | undefined => {
   if (headers === undefined) return undefined
   if (Given.record("headers", headers)._tag === "Failure") return "headers must be a record of strings"
@@ -60,7 +60,7 @@ export const headersProblem = (headers: Strings | undefined): string | undefined
 
 const noParams = Result.succeed(undefined)
 
-/** The params as the channel wants them; `undefined` where it has none. */
+/** Checks the params of a channel; `undefined` if it has none. */
 export const paramsOf = (
   channel: Channel.Any,
   params: Strings | undefined
@@ -75,7 +75,7 @@ interface Envelope {
   readonly params?: Strings | undefined
 }
 
-/** How large it is, unless it is surely within the limit: a character is at most three bytes, so most messages need not be measured. */
+/** Measures a message, unless it is surely within the limit: a character has at most three bytes, so most messages need no measuring. */
 export const bytesAbove = (limit: number, { headers, params, payload }: Envelope): number | undefined => {
   if (headers === undefined && params === undefined && payload.length * 3 <= limit) return undefined
   let bytes = Buffer.byteLength(payload)

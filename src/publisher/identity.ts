@@ -1,5 +1,5 @@
 /**
- * The id of a message and the window in which it is told from others, from the options of a publish.
+ * The identity of a message: its id and its deduplication window, from the options of a publish.
  */
 import type { Duration } from "effect"
 import type { Delivery, NewMessage } from "../Broker.ts"
@@ -8,12 +8,12 @@ import * as Given from "../internal/optionChecks.ts"
 import { calm, shown } from "../internal/shown.ts"
 import type { When } from "./due.ts"
 
-/** Ids that debouncing makes begin with this. */
+/** The prefix of ids that debouncing makes. */
 const debounced = "debounce:"
 
 /**
- * By what a delivery is done once, unless the subscription says otherwise: the stored message. Its id is not enough: one that is
- * published again after its window is accepted, and so it is to be handled.
+ * The default key by which a delivery is handled once: the stored message. The id alone is not enough: a message that is published again after
+ * its window is accepted, and so must be handled.
  */
 export const keyOf = ({ id, origin }: Pick<Delivery, "id" | "origin">): string => `${id}\n${origin}`
 
@@ -37,7 +37,7 @@ const shapes = {
   debounce: new Set(["key", "delay"])
 } as const
 
-/** `throttle: "key"`, or a Promise of it, is no object with a key and a window. */
+/** Refuses `throttle: "key"`, or a Promise of it, which is no object with a key and a window. */
 const shapeProblem = (options: Options): string | undefined => {
   for (const name of ["deduplicate", "throttle", "debounce"] as const) {
     const found = Given.known<object | undefined>(name, options[name], shapes[name], `${name}.`)
@@ -57,8 +57,8 @@ const spanProblem = (what: string, span: Duration.Input, mostMillis: number): st
 }
 
 /**
- * Without any of these options a message has an id of its own and no window: nothing is looked up for it. `keyOf` is what the channel
- * makes ids of payloads with, if it does.
+ * Without any of these options a message has an id of its own and no window: nothing is looked up for it. `keyOf` is the `idempotencyKey` of the
+ * channel, if it has one.
  */
 export const identify = (
   options: Options,

@@ -3,23 +3,23 @@ import type { DateTime, Duration } from "effect"
 import type * as Channel from "../Channel.ts"
 
 /**
- * What a message has to survive before its publish succeeds, beyond the loss of its publisher.
+ * The durability that a publish waits for: the losses that its message survives, beyond the loss of its publisher.
  *
- * **Details**: Redis copies what is written to its replicas a moment later; a master that is lost in that moment takes along what it
- * has acknowledged. With this option a publish waits until replicas have the message. In memory there is nothing to wait for.
+ * **Details**: Redis copies a write to its replicas a moment later; if the master is lost in that moment, the write is lost although it was
+ * acknowledged. With this option a publish waits until replicas have the message. In memory there is nothing to wait for.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Durability {
-  /** How many replicas must have the message. Default 1. 0 is only of use with `fsync`. */
+  /** At least this many replicas must have the message. Default 1. 0 is only useful with `fsync`. */
   readonly replicas?: number | undefined
   /**
-   * Whether it must be on disk, too: on the master's and on those of as many replicas. Needs Redis 7.2 or newer (WAITAOF) and
-   * `appendonly yes`. Default `false`.
+   * Whether it must be on disk, too: on the master and on as many replicas. It needs Redis 7.2 or newer (WAITAOF) and `appendonly yes`.
+   * Default `false`.
    */
   readonly fsync?: boolean | undefined
-  /** How long to wait for that, once the message is stored. Default 1 second. */
+  /** The publish waits for at most this long after the message is stored. Default 1 second. */
   readonly timeout?: Duration.Input | undefined
 }
 
@@ -37,30 +37,30 @@ export interface PublishOptions {
    * scheduled) stores nothing. Default: the `idempotencyKey` of the channel, or an id of its own.
    */
   readonly id?: string | undefined
-  /** How long this id is remembered, instead of an hour; at most `maxWindow` of the publisher. */
+  /** The id is remembered for this long, instead of an hour; at most `maxWindow` of the publisher. */
   readonly deduplicate?: { readonly window: Duration.Input } | undefined
   /** The first message with this key within the window wins; the others are duplicates of it, whatever their ids. */
   readonly throttle?: { readonly key: string; readonly window: Duration.Input } | undefined
   /**
-   * The last message with this key wins: it is delivered when none has come for so long, and replaces the one that waits. It has no
-   * other id; its receipt says `Scheduled`.
+   * The last message with this key wins: it replaces the one that waits, and is delivered when no other follows for this long. It has no other
+   * id; its receipt is `Scheduled`.
    */
   readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
-  /** Deliver it after this span, at the earliest. 0 is now. */
+  /** Delivers the message after this span, at the earliest. 0 is now. */
   readonly delay?: Duration.Input | undefined
-  /** Deliver it at this time, at the earliest. A time in the past is now. */
+  /** Delivers the message at this time, at the earliest. A time in the past is now. */
   readonly at?: DateTime.DateTime.Input | undefined
   /**
-   * How long it may be delivered, from its publish or, if it is scheduled, from its due time. Later it is not handed out any more; see
-   * the option `expired` of a subscription.
+   * The message is delivered for at most this long, from its publish or, if it is scheduled, from its due time. Later it is not handed out any
+   * more; see the option `expired` of a subscription.
    */
   readonly expiresIn?: Duration.Input | undefined
-  /** What it has to survive before this succeeds; `false` waits for nothing. Default: that of the publisher. */
+  /** The durability that this publish waits for; `false` waits for nothing. Default: that of the publisher. */
   readonly durability?: Durability | false | undefined
 }
 
 /**
- * The options of a publish to this channel: a template channel wants its params.
+ * The options of a publish to this channel: a template channel requires its params.
  *
  * @category models
  * @since 0.1.0
@@ -69,7 +69,7 @@ export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extend
   : PublishOptions & { readonly params: Channel.ParamsOf<C> }
 
 /**
- * The options are required exactly when the channel has params.
+ * The options argument of a publish: required exactly if the channel has params.
  *
  * @category models
  * @since 0.1.0
@@ -79,7 +79,7 @@ export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> e
   : [options: OptionsFor<C>]
 
 /**
- * What the compiler says where the params of a channel are missing: no channel is of this type.
+ * The error of the compiler if the params of a channel are missing: no channel has this type.
  *
  * @category models
  * @since 0.1.0
