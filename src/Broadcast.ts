@@ -10,7 +10,7 @@ import { Array as Arr, Cause, Context, Data, Effect, Exit, Layer, Result, Scope,
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
-import type { BroadcastPort, Cast } from "./broker/broadcast.ts"
+import type { BroadcastMessage, BroadcastPort } from "./broker/broadcast.ts"
 import * as Mailbox from "./internal/broadcastBuffer.ts"
 import * as Calls from "./internal/calls.ts"
 import * as Ending from "./internal/ending.ts"
@@ -270,15 +270,15 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     channel: C,
     payload: Channel.PayloadOf<C>,
     options: LooseOptions | undefined
-  ): Effect.Effect<Cast, RequestError, Channel.EncodingServices<C>> =>
-    Effect.flatMap(encoded(channel, payload, options), (text): Effect.Effect<Cast, RequestError> => {
+  ): Effect.Effect<BroadcastMessage, RequestError, Channel.EncodingServices<C>> =>
+    Effect.flatMap(encoded(channel, payload, options), (text): Effect.Effect<BroadcastMessage, RequestError> => {
       const { name } = channel
       const headers = options?.headers
       const params = Envelope.paramsOf(channel, options?.params)
       if (Result.isFailure(params)) return Effect.fail(params.failure)
       const problem = Envelope.optionsProblem(options, publishNames) ?? Envelope.headersProblem(headers)
       if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: name, message: problem }))
-      const cast: Cast = { channel: name, payload: text, headers, params: params.success }
+      const cast: BroadcastMessage = { channel: name, payload: text, headers, params: params.success }
       const bytes = Envelope.bytesAbove(limit, cast)
       return bytes !== undefined
         ? Effect.fail(new PayloadTooLarge({ channel: name, bytes, limit }))

@@ -1,5 +1,5 @@
 /**
- * The part of the port for Pub/Sub mode: messages to whoever listens now. Nothing is stored, and nothing is sent twice.
+ * Pub/Sub mode in the port: messages to the listeners of the moment. Nothing is stored, and nothing is sent twice.
  *
  * @since 0.1.0
  */
@@ -8,12 +8,12 @@ import type { BrokerError } from "./error.ts"
 import type { Selector } from "./selector.ts"
 
 /**
- * A message on its way to whoever listens.
+ * A message to the listeners of a channel.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Cast {
+export interface BroadcastMessage {
   /** The name of the channel, or its template text (`users.:userId.notices`). */
   readonly channel: string
   /** The encoded payload. */
@@ -23,31 +23,31 @@ export interface Cast {
 }
 
 /**
- * What a listener is told. Neither may block, and neither may fail.
+ * A listener. Its functions must neither block nor fail.
  *
  * @category models
  * @since 0.1.0
  */
-export interface CastHandler {
-  readonly onMessage: (cast: Cast) => void
-  /** Something arrived that is not a message of Rotif, and was skipped. */
+export interface BroadcastListener {
+  readonly onMessage: (cast: BroadcastMessage) => void
+  /** Another program published something that is no message of Rotif. It was skipped. */
   readonly onMalformed: (channel: string) => void
-  /** Listening was interrupted and goes on: messages may be missing. */
+  /** Listening was interrupted and continues: messages may be missing. */
   readonly onGap: () => void
 }
 
 /**
- * What a backend does for Pub/Sub mode.
+ * The operations of a backend for Pub/Sub mode.
  *
  * @category models
  * @since 0.1.0
  */
 export interface BroadcastPort {
   /**
-   * Sends messages of one channel, in order, to all who listen now. After a failure those from some message on were not
-   * sent, but for the one of which `Uncertain` says that nobody knows.
+   * Sends messages of one channel, in order, to all listeners of the moment. After a failure, the messages from some message on were not sent;
+   * after `Uncertain`, one of them may have been.
    */
-  readonly publish: (casts: ReadonlyArray<Cast>) => Effect.Effect<void, BrokerError>
-  /** Listens until the scope closes: what is published after it succeeded is heard. */
-  readonly listen: (selector: Selector, handler: CastHandler) => Effect.Effect<void, BrokerError, Scope.Scope>
+  readonly publish: (casts: ReadonlyArray<BroadcastMessage>) => Effect.Effect<void, BrokerError>
+  /** Listens until the scope closes. The listener gets all messages published after this has succeeded. */
+  readonly listen: (selector: Selector, handler: BroadcastListener) => Effect.Effect<void, BrokerError, Scope.Scope>
 }

@@ -1,4 +1,4 @@
-/** Why a transaction cannot be applied, in the same words on every backend. */
+/** Refusals of a transaction, with the same messages on every backend. */
 import { CommitRefused } from "./transaction.ts"
 
 export const wrongType = (key: string, found: string, expected: string): CommitRefused =>
@@ -10,7 +10,7 @@ export const wrongType = (key: string, found: string, expected: string): CommitR
     } holds a ${found}, and the transaction needs a ${expected}: nothing was applied`
   })
 
-/** Another program has brought the stream to the last position there is. */
+/** Another program has used the last position of the stream. */
 export const noPositionLeft = (key: string): CommitRefused =>
   new CommitRefused({
     reason: "NoPositionLeft",

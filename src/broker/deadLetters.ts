@@ -1,7 +1,7 @@
 /**
- * The part of the port that keeps dead letters: what groups gave up on, until somebody requeues or removes it, or its retention ends.
+ * Dead letters in the port: messages that groups gave up, until they are requeued or removed, or their retention ends.
  *
- * Letters lie in the shard of their channel, in the order of their death. A letter never changes; it is only there or gone.
+ * Letters are in the shard of their channel, in the order of their death. A letter never changes; it is there or gone.
  *
  * @since 0.1.0
  */
@@ -17,12 +17,12 @@ import type { BrokerError } from "./error.ts"
  */
 export interface PastFailure extends Failure {
   readonly diedAtMillis: number
-  /** The attempt that was the last one then. */
+  /** Its last attempt at that time. */
   readonly attempt: number
 }
 
 /**
- * A message a group gave up on.
+ * A message that a group gave up.
  *
  * @category models
  * @since 0.1.0
@@ -41,16 +41,16 @@ export interface Letter {
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number
-  /** How many consumers were lost after they had begun its handler. */
+  /** Number of consumers that were lost after they had begun to handle it. */
   readonly crashes: number
-  /** The failures it had before it was requeued, oldest first; at most the last 10. */
+  /** Its failures before it was requeued, oldest first; at most the last 10. */
   readonly history: ReadonlyArray<PastFailure>
-  /** Set when the stored entry could not be read as a dead letter; `payload` then holds what was found, as JSON. */
+  /** Set when the stored entry could not be read as a dead letter; `payload` then holds the entry as JSON. */
   readonly malformed: string | undefined
 }
 
 /**
- * Which letters of a shard to list. All bounds are exclusive and letter ids.
+ * A range of the letters of a shard. All bounds are letter ids, and exclusive.
  *
  * @category models
  * @since 0.1.0
@@ -66,7 +66,7 @@ export interface LetterRange {
 }
 
 /**
- * How many letters there are of one kind.
+ * The number of letters of one kind.
  *
  * @category models
  * @since 0.1.0
@@ -88,12 +88,12 @@ export interface Offer {
   readonly letter: Letter
   /** The token of the lease: it changes with every offer. */
   readonly token: string
-  /** How often this letter was offered under this name, from 1. */
+  /** The number of offers of this letter under this name, from 1. */
   readonly offerCount: number
 }
 
 /**
- * What a reader did with a letter it was offered.
+ * The conclusion of a reader about an offered letter.
  *
  * - `remove`: the letter is deleted. - `keep`: it stays, and is not offered again under this name.
  * - `again`: it is offered again after `millis`. - `release`: it is offered again at once, and this offer does not count.
@@ -120,14 +120,14 @@ export interface LetterStore {
   readonly get: (shard: number, letterId: string) => Effect.Effect<Letter | undefined, BrokerError>
   /**
    * Makes the messages of these letters ready again for the group that failed, and for it only: attempt 1, no crashes, its failures kept as
-   * history; with another payload where one is given. The ids of those it moved: a letter that is gone or malformed is not among them.
+   * history; with another payload where one is given. Returns the ids of the moved letters: a letter that is gone or malformed is not among them.
    * After an `Uncertain` error some may have moved; calling again moves none twice.
    */
   readonly requeue: (
     shard: number,
     items: ReadonlyArray<{ readonly letterId: string; readonly payload?: string | undefined }>
   ) => Effect.Effect<ReadonlyArray<string>, BrokerError>
-  /** Deletes letters; the ids of those it deleted. */
+  /** Deletes letters, and returns the ids of the deleted ones. */
   readonly remove: (
     shard: number,
     letterIds: ReadonlyArray<string>
@@ -135,20 +135,20 @@ export interface LetterStore {
   /** Counts by group, channel and reason; malformed letters are in none. */
   readonly counts: (shard: number) => Effect.Effect<ReadonlyArray<LetterCount>, BrokerError>
   /**
-   * Leases letters to a reader of the subscription `name`: first those whose lease or pause has ended, then new ones. What is offered and
-   * neither concluded nor renewed is offered again after the lease. `nextInMillis`: when the next lease or pause ends.
+   * Leases letters to a reader of the subscription `name`: first those whose lease or pause has ended, then new ones. A letter that is neither
+   * concluded nor renewed is offered again after the lease. `nextInMillis`: the time until the next lease or pause ends.
    */
   readonly offer: (shard: number, options: {
     readonly name: string
     readonly limit: number
     readonly leaseMillis: number
-    /** Where a name that is new begins: with the oldest letter, or with the next one. */
+    /** Where a new name begins: with the oldest letter, or with the next one. */
     readonly start: "earliest" | "latest"
   }) => Effect.Effect<
     { readonly offers: ReadonlyArray<Offer>; readonly nextInMillis: number | undefined },
     BrokerError
   >
-  /** Ends offers; the letter ids of those that were refused, because they had been offered anew by then. */
+  /** Ends offers. Returns the ids of letters whose conclusion was refused, because they had been offered again by then. */
   readonly conclude: (
     shard: number,
     name: string,
@@ -156,11 +156,11 @@ export interface LetterStore {
   ) => Effect.Effect<ReadonlyArray<string>, BrokerError>
   /** Forgets a subscription to dead letters; the letters stay. */
   readonly forget: (shard: number, name: string) => Effect.Effect<void, BrokerError>
-  /** How many letters there are, malformed ones too. */
+  /** Returns the number of letters, with the malformed ones. */
   readonly size: (shard: number) => Effect.Effect<number, BrokerError>
-  /** Completes when a letter may be offered that could not before, from the moment it is called. */
+  /** Completes when, after this call, a letter may be offered that could not be before. */
   readonly awaitLetter: (shard: number) => Effect.Effect<void>
-  /** Whether this process is the one to end the retention of letters for so long: one at a time, as far as a lease can tell. */
+  /** Returns whether this process has to apply the retention for this long: one process at a time, as far as a lease can ensure it. */
   readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
 }
 
@@ -171,7 +171,7 @@ export interface LetterStore {
  */
 export const historyLength = 10
 
-/** At most so much of a pretty cause goes into the history. */
+/** At most this many characters of a pretty-printed cause go into the history. */
 const pastCauseLength = 1024
 
 /**

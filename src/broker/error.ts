@@ -1,14 +1,14 @@
-/** Why an operation of the port fails. */
+/** Errors of the port. */
 import { Data } from "effect"
 
 /**
- * Why an operation of a broker failed.
+ * The reason why an operation of a broker failed.
  *
  * - `Unavailable`: the backend could not be reached in time; the operation did not take effect.
  * - `Uncertain`: the connection was lost after the request was sent; the operation may have taken effect.
  * - `Overloaded`: the backend is out of memory or refuses work for now; the operation did not take effect.
- * - `Refused`: the backend will never accept it as things stand (authentication, permissions, wrong data under a key,
- *   wrong version, a different number of shards); somebody has to change something.
+ * - `Refused`: the backend does not accept it until somebody changes something (authentication, permissions, wrong data under a key,
+ *   wrong version, a different number of shards).
  * - `Stopped`: the layer has ended; the operation was not begun.
  *
  * @category errors
@@ -17,8 +17,8 @@ import { Data } from "effect"
 export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused" | "Stopped"
 
 /**
- * The backend did not do what was asked. Every operation of the port except `append` may be repeated after it:
- * settlements are fenced, so that doing them twice changes nothing.
+ * An operation of the backend failed. Every operation of the port except `append` may be repeated after it: settlements are fenced, so a second
+ * one changes nothing.
  *
  * @category errors
  * @since 0.1.0
@@ -27,7 +27,7 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
   readonly reason: BrokerErrorReason
   /** The operation of the port, such as `"ack"`. */
   readonly operation: string
-  /** What was wrong, where, and what to do. */
+  /** The problem, its place, and the remedy. */
   readonly message: string
 }> {
   /** Whether the same call may succeed later without anybody changing anything. */
@@ -37,8 +37,8 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
 }
 
 /**
- * A group was removed (`removeGroup`) while this consumer of it was alive. The consumer has ended and does not make the group again; what was
- * in its hands is forgotten with the group. A new subscription makes a new group.
+ * The group of this consumer was removed by `removeGroup`. The consumer has ended, and does not create the group again; the messages it held are
+ * forgotten with the group. A new subscription creates a new group.
  *
  * **Details**: a group that Redis has lost (a flush, a failover) is another thing: that is made again where it was.
  *

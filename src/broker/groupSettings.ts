@@ -1,15 +1,15 @@
 /**
- * What the consumers of a group have to have in common, and are told when they do not: most of all their leases, which differ while a new
- * version is rolled out.
+ * Settings that the consumers of a group have to share, and the warnings where they differ. Leases differ most often, while a new version is
+ * rolled out.
  */
 import { Duration } from "effect"
 import type { GroupSettings } from "./member.ts"
 
-/** How settings are written where consumers of other processes find them. */
+/** Writes settings for the consumers of other processes. */
 export const encode = ({ doneMillis, leaseMillis, maxCrashes }: GroupSettings): string =>
   [leaseMillis, doneMillis ?? "-", maxCrashes ?? "-"].join(" ")
 
-/** Settings as they are written; `undefined` when another program wrote them. */
+/** Reads settings; `undefined` when another program wrote them. */
 export const decode = (text: string): GroupSettings | undefined => {
   const [, lease, done, crashes] = /^(\d{1,15}(?:\.\d+)?) (\d{1,15}(?:\.\d+)?|-) (\d{1,15}|-)$/.exec(text) ?? []
   const numberOf = (part: string | undefined) => part === undefined || part === "-" ? undefined : Number(part)
@@ -21,7 +21,7 @@ export const decode = (text: string): GroupSettings | undefined => {
 
 const span = (millis: number) => Duration.format(Duration.millis(millis))
 
-/** Words for each setting that differs: what it is here and there, and what comes of it. */
+/** Describes each setting that differs: its values here and there, and the consequence. */
 const differences: ReadonlyArray<(mine: GroupSettings, other: GroupSettings) => string | undefined> = [
   (mine, other) =>
     mine.leaseMillis === other.leaseMillis
@@ -48,11 +48,11 @@ const differences: ReadonlyArray<(mine: GroupSettings, other: GroupSettings) => 
       : `maxCrashes ${mine.maxCrashes} here and ${other.maxCrashes} in another one: each gives up by its own`
 ]
 
-/** Keeps in mind what was told. */
+/** Remembers the differences that were reported. */
 export const make = (group: string, mine: GroupSettings) => {
   const told = new Set<string>()
   return {
-    /** What is to be said of the settings of others: each difference once. */
+    /** Returns the warnings about the settings of others: each difference once. */
     heard: (others: ReadonlyArray<GroupSettings>): ReadonlyArray<string> =>
       others.flatMap((other) =>
         differences.flatMap((difference) => {

@@ -1,7 +1,7 @@
-/** The deduplication window of an id, which publishes and recurring messages open alike. */
+/** The deduplication window of an id, for publishes and recurring messages. */
 import type { Window } from "./publishing.ts"
 
-/** How long an id given to a publish is remembered, unless the publish says otherwise. */
+/** The default window of an id that is given to a publish. */
 const usualMillis = 3_600_000
 
 /** The window of an id. Keys of other kinds begin with another letter. */

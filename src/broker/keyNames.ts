@@ -1,6 +1,6 @@
-/** Names of keys that every backend has in common: the tag of a shard, keys of users, and the keys by which deliveries are done once. */
+/** Names of keys on every backend: the tag of a shard, keys of users, and exactly-once keys. */
 
-/** What users write into names of keys is escaped, so that it ends no hash tag and matches no glob. */
+/** Escapes text of users in key names, so that it ends no hash tag and matches no glob. */
 const special = /[%:{}*?[\]\\\u0000-\u001f\u007f]/g
 
 export const escape = (text: string) =>
@@ -15,7 +15,7 @@ export const prefixProblem = (prefix: string): string | undefined =>
 /** The hash tag that all keys of a shard have in common. */
 export const tagOf = (prefix: string, shard: number): string => `{${prefix}:${shard}}`
 
-/** A key of the user's in this shard. */
+/** Returns a key of the user in this shard. */
 export const ownKey = (tag: string, name: string): string => `${tag}:own:${escape(name)}`
 
 /** The field of `marks` for a key of a channel. It has a line break; what the scripts keep there for themselves has none. */
@@ -28,7 +28,7 @@ const hashTag = (key: string): string | undefined => {
   return open < 0 || close <= open + 1 ? undefined : key.slice(open + 1, close)
 }
 
-/** Why a transaction of this shard cannot write a key of the user's, if it cannot. */
+/** Returns the reason why a transaction of this shard cannot write a key of the user, if there is one. */
 export const ownKeyProblem = (
   tag: string,
   key: string

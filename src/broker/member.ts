@@ -1,4 +1,4 @@
-/** One consumer of one group in one shard: what it may do with its deliveries. */
+/** Members: one consumer of one group in one shard, and its operations on deliveries. */
 import type { Effect } from "effect"
 import type { Delivery, Failure } from "./delivery.ts"
 import type { BrokerError, GroupRemoved } from "./error.ts"
@@ -6,7 +6,7 @@ import type { Selector, Start } from "./selector.ts"
 import type { Commit, Committed } from "./transaction.ts"
 
 /**
- * Gives a delivery back: at once (`delayMillis` 0) or after a delay, as the given attempt. Only the same group sees it.
+ * A delivery that goes back to its group: at once (`delayMillis` 0) or after a delay, as the given attempt. No other group sees it.
  *
  * @category models
  * @since 0.1.0
@@ -30,7 +30,7 @@ export interface Burial {
 }
 
 /**
- * What a member found when it looked for expired leases.
+ * The result of a claim of expired leases.
  *
  * @category models
  * @since 0.1.0
@@ -38,18 +38,18 @@ export interface Burial {
 export interface Claimed {
   readonly deliveries: ReadonlyArray<Delivery>
   /**
-   * How long no further lease can expire: the next look is due then. At least 1, at most the lease. `undefined`: nobody else holds
-   * anything, and `awaitLease` tells when somebody does.
+   * Time until the next lease can expire, when the next claim is due. At least 1, at most the lease. `undefined`: no other member holds a
+   * message, and `awaitLease` completes when one does.
    */
   readonly nextInMillis: number | undefined
-  /** Deliveries of lost members whose message had been removed by a limit: they are lost for this group. */
+  /** Number of deliveries of lost members whose message a limit had removed. They are lost for this group. */
   readonly vanished: number
-  /** What the living members of the group are set to, as far as it is known; each once. */
+  /** The settings of the live members of the group, as far as they are known; each once. */
   readonly settings: ReadonlyArray<GroupSettings>
 }
 
 /**
- * The key by which a delivery is done once: two deliveries of one group and channel with the same key are one piece of work.
+ * The exactly-once key of a delivery: two deliveries of one group and channel with the same key are one piece of work.
  *
  * @category models
  * @since 0.1.0
@@ -60,8 +60,8 @@ export interface Keyed {
 }
 
 /**
- * What a member found when it wanted to begin a delivery by its key: `mine`: nobody did it and nobody is at it, this member is
- * now; `done`: it was done before; `busy`: another delivery with this key is being handled.
+ * The result of beginning a delivery by its key. `mine`: the key was free, and this delivery holds it now; `done`: it was done before; `busy`:
+ * another delivery with this key is in progress.
  *
  * @category models
  * @since 0.1.0
@@ -69,7 +69,7 @@ export interface Keyed {
 export type Begun = "mine" | "done" | "busy"
 
 /**
- * What the members of a group should have in common.
+ * Settings that the members of a group should share.
  *
  * @category models
  * @since 0.1.0
@@ -79,12 +79,12 @@ export interface GroupSettings {
   readonly leaseMillis: number
   /** How long it counts that a key was done; only members that `begin` their deliveries need it. At least the lease. */
   readonly doneMillis?: number | undefined
-  /** After how many crashes a message is given up. The backend only tells it to the others. */
+  /** Number of crashes after which a message is given up. The backend only passes it on to the other members. */
   readonly maxCrashes?: number | undefined
 }
 
 /**
- * Who joins which group.
+ * A request to join a group.
  *
  * @category models
  * @since 0.1.0
@@ -92,7 +92,7 @@ export interface GroupSettings {
 export interface Membership extends GroupSettings {
   readonly shard: number
   readonly group: string
-  /** Unique among the members that are alive: two members of one name take each other's deliveries. */
+  /** Unique among the live members: two members of one name take each other's deliveries. */
   readonly consumer: string
   readonly selector: Selector
   readonly start: Start
@@ -117,20 +117,20 @@ export interface Member {
     blockMillis: number
   ) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError | GroupRemoved>
   /**
-   * Waits until there may be messages to read, at most `blockMillis`, and takes none: whoever has no room to keep for a waiting `read` asks
-   * for some when this says that it is worth it. False after the wait or a `wake`.
+   * Waits until there may be messages to read, at most `blockMillis`, and takes none: a caller without room for a waiting `read` makes room when
+   * this returns true. False after the wait or a `wake`.
    */
   readonly awaitReady: (blockMillis: number) => Effect.Effect<boolean, BrokerError | GroupRemoved>
   /** Makes a waiting `read` or `awaitReady` return now, with what it has. */
   readonly wake: Effect.Effect<void>
-  /** Which of these channels another member of the group reads, too, that was heard of lately. */
+  /** Returns those of these channels that another live member of the group reads too. */
   readonly shared: (channels: ReadonlySet<string>) => Effect.Effect<ReadonlySet<string>, BrokerError>
   readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  /** Acknowledges what is not to be handled: unlike `ack` it frees a key, which is not done. */
+  /** Acknowledges deliveries that are not handled: unlike `ack` it frees their keys. */
   readonly drop: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly redeliver: (items: ReadonlyArray<Redelivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly bury: (items: ReadonlyArray<Burial>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  /** Starts the lease of these deliveries anew. */
+  /** Restarts the leases of these deliveries. */
   readonly renew: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /**
    * Begins deliveries by key, in order. What is `mine` stays so while its lease is renewed: `ack` and `commit` then remember the
@@ -140,18 +140,18 @@ export interface Member {
   /** Applies each commit wholly or not at all: its messages, its writes, its acknowledgement, its key. */
   readonly commit: (commits: ReadonlyArray<Commit>) => Effect.Effect<ReadonlyArray<Committed>, BrokerError>
   /**
-   * Notes that the handlers of these suspects begin, and starts their leases anew: when this member is lost before they are settled, that
-   * counts as a crash of each. A settlement takes the note with it.
+   * Records that the handlers of these suspects begin, and restarts their leases. When this member is lost before they are settled, that counts
+   * as a crash of each. A settlement deletes the record.
    */
   readonly tryAgain: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  /** Takes back what `tryAgain` has noted: should this member be lost, it was none of these. */
+  /** Deletes the record of `tryAgain`: if this member is lost, these deliveries were not the cause. */
   readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
-  /** Takes over at most `count` deliveries of this group whose lease has expired, by the longest lease of its living members; with 0 it only looks. */
+  /** Takes over at most `count` deliveries of this group whose lease has expired, by the longest lease of its live members. With 0 it takes none. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError | GroupRemoved>
-  /** Completes when another member has joined the group since `shared` was asked last; never where this has to be looked for (`Broker.isPolled`). */
+  /** Completes when another member has joined the group since the last call of `shared`; never on a backend that is polled (`Broker.isPolled`). */
   readonly awaitJoin: Effect.Effect<void>
-  /** Fails when the group is known to be removed: as soon as that is told, where backends tell it, or with the next `read` or `claim`. */
+  /** Fails once the group is known to be removed: by an event, or by the next `read` or `claim`. */
   readonly awaitRemoval: Effect.Effect<never, GroupRemoved>
-  /** Completes when another member holds something that this one would have to take over one day. */
+  /** Completes when another member holds a message that this one may have to take over. */
   readonly awaitLease: Effect.Effect<void>
 }

@@ -20,7 +20,7 @@ export const parse = (text: string): Position => {
 export const isAfter = (one: Position, other: Position): boolean =>
   one.millis > other.millis || (one.millis === other.millis && one.sequence > other.sequence)
 
-/** The index of the first item for which `holds` is true; it is true for all that follow. */
+/** Returns the index of the first item for which `holds` is true. It has to be true for all later items. */
 export const firstIndex = <A>(items: ReadonlyArray<A>, from: number, holds: (item: A) => boolean): number => {
   let low = from
   let high = items.length

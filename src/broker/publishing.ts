@@ -1,10 +1,9 @@
-/** Messages on their way into the log, and what became of them. */
+/** Publishing in the port: new messages, their durability, and the outcomes. */
 import type { BrokerError } from "./error.ts"
 
 /**
- * Limits on what a channel keeps, beside the default rule (a message is removed when every group has acknowledged it).
- * A message removed by a limit is lost for the groups that had not handled it. Where publishers define different ones, nothing is removed
- * that one of them would keep.
+ * Limits of a channel, besides the default rule that a message is removed when every group has acknowledged it. A message removed by a limit
+ * is lost for groups that had not handled it. Where publishers define different limits, a message that one of them keeps is not removed.
  *
  * @category models
  * @since 0.1.0
@@ -19,7 +18,7 @@ export interface Limits {
 }
 
 /**
- * A message on its way into the log.
+ * A message to be stored.
  *
  * @category models
  * @since 0.1.0
@@ -33,22 +32,22 @@ export interface NewMessage {
   readonly payload: string
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly params?: Readonly<Record<string, string>> | undefined
-  /** The limits that the publisher defines for the channel; `{}`: it defines that there are none; `undefined`: it knows nothing of them. */
+  /** The limits that the publisher defines for the channel; `{}`: no limits; `undefined`: it defines nothing. */
   readonly limits?: Limits | undefined
-  /** When given, a second message of this channel with the same key within so many milliseconds is a duplicate and is not stored. */
+  /** When given, a second message of this channel with the same key within the window is a duplicate, and is not stored. */
   readonly window?: Window | undefined
-  /** When given, the message waits for this time before it enters the log; a time that has come is now. */
+  /** When given, the message waits for this time before it enters the log. A time that has passed is now. */
   readonly due?: Due | undefined
-  /** A message of this id that still waits takes this payload and time, instead of making this one a duplicate. */
+  /** When true, a message of this id that still waits takes this payload and time, instead of making this one a duplicate. */
   readonly replace?: boolean | undefined
-  /** How long the message may be handed out, counted from when it enters the log, or from when it is due. */
+  /** Time to live, from the time it enters the log, or is due. */
   readonly expiresInMillis?: number | undefined
-  /** Where else it has to be before its publish is over. */
+  /** The replicas and disks that must have the message before its publish ends. */
   readonly durability?: Durability | undefined
 }
 
 /**
- * What a message has to survive: how many replicas must have it, and whether it must be on disk there and on the master.
+ * The durability of a message: how many replicas must have it, and whether it must be on disk there and on the master.
  *
  * @category models
  * @since 0.1.0
@@ -56,20 +55,20 @@ export interface NewMessage {
 export interface Durability {
   readonly replicas: number
   readonly onDisk: boolean
-  /** How long is waited for that, once the message is stored. */
+  /** Time limit of the wait, once the message is stored. */
   readonly timeoutMillis: number
 }
 
 /**
- * The durability that was asked for was not reached in time. The message is stored all the same.
+ * The requested durability was not reached in time. The message is stored all the same.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Shortfall {
-  /** How many replicas had the message for sure. */
+  /** Number of replicas that surely have the message. */
   readonly replicas: number
-  /** What was in the way, where it is not just the time that ran out. */
+  /** The problem, unless the time simply ran out. */
   readonly problem: string | undefined
 }
 
@@ -85,15 +84,15 @@ export interface Window {
 }
 
 /**
- * What became of one appended message.
+ * The outcome of one appended message.
  *
  * - `Stored`: it is in the log, once, at `position`.
  * - `Scheduled`: it waits for its time, once.
  * - `Duplicate`: the message `id` was first (their deduplication window is open, or it waits under the same id); nothing was
  *   added. `position` is where that one is in the log, if it was stored there at once.
  * - `Failed`: it is not in the log.
- * - `Uncertain`: it may be in the log; appending a message with the same id again settles it. With `isLasting` it does not: nothing tells any
- *   more what became of it.
+ * - `Uncertain`: it may be in the log; appending a message with the same id again settles it. With `isLasting` it does not: the
+ *   outcome can no longer be found out.
  *
  * With a `shortfall` the durability it asked for was not reached; appending a message with the same id again stores nothing as long as
  * that one is there, and waits again.
@@ -114,7 +113,7 @@ export type Appended =
   | { readonly _tag: "Uncertain"; readonly error: BrokerError; readonly isLasting?: boolean | undefined }
 
 /**
- * When a message is due: so long after the backend has it, or at a time of its clock (epoch milliseconds).
+ * The due time of a message: a delay after the backend has it, or a time of its clock (epoch milliseconds).
  *
  * @category models
  * @since 0.1.0

@@ -1,5 +1,5 @@
 /**
- * The part of the port about recurring messages: definitions, and the time of the next tick of each.
+ * Recurring messages in the port: definitions, and the time of the next tick of each.
  *
  * @since 0.1.0
  */
@@ -17,13 +17,13 @@ export interface Definition {
   /** Unique in the namespace. */
   readonly key: string
   readonly channel: string
-  /** When it recurs; the backend only compares it. */
+  /** The recurrence. The backend only compares it. */
   readonly recurrence: string
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
   readonly expiresInMillis: number | undefined
-  /** The limits of the channel, as in `NewMessage`; `list` does not tell them. */
+  /** The limits of the channel, as in `NewMessage`; `list` does not return them. */
   readonly limits?: Limits | undefined
 }
 
@@ -38,7 +38,7 @@ export interface Recurring extends Definition {
 }
 
 /**
- * Ticks whose time has come.
+ * Due ticks.
  *
  * @category models
  * @since 0.1.0
@@ -52,7 +52,7 @@ export interface DueTicks {
 }
 
 /**
- * Moves a definition from one tick to the next, and publishes what is due.
+ * A step of a definition from one tick to the next, with the messages that are due.
  *
  * @category models
  * @since 0.1.0
@@ -60,9 +60,9 @@ export interface DueTicks {
 export interface Advance {
   readonly key: string
   readonly channel: string
-  /** As it was when `next` was worked out. */
+  /** The recurrence by which the next tick was computed. */
   readonly recurrence: string
-  /** The tick it stands at; when it does not, somebody else was faster and nothing is done. */
+  /** The current tick. If it is another one by now, another process was faster and nothing is done. */
   readonly fromMillis: number
   readonly nextAtMillis: number
   /** One message for each: its id and its window. The definition has the rest. */
@@ -83,14 +83,14 @@ export interface RecurringStore {
    * recurrence; that time is returned. The same key is removed from other shards.
    */
   readonly upsert: (definition: Definition, nextAtMillis: number) => Effect.Effect<number, BrokerError>
-  /** Whether there was one. */
+  /** Removes a definition, and returns whether there was one. */
   readonly remove: (key: string) => Effect.Effect<boolean, BrokerError>
   /** All definitions of one shard, by their next tick. */
   readonly list: (shard: number) => Effect.Effect<ReadonlyArray<Recurring>, BrokerError>
-  /** At most `limit` ticks whose time has come. */
+  /** Returns at most `limit` due ticks. */
   readonly due: (shard: number, limit: number) => Effect.Effect<DueTicks, BrokerError>
-  /** Publishes and advances in one step; `false` when the definition does not stand where `from` says. */
+  /** Publishes and advances in one step; `false` when the current tick is not the given one. */
   readonly advance: (shard: number, advance: Advance) => Effect.Effect<boolean, BrokerError>
-  /** Completes when a definition has changed or appeared, from the moment it is called. */
+  /** Completes when, after this call, a definition changes or appears. */
   readonly awaitChange: (shard: number) => Effect.Effect<void>
 }

@@ -1,5 +1,5 @@
 /**
- * The part of the port about messages that wait for their first delivery.
+ * Scheduled messages in the port: messages that wait for their first delivery.
  *
  * @since 0.1.0
  */
@@ -24,7 +24,7 @@ export interface ScheduledMessage {
 }
 
 /**
- * Which message: ids belong to a channel.
+ * A reference to a message: its channel and id.
  *
  * @category models
  * @since 0.1.0
@@ -45,23 +45,23 @@ export interface Place extends Reference {
 }
 
 /**
- * What may be done with scheduled messages. What it says of them is decided in one step with what it does: a message is either
- * still waiting, or on its way. An `Uncertain` failure may have taken effect.
+ * Operations on scheduled messages. Each is one atomic step: a message either still waits, or is in the log. An operation that fails with
+ * `Uncertain` may have taken effect.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ScheduledStore {
-  /** Removes the message, and ends the deduplication window it has opened, if there is one; whether it still waited. */
+  /** Removes the message, and ends the deduplication window it has opened, if any. Returns whether it still waited. */
   readonly cancel: (message: Reference) => Effect.Effect<boolean, BrokerError>
   /**
-   * Changes when it is due (now: it enters the log in this step); whether it still waited. The deduplication window it has opened, if there
-   * is one, ends its span after the new due time.
+   * Changes the due time (now: the message enters the log in this step), and returns whether it still waited. The deduplication window it has
+   * opened, if any, then ends its full length after the new due time.
    */
   readonly reschedule: (message: Reference, due: Due) => Effect.Effect<boolean, BrokerError>
   /**
-   * A page of one shard in the order of `order`, after a place: at most `limit`, perhaps fewer. `next` is where to go on,
-   * `undefined` at the end. A message that cannot be read is left out.
+   * Lists a page of one shard in the order of `order`, after a place: at most `limit` messages, perhaps fewer. `next` is the place to continue
+   * after, `undefined` at the end. A message that cannot be read is left out.
    */
   readonly list: (shard: number, options: {
     readonly after?: Place | undefined
@@ -71,7 +71,7 @@ export interface ScheduledStore {
     { readonly messages: ReadonlyArray<ScheduledMessage>; readonly next: Place | undefined },
     BrokerError
   >
-  /** How many wait in one channel, or in all. */
+  /** Counts the scheduled messages of one channel, or of all. */
   readonly count: (channel: string | undefined) => Effect.Effect<number, BrokerError>
 }
 

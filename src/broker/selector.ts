@@ -1,7 +1,7 @@
-/** Which channels a group reads, and where it begins. */
+/** The channels that a group reads, and the place where it begins. */
 
 /**
- * Which channels a group reads: named ones, or all that match a pattern, now and in future.
+ * The channels that a group reads: named ones, or all that match a pattern, now and in future.
  *
  * @category models
  * @since 0.1.0
@@ -11,8 +11,7 @@ export type Selector =
   | { readonly _tag: "Pattern"; readonly pattern: string }
 
 /**
- * Where a group that does not exist yet begins on the channels that exist already. Channels created later are always
- * read from their beginning.
+ * The place where a new group begins on channels that exist already. Channels created later are always read from their beginning.
  *
  * - `Earliest`: with the oldest message kept. - `Latest`: with the next one published.
  * - `Position`: after this position. - `Time`: with the first one published at or after this time (epoch milliseconds).

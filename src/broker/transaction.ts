@@ -1,4 +1,4 @@
-/** What happens together with an acknowledgement. */
+/** Transactions in the port: changes that are applied together with an acknowledgement. */
 import type { Effect } from "effect"
 import { Data } from "effect"
 import type { Delivery } from "./delivery.ts"
@@ -18,7 +18,7 @@ export type Write =
   | { readonly _tag: "Delete"; readonly key: string }
 
 /**
- * Everything a handler wants to happen together with the acknowledgement of its delivery.
+ * The acknowledgement of a delivery, with the messages and writes that are applied with it.
  *
  * @category models
  * @since 0.1.0
@@ -30,11 +30,11 @@ export interface Commit {
 }
 
 /**
- * A commit cannot be applied to the data as it is; nothing of it was applied, and the delivery is not acknowledged.
+ * A commit that cannot be applied to the data as it is. Nothing of it was applied, and the delivery is not acknowledged.
  *
  * - `WrongType`: a key holds another type than the write needs.
  * - `NotAnInteger`: a key to be incremented holds no integer of at most 18 digits.
- * - `NoPositionLeft`: another program has brought the log of a channel to the last position there is.
+ * - `NoPositionLeft`: another program has used the last position of the log of a channel.
  *
  * @category errors
  * @since 0.1.0
@@ -46,7 +46,7 @@ export class CommitRefused extends Data.TaggedError("CommitRefused")<{
 }> {}
 
 /**
- * What became of a commit: `lost` when this member had no right to the delivery any more; nothing was applied then.
+ * The outcome of a commit. `lost`: this member did not hold the delivery any more, and nothing was applied.
  *
  * @category models
  * @since 0.1.0
@@ -54,7 +54,7 @@ export class CommitRefused extends Data.TaggedError("CommitRefused")<{
 export type Committed = "done" | "lost" | CommitRefused
 
 /**
- * Keys that belong to the user, beside the channels of a shard: transactions write them, everybody may read them.
+ * Keys of the user in the shard of a channel. Transactions write them, and any program may read them.
  *
  * @category models
  * @since 0.1.0
@@ -62,7 +62,7 @@ export type Committed = "done" | "lost" | CommitRefused
 export interface OwnKeys {
   /** The key of this name in the shard of the channel. */
   readonly keyFor: (channel: string, name: string) => string
-  /** Why a transaction of a delivery of this channel cannot write the key, if it cannot. */
+  /** Returns the reason why a transaction on this channel cannot write the key, if there is one. */
   readonly problemOf: (
     channel: string,
     key: string

@@ -2,7 +2,7 @@
  * The buffer of a Pub/Sub listener: bounded in messages and in characters, with a policy for a full buffer.
  */
 import { Effect } from "effect"
-import type { Cast } from "../broker/broadcast.ts"
+import type { BroadcastMessage } from "../broker/broadcast.ts"
 
 export type Overflow = "bounded" | "dropping" | "sliding"
 
@@ -23,10 +23,10 @@ export class Malformed {
   }
 }
 
-export type Item = Cast | Missing | Malformed
+export type Item = BroadcastMessage | Missing | Malformed
 
 export interface Mailbox {
-  readonly offer: (cast: Cast) => void
+  readonly offer: (cast: BroadcastMessage) => void
   readonly malformed: (channel: string) => void
   readonly interrupted: () => void
   /** The next item, if there is one. */
@@ -43,7 +43,7 @@ const compactFrom = 1024
 
 const interruption = new Missing(undefined)
 
-const isCast = (item: Item): item is Cast => !(item instanceof Missing) && !(item instanceof Malformed)
+const isCast = (item: Item): item is BroadcastMessage => !(item instanceof Missing) && !(item instanceof Malformed)
 
 export const make = (options: {
   readonly capacity: number
@@ -93,7 +93,7 @@ export const make = (options: {
   }
 
   /** One message is always taken, however long it is. */
-  const isFull = (cast: Cast) => size > 0 && (size >= capacity || chars + cast.payload.length > maxChars)
+  const isFull = (cast: BroadcastMessage) => size > 0 && (size >= capacity || chars + cast.payload.length > maxChars)
 
   const dropOldest = () => {
     for (let item = shift(); item !== undefined; item = shift()) {

@@ -2,12 +2,12 @@
  * Pub/Sub mode in memory: every listener has the message before its publish returns.
  */
 import { Effect } from "effect"
-import type { BroadcastPort, CastHandler } from "../broker/broadcast.ts"
+import type { BroadcastListener, BroadcastPort } from "../broker/broadcast.ts"
 import { matcherOf } from "../internal/pattern.ts"
 
 interface Listener {
   readonly matches: (channel: string) => boolean
-  readonly handler: CastHandler
+  readonly handler: BroadcastListener
 }
 
 export const make = (): BroadcastPort => {

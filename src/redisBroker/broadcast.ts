@@ -8,7 +8,7 @@
 import { Effect } from "effect"
 import type { Command, Connection, Redis } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import type { BroadcastPort, Cast } from "../broker/broadcast.ts"
+import type { BroadcastMessage, BroadcastPort } from "../broker/broadcast.ts"
 import { matcherOf } from "../internal/pattern.ts"
 import * as Wire from "./broadcastWire.ts"
 import type { Keys } from "./keys.ts"
@@ -22,7 +22,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
   const failed = fail("broadcast")
   const isSharded = redis.mode === "cluster"
 
-  const commandsFor = (cast: Cast, keys: Keys, text: string): ReadonlyArray<Command> =>
+  const commandsFor = (cast: BroadcastMessage, keys: Keys, text: string): ReadonlyArray<Command> =>
     isSharded
       ? [["spublish", keys.broadcast(cast.channel), text], ["spublish", keys.broadcasts, text]]
       : [["publish", keys.broadcast(cast.channel), text]]
@@ -33,7 +33,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
       return refused === undefined ? Effect.void : Effect.fail(refused)
     })
 
-  const publishAll = Effect.fnUntraced(function*(casts: ReadonlyArray<Cast>) {
+  const publishAll = Effect.fnUntraced(function*(casts: ReadonlyArray<BroadcastMessage>) {
     const shard = shardOf(casts[0]!.channel)
     const connection = connectionOf(shard)
     let commands: Array<Command> = []
@@ -53,7 +53,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
     yield* write(connection, commands)
   })
 
-  const publishOne = (cast: Cast) => {
+  const publishOne = (cast: BroadcastMessage) => {
     const shard = shardOf(cast.channel)
     const commands = commandsFor(cast, keysOf(shard), Wire.encode(cast))
     return commands.length === 1
