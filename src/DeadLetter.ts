@@ -1,5 +1,5 @@
 /**
- * What a dead letter is, and what a subscription to dead letters gets.
+ * Dead letters as values: the letter, its filter, and the letter that a subscription is offered.
  *
  * @since 0.1.0
  */
@@ -11,7 +11,7 @@ import type { Letter, PastFailure } from "./broker/deadLetters.ts"
 import { momentOf } from "./internal/times.ts"
 
 /**
- * A message a group gave up on, with its failure.
+ * A message that a group gave up on, with its failure.
  *
  * @category models
  * @since 0.1.0
@@ -23,7 +23,7 @@ export interface DeadLetter {
   readonly group: string
   readonly channel: string
   readonly diedAt: DateTime.Utc
-  /** Why: the reason, the error's tag and message, the pretty cause. */
+  /** The failure: its reason, the error's tag and message, the pretty cause. */
   readonly failure: Failure
   /** The failures it had before it was requeued, oldest first; at most the last 10. */
   readonly history: ReadonlyArray<PastFailure>
@@ -38,26 +38,26 @@ export interface DeadLetter {
   /** The last attempt, from 1. */
   readonly attempt: number
   readonly deliveryCount: number
-  /** How many consumers were lost after they had begun its handler. */
+  /** The number of consumers that were lost after they had begun its handler. */
   readonly crashes: number
-  /** Set when another program wrote it and it cannot be read as a dead letter; `raw` then holds what was found. It can only be removed. */
+  /** Set if another program wrote it and it cannot be read as a dead letter; `raw` has the stored text then. It can only be removed. */
   readonly malformed: string | undefined
 }
 
 /**
- * Which dead letters: those for which everything that is given holds. `{}` means all, also those that cannot be read.
+ * A filter of dead letters: those that match every given part. `{}` means all, also those that cannot be read.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Filter {
-  /** A channel's name, a pattern (`"orders.*"`), or what one can subscribe to. */
+  /** A channel's name, a pattern (`"orders.*"`), or a source. */
   readonly channel?: string | Channel.Source | undefined
   readonly group?: string | undefined
   /** The `_tag` or name of the error. */
   readonly errorTag?: string | undefined
   readonly reason?: Failure["reason"] | ReadonlyArray<Failure["reason"]> | undefined
-  /** Died at or after this time, by the backend's clock. */
+  /** Died at or after this time, by the clock of the backend. */
   readonly from?: DateTime.DateTime.Input | undefined
   /** Died before this time. */
   readonly to?: DateTime.DateTime.Input | undefined
@@ -75,7 +75,7 @@ export class InvalidDeadLetterOption extends Data.TaggedError("InvalidDeadLetter
 }> {}
 
 /**
- * The lease of an offered letter ended before it was settled: it was offered to somebody else, or will be.
+ * The lease of an offered letter ended before it was settled: it was offered to another subscriber, or will be.
  *
  * @category errors
  * @since 0.1.0
@@ -97,7 +97,7 @@ export class OfferLost extends Data.TaggedError("OfferLost")<{
  * @since 0.1.0
  */
 export interface Offered extends DeadLetter {
-  /** How often it was offered under this name, from 1. */
+  /** The number of its offers under this name, from 1. */
   readonly offerCount: number
   /** Deletes the letter. */
   readonly ack: Effect.Effect<void, OfferLost | BrokerError>
@@ -107,14 +107,14 @@ export interface Offered extends DeadLetter {
   readonly nack: (
     options?: { readonly delay?: Duration.Input | undefined }
   ) => Effect.Effect<void, OfferLost | BrokerError>
-  /** Sends the message back to the group that failed; whether this call did it. */
+  /** Sends the message back to the group that failed. Returns whether this call did it. */
   readonly requeue: Effect.Effect<boolean, OfferLost | BrokerError>
   /** Completes when the offer has been settled. */
   readonly settled: Effect.Effect<void>
 }
 
 /**
- * A dead letter of a known source, with its payload; a `Failure` when the payload does not fit the schema, as in a letter with reason
+ * A dead letter of a known source, with its payload; a `Failure` if the payload does not fit the schema, as in a letter with reason
  * `decode`.
  *
  * @category models
@@ -131,7 +131,7 @@ export type OfferedOf<S extends Channel.Source> = Channel.MessageShape<S> extend
   : never
 
 /**
- * A letter of the store with the id it has among the letters of all shards: `shard:letterId`.
+ * Makes a dead letter of a letter in the store. Its id among the letters of all shards is `shard:letterId`.
  *
  * @internal
  */

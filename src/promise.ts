@@ -1,7 +1,7 @@
 /**
  * Rotif for programs that do not use Effect: one class, with Promises.
  *
- * `NotificationManager` is a facade over the layers of Rotif: it runs their effects, and everything they promise holds here too.
+ * `NotificationManager` is a facade over the layers of Rotif: it runs their effects, and has the same guarantees.
  *
  * @since 0.1.0
  */
@@ -59,7 +59,7 @@ export {
 export { type Report } from "./Subscription.ts"
 
 /**
- * What `publish` returns for a message that was published before.
+ * The result of `publish` for a message that was published before.
  *
  * @category models
  * @since 0.1.0
@@ -75,9 +75,9 @@ export const DUPLICATE = "DUPLICATE"
 export interface SubscriptionStats {
   /** Handled and acknowledged. */
   readonly messages: number
-  /** Skipped, because a copy was handled before (`exactlyOnce`). */
+  /** Skipped, because a copy was already handled (`exactlyOnce`). */
   readonly duplicates: number
-  /** Attempts that failed and are made again. */
+  /** Attempts that failed and are retried. */
   readonly retries: number
   /** Messages given up: they became dead letters. */
   readonly failures: number
@@ -103,16 +103,16 @@ export interface Subscription {
   readonly pause: () => Promise<void>
   readonly resume: () => Promise<void>
   /**
-   * Ends it: finishes what runs, gives the rest back. With `removeGroup`, for which `true` stands, too, the group is forgotten, with all it
-   * had not handled.
+   * Ends the subscription: finishes running handlers, gives the rest back. With `removeGroup` (or `true`) the group is removed, with all messages
+   * that it has not handled.
    */
   readonly unsubscribe: (options?: UnsubscribeOptions | boolean) => Promise<void>
-  /** Resolves when it has ended; with `GroupRemoved` when that was because somebody removed its group. It never rejects. */
+  /** Resolves when the subscription has ended; with `GroupRemoved` if it ended because its group was removed. It never rejects. */
   readonly ended: Promise<GroupRemoved | undefined>
 }
 
 /**
- * The `NotificationManager` is stopped, or being stopped: nothing was done.
+ * The `NotificationManager` has stopped, or is stopping: nothing was done.
  *
  * @category errors
  * @since 0.1.0
@@ -122,14 +122,14 @@ export class ManagerStopped extends Error {
   override readonly message = "the NotificationManager is stopped (stopAll was called): make another one"
 }
 
-/** How many channels are remembered with their options. */
+/** At most this many channels are kept with their options. */
 const mostChannels = 1000
 
 /**
  * Publishes and handles messages with Promises.
  *
- * **Details**: it connects with the first call that needs Redis (or `waitUntilReady`); when that fails, the next call tries again. Whatever
- * fails rejects with an `Error` whose message says what to do; see `docs/promise.md`.
+ * **Details**: it connects with the first call that needs Redis (or `waitUntilReady`); if that fails, the next call tries again. A failed call
+ * rejects with an `Error` whose message says what to do; see `docs/promise.md`.
  *
  * **Errors**: the constructor throws `InvalidOption` for an option that is not known or not valid.
  *
@@ -201,7 +201,7 @@ export class NotificationManager {
     }))
   }
 
-  /** The ends of all that runs here. */
+  /** The ends of all subscriptions of this manager. */
   #endings(): ReadonlyArray<Ending.Ending> {
     const context = this.#runtime?.cachedContext
     return context === undefined
@@ -212,7 +212,7 @@ export class NotificationManager {
       ]
   }
 
-  /** Runs a call. Once it is being stopped, only what running handlers call. */
+  /** Runs a call. After the stop has begun, only calls of running handlers. */
   #run<A>(effect: Effect.Effect<A, unknown, Rotif.Services>): Promise<A> {
     return Effect.runPromise(
       this.#calls.run(Effect.suspend(() => this.#provided(effect)), () => new ManagerStopped())
@@ -232,7 +232,7 @@ export class NotificationManager {
           return made.disposeEffect
         })))
     }
-    // Not as a fiber of the runtime: who waits for a start that fails is to be told why, and not to be interrupted.
+    // Not as a fiber of the runtime: a caller that waits for a failed start must get its error, and not be interrupted.
     return runtime.cachedContext === undefined
       ? Effect.flatMap(runtime.contextEffect, (context) => Effect.provideContext(effect, context))
       : Effect.provideContext(effect, runtime.cachedContext)
@@ -256,14 +256,14 @@ export class NotificationManager {
   }
 
   /**
-   * The client of ioredis for the same server, for what Rotif does not do. It connects when it is used; `stopAll` closes it.
+   * The client of ioredis for the same server, for other uses. It connects at its first use; `stopAll` closes it.
    */
   get redis(): Redis.IoredisClient {
     if (this.#client === undefined) throw new Error("a NotificationManager in memory has no Redis client")
     return this.#client
   }
 
-  /** Connects; rejects when that fails. */
+  /** Connects; rejects if that fails. */
   waitUntilReady(): Promise<void> {
     return this.#run(Effect.void)
   }
@@ -301,14 +301,13 @@ export class NotificationManager {
   }
 
   /**
-   * Publishes a message; when it resolves the message is stored, also when nobody subscribes yet.
+   * Publishes a message. When it resolves the message is stored, even without any subscription.
    *
-   * **Details**: it resolves to the id of the message, or to `"DUPLICATE"` when it was published before (only with `exactlyOnce` or
-   * `dedupKey`).
+   * **Details**: it resolves to the id of the message, or to `"DUPLICATE"` if it was published before (only with `exactlyOnce` or `dedupKey`).
    *
-   * **Errors**: rejects when the message is not stored: a payload without a JSON form, an option or a name that cannot be used, Redis away
-   * or refusing, what `beforePublish` threw. Only `PublishUncertain` leaves open whether it is, and with `DurabilityNotReached` it is
-   * stored, but not as durably as asked for.
+   * **Errors**: rejects if the message is not stored: a payload without a JSON form, an option or a name that cannot be used, Redis unavailable
+   * or refusing, an error of `beforePublish`. After `PublishUncertain` it may be stored, and after `DurabilityNotReached` it is stored, but not
+   * as durably as requested.
    */
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
     const problem = Checks.checkMessage(channel, payload, options, Options.mostSecondsOf(this.#config))
@@ -326,10 +325,10 @@ export class NotificationManager {
   }
 
   /**
-   * Publishes many messages in few round trips; what `publish` returns for each, in order. The messages of one channel are stored in order.
+   * Publishes many messages in few round trips. The results are those of `publish`, in order. The messages of one channel are stored in order.
    *
-   * **Errors**: everything is checked before anything is sent. When some are not stored it rejects with `PublishIncomplete`, or with what
-   * befell one of them.
+   * **Errors**: all messages are checked before any is sent. If some are not stored it rejects with `PublishIncomplete`, or with the error of one
+   * of them.
    */
   publishBatch(
     messages: ReadonlyArray<{
@@ -379,10 +378,10 @@ export class NotificationManager {
 
   /**
    * Handles the messages of a channel, or of all channels that match a pattern: `*` stands for one segment between dots, `**` for one or
-   * more. When it resolves, what is published from then on reaches the group whatever happens.
+   * more. When it resolves, every message that is published from then on reaches the group.
    *
-   * **Errors**: rejects when an option or the pattern cannot be used, or the group could not be joined. While it runs, failures of Redis are
-   * logged and it goes on.
+   * **Errors**: rejects if an option or the pattern cannot be used, or the group could not be joined. While it runs, it logs failures of Redis and
+   * continues.
    */
   subscribe(
     pattern: string,
@@ -483,20 +482,20 @@ export class NotificationManager {
     return subscription
   }
 
-  /** The subscriptions that run. */
+  /** The running subscriptions. */
   getSubscriptions(): Array<Subscription> {
     return [...this.#subscriptions]
   }
 
-  /** The counts of all subscriptions that run. */
+  /** The counts of all running subscriptions. */
   getSubscriptionStats(): Array<SubscriptionStats & Pick<Subscription, "id" | "pattern" | "group">> {
     return this.getSubscriptions().map(({ group, id, pattern, stats }) => ({ id, pattern, group, ...stats() }))
   }
 
   /**
-   * Adds hooks around publishing and handling, after those that are there; also for subscriptions that run already.
+   * Adds hooks around publishing and handling, after the existing ones; also for running subscriptions.
    *
-   * **Errors**: throws `InvalidOption` for a hook that is no function, or has another name.
+   * **Errors**: throws `InvalidOption` if a hook is no function, or has an unknown name.
    */
   use(middleware: Middleware): void {
     const problem = Checks.checkMiddleware(middleware ?? null)
@@ -507,8 +506,8 @@ export class NotificationManager {
   // Dead letters -----------------------------------------------------------------------------------------------------
 
   /**
-   * Handles dead letters, those that are there and those to come. `ack` deletes a dead letter; a handler that ends without it keeps it,
-   * and does not get it again; one that throws gets it again after a pause.
+   * Handles dead letters, existing and future ones. `ack` deletes a dead letter. If the handler ends without it, the letter is kept, and is not
+   * offered again; if the handler throws, the letter is offered again after a delay.
    */
   subscribeToDLQ(handler: (message: RotifMessage) => unknown): Promise<void> {
     const problem = Checks.checkHandler("subscribeToDLQ", handler)
@@ -522,7 +521,7 @@ export class NotificationManager {
     )
   }
 
-  /** Sends dead letters back to the groups that gave them up, the oldest first, as attempt 1; how many. Default: at most 10. */
+  /** Sends dead letters back to the groups that gave them up, the oldest first, as attempt 1. Returns their number. Default: at most 10. */
   requeueFromDLQ(count: number = Options.defaults.requeued): Promise<number> {
     const problem = Checks.checkCount(count)
     if (problem !== undefined) return Promise.reject(problem)
@@ -531,60 +530,60 @@ export class NotificationManager {
       : this.#run(Effect.map(DeadLetters.requeueAll({}, { limit: count }), ({ moved }) => moved))
   }
 
-  /** How many dead letters there are, by channel, and when the first and the last was given up. */
+  /** Counts dead letters, by channel, with the times of the first and the last one. */
   getDLQStats(): Promise<DlqStats> {
     return this.#run(Letters.stats)
   }
 
-  /** Dead letters, the newest first. */
+  /** Lists dead letters, the newest first. */
   getDLQMessages(query: DlqQuery = {}): Promise<Array<DlqMessage>> {
     return this.#run(Letters.list(query))
   }
 
   /**
-   * Deletes now what is beyond the limits of `dlqCleanup`, through the archive if there is one; how many. It does so also with
-   * `dlqCleanup.enabled: false`, which only keeps it from being done by itself.
+   * Deletes dead letters beyond the limits of `dlqCleanup` now, through the archive if there is one. Returns their number. It does so also with
+   * `dlqCleanup.enabled: false`, which only turns off the automatic cleanup.
    */
   cleanupDLQ(): Promise<number> {
     return this.#run(DeadLetters.applyRetention)
   }
 
-  /** Deletes all dead letters; how many. They do not go through the archive. */
+  /** Deletes all dead letters, and returns their number. They do not go through the archive. */
   clearDLQ(): Promise<number> {
     return this.#run(DeadLetters.purge({}))
   }
 
   // Health and end ---------------------------------------------------------------------------------------------------
 
-  /** Whether the backend answers, what runs here, and how many dead letters there are. It never rejects. */
+  /** Checks whether the backend answers, and counts subscriptions and dead letters. It never rejects. */
   getHealthStatus(): Promise<HealthStatus> {
     const running = () => this.getSubscriptions()
     return this.#run(Health.check(running)).catch((error: unknown) => Health.unhealthy(running(), error))
   }
 
-  /** Looks for what cannot be in the data of the namespace, and changes nothing; see `Inspector.verify`. Times are in milliseconds. */
+  /** Checks the integrity of the namespace's data, and changes nothing; see `Inspector.verify`. Times are in milliseconds. */
   verify(options?: Inspector.Options): Promise<Inspector.Report> {
     return this.#run(Inspector.verify(options))
   }
 
-  /** Mends of it what can be mended without losing a message; see `Inspector.repair`. It may be called while everything runs. */
+  /** Repairs what can be repaired without losing a message; see `Inspector.repair`. It may be called while everything runs. */
   repair(options?: Inspector.Options): Promise<Inspector.Repair> {
     return this.#run(Inspector.repair(options))
   }
 
   /**
-   * Ends everything: takes no more messages, waits for running handlers (up to `drainTimeout`), gives the rest back, waits for calls that
-   * have begun (up to 10 seconds), closes all connections. It may be called again, and from anywhere: it is one end. What is called later
-   * rejects with `ManagerStopped`, but running handlers may go on to publish until they end.
+   * Stops the manager: takes no more messages, waits for running handlers (at most `drainTimeout`), gives the rest back, waits for calls in
+   * progress (at most 10 seconds), closes all connections. It may be called again, and from anywhere: it stops once. Later calls reject with
+   * `ManagerStopped`, but running handlers can publish until they end.
    *
-   * Inside of a handler or hook it resolves when everything else has ended; the connections are closed when that handler has ended, and its
+   * Inside of a handler or hook it resolves when everything else has ended; the connections are closed after that handler has ended and its
    * message is acknowledged.
    */
   stopAll(): Promise<void> {
     return Effect.runPromise(this.#end.ask)
   }
 
-  /** `await using manager = …` ends it with its block. */
+  /** Stops the manager at the end of the block of `await using manager = …`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.stopAll()
   }

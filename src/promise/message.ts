@@ -1,5 +1,5 @@
 /**
- * What a handler of the Promise API receives: one delivery, or one dead letter that is offered.
+ * Messages of the Promise API: a delivery, or a dead letter that is offered.
  */
 import { DateTime, Effect, Exit } from "effect"
 import type * as Channel from "../Channel.ts"
@@ -20,10 +20,10 @@ import { shown } from "../internal/shown.ts"
 export type Payload = any
 
 /**
- * A message in the hands of a handler. Its functions may be taken apart from it.
+ * The message of a handler. Its functions can be used without the object.
  *
- * **Details**: the first of `ack`, `retry` and `reject` counts, the others then do nothing. A handler that ends without any of them has
- * acknowledged its message; one that throws has it retried.
+ * **Details**: the first of `ack`, `retry` and `reject` counts; later ones do nothing. If a handler ends without any of them, the message is
+ * acknowledged; if it throws, the message is retried.
  *
  * @category models
  * @since 0.1.0
@@ -38,16 +38,16 @@ export interface RotifMessage {
   readonly attempt: number
   readonly headers: Readonly<Record<string, string>>
   readonly group: string
-  /** Of a dead letter: what the handler failed with at last. */
+  /** Of a dead letter: the last error of the handler. */
   readonly error?: string | undefined
-  /** Done. Of a dead letter: deletes it. Settles once that is stored. */
+  /** Acknowledges the message; deletes a dead letter. Resolves when that is stored. */
   readonly ack: () => Promise<void>
   /**
-   * Again, as the next attempt, after `delayMs` or as the retry settings say, as soon as the handler has ended; it counts as a failure of
-   * the handler. Of a dead letter: offers it again. A delay that cannot be used (NaN, below 0, a Promise) is logged, and 1 second is waited.
+   * Retries the message as the next attempt, after `delayMs` or by the retry settings, when the handler has ended; it counts as a failure of the
+   * handler. A dead letter is offered again. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the delay is 1 second.
    */
   readonly retry: (delayMs?: number) => Promise<void>
-  /** Never again: to the dead letters, with this reason. Settles once that is stored. A dead letter stays one. */
+  /** Moves the message to the dead letters, with this reason. Resolves when that is stored. A dead letter stays one. */
   readonly reject: (reason?: string) => Promise<void>
 }
 

@@ -1,5 +1,5 @@
 /**
- * What users of the Promise API may set, checked where it is given, and what it means to the layers below.
+ * The options of the Promise API, and their meaning for the layers below.
  */
 import { Data, Duration, Effect, Schema } from "effect"
 import type * as DeadLetters from "../DeadLetters.ts"
@@ -24,7 +24,7 @@ export interface Logger {
 }
 
 /**
- * The names of the ways to space retries.
+ * The names of the retry strategies.
  *
  * @category models
  * @since 0.1.0
@@ -32,7 +32,7 @@ export interface Logger {
 export type RetryStrategyName = "fixed" | "linear" | "exponential" | "fibonacci" | "custom"
 
 /**
- * A named way to space retries; n is the number of the retry, from 1.
+ * A retry strategy; n is the number of the retry, from 1.
  *
  * @category models
  * @since 0.1.0
@@ -40,14 +40,14 @@ export type RetryStrategyName = "fixed" | "linear" | "exponential" | "fibonacci"
 export interface RetryStrategy {
   /**
    * - `fixed`: `baseDelay`. - `linear`: `baseDelay` · n. - `exponential`: `baseDelay` · `multiplier`^(n − 1).
-   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: what `customDelayFn` says. Default `exponential`.
+   * - `fibonacci`: `baseDelay` · 1, 1, 2, 3, 5, … - `custom`: the result of `customDelayFn`. Default `exponential`.
    */
   readonly strategy?: RetryStrategyName | undefined
   /** Milliseconds. Not needed by `custom`. Default 1000. */
   readonly baseDelay?: number | undefined
   /** Of `exponential`. Default 2. */
   readonly multiplier?: number | undefined
-  /** No delay is longer than so many milliseconds, before jitter. */
+  /** The longest delay in milliseconds, before jitter. */
   readonly maxDelay?: number | undefined
   /**
    * Spreads each delay d over 0.8 d to 1.2 d (`true`), a number j from 0 to 1 over (1 - j) d to (1 + j) d; the names are those of
@@ -58,25 +58,25 @@ export interface RetryStrategy {
 }
 
 /**
- * How dead letters end.
+ * The retention of dead letters.
  *
  * @category models
  * @since 0.1.0
  */
 export interface DlqCleanup {
-  /** `false`: dead letters are kept until `cleanupDLQ`, which acts on the limits here. Default `true`. */
+  /** `false`: dead letters are kept until `cleanupDLQ`, which applies these limits. Default `true`. */
   readonly enabled?: boolean | undefined
   /** Milliseconds after which a dead letter is deleted. Default 90 days. */
   readonly maxAge?: number | undefined
-  /** How many dead letters are kept; the oldest go first. Default 100,000. */
+  /** At most this many dead letters are kept; the oldest are deleted first. Default 100,000. */
   readonly maxSize?: number | undefined
-  /** How often is looked, in milliseconds. Default 1 minute. */
+  /** How often the limits are applied, in milliseconds. Default 1 minute. */
   readonly cleanupInterval?: number | undefined
   /** Publishes each dead letter to the channel `archivePrefix` before it is deleted. Default `false`. */
   readonly archiveBeforeDelete?: boolean | undefined
   /**
    * The name of the channel of the archive. Default `"dlq-archive"`. No wildcard matches that name and those below it
-   * (`"dlq-archive.orders"`); any other name is matched as every channel is, and then the group of the wildcard gets what is archived.
+   * (`"dlq-archive.orders"`); any other name is matched like every channel, and the group of the wildcard gets the archived letters.
    */
   readonly archivePrefix?: string | undefined
 }
@@ -99,13 +99,13 @@ export interface RotifConfig {
   readonly maxRetries?: number | undefined
   /** How long a failed message waits for its next attempt. Default 1000. */
   readonly retryDelay?: number | ((attempt: number, message: RotifMessage) => number) | undefined
-  /** In place of `retryDelay`. */
+  /** A strategy in place of `retryDelay`. */
   readonly retryStrategy?: RetryStrategy | RetryStrategyName | undefined
-  /** How often waiting messages are looked at when nothing is known to be due; only a safety net. Default 1000. */
+  /** Fallback poll interval for waiting messages, in case a notification is lost. Default 1000. */
   readonly checkDelayInterval?: number | undefined
   /**
-   * Whether this process delivers messages that were published with `delayMs` or `deliverAt`; some process of the namespace has to, or they
-   * wait. Retries do not depend on it. Default `true`.
+   * Whether this process delivers messages that were published with `delayMs` or `deliverAt`. At least one process of the namespace must: without
+   * one they wait. Retries do not depend on it. Default `true`.
    */
   readonly enableDelayed?: boolean | undefined
   /** The opposite of `enableDelayed`. */
@@ -114,34 +114,34 @@ export interface RotifConfig {
   readonly blockInterval?: number | undefined
   /** Default: the logger of Effect, which prints to the console. */
   readonly logger?: Logger | undefined
-  /** Keep at most about so many messages of each channel, at least 1. What it removes is lost for groups that had not handled it. */
+  /** Keeps at most about this many messages of each channel, at least 1. A removed message is lost for groups that have not handled it. */
   readonly maxStreamLength?: number | undefined
-  /** Keep no message below this position, such as `"1700000000000-0"`. */
+  /** Keeps no message below this position, such as `"1700000000000-0"`. */
   readonly minStreamId?: string | undefined
   /** The group of a subscription that names none. Default `grp:` and the pattern. */
   readonly groupNameFn?: ((pattern: string) => string) | undefined
   /** The first part of consumers' names; a random part is added. Default `host:pid`. */
   readonly consumerNameFn?: (() => string) | undefined
-  /** How long what was published or handled exactly once is remembered, in **seconds**. Default 3600. */
+  /** Exactly-once publishes and handlings are remembered for this long, in **seconds**. Default 3600. */
   readonly deduplicationTTL?: number | undefined
   /**
-   * What makes two messages the same for `exactlyOnce`, where the publish names no `dedupKey`. Default: channel and payload for `publish`; for
+   * The key by which two messages are the same for `exactlyOnce`, if the publish has no `dedupKey`. Default: channel and payload for `publish`; for
    * `subscribe` the id of the message.
    */
   readonly generateDedupKey?: ((message: { readonly channel: string; readonly payload: Payload }) => string) | undefined
   /** The subscriptions of one group take turns, one message each, in place of reading ahead. Default `false`. */
   readonly localRoundRobin?: boolean | undefined
-  /** How many handlers of a subscription run at a time. Default 1, in the order of publishing. */
+  /** At most this many handlers of a subscription run at a time. Default 1, in the order of publishing. */
   readonly concurrency?: number | undefined
   /** Namespace of all keys in Redis. Default `"rotif"`. */
   readonly prefix?: string | undefined
   /** How many slots of a Cluster the channels are spread over; the same for all programs of a namespace. Default 1. */
   readonly shards?: number | undefined
-  /** How long a message belongs to a handler without a sign of life of its process. Default 60,000. */
+  /** How long a message belongs to a handler without a renewal by its process. Default 60,000. */
   readonly lease?: number | undefined
-  /** How long `stopAll` and `unsubscribe` wait for running handlers. Default 30,000. */
+  /** `stopAll` and `unsubscribe` wait for running handlers for at most this long. Default 30,000. */
   readonly drainTimeout?: number | undefined
-  /** Looks at the health this often, and logs when it changes. Default: never. */
+  /** Checks the health this often, and logs its changes. Default: never. */
   readonly healthInterval?: number | undefined
   /**
    * The name under which `subscribeToDLQ` remembers which dead letters it has seen: processes with one name share them, each name gets
@@ -149,19 +149,19 @@ export interface RotifConfig {
    */
   readonly dlqKey?: string | undefined
   readonly dlqCleanup?: DlqCleanup | undefined
-  /** Largest message in bytes. Default 1 MiB. */
+  /** The largest message, in bytes. Default 1 MiB. */
   readonly maxPayloadBytes?: number | undefined
-  /** What every message has to survive before its `publish` resolves. Default: the loss of this process. */
+  /** The durability that a `publish` waits for. Default: the message survives the loss of this process. */
   readonly durability?: Durability | undefined
   /**
-   * Where is told what goes wrong with messages (dead letters, defects, what is given back again and again): a level of the log, `false` for
-   * nowhere, or a function that gets every report. Default `"warn"`: at most 10 lines in 10 seconds for each group, then a count of what was
-   * left out. A failure that is retried is a line of level `debug`.
+   * Where failures of messages are reported (dead letters, defects, messages that are given back again and again): a level of the log, `false`
+   * for nowhere, or a function that gets every report. Default `"warn"`: at most 10 lines in 10 seconds for each group, then a count of the rest.
+   * A failure that is retried is a line of level `debug`.
    */
   readonly reports?: Reports | undefined
-  /** A handler that runs for so many milliseconds is told once, in the log. Default 5 minutes. */
+  /** A handler that runs for more than this many milliseconds is reported once, in the log. Default 5 minutes. */
   readonly slowHandler?: number | undefined
-  /** Options of `@devgrid/rotif` that are taken, and have nothing to set here. */
+  /** Options of `@devgrid/rotif` that are accepted, and have no effect here. */
   readonly scheduledBatchSize?: unknown
   readonly pendingCheckInterval?: unknown
   readonly pendingIdleThreshold?: unknown
@@ -175,7 +175,7 @@ export interface RotifConfig {
 }
 
 /**
- * A level of the log, nowhere (`false`), or a function. What the function throws is logged.
+ * The target of reports: a level of the log, nowhere (`false`), or a function. An error of the function is logged.
  *
  * @category models
  * @since 0.1.0
@@ -193,18 +193,18 @@ export type RedisOptions =
   | (Partial<Redis.AllOptions> & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
 
 /**
- * What a message has to survive before its publish resolves. Otherwise it rejects with `DurabilityNotReached`; the message is stored
- * all the same, and publishing it again with the same `dedupKey` waits again and stores nothing.
+ * The durability that a publish waits for. If it is not reached, the publish rejects with `DurabilityNotReached`; the message is stored all the
+ * same, and publishing it again with the same `dedupKey` waits again and stores nothing.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Durability {
-  /** How many replicas must have the message. Default 1. */
+  /** At least this many replicas must have the message. Default 1. */
   readonly replicas?: number | undefined
-  /** Whether it must be on disk on the master and on so many replicas; needs Redis 7.2. Default `false`. */
+  /** Whether it must be on disk on the master and on as many replicas; needs Redis 7.2. Default `false`. */
   readonly fsync?: boolean | undefined
-  /** How long to wait for that, in milliseconds. Default 1000. */
+  /** The publish waits for at most this many milliseconds. Default 1000. */
   readonly timeout?: number | undefined
 }
 
@@ -215,21 +215,21 @@ export interface Durability {
  * @since 0.1.0
  */
 export interface PublishOptions {
-  /** Deliver it after so many milliseconds, at the earliest. Below 0 is now. */
+  /** Delivers the message after this many milliseconds, at the earliest. Below 0 is now. */
   readonly delayMs?: number | undefined
-  /** Deliver it at this time, at the earliest: a `Date`, milliseconds since 1970, or an ISO string. */
+  /** Delivers the message at this time, at the earliest: a `Date`, milliseconds since 1970, or an ISO string. */
   readonly deliverAt?: Date | number | string | undefined
-  /** Store it once: the same message again within `deduplicationTTL` is a duplicate. */
+  /** Stores the message once: the same message again within `deduplicationTTL` is a duplicate. */
   readonly exactlyOnce?: boolean | undefined
-  /** What makes two messages the same; it includes `exactlyOnce`. Default: `generateDedupKey`, or channel and payload. */
+  /** The key by which two messages are the same; it includes `exactlyOnce`. Default: `generateDedupKey`, or channel and payload. */
   readonly dedupKey?: string | undefined
   /** Seconds, at most 7 days or that of the manager, if it is longer. Default: that of the manager. */
   readonly deduplicationTTL?: number | undefined
   /** Strings that travel with the message. */
   readonly headers?: Readonly<Record<string, string>> | undefined
-  /** What it has to survive before this resolves; `false`: nothing more than the loss of this process. Default: that of the manager. */
+  /** The durability that this publish waits for; `false`: only the loss of this process is survived. Default: that of the manager. */
   readonly durability?: Durability | false | undefined
-  /** Taken, and not used: a publish begins with attempt 1. */
+  /** Accepted, and not used: a publish begins with attempt 1. */
   readonly attempt?: unknown
 }
 
@@ -273,7 +273,7 @@ export interface SubscribeOptions {
  * @since 0.1.0
  */
 export interface UnsubscribeOptions {
-  /** Forget the group, with all it had not handled. Default `false`. */
+  /** Removes the group, with all messages that it has not handled. Default `false`. */
   readonly removeGroup?: boolean | undefined
 }
 
@@ -288,14 +288,14 @@ export interface DlqQuery {
   readonly channel?: string | undefined
   /** Default 100. */
   readonly limit?: number | undefined
-  /** Skip so many. Default 0. */
+  /** Skips this many letters. Default 0. */
   readonly offset?: number | undefined
-  /** Only those that died within so many milliseconds. */
+  /** Only letters that died within this many milliseconds. */
   readonly maxAge?: number | undefined
 }
 
 /**
- * An option is not known, or has a value it cannot have. Thrown before anything is done.
+ * An option is unknown, or has a value that it cannot have. It is thrown before anything is done.
  *
  * @category errors
  * @since 0.1.0
@@ -335,11 +335,11 @@ const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | unde
     ? "None"
     : reports && reportLevels[reports]
 
-/** The longest that a publish may be remembered. */
+/** A publish is remembered for at most this long. */
 export const mostSecondsOf = ({ deduplicationTTL = 0 }: RotifConfig): number =>
   Math.max(deduplicationTTL, defaults.longestSeconds)
 
-/** The options of `Rotif.layer` that these stand for. `archive` gets dead letters before they are deleted. */
+/** Translates these options into those of `Rotif.layer`. `archive` gets dead letters before they are deleted. */
 export const rotifOptions = (
   options: RotifConfig,
   toArchive: NonNullable<DeadLetters.Retention["archive"]>
