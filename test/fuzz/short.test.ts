@@ -1,26 +1,17 @@
-/** Random histories, each with the same outcome on every backend; `npm run fuzz` plays many more. */
+/** A few random histories, each with the same outcome on every backend; `npm run fuzz` plays many. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, References } from "effect"
 import { Rotif } from "rotif"
 import { inject } from "vitest"
 import { backendsOn } from "./backends.ts"
 import { type Backend, compare, shrink } from "./compare.ts"
-import * as History from "./history.ts"
+import type * as History from "./history.ts"
+import { playHistories } from "./histories.ts"
 
 const backends = backendsOn(inject("redisPort"), inject("clusterPorts"))
 
 describe("memory, Redis and a Cluster", () => {
-  it.live("do the same in 24 random histories", () =>
-    Effect.gen(function*() {
-      const first = Math.floor(Math.random() * 2 ** 30)
-      const seeds = Array.from({ length: 24 }, (_, i) => first + i)
-      yield* Effect.forEach(seeds, (seed) =>
-        Effect.gen(function*() {
-          const found = yield* compare(yield* History.make(seed), backends)
-          assert.deepStrictEqual(found, [], `repeat it with: npm run fuzz -- --seed ${seed} --times 1 --show`)
-        }), { concurrency: 4, discard: true })
-      // Handlers fail by design.
-    }).pipe(Effect.provideService(References.MinimumLogLevel, "None")), 120_000)
+  playHistories(8)
 
   it.live(
     "differ where one of them does something else, and the history is made smaller",
