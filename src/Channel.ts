@@ -12,7 +12,7 @@ import type { Limits, Selector } from "./Broker.ts"
 import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
 import { globProblem } from "./internal/pattern.ts"
-import { calm } from "./internal/shown.ts"
+import { calm } from "./internal/describe.ts"
 
 /**
  * A name or pattern cannot be used. `make`, `pattern` and `union` throw it, because it is a mistake in the program; `checkName` returns it, for

@@ -9,7 +9,7 @@
 import type { Clock } from "effect"
 import { Effect, Layer } from "effect"
 import { Broker } from "./Broker.ts"
-import { ownKey, ownKeyProblem, tagOf } from "./broker/keyNames.ts"
+import { ownKey, ownKeyProblem, tagOf } from "./broker/keyText.ts"
 import { matcherOf, patternsOf, readingOf } from "./internal/pattern.ts"
 import { pause } from "./internal/pause.ts"
 import * as Broadcast from "./memoryBroker/broadcast.ts"

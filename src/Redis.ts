@@ -19,7 +19,7 @@ import type { IoredisOptions } from "./redis/ioredis.ts"
 import { ClientCommand } from "./redis/ioredis.ts"
 import type { Address, Settings, Subscribe } from "./redis/link.ts"
 import type { Options } from "./redis/options.ts"
-import { addressIn, originOf, refused } from "./redis/origin.ts"
+import { addressIn, originOf, refused } from "./redis/clientOptions.ts"
 import type { Command, Script } from "./redis/protocol.ts"
 import { RedisError } from "./redis/protocol.ts"
 import { makeDurable } from "./redis/replicaWait.ts"
@@ -44,7 +44,7 @@ export type {
   UrlOptions
 } from "./redis/options.ts"
 export type { BlockingConnection, Connection, DurableConnection } from "./redis/connection.ts"
-export { clientUnsafe } from "./redis/origin.ts"
+export { clientUnsafe } from "./redis/clientOptions.ts"
 
 export { type RedisErrorReason } from "./redis/protocol.ts"
 export { type Address, type Command, type NatMap, RedisError, type Script }

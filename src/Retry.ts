@@ -11,9 +11,9 @@
  */
 import type { DateTime } from "effect"
 import { Context, Data, DateTime as Time, Duration, Effect, Layer, Pull, Random, Result, Schedule } from "effect"
-import { Age, ageSince } from "./internal/age.ts"
+import { Age, ageSince } from "./internal/messageAge.ts"
 import { errorTagOf } from "./internal/failure.ts"
-import { nearest } from "./internal/nearest.ts"
+import { nearest } from "./internal/suggestion.ts"
 import * as Given from "./internal/optionChecks.ts"
 
 /**

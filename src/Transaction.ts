@@ -15,7 +15,7 @@ import type * as Channel from "./Channel.ts"
 import type * as Middleware from "./Middleware.ts"
 import { Publisher } from "./Publisher.ts"
 import * as Given from "./internal/optionChecks.ts"
-import { calm, shown } from "./internal/shown.ts"
+import { calm, shown } from "./internal/describe.ts"
 import type { MissingParams, OptionsArgument } from "./publisher/options.ts"
 import type { RequestError } from "./publisher/outcome.ts"
 

@@ -23,7 +23,7 @@ export interface Delivery {
   readonly deliveryCount: number
   /** Number of consumers lost after their handler had begun. Counted from the second hand-out on: the first one is not recorded. */
   readonly crashes: number
-  /** The message was taken over from a lost consumer, and no handler of it has ended since: call `tryAgain` before one begins. */
+  /** The message was taken over from a lost consumer, and no handler of it has ended since: call `beginTrial` before one begins. */
   readonly isSuspect: boolean
   /** Remaining time to live, by the backend's clock at the hand-out; 0 or less: the message has expired. */
   readonly expiresInMillis: number | undefined

@@ -143,9 +143,9 @@ export interface Member {
    * Records that the handlers of these suspects begin, and restarts their leases. When this member is lost before they are settled, that counts
    * as a crash of each. A settlement deletes the record.
    */
-  readonly tryAgain: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  /** Deletes the record of `tryAgain`: if this member is lost, these deliveries were not the cause. */
-  readonly acquit: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
+  readonly beginTrial: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  /** Deletes the record of `beginTrial`: if this member is lost, these deliveries were not the cause. */
+  readonly endTrial: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
   /** Takes over at most `count` deliveries of this group whose lease has expired, by the longest lease of its live members. With 0 it takes none. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError | GroupRemoved>
   /** Completes when another member has joined the group since the last call of `shared`; never on a backend that is polled (`Broker.isPolled`). */

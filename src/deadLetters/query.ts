@@ -8,7 +8,7 @@ import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../broker/deadLetters.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { compile, globProblem } from "../internal/pattern.ts"
-import { calm, shown } from "../internal/shown.ts"
+import { calm, shown } from "../internal/describe.ts"
 import { read } from "./options.ts"
 
 /** A letter and its shard. */

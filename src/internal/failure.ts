@@ -4,7 +4,7 @@
  */
 import { Cause, Result } from "effect"
 import type { Failure } from "../Broker.ts"
-import { calm } from "./shown.ts"
+import { calm } from "./describe.ts"
 
 const longestTag = 256
 const longestMessage = 1024

@@ -4,8 +4,8 @@
  */
 import type { Context } from "effect"
 import { DateTime, Duration, Effect, Fiber, Result } from "effect"
-import { nearest } from "./nearest.ts"
-import { calm, isDate, isPromise, messageOf, shown } from "./shown.ts"
+import { nearest } from "./suggestion.ts"
+import { calm, isDate, isPromise, messageOf, shown } from "./describe.ts"
 
 /** A problem with an option. */
 export interface Problem {

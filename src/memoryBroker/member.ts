@@ -3,7 +3,7 @@ import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
 import type { Begun, Committed, Delivery, Member, Membership } from "../Broker.ts"
 import { GroupRemoved } from "../Broker.ts"
-import { markOf } from "../broker/keyNames.ts"
+import { markOf } from "../broker/keyText.ts"
 import type { Group, GroupCursor, Guard, Owner, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
@@ -270,7 +270,7 @@ export const make = (
           return false
         })
       }),
-    tryAgain: (deliveries) =>
+    beginTrial: (deliveries) =>
       Effect.sync(() => {
         const nowMillis = now()
         return deliveries.filter((lease) => {
@@ -280,7 +280,7 @@ export const make = (
           return false
         })
       }),
-    acquit: (deliveries) =>
+    endTrial: (deliveries) =>
       Effect.sync(() => {
         for (const lease of deliveries) if (lease instanceof Lease && lease.isHeldBy(owner)) lease.isTried = false
       }),

@@ -3,12 +3,12 @@
  */
 import { Effect, Result } from "effect"
 import * as Channel from "../Channel.ts"
-import { prefixProblem } from "../broker/keyNames.ts"
+import { prefixProblem } from "../broker/keyText.ts"
 import { durabilityOf } from "../internal/durabilityOption.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Limits from "../internal/optionLimits.ts"
 import { globProblem } from "../internal/pattern.ts"
-import { calm, isDate } from "../internal/shown.ts"
+import { calm, isDate } from "../internal/describe.ts"
 import * as Place from "../redis/optionChecks.ts"
 import { ioredisNames } from "./ioredisOptions.ts"
 import type {

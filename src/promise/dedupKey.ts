@@ -4,7 +4,7 @@
 import { Effect, Result } from "effect"
 import { createHash } from "node:crypto"
 import * as Channel from "../Channel.ts"
-import { calm, isDate, messageOf, shown } from "../internal/shown.ts"
+import { calm, isDate, messageOf, shown } from "../internal/describe.ts"
 import { madeKey } from "./checks.ts"
 import type { Payload } from "./message.ts"
 import type { RotifConfig } from "./options.ts"

@@ -2,7 +2,7 @@
  * The log of the Promise API.
  */
 import { Effect, Layer, Logger as EffectLogger, References } from "effect"
-import { calm } from "../internal/shown.ts"
+import { calm } from "../internal/describe.ts"
 import type { Logger } from "./options.ts"
 
 export const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)

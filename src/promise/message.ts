@@ -8,7 +8,7 @@ import type * as Message from "../Message.ts"
 import * as Retry from "../Retry.ts"
 import { showAs, withoutCode } from "../internal/inspected.ts"
 import * as Given from "../internal/optionChecks.ts"
-import { shown } from "../internal/shown.ts"
+import { shown } from "../internal/describe.ts"
 
 /**
  * Any JSON value. What a channel carries is known to nobody here; Effect programs have schemas for that.

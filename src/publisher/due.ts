@@ -4,7 +4,7 @@
 import type { DateTime, Duration } from "effect"
 import type { Due } from "../broker/publishing.ts"
 import { millisOf, time } from "../internal/optionChecks.ts"
-import { calm, shown } from "../internal/shown.ts"
+import { calm, shown } from "../internal/describe.ts"
 import { lastMillis } from "../internal/times.ts"
 
 /** Reads the time of a publish from `delay` or `at`. */

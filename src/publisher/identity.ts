@@ -5,7 +5,7 @@ import type { Duration } from "effect"
 import type { Delivery, NewMessage } from "../Broker.ts"
 import { windowOf } from "../broker/idWindow.ts"
 import * as Given from "../internal/optionChecks.ts"
-import { calm, shown } from "../internal/shown.ts"
+import { calm, shown } from "../internal/describe.ts"
 import type { When } from "./due.ts"
 
 /** The prefix of ids that debouncing makes. */

@@ -3,7 +3,7 @@
  */
 import { Redacted, Result } from "effect"
 import * as Given from "../internal/optionChecks.ts"
-import { isPromise } from "../internal/shown.ts"
+import { isPromise } from "../internal/describe.ts"
 
 type Options = Readonly<Record<string, unknown>>
 type Found<A = unknown> = Result.Result<A, Given.Problem>

@@ -1,7 +1,7 @@
 /** Checks of a server at the start. */
 import { Effect } from "effect"
 import type { Longest } from "./argumentLimit.ts"
-import type { Origin } from "./origin.ts"
+import type { Origin } from "./clientOptions.ts"
 import type { Command } from "./protocol.ts"
 import { exchange } from "./request.ts"
 import type { Servers } from "./servers.ts"

@@ -10,7 +10,7 @@ import { Bounded } from "../internal/boundedMap.ts"
 import { RedisError } from "../redis/protocol.ts"
 import { chunked } from "./batches.ts"
 import { createChannel } from "./scripts/publish/createChannel.ts"
-import { setLimits } from "./scripts/publish/setLimits.ts"
+import { trimToLimits } from "./scripts/publish/trimToLimits.ts"
 import type { Shards } from "./shards.ts"
 
 /** At most this many channels are known. */
@@ -125,7 +125,7 @@ export const make = (
     entry.added = 0
     const keys = keysOf(shardOf(channel))
     Effect.runFork(Effect.ignore(
-      connectionOf(keys.shard).evaluate(setLimits, [keys.channels, entry.log], [channel, entriesPerTrim], {
+      connectionOf(keys.shard).evaluate(trimToLimits, [keys.channels, entry.log], [channel, entriesPerTrim], {
         idempotent: true
       })
     ))

@@ -14,7 +14,7 @@ import { offerLetters } from "./scripts/deadLetters/offer.ts"
 import { removeLetters } from "./scripts/deadLetters/remove.ts"
 import { requeueLetters } from "./scripts/deadLetters/requeue.ts"
 import type { Shards } from "./shards.ts"
-import { charactersIn, Steps } from "./steps.ts"
+import { charactersIn, Steps } from "./stepSize.ts"
 
 /** At most this many letters in one script call, and in one step of reading. */
 const lettersPerCall = 100

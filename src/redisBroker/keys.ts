@@ -43,7 +43,7 @@
  * | `broadcast:C`  | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
  * | `broadcasts`   | Pub/Sub     | on a Cluster, these messages once more, for listeners on patterns        |
  */
-import { escape, ownKey, tagOf } from "../broker/keyNames.ts"
+import { escape, ownKey, tagOf } from "../broker/keyText.ts"
 
 /** Names the keys of a shard. Pub/Sub channels belong to all databases of a server, so outside database 0 their names have its number. */
 export const make = (prefix: string, shard: number, database = 0) => {

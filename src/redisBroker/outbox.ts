@@ -10,7 +10,7 @@ import { RedisError } from "../redis/protocol.ts"
 import type { Channels } from "./channels.ts"
 import * as Entry from "./entry.ts"
 import type { Shards } from "./shards.ts"
-import { charactersIn, Steps } from "./steps.ts"
+import { charactersIn, Steps } from "./stepSize.ts"
 import { builder, isRefusal, refusalOf, run } from "./transactionScript.ts"
 
 /** The channels that refuse messages, by the connection of the outbox: each is logged once. */

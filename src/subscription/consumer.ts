@@ -25,7 +25,7 @@ import * as Intake from "./intake.ts"
 import type { KeyOf } from "./onceGate.ts"
 import * as Renewal from "./renewal.ts"
 import * as Settlements from "./settlements.ts"
-import * as Sharing from "./sharing.ts"
+import * as Sharing from "./givingBack.ts"
 
 export interface Options<R> {
   readonly broker: Broker["Service"]

@@ -4,7 +4,7 @@
 import { Cause, Duration, Effect } from "effect"
 import type { BrokerError, Delivery } from "../Broker.ts"
 import * as Retry from "../Retry.ts"
-import { BackendNow } from "../internal/age.ts"
+import { BackendNow } from "../internal/messageAge.ts"
 import { failureOf } from "../internal/failure.ts"
 import * as PolicyCalls from "../internal/policyCalls.ts"
 import type { Settlement } from "../internal/settlement.ts"

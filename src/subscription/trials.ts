@@ -24,7 +24,7 @@ interface Trial {
   /** In nanoseconds of the monotonic clock. */
   readonly since: bigint
   /** Takes back the note of the suspect, and gives the turn up. */
-  readonly acquit: Effect.Effect<void, BrokerError>
+  readonly endTrial: Effect.Effect<void, BrokerError>
 }
 
 /** The turn to try a suspect alone. */
@@ -103,8 +103,8 @@ export const make = Effect.fnUntraced(function*(options: {
     const trial: Trial = {
       crashes,
       since: clock.monotonicTimeNanosUnsafe(),
-      acquit: Effect.suspend(() =>
-        Effect.map(held.shard.member.acquit([held.delivery]), () => {
+      endTrial: Effect.suspend(() =>
+        Effect.map(held.shard.member.endTrial([held.delivery]), () => {
           if (mine?.trial === trial) giveUpTurn()
         })
       )
@@ -157,7 +157,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const askedAt = clock.monotonicTimeNanosUnsafe()
     const refused = new Set(
       yield* Effect.onError(
-        shard.member.tryAgain(some.map(({ delivery }) => delivery)),
+        shard.member.beginTrial(some.map(({ delivery }) => delivery)),
         () => Effect.sync(() => some.forEach(again))
       )
     )
@@ -180,7 +180,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const millis = leftMillis()
     yield* millis === undefined ? work.await : Effect.timeoutOption(work.await, millis)
     work.closeUnsafe()
-    if (leftMillis() === 0) yield* turn.trial!.acquit
+    if (leftMillis() === 0) yield* turn.trial!.endTrial
     const batch = take()
     if (batch.length === 0) return
     const byShard = Map.groupBy(batch, ({ shard }) => shard)

@@ -74,8 +74,8 @@ const mortal = Effect.gen(function*() {
       })),
     renew: (deliveries) => unless(own.renew(deliveries), () => []),
     begin: (items) => unless(own.begin(items), () => items.map(() => "mine" as const)),
-    tryAgain: (deliveries) => unless(own.tryAgain(deliveries), () => []),
-    acquit: (deliveries) => unless(own.acquit(deliveries), () => {}),
+    beginTrial: (deliveries) => unless(own.beginTrial(deliveries), () => []),
+    endTrial: (deliveries) => unless(own.endTrial(deliveries), () => {}),
     ack: (deliveries) => unless(own.ack(deliveries), () => []),
     redeliver: (items) => unless(own.redeliver(items), () => []),
     bury: (items) => unless(own.bury(items), () => []),
@@ -94,7 +94,7 @@ export const crashesSuite = (backend: Backend): void => {
   const test = promises(backend)
   const { soon } = backend
 
-  describe("Member.tryAgain", () => {
+  describe("Member.beginTrial", () => {
     test(
       "a lost consumer counts as a crash of what it had begun again, and of nothing else",
       Effect.gen(function*() {
@@ -104,8 +104,8 @@ export const crashesSuite = (backend: Backend): void => {
         const suspects = yield* soon(claim(second, 2))
         assert.deepStrictEqual(suspects.map(({ crashes, isSuspect }) => [crashes, isSuspect]), [[0, true], [0, true]])
         const begun = suspects.filter(({ payload }) => payload === "\"begun\"")
-        assert.deepStrictEqual(yield* second.tryAgain(begun), [])
-        assert.deepStrictEqual(yield* second.tryAgain(begun), [])
+        assert.deepStrictEqual(yield* second.beginTrial(begun), [])
+        assert.deepStrictEqual(yield* second.beginTrial(begun), [])
         const third = yield* join("third")
         const again = yield* soon(claim(third, 2))
         assert.deepStrictEqual(
@@ -117,8 +117,8 @@ export const crashesSuite = (backend: Backend): void => {
           { "\"begun\"": [1, 1, 3], "\"held\"": [1, 0, 3] }
         )
         // A delivery that belongs to another member is refused.
-        assert.deepStrictEqual(yield* second.tryAgain(suspects), suspects)
-        assert.deepStrictEqual(yield* third.tryAgain(again), [])
+        assert.deepStrictEqual(yield* second.beginTrial(suspects), suspects)
+        assert.deepStrictEqual(yield* third.beginTrial(again), [])
         assert.deepStrictEqual(yield* third.ack(again), [])
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
         assert.deepStrictEqual(yield* orphans, [])
@@ -132,14 +132,14 @@ export const crashesSuite = (backend: Backend): void => {
         yield* soon(take(yield* join("first"), 1))
         const second = yield* join("second")
         const [one] = yield* soon(claim(second, 1))
-        yield* second.tryAgain([one!])
+        yield* second.beginTrial([one!])
         const third = yield* join("third")
         const [two] = yield* soon(claim(third, 1))
         assert.strictEqual(two!.crashes, 1)
-        yield* third.tryAgain([two!])
-        yield* third.acquit([two!])
+        yield* third.beginTrial([two!])
+        yield* third.endTrial([two!])
         // An acquittal of an earlier delivery changes nothing.
-        yield* second.acquit([one!])
+        yield* second.endTrial([one!])
         const fourth = yield* join("fourth")
         const [three] = yield* soon(claim(fourth, 1))
         assert.strictEqual(three!.crashes, 1)
@@ -161,14 +161,14 @@ export const crashesSuite = (backend: Backend): void => {
           return next!
         })
         const [claimed] = yield* soon(claim(second, 1))
-        yield* second.tryAgain([claimed!])
+        yield* second.beginTrial([claimed!])
         const released = yield* again(claimed!, 1)
         assert.deepInclude(released, { attempt: 1, crashes: 0, isSuspect: true, deliveryCount: 3 })
         const retried = yield* again(released, 2)
         assert.deepInclude(retried, { attempt: 2, crashes: 0, isSuspect: false, deliveryCount: 4 })
         const third = yield* join("third")
         const [once] = yield* soon(claim(third, 1))
-        yield* third.tryAgain([once!])
+        yield* third.beginTrial([once!])
         const [twice] = yield* soon(claim(second, 1))
         assert.deepInclude(yield* again(twice!, 3), { attempt: 3, crashes: 1, isSuspect: true, deliveryCount: 7 })
       })
@@ -197,7 +197,7 @@ export const crashesSuite = (backend: Backend): void => {
       yield* Publisher.publishAll(source, texts)
       yield* soon(take(yield* join("first", source), texts.length))
       const second = yield* join("second", source)
-      assert.deepStrictEqual(yield* second.tryAgain(yield* soon(claim(second, texts.length))), [])
+      assert.deepStrictEqual(yield* second.beginTrial(yield* soon(claim(second, texts.length))), [])
     })
 
     const good = Array.from({ length: 100 }, (_, n) => `good-${n}`)

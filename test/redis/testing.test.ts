@@ -193,7 +193,7 @@ for (const [backend, layer] of backends) {
   describe(`${backend.name}: Testing.failing, for what a lost consumer had`, () => {
     for (const when of ["before", "after"] as const) {
       test(
-        `tryAgain fails ${when} it was done, and everything is handled`,
+        `beginTrial fails ${when} it was done, and everything is handled`,
         Effect.gen(function*() {
           yield* Publisher.publishAll(Text, ["a", "b", "c"])
           const broker = yield* Broker.Broker
@@ -208,7 +208,7 @@ for (const [backend, layer] of backends) {
           })
           let read = 0
           while (read < 3) read += (yield* soon(member.read(3, 1_000))).length
-          const failed = yield* Testing.failing({ operation: "tryAgain", when })
+          const failed = yield* Testing.failing({ operation: "beginTrial", when })
           const handled = yield* Queue.unbounded<readonly [string, number]>()
           const subscription = yield* Subscription.make(Text, {
             group: "g",

@@ -708,7 +708,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   ],
-  setLimits: [
+  trimToLimits: [
     ...([["length", "{\"maxLength\":1}"], ["minimal position", "{\"minId\":\"3-0\"}"]] as const).map((
       [what, limits]
     ): Case => ({
@@ -746,7 +746,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       other: { entries: [], groups: { g: { at: "0-0", consumers: 0, pending: [] } } }
     }
   }],
-  recover: [{
+  findLostReplies: [{
     does: "gives again what is its own, as often as it likes",
     seed: [
       ...handedOut("c", "other", "c", "c"),
@@ -796,7 +796,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       after: { settings: ["x", "stays"] }
     }
   ],
-  tryAgain: [
+  beginTrial: [
     {
       does: "notes what it holds and starts the lease anew; refuses what is another hand-out, another's or gone",
       seed: [
@@ -839,7 +839,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       }
     }
   ],
-  acquit: [
+  endTrial: [
     {
       does: "takes back what this hand-out has begun, and not what others had",
       seed: [["hset", "$trials", "l1-0", "2 3", "l2-0", "2 3"]],

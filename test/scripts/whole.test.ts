@@ -123,7 +123,7 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["g", "ch", 0, 0, 2, "1-0", "2-0"],
     whenFull: "done"
   },
-  acquit: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
+  endTrial: { seed: [["hset", "$trials", "l1-0", "2 1"]], keys: ["trials"], args: ["l1-0", 1], whenFull: "done" },
   shareSettings: {
     seed: [["zadd", "$settings", 1, "other"]],
     keys: ["settings"],
@@ -213,7 +213,7 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["g", "c"],
     whenFull: "done"
   },
-  setLimits: {
+  trimToLimits: {
     seed: [["hset", "$channels", "ch", "{\"maxLength\":1}"], log],
     keys: ["channels", "log"],
     args: ["ch", 10],
@@ -240,7 +240,7 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { log: 1, retry: 1 },
     whenFull: "done"
   },
-  recover: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0"], whenFull: "done" },
+  findLostReplies: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0"], whenFull: "done" },
   upsertRecurring: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
   registerGroup: {
     seed: [["hset", "$meta", "v", 1]],
@@ -319,7 +319,7 @@ const cases: Readonly<Record<string, Case>> = {
     whenFull: "refused"
   },
   dueTicks: { seed: [["zadd", "$ticks", 5, "k"]], keys: ["ticks", "recurring"], args: [10], whenFull: "done" },
-  tryAgain: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
+  beginTrial: { seed: held(1), keys: ["log", "trials"], args: ["g", "c", "l", "1-0", 1], whenFull: "done" },
   confirmable: { keys: ["meta", "log"], args: [] },
   trim: {
     seed: [...held(2), ["xack", "$log", "g", "1-0", "2-0"], ["xgroup", "createconsumer", "$log", "g", "older"]],

@@ -10,7 +10,7 @@ import type { RawEntries } from "../replies.ts"
 import { letterCount } from "../scripts/checks/letterCount.ts"
 import { letterInTwoStates } from "../scripts/checks/letterInTwoStates.ts"
 import { lostOffer } from "../scripts/checks/lostOffer.ts"
-import { charactersIn, Steps } from "../steps.ts"
+import { charactersIn, Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
 

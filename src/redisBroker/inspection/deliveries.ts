@@ -10,7 +10,7 @@ import { ghostDelivery } from "../scripts/checks/ghostDelivery.ts"
 import { readyInTwoStates } from "../scripts/checks/readyInTwoStates.ts"
 import { scanDeliveries } from "../scripts/checks/scanDeliveries.ts"
 import { settledCount } from "../scripts/checks/settledCount.ts"
-import { charactersIn, Steps } from "../steps.ts"
+import { charactersIn, Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
 import { isPosition, paged } from "./check.ts"
 

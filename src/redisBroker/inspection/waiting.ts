@@ -9,7 +9,7 @@ import { bodyWithoutTime } from "../scripts/checks/bodyWithoutTime.ts"
 import { scanBodies } from "../scripts/checks/scanBodies.ts"
 import { timeWithoutBody } from "../scripts/checks/timeWithoutBody.ts"
 import { waitingInTwoStates } from "../scripts/checks/waitingInTwoStates.ts"
-import { Steps } from "../steps.ts"
+import { Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
 import { groupsIn, isPosition, paged } from "./check.ts"
 

@@ -6,7 +6,7 @@
 import { Effect } from "effect"
 import type { Begun, BrokerError, Delivery, Member } from "../../Broker.ts"
 import type { RedisError } from "../../Redis.ts"
-import { markOf } from "../../broker/keyNames.ts"
+import { markOf } from "../../broker/keyText.ts"
 import { uniqueName } from "../../internal/uniqueName.ts"
 import { chunked } from "../batches.ts"
 import { ackOnce } from "../scripts/member/ackOnce.ts"

@@ -3,7 +3,7 @@
  */
 import { Cause, Effect } from "effect"
 import type { BlockingConnection, Command, RedisError } from "../../Redis.ts"
-import { charactersIn, Steps } from "../steps.ts"
+import { charactersIn, Steps } from "../stepSize.ts"
 import type { Claims } from "./claims.ts"
 import { fewStreams } from "./claims.ts"
 import type { MemberContext } from "./context.ts"

@@ -2,8 +2,8 @@
 import { Effect } from "effect"
 import type { Delivery, Member } from "../../Broker.ts"
 import { chunked } from "../batches.ts"
-import { acquit } from "../scripts/member/acquit.ts"
-import { tryAgain } from "../scripts/member/tryAgain.ts"
+import { endTrial } from "../scripts/member/endTrial.ts"
+import { beginTrial } from "../scripts/member/beginTrial.ts"
 import type { MemberContext } from "./context.ts"
 import { heldByStream, Lease, surelyHeld, trialField, trialKind } from "./lease.ts"
 
@@ -12,7 +12,7 @@ const deliveriesPerCall = 200
 
 export const make = ({ connection, fail, keys, membership, monotonic }: MemberContext): Pick<
   Member,
-  "tryAgain" | "acquit"
+  "beginTrial" | "endTrial"
 > => {
   const { consumer, group, leaseMillis } = membership
 
@@ -22,7 +22,7 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
       for (const chunk of chunked(leases, deliveriesPerCall)) {
         const from = monotonic()
         const reply = (yield* connection.evaluate(
-          tryAgain,
+          beginTrial,
           [stream.key, keys.trials(group, stream.channel)],
           [group, consumer, trialKind(stream), ...chunk.flatMap(({ count, position }) => [position, count])],
           { idempotent: true }
@@ -48,18 +48,18 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
   })
 
   return {
-    tryAgain: (deliveries) => Effect.mapError(tryAll(deliveries), fail("tryAgain")),
-    acquit: (deliveries) =>
+    beginTrial: (deliveries) => Effect.mapError(tryAll(deliveries), fail("beginTrial")),
+    endTrial: (deliveries) =>
       Effect.forEach(
         deliveries.filter((delivery) => delivery instanceof Lease),
         ({ channel, count, position, stream }) =>
           connection.evaluate(
-            acquit,
+            endTrial,
             [keys.trials(group, channel)],
             [trialField(stream, position), count],
             { idempotent: true }
           ),
         { discard: true }
-      ).pipe(Effect.mapError(fail("acquit")))
+      ).pipe(Effect.mapError(fail("endTrial")))
   }
 }

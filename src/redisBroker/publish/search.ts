@@ -7,7 +7,7 @@
 import { Effect, Semaphore } from "effect"
 import type { Connection, RedisError } from "../../Redis.ts"
 import { isAfter } from "../entry.ts"
-import type { Evidence } from "../evidence.ts"
+import type { Evidence } from "../callOutcome.ts"
 import { search } from "../scripts/publish/search.ts"
 
 /** How far a search has come. */

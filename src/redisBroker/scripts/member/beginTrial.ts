@@ -15,8 +15,8 @@ import { wrongType } from "../parts/preconditions.ts"
  * Writes: the type is checked first. XCLAIM passes when memory is full, and lets the rest pass: a delivery that cannot begin would never be
  * acknowledged.
  */
-export const tryAgain: Script = {
-  name: "tryAgain",
+export const beginTrial: Script = {
+  name: "beginTrial",
   lua: `
 local stream, trials = KEYS[1], KEYS[2]
 local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]

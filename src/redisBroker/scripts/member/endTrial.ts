@@ -9,8 +9,8 @@ import type { Script } from "../../../Redis.ts"
  *
  * Writes: HDEL passes when memory is full, and lets the rest pass.
  */
-export const acquit: Script = {
-  name: "acquit",
+export const endTrial: Script = {
+  name: "endTrial",
   lua: `
 local trials = KEYS[1]
 local field, count = ARGV[1], ARGV[2]

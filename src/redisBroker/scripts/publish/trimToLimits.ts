@@ -8,8 +8,8 @@ import { isPosition } from "../parts/positions.ts"
  * ARGV: channel, at most how many entries.
  * Reply: the number of removed entries. Whole nodes of the stream are removed, so slightly more entries than the limit stay.
  */
-export const setLimits: Script = {
-  name: "setLimits",
+export const trimToLimits: Script = {
+  name: "trimToLimits",
   lua: `
 local channels, log = KEYS[1], KEYS[2]
 local name, most = ARGV[1], ARGV[2]

@@ -8,8 +8,8 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), positions.
  * Reply: {position, fields, delivery count, its trials or ""} for each delivery that was its own and still has its message.
  */
-export const recover: Script = {
-  name: "recover",
+export const findLostReplies: Script = {
+  name: "findLostReplies",
   lua: `
 local stream, trials = KEYS[1], KEYS[2]
 local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]

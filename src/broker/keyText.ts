@@ -18,7 +18,7 @@ export const tagOf = (prefix: string, shard: number): string => `{${prefix}:${sh
 /** Returns a key of the user in this shard. */
 export const ownKey = (tag: string, name: string): string => `${tag}:own:${escape(name)}`
 
-/** The field of `marks` for a key of a channel. It has a line break; what the scripts keep there for themselves has none. */
+/** The field of `once` for a key of a channel. It has a line break; what the scripts keep there for themselves has none. */
 export const markOf = (channel: string, key: string): string => `${channel}\n${key}`
 
 /** The hash tag of a key, as Redis Cluster finds it. */
