@@ -9,9 +9,11 @@ const memory = ["test/unit/**/*.test.ts", "test/contract/memory.test.ts"]
 // It counts steps by the coverage of its whole process, which is slow beside the modules of other tests.
 const alone = ["test/unit/pattern.test.ts"]
 const long = ["test/**/*.long.test.ts"]
+// These compile and run every page, and pack the package: `npm run check` has them.
+const shape = ["test/redis/docs.test.ts", "test/package.test.ts"]
 
 // Tests on Redis wait more than they compute.
-const maxWorkers = 5
+const maxWorkers = 6
 
 export default defineConfig({
   resolve: { conditions },
@@ -39,11 +41,15 @@ export default defineConfig({
         test: {
           name: "redis",
           include: ["test/**/*.test.ts"],
-          exclude: [...memory, ...long],
+          exclude: [...memory, ...long, ...shape],
           globalSetup: ["test/fixtures/servers.ts"],
           maxWorkers,
           sequence: { groupOrder: 1 }
         }
+      },
+      {
+        extends: true,
+        test: { name: "shape", include: shape, globalSetup: ["test/fixtures/servers.ts"], sequence: { groupOrder: 2 } }
       },
       {
         extends: true,
@@ -52,7 +58,7 @@ export default defineConfig({
           include: long,
           globalSetup: ["test/fixtures/servers.ts"],
           maxWorkers: 2,
-          sequence: { groupOrder: 2 }
+          sequence: { groupOrder: 3 }
         }
       }
     ],
