@@ -28,13 +28,13 @@ export default defineConfig({
           include: memory,
           exclude: alone,
           isolate: false,
-          maxWorkers: 2,
-          sequence: { groupOrder: 0 }
+          maxWorkers,
+          sequence: { groupOrder: 1 }
         }
       },
       {
         extends: true,
-        test: { name: "memory-alone", include: alone, maxWorkers: 2, sequence: { groupOrder: 0 } }
+        test: { name: "memory-alone", include: alone, maxWorkers, sequence: { groupOrder: 1 } }
       },
       {
         extends: true,
