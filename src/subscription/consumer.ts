@@ -25,7 +25,7 @@ import * as Intake from "./intake.ts"
 import type { KeyOf } from "./onceGate.ts"
 import * as Renewal from "./renewal.ts"
 import * as Settlements from "./settlements.ts"
-import * as Sharing from "./givingBack.ts"
+import * as GivingBack from "./givingBack.ts"
 
 export interface Options<R> {
   readonly broker: Broker["Service"]
@@ -115,7 +115,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const clock = yield* Effect.clockWith(Effect.succeed)
   // The loops of the consumer end with the consumer, independently of the scope that it is in.
   const own = yield* Scope.make()
-  const capacity = new Capacity(concurrency, options.prefetch, () => dispatch.busy())
+  const capacity = new Capacity(concurrency, options.prefetch, (): number => dispatch.busy())
   /** In memory, messages that are there have started when this completes. */
   const begun = isPolled ? Effect.void : yieldTurns
   const counts = { ...none }
@@ -141,7 +141,7 @@ export const make = Effect.fnUntraced(function*<R>(
     { concurrency: 8 }
   ).pipe(Scope.provide(own), Effect.onError(() => Scope.close(own, Exit.void)))
 
-  const dispatch = yield* Dispatch.make<R>({
+  const dispatch: Dispatch.Dispatch<R> = yield* Dispatch.make<R>({
     capacity,
     clock,
     counts,
@@ -161,7 +161,7 @@ export const make = Effect.fnUntraced(function*<R>(
   const { blockMillis, maxCrashes } = options
   const intake = Intake.make({ broker, membership, blockMillis, maxCrashes, capacity, clock, counts, dispatch, shards })
 
-  const watchWaiting = Sharing.make({ capacity, clock, dispatch, isPolled, shards, wakeKeeper: intake.wakeKeeper })
+  const watchWaiting = GivingBack.make({ capacity, clock, dispatch, isPolled, shards, wakeKeeper: intake.wakeKeeper })
 
   const renew = Renewal.make({
     clock,

@@ -1,5 +1,5 @@
 /**
- * Sharing: while all handlers are busy and none ends, nothing more is fetched in advance. A delivery that has waited too long is given back if
+ * Gives back what waits: while all handlers are busy and none ends, nothing more is fetched in advance. A delivery that has waited too long is given back if
  * another consumer of the group reads its channel; otherwise it keeps its place.
  */
 import type { Clock } from "effect"
