@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         subscriber.close()
         servers.close()
       })
-      // Whoever closes them from inside of a handler has not acknowledged its message yet.
+      // A handler that closes them has not acknowledged its message yet.
       return Activity.current() === undefined
         ? close
         : Effect.sync(() => void Activity.detach(Effect.ensuring(Ending.allOver, close)))

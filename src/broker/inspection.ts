@@ -1,5 +1,5 @@
 /**
- * The part of the port that looks for what cannot be: states that no operation leaves behind.
+ * Integrity checks of the port: states that no operation can leave behind.
  *
  * @since 0.1.0
  */
@@ -85,7 +85,7 @@ export const Finding = Schema.Struct({
 export interface Finding extends Schema.Schema.Type<typeof Finding> {}
 
 /**
- * What has been looked at.
+ * The extent of a walk: what it has checked so far.
  *
  * @category models
  * @since 0.1.0
@@ -115,9 +115,9 @@ export interface Looked {
  */
 export interface Suspect {
   readonly finding: Finding
-  /** Whether it is so, seen at one moment. */
+  /** Whether the finding is true, read at one moment. */
   readonly confirm: Effect.Effect<boolean, BrokerError>
-  /** Confirms it once more and repairs it in the same step; whether it was so and is repaired. */
+  /** Confirms the finding and repairs it in the same step; true if it was there and is repaired. */
   readonly repair?: Effect.Effect<boolean, BrokerError> | undefined
 }
 
@@ -133,7 +133,7 @@ export interface Page {
 }
 
 /**
- * Integrity checks as the port has them: finds states that no operation can produce.
+ * Integrity checks of a backend: find states that no operation can produce.
  *
  * @category models
  * @since 0.1.0
@@ -141,6 +141,6 @@ export interface Page {
 export interface InspectionStore {
   /** Whether the backend lets all keys be listed. */
   readonly listsKeys: Effect.Effect<boolean, BrokerError>
-  /** Goes through everything there is, in pages. What is younger than the tolerance is not overdue, and what was touched since is no ghost. */
+  /** Walks all data in pages. Anything younger than the tolerance is not overdue, and a delivery touched since is no ghost. */
   readonly walk: (options: { readonly toleranceMillis: number }) => Stream.Stream<Page, BrokerError>
 }

@@ -1,5 +1,5 @@
 /**
- * The part of the port that counts: what there is on each channel, and how far each group has come with it.
+ * Statistics of the port: counts of each channel, and the progress of each group on it.
  *
  * @since 0.1.0
  */
@@ -37,7 +37,7 @@ export interface Totals {
   readonly failed: number
   /** Attempts that ended in a retry. */
   readonly retried: number
-  /** Dead letters ever, for whatever reason. */
+  /** All dead letters so far, of any reason. */
   readonly dead: number
   /** Hand-outs that ended with an expired lease, whether or not a handler had begun; counted when the message is settled. */
   readonly crashed: number
@@ -65,7 +65,7 @@ export interface GroupStats {
   readonly ready: number
   /** Waiting for the time of their retry. */
   readonly due: number
-  /** Dead letters that are there now. */
+  /** Dead letters at present. */
   readonly dead: number
   /** Dead letters that were deleted: by hand, by a subscription to them, or at the end of their retention. */
   readonly removed: number
@@ -90,7 +90,7 @@ export interface GroupStats {
  */
 export interface ChannelStats {
   readonly channel: string
-  /** Messages ever stored in its log: those of scheduled messages when they are due. */
+  /** Messages stored in its log so far; a scheduled message counts when it is due. */
   readonly published: number
   /** Messages in its log. */
   readonly length: number
@@ -102,7 +102,7 @@ export interface ChannelStats {
 }
 
 /**
- * Statistics as the port has them: one reading of channels and groups, and the turn to report metrics.
+ * Statistics of a backend: one reading of channels and groups, and the turn to report metrics.
  *
  * @category models
  * @since 0.1.0
@@ -113,12 +113,12 @@ export interface StatsStore {
    * consumers, whatever number of messages there are.
    */
   readonly read: (selector: Selector) => Effect.Effect<ReadonlyArray<ChannelStats>, BrokerError>
-  /** Takes or keeps the turn to report metrics of groups, for so long; whether this program has it. One of a namespace has. */
+  /** Takes or keeps the turn to report metrics of groups for this long; true if this program has it. One program of a namespace has it. */
   readonly lead: (leaseMillis: number) => Effect.Effect<boolean, BrokerError>
 }
 
 /**
- * What an adapter knows of a group; the rest follows.
+ * The counts of a group that an adapter reads; `balance` derives the rest.
  *
  * @internal
  */
@@ -130,8 +130,8 @@ export type Account = Omit<GroupStats, "skipped" | "lost" | "lag"> & {
 }
 
 /**
- * Completes the account of a group. Where its lag is known by itself, what is not accounted for was removed by a limit; where it is
- * not, what is not accounted for has not been handed out, as far as there is that much in the log.
+ * Completes the account of a group. If its lag is known, messages that are not accounted for were removed by a limit. If it is not known,
+ * they have not been handed out, as far as the log holds that many.
  *
  * @internal
  */

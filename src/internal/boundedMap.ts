@@ -1,6 +1,6 @@
 /**
- * A map that forgets what came first when it has as many entries as it may: for what is kept by names of channels and the like, which a program
- * may have any number of. What is forgotten is found out again.
+ * A map of bounded size that drops its oldest entry when it is full. It caches values by names of channels and the like, of which a program may
+ * have any number. A dropped value is computed again.
  */
 export class Bounded<K, V> extends Map<K, V> {
   private readonly most: number

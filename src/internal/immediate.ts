@@ -1,4 +1,4 @@
-/** Effects that have their result already: what is done at once needs no fiber, which would take longer than the work itself. */
+/** Detects effects that already have their result, to skip the cost of a fiber. */
 import type { Effect } from "effect"
 import { Exit } from "effect"
 

@@ -1,4 +1,4 @@
-/** What a middleware is: its types, and how one is made. */
+/** Middleware: its types and its constructors. */
 import type { Effect, Types } from "effect"
 import { Context } from "effect"
 import type * as Channel from "../Channel.ts"
@@ -7,7 +7,7 @@ import type { AnyOptions } from "../publisher/options.ts"
 import type { Receipt, RequestError, StoreError } from "../publisher/outcome.ts"
 
 /**
- * What is asked of a publish. To change it, pass on a copy: `next({ ...request, payload })`.
+ * A request to publish. To change it, pass on a copy: `next({ ...request, payload })`.
  *
  * @category models
  * @since 0.1.0
@@ -82,7 +82,7 @@ export type ProcessWrap<out E, out R, in Provides = never> = (
   next: ProcessNext<Provides>
 ) => (message: AnyMessage) => Effect.Effect<unknown, Types.unhandled | E, R>
 
-// The types alone; there is no such value. They would be lost in what is inferred from the code.
+// These symbols exist in types only: without them inference from the code would lose the types.
 declare const PublishTypes: unique symbol
 
 declare const ProcessTypes: unique symbol
@@ -99,7 +99,7 @@ export interface Publish<out E = never, out R = never> {
 }
 
 /**
- * A middleware of handling that may fail with `E`, needs `R`, and provides `Provides` to what is within.
+ * A middleware of handling that may fail with `E`, needs `R`, and provides `Provides` to the handler and the middleware within.
  *
  * @category models
  * @since 0.1.0
@@ -233,7 +233,7 @@ export type ProcessServicesOf<M> = M extends AnyProcess ? M[typeof ProcessTypes]
 type ProvidedBy<M extends AnyProcess> = Parameters<M[typeof ProcessTypes]["provides"]>[0]
 
 /**
- * What a chain of handling adds to the errors of its handler.
+ * The errors that a chain of handling adds to those of its handler.
  *
  * @category models
  * @since 0.1.0
@@ -241,7 +241,7 @@ type ProvidedBy<M extends AnyProcess> = Parameters<M[typeof ProcessTypes]["provi
 export type ProcessErrors<Ms extends ReadonlyArray<AnyProcess>> = ErrorOf<Ms[number]>
 
 /**
- * What a handler that needs `R` needs with a chain around it: less what the chain provides, and what the chain itself needs.
+ * The services of a handler that needs `R` with a chain around it: without those the chain provides, with those the chain needs.
  *
  * @category models
  * @since 0.1.0
@@ -263,7 +263,7 @@ export interface OnPublish<out E, out R> {
 }
 
 /**
- * What middleware adds to the errors of a publish to this channel.
+ * The errors that middleware adds to a publish to this channel.
  *
  * @category models
  * @since 0.1.0
@@ -273,7 +273,7 @@ export type PublishErrors<C> = C extends OnPublish<unknown, unknown>
   : never
 
 /**
- * What middleware needs for a publish to this channel.
+ * The services that middleware needs for a publish to this channel.
  *
  * @category models
  * @since 0.1.0
@@ -307,7 +307,7 @@ export interface Program {
 }
 
 /**
- * The middleware of the program: what the layers of `Rotif` take up when they are built. Set it with `layer`.
+ * The middleware of the program, which the layers of `Rotif` read when they are built. Set it with `layer`.
  *
  * @category services
  * @since 0.1.0
@@ -316,11 +316,11 @@ export const Program: Context.Reference<Program> = Context.Reference<Program>("r
   defaultValue: () => ({ publish: [], process: [], services: Context.empty() })
 })
 
-/** Where the publisher keeps its own notes in a request. A request is made from another by a spread, which takes it along. */
+/** The field of a request in which the publisher keeps its own notes. A copy of the request by a spread has it, too. */
 export const Notes: unique symbol = Symbol.for("rotif/Middleware/Notes")
 
-/** Where a request says by which publisher it goes; likewise. */
+/** The field of a request that names its publisher; copies have it, too. */
 export const Home: unique symbol = Symbol.for("rotif/Middleware/Home")
 
-/** Where a channel has the middleware of its publishes. */
+/** The field of a channel with the middleware of its publishes. */
 export const ChannelMiddleware: unique symbol = Symbol.for("rotif/Middleware/Channel")

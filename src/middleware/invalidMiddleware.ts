@@ -3,7 +3,7 @@ import { Data } from "effect"
 import * as Given from "../internal/optionChecks.ts"
 
 /**
- * A middleware cannot be used as it is given: an option, what a function of it gave, or what it returned. Options are refused where the
+ * A middleware cannot be used: an option is invalid, or a function of it returned an invalid value. Options are refused where the
  * middleware is made; the others fail the publish or the attempt.
  *
  * @category errors

@@ -1,9 +1,9 @@
 /**
  * Publishing through middleware.
  *
- * The messages of a `publishAll` go through the chain one after the other, each in a fiber of its own that waits at the chain's end;
- * what has come there is sent as one batch. So it is one append where the middleware does not wait for anything. Where it does, what
- * has come before is sent first: nobody waits for a message that waits for him, and the order stays. Middleware that only looks on (see
+ * The messages of a `publishAll` go through the chain one after the other, each in a fiber of its own that waits at the chain's end. The
+ * messages that have arrived there are sent as one batch: a single append if the middleware waits for nothing. If it waits, the messages
+ * before it are sent first, so that no two messages wait for each other and the order stays. Middleware that only observes (see
  * `Chain.Around`) is entered and left without fibers.
  */
 import { Cause, Context, DateTime, Effect, Exit, Fiber } from "effect"
@@ -15,13 +15,13 @@ import * as Chain from "./composition.ts"
 import type { AnyPublish, Program, PublishNext, PublishRequest } from "./definition.ts"
 import { Home, Notes } from "./definition.ts"
 
-/** What the publisher does at the end of a chain. */
+/** The steps of the publisher at the end of a chain. */
 export interface Ports {
   readonly encode: (request: PublishRequest) => Effect.Effect<NewMessage, RequestError>
   readonly append: (messages: ReadonlyArray<NewMessage>) => Effect.Effect<ReadonlyArray<Appended>>
   readonly outcomeOf: (message: NewMessage, appended: Appended) => Receipt | StoreError
   readonly nextId: () => string
-  /** The error of a publish for what a middleware of the program failed with. */
+  /** The error of a publish, made from the error of a middleware of the program. */
   readonly refuse: (channel: Channel.Any, error: unknown) => RequestError
 }
 
@@ -32,11 +32,11 @@ class Slot {
   message: NewMessage | undefined
   /** Ends the wait for this message to come to the end of its chain. */
   arrived: (() => void) | undefined
-  /** Goes on with the chain, once it is known what became of the message. */
+  /** Continues the chain once the outcome of the message is known. */
   resume: ((outcome: Effect.Effect<Receipt, StoreError>) => void) | undefined
 }
 
-/** What comes to the end of its chain is not sent: somebody else will store it, at this time at the earliest. */
+/** Collects the messages at the end of their chains instead of sending them: the caller stores them, due at this time at the earliest. */
 class Prepared {
   readonly messages: Array<NewMessage> = []
   readonly dueAtMillis: number
@@ -79,7 +79,7 @@ export const make = (program: Program, ports: Ports) => {
   }
   const outer = Chain.composePublish(program.publish, (request) => border.mark(within(request)))
 
-  // A program publishes from few contexts, most often from the one it did last.
+  // A program publishes from few contexts, most often from the same one as last time.
   let caller: Context.Context<never> | undefined
   let completed: Context.Context<never> = Context.empty()
   const complete = (context: Context.Context<never>): Context.Context<never> => {
@@ -140,7 +140,7 @@ export const make = (program: Program, ports: Ports) => {
     return outside === undefined || inside === undefined ? undefined : [...outside, ...inside]
   }
 
-  /** A batch around which nobody waits: all enter, it is sent, all leave. */
+  /** A batch through middleware that does not wait: each is entered, the batch is sent, each is left. */
   const publishAround = Effect.fnUntraced(function*(
     enters: ReadonlyArray<Chain.Enter>,
     channel: Channel.Any,
@@ -148,7 +148,7 @@ export const make = (program: Program, ports: Ports) => {
     optionsFor: (payload: never, index: number) => AnyOptions | RequestError | undefined
   ): Effect.fn.Return<ReadonlyArray<Receipt | Failure>, RequestError> {
     const messages: Array<NewMessage> = []
-    // Those of one message beside each other, outermost first.
+    // The functions of one message beside each other, outermost first.
     const leaves: Array<Chain.Entered["leave"]> = []
     const leave = (from: number, exit: Exit.Exit<Receipt, Failure>) => {
       for (let i = from + enters.length - 1; i >= from; i--) leaves[i]?.(exit)
@@ -179,7 +179,7 @@ export const make = (program: Program, ports: Ports) => {
       Effect.sync(() => {
         if (Exit.isSuccess(exit)) return
         for (let from = 0; from < leaves.length; from += enters.length) {
-          // The last is the one that was refused; the others waited for a batch that will not be sent.
+          // The last message is the one that was refused; the others waited for a batch that will not be sent.
           leave(from, from === messages.length * enters.length ? Exit.failCause(exit.cause) : Exit.interrupt())
         }
       }))
@@ -190,7 +190,7 @@ export const make = (program: Program, ports: Ports) => {
   const arrival = (slot: Slot, fiber: Fiber.Fiber<Receipt, Failure>) =>
     Effect.callback<void>((resume) => {
       const done = () => resume(Effect.void)
-      // It may have come while others were sent.
+      // The message may have arrived while others were sent.
       if (slot.message !== undefined) return done()
       slot.arrived = done
       return Effect.sync(fiber.addObserver(done))

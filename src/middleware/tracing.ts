@@ -25,7 +25,7 @@ export interface TracingOptions {
 
 const names: ReadonlySet<string> = new Set<keyof TracingOptions>(["relation"])
 
-/** Effect's own tracer exports nothing; a span that nobody sees is not made. */
+/** Effect's own tracer exports nothing: no span is made for it. */
 const isOff = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.cache.tracer === undefined || !fiber.cache.tracerEnabled
 
@@ -33,7 +33,7 @@ const noteError = (span: Tracer.Span, cause: Cause.Cause<unknown>): void => {
   if (!Cause.hasInterruptsOnly(cause)) span.attribute(Attribute.ErrorType, errorTagOf(Cause.squash(cause)))
 }
 
-/** So many channels are remembered with their attributes. */
+/** At most this many channels are remembered with their attributes. */
 const mostChannels = 1_000
 
 interface Known {
@@ -41,7 +41,7 @@ interface Known {
   readonly attributes: Readonly<Record<string, string>>
 }
 
-/** What the spans of an operation on a channel have in common, made once. */
+/** The common part of the spans of an operation on a channel, made once. */
 const knownOf = (operation: keyof typeof Operation) => {
   const { name, type } = Operation[operation]
   const known = new Bounded<string, Known>(mostChannels)
@@ -69,12 +69,12 @@ type Strings = Readonly<Record<string, string>>
 
 const withTrace = (headers: Strings | undefined, trace: Strings): Strings => {
   if (headers === undefined) return trace
-  // Of a trace that is not gone on with, nothing is left.
+  // A trace that is not continued leaves no headers.
   const { traceparent: _parent, tracestate: _state, ...others } = headers
   return { ...others, ...trace }
 }
 
-/** Makes it the span of what is within, and notes the outcome. */
+/** Runs an effect in the span, and records the outcome. */
 const within = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>, note?: (value: A) => void) =>
   Effect.provideService(
     Effect.onExitPrimitive(effect, (exit) => {
@@ -102,7 +102,7 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
   const isChild = checked(Given.choice("relation", options?.relation, ["link", "parent"])) === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
-  /** The span of a publish to be, and the request that carries it. */
+  /** The span of a publish, and the request that carries its trace. */
   const begin = (request: PublishRequest, fiber: Fiber.Fiber<unknown, unknown>) => {
     const { headers } = request.options
     const given = headers === undefined || fiber.cache.span !== undefined ? undefined : fromHeaders(headers)
@@ -112,7 +112,7 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
       options: { kind: "producer", attributes, parent: given } satisfies Tracer.SpanOptionsNoTrace,
       carry: (span: Tracer.Span): PublishRequest => {
         span.attribute(Attribute.MessageId, request.options.id ?? request.id)
-        // Of a trace that begins here, a `tracestate` of another would be wrong.
+        // A trace that begins here must not carry the `tracestate` of another.
         const traceState = given === undefined ? fiber.getRef(TraceState) : headers!["tracestate"]
         return {
           ...request,

@@ -20,7 +20,7 @@ export class ValidationError extends Data.TaggedError("ValidationError")<{
 /**
  * Refuses payloads of a channel that do not satisfy a predicate: a publish is not sent, a message counts as failed.
  *
- * **Details**: messages of other channels pass. The predicate returns whether the payload is valid, or what is wrong with it.
+ * **Details**: messages of other channels pass. The predicate returns whether the payload is valid, or a text that describes the problem.
  *
  * **Example** (Orders of at least one cent)
  *

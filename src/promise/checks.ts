@@ -1,5 +1,5 @@
 /**
- * The checks of everything that users of the Promise API give, by the names they write.
+ * Checks of all values from users of the Promise API, reported by the names they write.
  */
 import { Effect, Result } from "effect"
 import * as Channel from "../Channel.ts"
@@ -30,7 +30,7 @@ const grouped = (value: number) => value.toLocaleString("en")
 const isNumber = (value: unknown, least: number, most: number): boolean =>
   typeof value === "number" && value >= least && value <= most
 
-/** Spans are numbers here; a text such as "1s" would be one in other libraries only. */
+/** A span is a number of milliseconds here. A text such as "1s", which other libraries take, is refused. */
 const amount =
   (unit: string, { least, most = Limits.longest }: Omit<Given.Bounds, "usual">): Check => (option, value) =>
     isNumber(value, least, most)
@@ -50,13 +50,13 @@ const anything: Check = (_, value) => Result.succeed(value)
 const oneOf = (...values: readonly [string, ...ReadonlyArray<string>]): Check => (option, value) =>
   Given.choice(option, value as string, values)
 
-/** The first that takes it; else what the last one says. */
+/** The first check that accepts the value; otherwise the problem of the last one. */
 const either = (wanted: string, ...checks: ReadonlyArray<Check>): Check => (option, value) =>
   checks.some((check) => Result.isSuccess(check(option, value)))
     ? Result.succeed(value)
     : Given.refuse(option, wanted, value)
 
-/** What a name of the predecessor is called here. */
+/** Names of the predecessor, and their names here. */
 const renamed: Readonly<Record<string, string>> = {
   messageConcurrency: "concurrency",
   healthCheckInterval: "healthInterval"
@@ -87,7 +87,7 @@ const shape = <O extends object>(checks: { readonly [K in keyof Required<O>]: Ch
   }
 }
 
-/** Two options that say different things: neither is what the user meant. */
+/** Two options that contradict each other: either could be what the user meant. */
 const notBoth = (option: string, message: string): Found => Result.fail<Given.Problem>({ option, message })
 
 // The options -----------------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ const unsubscribing = shape<UnsubscribeOptions>({ removeGroup: flag })
 
 const hooks = ["beforePublish", "afterPublish", "beforeProcess", "afterProcess", "onError"] as const
 
-/** A class may have more in it; but one that has no hook at all, or a function beside them, has a wrong name. */
+/** A class may have more members. An object without any hook, or with a function of another name, has a wrong name in it. */
 const middleware: Check = (option, value) => {
   const found = Given.record(option, value)
   if (Result.isFailure(found)) return found
@@ -318,7 +318,7 @@ const middleware: Check = (option, value) => {
 
 // The answers -----------------------------------------------------------------------------------------------------------
 
-/** What is wrong, in the words of the user: who was called, and which option it is. */
+/** The problem in the words of the user: the called method, and the option. */
 const told = (where: string, { message, option }: Given.Problem): InvalidOption =>
   new InvalidOption({
     option,
@@ -327,7 +327,7 @@ const told = (where: string, { message, option }: Given.Problem): InvalidOption 
       : `${where}: ${message}`
   })
 
-/** A check of options: what is wrong, if anything is. */
+/** A check of options; returns the problem, if there is one. */
 const checker = (
   where: string,
   check: Check,
@@ -385,14 +385,14 @@ const checkChannel = argument(
   (option, value) => typeof value === "string" ? Result.succeed(value) : Given.refuse(option, "a string", value)
 )
 export const checkCount = argument("requeueFromDLQ", "count", whole(0, Number.MAX_SAFE_INTEGER))
-/** What is published, but for what its payload holds. No window is longer than so many seconds. */
+/** Arguments of a publish without the content of the payload. No window is longer than this many seconds. */
 export const checkMessage = (
   channel: unknown,
   payload: unknown,
   options: unknown,
   mostSeconds: number
 ): InvalidOption | undefined => {
-  // It is refused later, when hooks have had their turn.
+  // It is refused later, after the hooks.
   calm(payload)
   return checkChannel(channel) ?? checkPublish(options) ?? checkWindow(options, mostSeconds)
 }
@@ -433,7 +433,7 @@ export const madeName = (option: string, make: () => unknown): Effect.Effect<str
     )
   )
 
-/** What makes two messages the same. */
+/** The key by which two messages are the same. */
 export const madeKey = (where: string, make: () => unknown): Result.Result<string, InvalidOption> =>
   Result.mapError(
     Given.made("generateDedupKey", make, (made) => Given.key("generateDedupKey", made, Infinity)),

@@ -1,5 +1,5 @@
 /**
- * Where Redis is, from the option `redis` of the Promise API.
+ * Connection options, from the option `redis` of the Promise API.
  */
 import * as Redis from "../Redis.ts"
 import { splitRedis } from "./checks.ts"
@@ -8,7 +8,7 @@ import { defaults } from "./options.ts"
 
 /**
  * The options of Rotif's own connections, and a client of ioredis for the user, which opens none before it is used; neither for `"memory"`.
- * Where options are given that only ioredis has, the connections take them from that client.
+ * Options that only ioredis has reach the connections through that client.
  */
 export const redisOf = ({ redis = defaults.url }: RotifConfig): {
   readonly options: Redis.Options | undefined
@@ -17,7 +17,7 @@ export const redisOf = ({ redis = defaults.url }: RotifConfig): {
   if (redis === "memory") return { options: undefined, client: undefined }
   if (typeof redis === "string") return { options: { url: redis }, client: Redis.clientUnsafe({ url: redis }) }
   const { own, theirs } = splitRedis(redis)
-  // They are checked: the place is one of those that the type has.
+  // The options are checked: the place is one of those that the type has.
   const options = own as unknown as Redis.Options
   const client = Redis.clientUnsafe(options, theirs)
   if (Object.keys(theirs).length === 0) return { options, client }

@@ -25,9 +25,9 @@ export interface DlqMessage {
   readonly group: string
   readonly payload: Payload
   readonly headers: Readonly<Record<string, string>>
-  /** What the handler failed with at last. */
+  /** The last error of the handler. */
   readonly error: string
-  /** `exhausted`: no retries left. `term`: never again, said the handler. `decode`, `crashed`, `expired`. */
+  /** `exhausted`: no retries left. `term`: the handler refused it for good. `decode`, `crashed`, `expired`. */
   readonly reason: string
   /** The last attempt, from 1. */
   readonly attempt: number
@@ -97,11 +97,11 @@ export const list = Effect.fnUntraced(function*(query: DlqQuery) {
   return letters.map((letter) => letterOf(letter, now))
 })
 
-/** Publishes letters to the channel of the archive. It may get one twice, and is to have it once. */
+/** Publishes letters to the channel of the archive, each under an id of its own, so that a repetition stores nothing. */
 export const archive = (channel: string, letters: ReadonlyArray<DeadLetter>) =>
   Effect.suspend(() =>
     Publisher.publishAll(
-      // Without the limits of the others: an archive keeps everything.
+      // Without the default limits: an archive keeps everything.
       Channel.make(channel, anything),
       letters.map((letter): Payload => letterOf(letter, DateTime.toEpochMillis(letter.diedAt))),
       (_, index) => ({ id: letters[index]!.letterId })

@@ -1,5 +1,5 @@
 /**
- * What makes two messages the same, for exactly-once publishing and handling.
+ * Deduplication keys: when two messages are the same, for exactly-once publishing and handling.
  */
 import { Effect, Result } from "effect"
 import { createHash } from "node:crypto"
@@ -10,9 +10,9 @@ import type { Payload } from "./message.ts"
 import type { RotifConfig } from "./options.ts"
 
 /**
- * JSON leaves out or changes in silence what it has no form for: NaN becomes `null`, a function is gone, a Map is empty. Such a message would
- * not be the one that was published. Only what is `undefined` in an object may be left out. It is asked after `JSON.stringify`, which has
- * refused what refers to itself.
+ * Values that JSON leaves out or changes in silence: NaN becomes `null`, a function is gone, a Map is empty. The stored message would differ
+ * from the published one. Only an `undefined` field of an object may be left out. Call it after `JSON.stringify`, which has refused values
+ * that refer to themselves.
  */
 const checkWhole = (value: unknown, key: string): void => {
   switch (typeof value) {
@@ -46,7 +46,7 @@ const tagOf = (value: object): string => Object.prototype.toString.call(value)
 
 const isBoxed = (value: object): boolean => /^\[object (Number|String|Boolean)\]$/.test(tagOf(value))
 
-/** What keeps its content where JSON does not look: a Map, a buffer, an iterator, a Blob, a RegExp, a Promise. */
+/** Objects whose content JSON does not see: a Map, a buffer, an iterator, a Blob, a RegExp, a Promise. */
 const isFormless = (value: object): boolean =>
   value instanceof Error || ArrayBuffer.isView(value) ||
   (tagOf(value) !== "[object Object]" && Object.keys(value).length === 0)
@@ -57,7 +57,7 @@ const refuse = (value: unknown, key: string): never => {
 }
 
 /**
- * The payload as JSON has it: what `toJSON` says, without what is undefined. What has no JSON form is refused.
+ * The payload in its JSON form: with `toJSON` applied and without undefined fields. A value without a JSON form is refused.
  */
 export const plain = (channel: string, payload: Payload): Effect.Effect<Payload, Channel.InvalidPayload> =>
   Effect.flatMap(
@@ -94,7 +94,7 @@ const prefix = "once-"
 const hashOf = (...parts: ReadonlyArray<string>): string =>
   createHash("sha256").update(JSON.stringify(parts)).digest("base64url")
 
-/** A key that is none would make all messages one. */
+/** An invalid key is refused: all messages would share it. */
 const keyOf = (
   where: string,
   make: NonNullable<RotifConfig["generateDedupKey"]>,
@@ -106,7 +106,7 @@ const keyOf = (
   throw made.failure
 }
 
-/** What is the same for messages of which one is to be stored. */
+/** The key by which only one of several messages is stored. */
 export const publishKey = (
   { generateDedupKey }: RotifConfig,
   channel: string,
@@ -119,7 +119,7 @@ export const publishKey = (
     ? hashOf(channel, "key", keyOf("publish", generateDedupKey, channel, payload))
     : hashOf(channel, "payload", canonical(payload))
 
-/** A message that was accepted by its key has an id of its own: what is accepted again after its window is another message. */
+/** A message that was accepted by its key has an id of its own: accepted again after its window, it is another message. */
 export const freshId = (): string => prefix + globalThis.crypto.randomUUID()
 
 /**

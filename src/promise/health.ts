@@ -26,7 +26,7 @@ export interface HealthStatus {
 
 type Running = ReadonlyArray<{ readonly isPaused: boolean }>
 
-/** Asks the backend, and looks at what runs in this process. */
+/** Pings the backend, and reads the state of the subscriptions of this process. */
 export const check = (running: () => Running): Effect.Effect<HealthStatus, never, DeadLetters.DeadLetters> =>
   Effect.map(Effect.exit(Effect.timed(DeadLetters.count())), (exit) => {
     if (Exit.isFailure(exit)) return unhealthy(running(), exit.cause)

@@ -1,5 +1,5 @@
 /**
- * The hooks of the Promise API: code of the user at fixed points of a publish and of handling a message.
+ * The hooks of the Promise API: user code at fixed points of publishing and of handling a message.
  */
 import { Cause, Effect } from "effect"
 import { AsyncLocalStorage } from "node:async_hooks"
@@ -13,8 +13,8 @@ import type { PublishOptions } from "./options.ts"
  * Code that runs around publishing and handling; each hook may return a Promise, which is waited for.
  *
  * **Details**: a `beforePublish` that throws refuses the publish with its error; a `beforeProcess` that throws counts as a failure of the
- * handler. What the others throw is logged and changes nothing else. What a hook around publishing publishes itself by the same manager goes through
- * no hooks around publishing.
+ * handler. An error of any other hook is logged and changes nothing else. A message that a hook around publishing publishes by the same manager goes
+ * through no hooks around publishing.
  *
  * @category models
  * @since 0.1.0
@@ -34,16 +34,16 @@ export interface Middleware {
 }
 
 /**
- * The managers in whose hooks around publishing this code runs: what such a hook publishes itself goes through no hooks of that manager, or
- * there would be no end of it. Another manager has nothing to do with it.
+ * The managers in whose hooks around publishing this code runs. A message that such a hook publishes goes through no hooks of that manager,
+ * or it would never end. Hooks of other managers run.
  */
 const inHook = new AsyncLocalStorage<ReadonlyArray<ReadonlyArray<Middleware>>>()
 
-/** The hooks around a publish that is asked for here and now. */
+/** The hooks around the current publish. */
 export const aroundPublish = (all: ReadonlyArray<Middleware>): ReadonlyArray<Middleware> =>
   inHook.getStore()?.includes(all) === true ? [] : all
 
-/** Runs a handler: it is inside of no hook, also where its subscription was made in one. */
+/** Runs a handler outside of all hooks, even if its subscription was made in one. */
 export const outside = <A>(code: () => A): A => inHook.run([], code)
 
 type Hook = keyof Middleware
@@ -66,7 +66,7 @@ const call = <H extends Hook>(
   })
 }
 
-/** What was said of hooks that fail: at rounds 1, 2, 4, 8, …, of each. */
+/** Counts the failures of each hook; rounds 1, 2, 4, 8, … are logged. */
 const failures = new WeakMap<Middleware, Map<Hook, Reports.Repeating>>()
 
 const failuresOf = (middleware: Middleware, hook: Hook): Reports.Repeating => {
@@ -93,7 +93,7 @@ export const before = <H extends "beforePublish" | "beforeProcess">(
     ? Effect.void
     : Effect.forEach(all, (middleware) => call(all, middleware, hook, args), { discard: true })
 
-/** One after the other; none keeps the others from running. */
+/** One after the other; an error of one does not keep the others from running. */
 export const after = <H extends "afterPublish" | "afterProcess" | "onError">(
   all: ReadonlyArray<Middleware>,
   hook: H,

@@ -1,5 +1,5 @@
 /**
- * The log of the Promise API.
+ * Logging of the Promise API.
  */
 import { Effect, Layer, Logger as EffectLogger, References } from "effect"
 import { calm } from "../internal/describe.ts"
@@ -7,7 +7,7 @@ import type { Logger } from "./options.ts"
 
 export const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
 
-/** Lines of the log go to the logger of the user, who decides what is shown. */
+/** Sends log lines of all levels to the user's logger. */
 export const loggerLayer = (sink: Logger | undefined) => {
   if (sink === undefined) return Layer.empty
   const line = EffectLogger.make<unknown, void>(({ cause, logLevel, message }) => {
@@ -21,7 +21,7 @@ export const loggerLayer = (sink: Logger | undefined) => {
       : logLevel === "Info"
       ? () => sink.info(text)
       : () => sink.debug(text)
-    // A logger that throws, or whose Promise is rejected, must not end what logs.
+    // A logger that throws, or whose Promise is rejected, must not end the code that logs.
     Effect.runSync(Effect.ignore(Effect.try({ try: () => calm(write()), catch: (error) => error })))
   })
   return Layer.merge(EffectLogger.layer([line]), Layer.succeed(References.MinimumLogLevel, "Debug"))

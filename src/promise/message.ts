@@ -11,7 +11,7 @@ import * as Given from "../internal/optionChecks.ts"
 import { shown } from "../internal/describe.ts"
 
 /**
- * Any JSON value. What a channel carries is known to nobody here; Effect programs have schemas for that.
+ * Any JSON value. The Promise API has no schemas; Effect programs do.
  *
  * @category models
  * @since 0.1.0
@@ -99,7 +99,7 @@ const makeMessage = (message: Any): RotifMessage => {
   const first = (settle: () => Promise<void>): Promise<void> => {
     if (settlement === undefined) {
       settlement = settle()
-      // Whoever waits for it is told that it failed; a handler that does not wait must not end the process.
+      // A caller that waits for it gets the failure; a handler that does not wait must not end the process.
       settlement.catch(() => {})
     }
     return settlement

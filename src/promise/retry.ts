@@ -21,7 +21,7 @@ const schedules = {
   fibonacci: Retry.fibonacci
 }
 
-/** What a function of the user's gives. A mistake is logged by whoever asks the policy, and the message waits for the default delay. */
+/** The answer of a user's function. An invalid one is logged where the policy is asked, and the message waits for the default delay. */
 const given = (option: string, delay: unknown): Retry.Verdict =>
   Retry.nack(
     Given.orThrow(Given.delay(`what ${option} gives`, delay), (problem) => new Retry.InvalidRetry(problem))
@@ -48,7 +48,7 @@ const strategyDelay = (settings: RetryStrategy): Delay => {
     factor: multiplier
   })
   return (attempt, message, error) =>
-    // None of these schedules waits for anything.
+    // None of these schedules waits.
     Effect.runSync(Retry.decide(schedule, { attempt, error, message })) ?? Retry.nack(baseDelay)
 }
 

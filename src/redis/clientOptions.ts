@@ -131,7 +131,7 @@ const placeOf = (options: Options): Origin => {
 
 /**
  * Makes a client of ioredis for the same place, for commands that Rotif does not need. It connects at its first command, and reconnects as
- * ioredis does, or as the options of ioredis in `more` say; whoever made it closes it. It has nothing to do with the connections of Rotif.
+ * ioredis does, or as the options of ioredis in `more` say; the caller closes it. It shares nothing with the connections of Rotif.
  *
  * **Errors**: throws `RedisError` (`Refused`) for options that cannot be used.
  *

@@ -133,7 +133,7 @@ class Exchange {
   }
 
   judge(link: Link, socket: Socket, answers: Array<unknown>) {
-    // After an interruption nobody waits for a repetition.
+    // After an interruption no caller waits for a repetition.
     if (this.isOver) return
     const { request, servers } = this
     if (request.executed !== undefined && answers.some((answer) => !(answer instanceof RedisError))) {

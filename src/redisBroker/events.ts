@@ -1,7 +1,7 @@
 /**
  * Events of a shard: Pub/Sub messages by which scripts tell all processes of a change, and the fibers that each event wakes.
  *
- * An event is its name, and its parts behind line feeds. A lost event costs time and nothing else: whoever waits for it looks by itself now
+ * An event is its name, and its parts behind line feeds. A lost event costs time and nothing else: a waiter looks by itself now
  * and then, and after a gap in the connection everyone is woken.
  */
 import { Effect } from "effect"

@@ -1,4 +1,4 @@
-/** Settlements: they are sent in batches, and again after a failure. Whoever waits for one gets its outcome. */
+/** Settlements: they are sent in batches, and again after a failure. A caller that waits for one gets its outcome. */
 import type { Clock } from "effect"
 import { Effect } from "effect"
 import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Redelivery } from "../Broker.ts"
