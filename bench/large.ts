@@ -8,7 +8,6 @@
 import { Deferred, Effect, References, Schedule, Schema } from "effect"
 import { Redis as Client } from "ioredis"
 import { createHash } from "node:crypto"
-import { readdir } from "node:fs/promises"
 import {
   Channel,
   DeadLetters,
@@ -19,6 +18,7 @@ import {
   Subscription,
   Transaction
 } from "../src/index.ts"
+import { scripts as every } from "../test/fixtures/scripts.ts"
 import { privateServer } from "./privateServer.ts"
 
 const total = Number(process.env["COUNT"] ?? 40)
@@ -31,13 +31,9 @@ const texts = Array.from({ length: total }, () => text)
 
 /** Names of scripts, by their hash. */
 const scripts = new Map<string, string>()
-for (const file of await readdir(new URL("../src/internal/scripts/", import.meta.url))) {
-  if (!file.endsWith(".ts")) continue
-  const module = (await import(`../src/internal/scripts/${file}`)) as Record<string, { name: string; lua: string }>
-  for (const { lua, name } of Object.values(module)) {
-    scripts.set(createHash("sha1").update(lua).digest("hex"), name)
-    scripts.set(lua, name)
-  }
+for (const { script: { lua, name } } of every) {
+  scripts.set(createHash("sha1").update(lua).digest("hex"), name)
+  scripts.set(lua, name)
 }
 
 type Entry = readonly [id: number, at: number, micros: number, args: ReadonlyArray<string>]
