@@ -294,11 +294,10 @@ export default {
           "the logs are empty",
           Effect.map(Stats.channels(Everything), (stats) => stats.every(({ length }) => length === 0))
         )
-        // The replies of scripts are kept for 10 minutes (`answer:T`).
         yield* until(
           "Redis is as empty as it was, but for the letters that are kept and the ids that are remembered for an hour",
           Effect.map(usedMemory, (used) => used < atStart + 2),
-          720_000
+          120_000
         )
       }
       return found
