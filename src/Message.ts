@@ -302,7 +302,9 @@ export const makeUnsafe = <S extends Channel.Source>(
   payload: unknown,
   group: string,
   consumer: Consumer
-): Message<S> => new Live(held, payload, group, consumer) as unknown as Message<S>
+): Message<S> =>
+  // The schema of the source made the payload; `Live` knows no schema.
+  new Live(held, payload, group, consumer) as unknown as Message<S>
 
 /**
  * Makes the message of a stream. `message` is a `Live`, whatever its type says.
@@ -312,7 +314,9 @@ export const makeUnsafe = <S extends Channel.Source>(
 export const streamUnsafe = <S extends Channel.Source, E, Error>(
   message: Message<S>,
   side: StreamSide
-): StreamMessage<S, E, Error> => (message as unknown as Live).on(side) as unknown as StreamMessage<S, E, Error>
+): StreamMessage<S, E, Error> =>
+  // Every message of a subscription is a `Live`; the types of payload and errors are those of its source and policy.
+  (message as unknown as Live).on(side) as unknown as StreamMessage<S, E, Error>
 
 /**
  * Copies a message with another payload or other headers, for a middleware to pass on. The copy settles the same delivery. The stored message

@@ -192,6 +192,7 @@ const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options 
 
 /** The options of the connections, which refuse other names. */
 const connectionOf = (options: RedisOptions): Redis.Options =>
+  // `fromEntries` loses the names; the filter leaves those of `Redis.Options`.
   Object.fromEntries(Object.entries(options).filter(([name]) => connectionNames.has(name))) as unknown as Redis.Options
 
 const onRedis = <E>(options: RedisBroker.Options & Options | undefined, connection: Layer.Layer<Redis.Redis, E>) =>

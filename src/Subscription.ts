@@ -358,6 +358,7 @@ export const make = Effect.fnUntraced(function*<
   watched.set(subscription, {
     selector,
     vitals: consumer.vitals,
+    // `Watched` holds subscriptions of all channels; this one is only told of its own messages.
     failed: (message, delivery, cause) => failed(message as unknown as Message.Message<S>, delivery, consumer, cause)
   })
   running.add(subscription)

@@ -97,7 +97,7 @@ const clientOrigin = (client: Client | Cluster): Origin => {
 export const addressIn = ({ host = "localhost", port = 6379 }: RawOptions): Address => ({ host, port })
 
 export const originOf = (given: Options): Origin => {
-  // `undefined` counts as not given.
+  // `undefined` counts as not given. `check` returns a record of options whose names and values it has checked.
   const options = orRefuse(Place.check(given)) as unknown as Options
   const origin = placeOf(options)
   check(origin, options)
