@@ -8,7 +8,7 @@
  * @since 0.1.0
  */
 import type { Duration, Result } from "effect"
-import { Clock, Context, Data, Effect, Exit, Layer } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Schema } from "effect"
 import { BrokerError } from "./Broker.ts"
 import { Redis } from "./Redis.ts"
 import { prefixProblem } from "./broker/keyText.ts"
@@ -27,11 +27,11 @@ import { deduplicate as onceScript } from "./redisBroker/scripts/upkeep/deduplic
  * @category errors
  * @since 0.1.0
  */
-export class InProgress extends Data.TaggedError("InProgress")<{
-  readonly key: string
+export class InProgress extends Schema.TaggedError<InProgress>()("InProgress", {
+  key: Schema.String,
   /** When the lease of the other caller ends, if it is not renewed. */
-  readonly leftMillis: number
-}> {
+  leftMillis: Schema.Finite
+}) {
   override get message() {
     return `"${this.key}" is being done elsewhere, for another ${this.leftMillis} ms at most unless it is renewed`
   }
@@ -43,9 +43,9 @@ export class InProgress extends Data.TaggedError("InProgress")<{
  * @category errors
  * @since 0.1.0
  */
-export class KeyLost extends Data.TaggedError("KeyLost")<{
-  readonly key: string
-}> {
+export class KeyLost extends Schema.TaggedError<KeyLost>()("KeyLost", {
+  key: Schema.String
+}) {
   override get message() {
     return `the lease of "${this.key}" ended before its effect was marked as done: it may be done again; take a longer lease`
   }
@@ -57,10 +57,10 @@ export class KeyLost extends Data.TaggedError("KeyLost")<{
  * @category errors
  * @since 0.1.0
  */
-export class InvalidKey extends Data.TaggedError("InvalidKey")<{
-  readonly key: string
-  readonly message: string
-}> {}
+export class InvalidKey extends Schema.TaggedError<InvalidKey>()("InvalidKey", {
+  key: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The outcome of `once`: the result of the effect, or that it was done before.

@@ -5,7 +5,7 @@
  * @since 0.1.0
  */
 import type { Duration, Result } from "effect"
-import { Context, Data, Effect, Layer, Stream } from "effect"
+import { Context, Effect, Layer, Schema, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type { Finding, Looked, Suspect } from "./broker/inspection.ts"
@@ -38,10 +38,10 @@ export interface Options {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidInspectorOption extends Data.TaggedError("InvalidInspectorOption")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidInspectorOption extends Schema.TaggedError<InvalidInspectorOption>()("InvalidInspectorOption", {
+  option: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The result of `verify`.

@@ -46,7 +46,7 @@ export type {
 export type { BlockingConnection, Connection, DurableConnection } from "./redis/connection.ts"
 export { clientUnsafe } from "./redis/clientOptions.ts"
 
-export { type RedisErrorReason } from "./redis/protocol.ts"
+export { RedisErrorReason } from "./redis/protocol.ts"
 export { type Address, type Command, type NatMap, RedisError, type Script }
 
 /**

@@ -1,5 +1,5 @@
 /** Errors of the port. */
-import { Data } from "effect"
+import { Schema } from "effect"
 
 /**
  * The reason why an operation of a broker failed.
@@ -14,7 +14,15 @@ import { Data } from "effect"
  * @category errors
  * @since 0.1.0
  */
-export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Refused" | "Stopped"
+export const BrokerErrorReason = Schema.Literals(["Unavailable", "Uncertain", "Overloaded", "Refused", "Stopped"])
+
+/**
+ * The reason of a `BrokerError`, as a type.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type BrokerErrorReason = typeof BrokerErrorReason.Type
 
 /**
  * An operation of the backend failed. Every operation of the port except `append` may be repeated after it: settlements are fenced, so a second
@@ -23,13 +31,13 @@ export type BrokerErrorReason = "Unavailable" | "Uncertain" | "Overloaded" | "Re
  * @category errors
  * @since 0.1.0
  */
-export class BrokerError extends Data.TaggedError("BrokerError")<{
-  readonly reason: BrokerErrorReason
+export class BrokerError extends Schema.TaggedError<BrokerError>()("BrokerError", {
+  reason: BrokerErrorReason,
   /** The operation of the port, such as `"ack"`. */
-  readonly operation: string
+  operation: Schema.String,
   /** The problem, its place, and the remedy. */
-  readonly message: string
-}> {
+  message: Schema.String
+}) {
   /** Whether the same call may succeed later without anybody changing anything. */
   get isRetryable(): boolean {
     return this.reason !== "Refused" && this.reason !== "Stopped"
@@ -45,11 +53,11 @@ export class BrokerError extends Data.TaggedError("BrokerError")<{
  * @category errors
  * @since 0.1.0
  */
-export class GroupRemoved extends Data.TaggedError("GroupRemoved")<{
-  readonly group: string
+export class GroupRemoved extends Schema.TaggedError<GroupRemoved>()("GroupRemoved", {
+  group: Schema.String,
   /** The channels or patterns the consumer reads. */
-  readonly patterns: ReadonlyArray<string>
-}> {
+  patterns: Schema.Array(Schema.String)
+}) {
   override get message() {
     return `group "${this.group}" on ${
       this.patterns.map((pattern) => `"${pattern}"`).join(", ")

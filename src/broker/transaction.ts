@@ -1,6 +1,6 @@
 /** Transactions in the port: changes that are applied together with an acknowledgement. */
 import type { Effect } from "effect"
-import { Data } from "effect"
+import { Schema } from "effect"
 import type { Delivery } from "./delivery.ts"
 import type { BrokerError } from "./error.ts"
 import type { NewMessage } from "./publishing.ts"
@@ -39,11 +39,11 @@ export interface Commit {
  * @category errors
  * @since 0.1.0
  */
-export class CommitRefused extends Data.TaggedError("CommitRefused")<{
-  readonly reason: "WrongType" | "NotAnInteger" | "NoPositionLeft"
-  readonly key: string
-  readonly message: string
-}> {}
+export class CommitRefused extends Schema.TaggedError<CommitRefused>()("CommitRefused", {
+  reason: Schema.Literals(["WrongType", "NotAnInteger", "NoPositionLeft"]),
+  key: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The outcome of a commit. `lost`: this member did not hold the delivery any more, and nothing was applied.

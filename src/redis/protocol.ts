@@ -1,7 +1,7 @@
 /**
  * Commands, scripts, and their errors.
  */
-import { Data } from "effect"
+import { Schema } from "effect"
 
 /**
  * Why a command failed.
@@ -17,7 +17,22 @@ import { Data } from "effect"
  * @category errors
  * @since 0.1.0
  */
-export type RedisErrorReason = "Unavailable" | "ConnectionLost" | "Transient" | "OutOfMemory" | "NoGroup" | "Refused"
+export const RedisErrorReason = Schema.Literals([
+  "Unavailable",
+  "ConnectionLost",
+  "Transient",
+  "OutOfMemory",
+  "NoGroup",
+  "Refused"
+])
+
+/**
+ * The reason of a `RedisError`, as a type.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type RedisErrorReason = typeof RedisErrorReason.Type
 
 /**
  * A command failed. Its message holds no arguments and no credentials.
@@ -25,12 +40,12 @@ export type RedisErrorReason = "Unavailable" | "ConnectionLost" | "Transient" | 
  * @category errors
  * @since 0.1.0
  */
-export class RedisError extends Data.TaggedError("RedisError")<{
-  readonly reason: RedisErrorReason
+export class RedisError extends Schema.TaggedError<RedisError>()("RedisError", {
+  reason: RedisErrorReason,
   /** The name of the command, or of the script. */
-  readonly command: string
-  readonly message: string
-}> {
+  command: Schema.String,
+  message: Schema.String
+}) {
   /** Whether the same command may succeed later without anybody changing anything. */
   get isRetryable(): boolean {
     return this.reason !== "Refused"
