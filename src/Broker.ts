@@ -22,6 +22,7 @@ import type { LetterStore } from "./broker/deadLetters.ts"
 import type { BrokerError } from "./broker/error.ts"
 import type { InspectionStore } from "./broker/inspection.ts"
 import type { Member, Membership } from "./broker/member.ts"
+import type { OrderingConflict } from "./broker/ordering.ts"
 import type { Appended, Durability, NewMessage } from "./broker/publishing.ts"
 import type { RecurringStore } from "./broker/recurring.ts"
 import type { ScheduledStore } from "./broker/scheduled.ts"
@@ -35,6 +36,7 @@ export * from "./broker/publishing.ts"
 export * from "./broker/delivery.ts"
 export * from "./broker/deliveries.ts"
 export * from "./broker/member.ts"
+export * from "./broker/ordering.ts"
 export * from "./broker/transaction.ts"
 export * from "./broker/deadLetters.ts"
 export * from "./broker/scheduled.ts"
@@ -71,7 +73,7 @@ export class Broker extends Context.Service<Broker, {
    * Registers the group, creates it where it is missing, and returns a member. Closing the scope removes the member. The messages that it still
    * holds stay leased to it, and other members claim them when the lease expires.
    */
-  readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError, Scope.Scope>
+  readonly join: (membership: Membership) => Effect.Effect<Member, BrokerError | OrderingConflict, Scope.Scope>
   /**
    * Makes at most `limit` due messages ready, the longest due first. `nextInMillis` is 0 when more are due, and `undefined` when none waits. With
    * `only: "retries"` messages that wait for their first delivery stay; `nextInMillis` is then the time until the next call.

@@ -320,7 +320,8 @@ export const make = Effect.fnUntraced(function*<
         ? consumer
         : Effect.updateContext(consumer, (context: Context.Context<Needs | Scope.Scope>) =>
           Chain.complete(program, context)),
-    Effect.onError(() => Scope.close(guard, Exit.void))
+    Effect.onError(() => Scope.close(guard, Exit.void)),
+    Effect.catchTag("OrderingConflict", ({ message }) => Effect.fail(Settings.invalid("ordering", message)))
   )
 
   const ended = Effect.andThen(

@@ -38,6 +38,7 @@ export interface Letter {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  readonly orderingKey: string | undefined
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number

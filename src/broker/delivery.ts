@@ -15,6 +15,8 @@ export interface Delivery {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  /** The ordering key of the message, for every group, whether it orders or not. */
+  readonly orderingKey: string | undefined
   /** When the message was first published, by the backend's clock. */
   readonly publishedAtMillis: number
   /** The attempt number for the policy, from 1; crashes, releases and lost leases do not count. */

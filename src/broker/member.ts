@@ -2,6 +2,7 @@
 import type { Effect } from "effect"
 import type { Delivery, Failure } from "./delivery.ts"
 import type { BrokerError, GroupRemoved } from "./error.ts"
+import type { Ordering } from "./ordering.ts"
 import type { Selector, Start } from "./selector.ts"
 import type { Commit, Committed } from "./transaction.ts"
 
@@ -90,6 +91,16 @@ export interface GroupSettings {
  * @since 0.1.0
  */
 export interface Membership extends GroupSettings {
+  /**
+   * The first member that says it decides for its group, until the group is removed; `join` fails for others with `OrderingConflict`. A member
+   * that says nothing goes by what was decided, which is `none` before.
+   */
+  readonly ordering?: Ordering | undefined
+  /**
+   * Asked when a settlement is sent: whether this member takes the next messages of the ordering keys that it frees (`Member.takeNext`).
+   * Otherwise they are ready for any member. Default: it takes none.
+   */
+  readonly isTaking?: (() => boolean) | undefined
   readonly shard: number
   readonly group: string
   /** Unique among the live members: two members of one name take each other's deliveries. */
@@ -102,13 +113,16 @@ export interface Membership extends GroupSettings {
  * One consumer of one group in one shard. All settlements are fenced: what they return are the deliveries this member no
  * longer holds (their lease expired and another member has them); nothing was done for these.
  *
+ * **Details**: in a group that orders, `read`, `claim` and `takeNext` return only heads of their keys and messages without a key. `redeliver`
+ * keeps the key of a message closed. A dead letter that is requeued is a new arrival: it goes behind what waits for its key when it is read.
+ *
  * @category models
  * @since 0.1.0
  */
 export interface Member {
   /**
    * Waits until there are messages, at most `blockMillis`, and leases them to this member: at most `count`, of all channels together.
-   * Empty after the wait or a `wake`. Redeliveries come before new messages, and no channel keeps another one waiting for ever. After
+   * Empty after the wait or a `wake`, or when all that came waits for its ordering key. Redeliveries come before new messages, and no channel keeps another one waiting for ever. After
    * a lost connection it also returns what had been handed out to this member in a reply that never arrived.
    * One call of `read` or `awaitReady` at a time.
    */
@@ -125,6 +139,11 @@ export interface Member {
   readonly wake: Effect.Effect<void>
   /** Returns those of these channels that another live member of the group reads too. */
   readonly shared: (channels: ReadonlySet<string>) => Effect.Effect<ReadonlySet<string>, BrokerError>
+  /**
+   * Takes the deliveries that settlements and commits of this member have handed over since the last call, also those of a settlement that
+   * failed in the end. They are leased to this member. No delivery is returned twice, neither here nor by `read` and `claim`.
+   */
+  readonly takeNext: () => ReadonlyArray<Delivery>
   readonly ack: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   /** Acknowledges deliveries that are not handled: unlike `ack` it frees their keys. */
   readonly drop: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>

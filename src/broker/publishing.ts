@@ -42,6 +42,8 @@ export interface NewMessage {
   readonly replace?: boolean | undefined
   /** Time to live, from the time it enters the log, or is due. */
   readonly expiresInMillis?: number | undefined
+  /** Messages of one channel with the same ordering key are handled one after the other by a group that orders: 1 to 512 bytes. */
+  readonly orderingKey?: string | undefined
   /** The replicas and disks that must have the message before its publish ends. */
   readonly durability?: Durability | undefined
 }

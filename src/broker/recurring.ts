@@ -23,6 +23,7 @@ export interface Definition {
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
   readonly expiresInMillis: number | undefined
+  readonly orderingKey?: string | undefined
   /** The limits of the channel, as in `NewMessage`; `list` does not return them. */
   readonly limits?: Limits | undefined
 }

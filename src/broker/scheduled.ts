@@ -21,6 +21,7 @@ export interface ScheduledMessage {
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
   readonly expiresInMillis: number | undefined
+  readonly orderingKey: string | undefined
 }
 
 /**

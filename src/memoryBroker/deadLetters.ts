@@ -86,6 +86,7 @@ export class Letters {
         payload: lease.payload,
         headers: lease.headers,
         params: lease.params,
+        orderingKey: lease.orderingKey,
         publishedAtMillis: lease.publishedAtMillis,
         attempt: lease.attempt,
         deliveryCount: lease.deliveryCount,

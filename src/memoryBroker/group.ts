@@ -42,6 +42,7 @@ export class Lease implements Delivery {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  readonly orderingKey: string | undefined
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number
@@ -80,6 +81,7 @@ export class Lease implements Delivery {
     this.payload = stored.payload
     this.headers = stored.headers
     this.params = stored.params
+    this.orderingKey = stored.orderingKey
     this.publishedAtMillis = stored.position.millis
     this.attempt = attempt
     this.deliveryCount = deliveryCount + 1

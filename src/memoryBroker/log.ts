@@ -10,7 +10,7 @@ import { firstIndex, isAfter, Positions } from "../broker/position.ts"
 
 type Strings = Readonly<Record<string, string>>
 
-export type Content = Pick<NewMessage, "id" | "payload" | "headers" | "params" | "expiresInMillis">
+export type Content = Pick<NewMessage, "id" | "payload" | "headers" | "params" | "expiresInMillis" | "orderingKey">
 
 /** A stored message. It never changes, and all groups share it. */
 export interface Stored {
@@ -19,6 +19,7 @@ export interface Stored {
   readonly payload: string
   readonly headers: Strings
   readonly params: Strings
+  readonly orderingKey: string | undefined
   readonly expiresAtMillis: number | undefined
 }
 
@@ -63,6 +64,7 @@ export class Log {
       payload: message.payload,
       headers: copy(message.headers),
       params: copy(message.params),
+      orderingKey: message.orderingKey,
       expiresAtMillis: message.expiresInMillis === undefined ? undefined : sinceMillis + message.expiresInMillis
     }
     this.entries.push(stored)

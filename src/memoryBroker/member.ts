@@ -8,6 +8,8 @@ import type { Group, GroupCursor, Guard, Owner, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
 import type { Store } from "./store.ts"
 
+const none: ReadonlyArray<Lease> = []
+
 export interface MemoryMember extends Member {
   readonly close: () => void
 }
@@ -205,6 +207,7 @@ export const make = (
       waking = true
       waiting?.openUnsafe()
     }),
+    takeNext: () => none,
     ack: (deliveries) =>
       store.run(() => {
         const nowMillis = now()

@@ -45,7 +45,8 @@ export class Scheduled {
   }
 
   /** Adds a message, in place of one that waits under the same id. */
-  add({ channel, expiresInMillis, headers, id, params, payload, window }: NewMessage, dueAtMillis: number): void {
+  add(message: NewMessage, dueAtMillis: number): void {
+    const { channel, expiresInMillis, headers, id, orderingKey, params, payload, window } = message
     const opened = window === undefined ? undefined : { ...window, first: { position: undefined, id } }
     if (opened !== undefined) {
       this.store.windows.open(channel, opened.key, opened.first, dueAtMillis + opened.millis)
@@ -54,7 +55,7 @@ export class Scheduled {
       channel,
       opened,
       dueAtMillis,
-      content: { id, payload, headers: copy(headers), params: copy(params), expiresInMillis }
+      content: { id, payload, headers: copy(headers), params: copy(params), expiresInMillis, orderingKey }
     })
   }
 
@@ -112,8 +113,8 @@ export class Scheduled {
       if (channel !== undefined && name !== channel) continue
       for (const { dueAtMillis, value: { content } } of ids.values()) {
         if (last !== undefined && dueAtMillis > last.dueAtMillis) continue
-        const { expiresInMillis, headers = {}, id, params = {}, payload } = content
-        const message = { id, channel: name, dueAtMillis, payload, headers, params, expiresInMillis }
+        const { expiresInMillis, headers = {}, id, orderingKey, params = {}, payload } = content
+        const message = { id, channel: name, dueAtMillis, payload, headers, params, expiresInMillis, orderingKey }
         if (after !== undefined && order(message, after) <= 0) continue
         first.push(message)
         if (first.length < 2 * keep) continue

@@ -367,6 +367,7 @@ export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): L
     payload: entry.payload,
     headers: entry.headers,
     params: entry.params,
+    orderingKey: undefined,
     publishedAtMillis: entry.publishedAtMillis,
     attempt: entry.attempt,
     deliveryCount: entry.deliveries,

@@ -6,7 +6,15 @@
  */
 import type { Cause } from "effect"
 import { Effect, Exit, Latch, Scope } from "effect"
-import type { Broker, BrokerError, Commit, CommitRefused, GroupRemoved, Membership } from "../Broker.ts"
+import type {
+  Broker,
+  BrokerError,
+  Commit,
+  CommitRefused,
+  GroupRemoved,
+  Membership,
+  OrderingConflict
+} from "../Broker.ts"
 import * as Activity from "../internal/activity.ts"
 import type * as Ending from "../internal/ending.ts"
 import { Heartbeat } from "../internal/heartbeat.ts"
@@ -108,7 +116,7 @@ const none: Counts = {
 
 export const make = Effect.fnUntraced(function*<R>(
   options: Options<R>
-): Effect.fn.Return<Consumer, BrokerError, R | Scope.Scope> {
+): Effect.fn.Return<Consumer, BrokerError | OrderingConflict, R | Scope.Scope> {
   const { broker, concurrency, keyOf, membership, reporter, slowMillis } = options
   const { group, leaseMillis } = membership
   const { isPolled } = broker

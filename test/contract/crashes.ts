@@ -61,6 +61,7 @@ const mortal = Effect.gen(function*() {
       ),
     awaitReady: (millis) => unless(own.awaitReady(millis), () => true),
     wake: own.wake,
+    takeNext: own.takeNext,
     awaitLease: own.awaitLease,
     awaitRemoval: own.awaitRemoval,
     awaitJoin: own.awaitJoin,

@@ -25,6 +25,7 @@ export class Lease implements Delivery {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  readonly orderingKey: string | undefined = undefined
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number

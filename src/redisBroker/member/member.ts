@@ -27,6 +27,8 @@ import * as Sources from "./sources.ts"
 import * as Trials from "./trials.ts"
 import * as Wakeup from "./wakeup.ts"
 
+const none: ReadonlyArray<never> = []
+
 export interface Options extends Selection {
   readonly membership: Membership
   readonly reader: BlockingConnection
@@ -82,6 +84,7 @@ export const make = Effect.fnUntraced(function*(
     awaitReady: (blockMillis) => Effect.mapError(awaitReady(blockMillis), failOr("read")),
     wake: wakeup.wake,
     shared: (names) => Effect.mapError(presence.shared(names), fail("shared")),
+    takeNext: () => none,
     ...Settlement.make(context, once, onSettled),
     // A member that is full claims nothing, and has to know all the same how long its lease is.
     renew: (deliveries) => Effect.andThen(Effect.mapError(shared.refresh, fail("renew")), renew(deliveries)),

@@ -201,7 +201,8 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
           payload: body.payload,
           headers: body.headers ?? Entry.none,
           params: body.params ?? Entry.none,
-          expiresInMillis: body.expiresInMillis
+          expiresInMillis: body.expiresInMillis,
+          orderingKey: undefined
         })
       }
     }
