@@ -291,8 +291,7 @@ export const layerRedis = (
           return redis.connection(name).evaluate(
             onceScript,
             [name, Keys.onceProofKey(prefix, key, token.text)],
-            [step, token.text, millis, proofMillis],
-            { idempotent: true }
+            [step, token.text, millis, proofMillis]
           ).pipe(
             Effect.map((reply) => {
               const [outcome, leftMillis] = reply as readonly [Answer["outcome"], number]

@@ -88,7 +88,7 @@ export const make = Effect.gen(function*() {
       const args = script.params(...params).map(String)
       const keys = args.slice(0, script.numberOfKeys(...params))
       return reply(
-        redis.connection(keys[0] ?? "").evaluate(scriptOf(script), keys, args.slice(keys.length), { idempotent: false })
+        redis.connection(keys[0] ?? "").evaluate(scriptOf(script), keys, args.slice(keys.length))
       )
     }
   })

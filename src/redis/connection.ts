@@ -7,7 +7,7 @@ import type { Need, Reached } from "./replicaWait.ts"
  * A connection that all callers share.
  *
  * It waits for Redis for at most `commandTimeout`. Until then a command that was surely not executed (`Unavailable`, `Transient`, MOVED, ASK)
- * is tried again, and with `idempotent` also a command whose reply was lost (`ConnectionLost`).
+ * is tried again, and with `idempotent` also a command whose reply was lost (`ConnectionLost`), as is an idempotent script.
  *
  * @category models
  * @since 0.1.0
@@ -24,7 +24,7 @@ export interface Connection {
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    options: { readonly idempotent: boolean; readonly isCurrent?: (() => boolean) | undefined }
+    options?: { readonly isCurrent?: (() => boolean) | undefined }
   ) => Effect.Effect<unknown, RedisError>
 }
 

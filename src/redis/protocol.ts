@@ -59,6 +59,8 @@ export type Command = readonly [name: string, ...args: ReadonlyArray<string | nu
 export interface Script {
   readonly name: string
   readonly lua: string
+  /** Whether it may run again when its reply was lost: a second run with the same arguments changes nothing more. Default false. */
+  readonly isIdempotent?: boolean | undefined
 }
 
 const textLimit = 300

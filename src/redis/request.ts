@@ -245,10 +245,7 @@ export const makeConnection = (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>,
-    { idempotent, isCurrent }: {
-      readonly idempotent: boolean
-      readonly isCurrent?: (() => boolean) | undefined
-    }
+    options?: { readonly isCurrent?: (() => boolean) | undefined }
   ): Effect.Effect<unknown, RedisError> => {
     const problem = settings.longest.problemOf(script.name, args)
     if (problem !== undefined) return Effect.fail(problem)
@@ -256,12 +253,12 @@ export const makeConnection = (
     return exchange(servers, slot, settings.commandMillis, {
       commands: [["evalsha", hashOf(script), ...rest]],
       instead: ["eval", script.lua, ...rest],
-      idempotent,
-      isCurrent,
+      idempotent: script.isIdempotent === true,
+      isCurrent: options?.isCurrent,
       executed
     }).pipe(
       Effect.flatMap(firstReply),
-      Effect.mapError((error) => new RedisError({ reason: error.reason, command: script.name, message: error.message }))
+      Effect.mapError((error) => refusal(script.name, error))
     )
   }
 })

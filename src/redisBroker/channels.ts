@@ -74,8 +74,7 @@ export const make = (
     const [position, limits, count] = (yield* connectionOf(keys.shard).evaluate(
       createChannel,
       [keys.meta, keys.channels, log, ...(definition === undefined ? [] : [keys.definitions])],
-      [channel, definition === undefined ? "" : Definitions.record(definition), keys.events, definedMillis],
-      { idempotent: true }
+      [channel, definition === undefined ? "" : Definitions.record(definition), keys.events, definedMillis]
     ).pipe(
       // Nothing of the message was sent, whether or not the channel was created.
       Effect.mapError((error) =>
@@ -125,9 +124,7 @@ export const make = (
     entry.added = 0
     const keys = keysOf(shardOf(channel))
     Effect.runFork(Effect.ignore(
-      connectionOf(keys.shard).evaluate(trimToLimits, [keys.channels, entry.log], [channel, entriesPerTrim], {
-        idempotent: true
-      })
+      connectionOf(keys.shard).evaluate(trimToLimits, [keys.channels, entry.log], [channel, entriesPerTrim])
     ))
   }
 

@@ -83,9 +83,7 @@ export const make = (
           group,
           channel,
           ...portion.flatMap(({ description, letterId, payload }) => [letterId, 1, description, payload])
-        ],
-        // A second run would find the letters gone, and report that nothing was moved.
-        { idempotent: false }
+        ]
       )
       moved.push(...reply as ReadonlyArray<string>)
     }
@@ -156,7 +154,7 @@ export const make = (
     const keys = keysOf(shard)
     return inSteps(
       letterIds.filter(isId),
-      (some) => connectionOf(shard).evaluate(removeLetters, [keys.dead, keys.counts], some, { idempotent: false })
+      (some) => connectionOf(shard).evaluate(removeLetters, [keys.dead, keys.counts], some)
     )
       .pipe(Effect.mapError(fail("letters.remove")))
   }
@@ -182,8 +180,7 @@ export const make = (
     const [letters, next] = (yield* connectionOf(shard).evaluate(
       offerLetters,
       [keys.dead, keys.offers(name), keys.offered(name)],
-      [limit, Math.ceil(leaseMillis), token, start],
-      { idempotent: false }
+      [limit, Math.ceil(leaseMillis), token, start]
     )) as readonly [ReadonlyArray<readonly [string, number, ReadonlyArray<string>]>, number]
     return {
       offers: letters.map(([letterId, offerCount, fields]): Offer => ({
@@ -204,8 +201,7 @@ export const make = (
         [
           keys.events,
           ...some.flatMap(({ letterId, millis = 0, outcome, token }) => [letterId, token, outcome, Math.ceil(millis)])
-        ],
-        { idempotent: false }
+        ]
       )).pipe(Effect.mapError(fail("letters.conclude")))
   }
 

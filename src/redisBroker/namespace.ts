@@ -42,8 +42,7 @@ export const checkPermissions = Effect.fnUntraced(function*(prefix: string, { co
   const refused = (yield* connectionOf(0).evaluate(
     missingPermissions,
     [keysOf(0).meta],
-    [...Permissions.needed, ...Permissions.wished],
-    again
+    [...Permissions.needed, ...Permissions.wished]
   ).pipe(Effect.mapError(fail("open")))) as ReadonlyArray<string>
   const lacking = refused.filter((command) => Permissions.needed.includes(command))
   if (lacking.length > 0) return yield* refuse(Permissions.refusal(prefix, lacking))

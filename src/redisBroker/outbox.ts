@@ -9,12 +9,16 @@ import type { Connection } from "../redis/connection.ts"
 import { RedisError } from "../redis/protocol.ts"
 import type { Channels } from "./channels.ts"
 import * as Entry from "./entry.ts"
+import { commit } from "./scripts/member/commit.ts"
 import type { Shards } from "./shards.ts"
 import { charactersIn, Steps } from "./stepSize.ts"
 import { builder, isRefusal, refusalOf, run } from "./transactionScript.ts"
 
 /** The channels that refuse messages, by the connection of the outbox: each is logged once. */
 const told = new WeakMap<Connection, ReadonlySet<number | string>>()
+
+/** Relayed again, a message is found to have arrived. */
+const relayScript = { ...commit, isIdempotent: true }
 
 /** An entry of an outbox. */
 type Item = readonly [position: string, message: NewMessage, name: string]
@@ -111,7 +115,7 @@ const deliver = Effect.fnUntraced(function*(
         script.publish(there, (yield* channels.target(message, true)).log, message)
         return script
       }),
-      true
+      relayScript
     )
   const deliverOne = Effect.fnUntraced(function*(item: Item): Effect.fn.Return<void, RedisError> {
     const [position] = item

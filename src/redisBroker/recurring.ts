@@ -30,9 +30,7 @@ export const make = (
   const removeFrom = (shard: number, key: string, definition = "") => {
     const keys = keysOf(shard)
     return Effect.map(
-      connectionOf(shard).evaluate(removeRecurring, [keys.ticks, keys.recurring], [key, definition], {
-        idempotent: false
-      }),
+      connectionOf(shard).evaluate(removeRecurring, [keys.ticks, keys.recurring], [key, definition]),
       (reply) => reply === 1
     )
   }
@@ -54,7 +52,7 @@ export const make = (
         body,
         nextAtMillis,
         how
-      ], { idempotent: true }),
+      ]),
       String
     )
   }
@@ -78,9 +76,12 @@ export const make = (
 
   const due: RecurringStore["due"] = Effect.fnUntraced(function*(shard, limit) {
     const keys = keysOf(shard)
-    const [now, wait, ...rest] = (yield* connectionOf(shard).evaluate(dueTicks, [keys.ticks, keys.recurring], [limit], {
-      idempotent: true
-    })) as readonly [string, number, ...ReadonlyArray<string>]
+    const [now, wait, ...rest] =
+      (yield* connectionOf(shard).evaluate(dueTicks, [keys.ticks, keys.recurring], [limit])) as readonly [
+        string,
+        number,
+        ...ReadonlyArray<string>
+      ]
     const found: Array<Pick<Recurring, "key" | "channel" | "recurrence" | "nextAtMillis">> = []
     for (let i = 0; i < rest.length; i += 3) {
       const key = rest[i]!
@@ -113,9 +114,7 @@ export const make = (
           advance.fromMillis,
           advance.nextAtMillis,
           ...advance.messages.flatMap(({ id, window }) => [id, window.millis])
-        ],
-        // A second run finds another next tick, and does nothing.
-        { idempotent: true }
+        ]
       )
       if (reply !== -1) return reply === 1
       yield* introduce(advance)

@@ -36,8 +36,7 @@ const removeFrom = Effect.fnUntraced(function*(connection: Connection, keys: Key
         keys.trials(group, channel),
         keys.settled
       ],
-      [group, channel, isFirst ? 1 : 0],
-      again
+      [group, channel, isFirst ? 1 : 0]
     )
   let outcome = yield* removeSome(true)
   while (outcome === 0) outcome = yield* removeSome(false)
@@ -74,8 +73,7 @@ export const removeGroup = Effect.fnUntraced(function*(
   yield* connection.evaluate(
     unregisterGroup,
     [keys.meta, keys.groups, keys.removed(group)],
-    [group, removalMillis, keys.events, ...patternsOf(selector)],
-    again
+    [group, removalMillis, keys.events, ...patternsOf(selector)]
   )
   const [fields, channels] = (yield* connection.pipeline([
     ["hkeys", keys.groups],

@@ -50,8 +50,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
             keys.bodies("", channel),
             ...some.flatMap((group) => [keys.retry(group, channel), keys.bodies(group, channel)])
           ],
-          [channel, ...some],
-          { idempotent: true }
+          [channel, ...some]
         ),
         (reply) => reply as Raw
       )

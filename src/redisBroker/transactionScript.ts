@@ -8,13 +8,13 @@ import { noPositionLeft, notAnInteger, wrongType } from "../broker/commitRefused
 import type { NewMessage } from "../broker/publishing.ts"
 import type { CommitRefused, Write } from "../broker/transaction.ts"
 import type { Connection } from "../redis/connection.ts"
+import type { Script } from "../redis/protocol.ts"
 import { RedisError } from "../redis/protocol.ts"
 import type { Channels } from "./channels.ts"
 import * as Entry from "./entry.ts"
 import { nextCall } from "./callOutcome.ts"
 import type { Keys } from "./keys.ts"
 import { waitingMember } from "./keys.ts"
-import { commit as commitScript } from "./scripts/member/commit.ts"
 
 type Fence = readonly [
   kind: string,
@@ -108,11 +108,11 @@ export const run = Effect.fnUntraced(function*(
     { readonly keys: ReadonlyArray<string>; readonly args: ReadonlyArray<string | number> },
     RedisError
   >,
-  idempotent: boolean
+  script: Script
 ): Effect.fn.Return<Reply, RedisError> {
   for (let i = 0; i < mostRepeats; i++) {
     const { args, keys } = yield* build()
-    const reply = (yield* connection.evaluate(commitScript, keys, args, { idempotent })) as Reply
+    const reply = (yield* connection.evaluate(script, keys, args)) as Reply
     if (reply[0] !== "unknown") return reply
     for (const message of messages) channels.forget(message.channel)
   }

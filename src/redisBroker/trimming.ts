@@ -93,9 +93,7 @@ export const make = Effect.fnUntraced(function*(setup: {
     longestGraceMillis = told.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
   }
   const agreeOnGrace = Effect.gen(function*() {
-    const reply = yield* connection.evaluate(shareSettings, [keys.settings("")], [graceMillis, settingsMillis], {
-      idempotent: true
-    })
+    const reply = yield* connection.evaluate(shareSettings, [keys.settings("")], [graceMillis, settingsMillis])
     hear(reply as ReadonlyArray<string>)
     agreeAt = millis() + agreeMillis
   }).pipe(Effect.catchIf((error) => error.message.startsWith("WRONGTYPE "), () => Effect.void))
@@ -160,8 +158,7 @@ export const make = Effect.fnUntraced(function*(setup: {
           abandonedMillis,
           channel,
           ...(isRetry ? [] : groups)
-        ],
-        { idempotent: true }
+        ]
       ),
       (reply) => {
         const [some, again] = reply as readonly [number, number]
@@ -226,9 +223,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       if (all.length > 0) pass.add(all[cursor++ % all.length]!)
       if (groupNames.length > 0) {
         const group = groupNames[cursor % groupNames.length]!
-        yield* connection.evaluate(sweepOnce, [keys.once(group), keys.olderOnce(group)], [longestMarksMillis], {
-          idempotent: true
-        })
+        yield* connection.evaluate(sweepOnce, [keys.once(group), keys.olderOnce(group)], [longestMarksMillis])
       }
     }
     for (const stream of pass) {

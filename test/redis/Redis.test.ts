@@ -125,14 +125,14 @@ describe("Connection", () => {
       const server = yield* RedisServer.make()
       const connection = (yield* Redis.make({ url: server.url, ...quick })).connection("k")
       const script = { name: "echo", lua: "return {KEYS[1], ARGV[1]}" }
-      const run = connection.evaluate(script, ["k"], [1], once)
+      const run = connection.evaluate(script, ["k"], [1])
       assert.deepStrictEqual(yield* run, ["k", "1"])
       yield* server.command("script", "flush")
       assert.deepStrictEqual(yield* run, ["k", "1"])
       yield* server.restart
-      assert.deepStrictEqual(yield* connection.evaluate(script, ["k"], [2], again), ["k", "2"])
+      assert.deepStrictEqual(yield* connection.evaluate({ ...script, isIdempotent: true }, ["k"], [2]), ["k", "2"])
       const failed = yield* Effect.flip(
-        connection.evaluate({ name: "bad", lua: "return redis.call('get')" }, [], [], once)
+        connection.evaluate({ name: "bad", lua: "return redis.call('get')" }, [], [])
       )
       assert.deepInclude(failed, { reason: "Refused", command: "bad" })
     }))

@@ -40,8 +40,7 @@ const namespace = Effect.gen(function*() {
         return connectionOf(keys.shard).evaluate(
           channelScript,
           [keys.meta, keys.channels, keys.log(channel)],
-          [channel, "", keys.events],
-          { idempotent: true }
+          [channel, "", keys.events]
         )
       },
       () => Effect.never

@@ -37,8 +37,7 @@ const namespace = Effect.gen(function*() {
   const redis = yield* Redis.Redis
   const connection = redis.connection(keys.meta)
   const send = (...command: readonly [string, ...Args]) => connection.send(command, { idempotent: true })
-  const run = (script: Redis.Script, keys: ReadonlyArray<string>, args: Args) =>
-    connection.evaluate(script, keys, args, { idempotent: true })
+  const run = (script: Redis.Script, keys: ReadonlyArray<string>, args: Args) => connection.evaluate(script, keys, args)
   const { dump } = Keyspace.open(client, keys.meta.slice(0, -"meta".length))
   /** Everything, as these tests compare it. */
   const everything = Effect.map(

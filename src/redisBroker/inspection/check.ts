@@ -41,7 +41,7 @@ export const make = (
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<string | number>
   ): Effect.Effect<unknown, BrokerError> =>
-    connection.evaluate(script, keys, args, { idempotent: true }).pipe(
+    connection.evaluate(script, keys, args).pipe(
       Effect.catchIf(isElsewhere, () => Effect.succeed(undefined)),
       Effect.mapError(fail)
     )

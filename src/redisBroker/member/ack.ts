@@ -63,7 +63,7 @@ export const make = (
         ackScript,
         [keys.counts, ...batch.map(([stream]) => stream.key)],
         args,
-        { idempotent: false, isCurrent: isHeld(batch) }
+        { isCurrent: isHeld(batch) }
       )
     )) as ReadonlyArray<number | string>
     markSent(batch.filter((_, i) => typeof replies[i] !== "string"))

@@ -78,8 +78,7 @@ export const make = (
               keys.removed(group),
               ...chunk.flatMap((stream) => stream.keys)
             ],
-            [group, position, JSON.stringify(removals), ...chunk.map(({ argument }) => argument)],
-            { idempotent: true }
+            [group, position, JSON.stringify(removals), ...chunk.map(({ argument }) => argument)]
           ),
           (reply): Attached | undefined => {
             if (reply === null) return undefined

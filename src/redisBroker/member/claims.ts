@@ -83,8 +83,7 @@ export const make = (
           const some = (yield* connection.evaluate(
             recoverScript,
             [stream.key, keys.trials(group, stream.channel)],
-            [group, consumer, trialKind(stream), ...step],
-            { idempotent: true }
+            [group, consumer, trialKind(stream), ...step]
           )) as typeof entries
           recovering.took(some.length, charactersIn(some))
           entries.push(...some)

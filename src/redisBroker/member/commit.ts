@@ -8,6 +8,7 @@ import { Effect } from "effect"
 import type { Commit, Committed, Member } from "../../Broker.ts"
 import type { RedisError } from "../../Redis.ts"
 import type { Channels } from "../channels.ts"
+import { commit } from "../scripts/member/commit.ts"
 import { builder, isRefusal, refusalOf, run } from "../transactionScript.ts"
 import type { MemberContext } from "./context.ts"
 import { isHeld, Lease, trialField } from "./lease.ts"
@@ -56,7 +57,7 @@ export const make = (
         for (const write of writes) script.write(write)
         return script
       }),
-      false
+      commit
     ).pipe(Effect.tapError((error) =>
       Effect.sync(() => {
         if (error.reason === "ConnectionLost") lease.uncertain = true

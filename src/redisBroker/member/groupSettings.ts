@@ -17,8 +17,7 @@ export const make = ({ connection, keys, membership, monotonic }: MemberContext)
     const reply = (yield* connection.evaluate(
       shareSettings,
       [keys.settings(group)],
-      [encode(membership), Math.ceil(leasesToCount * leaseMillis)],
-      { idempotent: true }
+      [encode(membership), Math.ceil(leasesToCount * leaseMillis)]
     )) as ReadonlyArray<string>
     dueAt = monotonic() + leaseMillis
     settings = reply.flatMap((text) => decode(text) ?? [])

@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function*(
       const all = sources.all()
       let left = 0
       for (const chunk of chunked(all, streamsPerCall)) {
-        left += (yield* connection.evaluate(leaveGroup, chunk, [group, consumer], { idempotent: true })) as number
+        left += (yield* connection.evaluate(leaveGroup, chunk, [group, consumer])) as number
       }
       // A member that leaves deliveries behind falls silent instead, and others take them over.
       if (left === all.length) yield* presence.leave

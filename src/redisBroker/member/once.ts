@@ -47,8 +47,7 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
         const reply = (yield* connection.evaluate(
           beginOnce,
           onceKeys,
-          [Math.ceil(leaseMillis * markPart), doneMillis, token, ...chunk.map((lease) => lease.mark)],
-          { idempotent: true }
+          [Math.ceil(leaseMillis * markPart), doneMillis, token, ...chunk.map((lease) => lease.mark)]
         )) as ReadonlyArray<number>
         for (let i = 0; i < chunk.length; i++) out.push([chunk[i]!, reply[i]!])
       }
@@ -103,8 +102,7 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
           keys.counts,
           ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, stream.channel)] : [])
         ],
-        args,
-        { idempotent: false }
+        args
       ).pipe(
         settling(chunk),
         Effect.mapError(fail("ack"))

@@ -30,7 +30,7 @@ export const make = (
     /** Writes that this member is alive; returns the members that have been silent for `silentMillis`. */
     sayAlive: (silentMillis: number): Effect.Effect<ReadonlyArray<string>, RedisError> =>
       Effect.map(
-        connection.evaluate(heartbeat, [members], [me, silentMillis], { idempotent: true }),
+        connection.evaluate(heartbeat, [members], [me, silentMillis]),
         (reply) => {
           silentMembers = reply as ReadonlyArray<string>
           return silentMembers.map(nameOf)

@@ -25,8 +25,7 @@ export const make = (
         const [lost, vanished] = asked.length === 0 ? [[], []] : (yield* connection.evaluate(
           renew,
           [stream.key],
-          [group, consumer, ...asked.flatMap((lease) => [lease.position, lease.count])],
-          { idempotent: true }
+          [group, consumer, ...asked.flatMap((lease) => [lease.position, lease.count])]
         ).pipe(
           Effect.catchIf(
             (error) => error.reason === "NoGroup",

@@ -73,8 +73,7 @@ export const make = (
             lease.mark,
             lease.token
           ])
-        ],
-        { idempotent: false }
+        ]
       ).pipe(
         // The group is gone, and with it every delivery of it: nothing is left to settle.
         Effect.catchIf(

@@ -88,8 +88,7 @@ export const make = (
       connection.evaluate(
         listSources,
         [keys.meta, keys.channels, keys.groups, keys.retries(group), keys.removed(group)],
-        [known, registeredChannels, registeredRetries, ...fields],
-        { idempotent: true }
+        [known, registeredChannels, registeredRetries, ...fields]
       ),
       (reply) => {
         const [version, channels, retries = [], registered = [], removals = []] = reply as readonly [
@@ -112,8 +111,7 @@ export const make = (
       yield* connection.evaluate(
         createChannel,
         [keys.meta, keys.channels, keys.log(name)],
-        [name, "", keys.events],
-        { idempotent: true }
+        [name, "", keys.events]
       )
     }
     return missing
@@ -130,8 +128,7 @@ export const make = (
           connection.evaluate(
             unlistedRetries,
             [keys.retry(group, channel), keys.retries(group), keys.meta],
-            ["mend", group, channel, keys.events],
-            { idempotent: true }
+            ["mend", group, channel, keys.events]
           ),
           (reply) => reply === 1
         )
@@ -233,8 +230,7 @@ export const make = (
       const registering = yield* connection.evaluate(
         registerGroup,
         [keys.meta, keys.groups, keys.removed(group)],
-        [JSON.stringify(removals), ...fields],
-        { idempotent: true }
+        [JSON.stringify(removals), ...fields]
       )
       if (registering === -1) return yield* isEstablished ? failRemoved : look(heal)
     }

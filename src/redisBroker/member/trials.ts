@@ -24,8 +24,7 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
         const reply = (yield* connection.evaluate(
           beginTrial,
           [stream.key, keys.trials(group, stream.channel)],
-          [group, consumer, trialKind(stream), ...chunk.flatMap(({ count, position }) => [position, count])],
-          { idempotent: true }
+          [group, consumer, trialKind(stream), ...chunk.flatMap(({ count, position }) => [position, count])]
         ).pipe(
           // The group is gone, and with it every delivery of it.
           Effect.catchIf(
@@ -56,8 +55,7 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
           connection.evaluate(
             endTrial,
             [keys.trials(group, channel)],
-            [trialField(stream, position), count],
-            { idempotent: true }
+            [trialField(stream, position), count]
           ),
         { discard: true }
       ).pipe(Effect.mapError(fail("endTrial")))

@@ -93,8 +93,7 @@ export const make = (shards: Shards, channels: Channels, { durable, graceMillis 
           0,
           "",
           ...Entry.logFields(message)
-        ],
-        { idempotent: true }
+        ]
       )) as readonly [string, string]
       if (outcome === "duplicate") {
         route.onFound?.(message)

@@ -87,8 +87,7 @@ export const make = (
             )
           ])
         ],
-        [],
-        { idempotent: true }
+        []
       ),
       { onSuccess: () => undefined, onFailure: (error) => error.message }
     )

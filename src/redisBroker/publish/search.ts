@@ -44,8 +44,7 @@ export const make = () => {
       const [at, isEnd, isGone, ...found] = (yield* connection.evaluate(
         search,
         [log],
-        [from, mine.isGone === undefined ? mine.since : "", id, ...others.map(([other]) => other)],
-        { idempotent: true }
+        [from, mine.isGone === undefined ? mine.since : "", id, ...others.map(([other]) => other)]
       )) as readonly [string, number, number, ...ReadonlyArray<string>]
       for (let i = 0; i < found.length; i += 2) {
         const one = found[i] === id ? mine : missed.get(found[i]!)

@@ -129,7 +129,7 @@ export const make = ({ keysOf, shardOf }: Shards, channels: Channels, graceMilli
           limits?.minId ?? "",
           ...Entry.logFields(message)
         ],
-        { idempotent: true, isCurrent: () => performance.now() - askedAt < freshMillis }
+        { isCurrent: () => performance.now() - askedAt < freshMillis }
       )) as readonly [string, string]
       if (outcome === "found" || outcome === "duplicate") route.onFound?.(message)
       if (outcome === "duplicate") return duplicateOf(value)

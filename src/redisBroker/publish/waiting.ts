@@ -85,8 +85,7 @@ export const store = Effect.fnUntraced(function*(
   const reply = (yield* route.connectionOf(keys.shard).evaluate(
     schedule,
     [keys.waiting, keys.bodies("", channel), keys.log(channel), told, ...windows],
-    [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args],
-    { idempotent: true }
+    [keys.events, waitingMember("", channel, ""), call, keptMillis, ...args]
   )) as readonly ["unknown"] | ReadonlyArray<readonly [string, string]>
   if (reply[0] === "unknown") return undefined
   return (reply as ReadonlyArray<readonly [string, string]>).map((one, i): Appended => {
@@ -107,8 +106,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       const [moved, broken, aside, unknown, wait, more = 0] = (yield* connectionOf(shard).evaluate(
         promote,
         [keys.waiting, ...[...known.values()].flat()],
-        [limit, putOffMillis, only === undefined ? "" : passed, ...known.keys()],
-        { idempotent: true }
+        [limit, putOffMillis, only === undefined ? "" : passed, ...known.keys()]
       )) as readonly [number, number, number, ReadonlyArray<string>, number, number?]
       total += moved
       if (broken > 0) {
@@ -177,8 +175,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       const reply: readonly [ReadonlyArray<string>, string?, string?] = (yield* connection.evaluate(
         listScheduled,
         [keys.waiting],
-        [prefix, score, member, limit, lookPage],
-        { idempotent: true }
+        [prefix, score, member, limit, lookPage]
       )) as readonly [ReadonlyArray<string>, string?, string?]
       const [found] = reply
       for (let i = 0; i < found.length; i += 2) {
@@ -232,9 +229,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
         connectionOf(keys.shard).evaluate(
           cancel,
           [keys.waiting, keys.bodies("", message.channel), window, told],
-          [waitingMember("", message.channel, message.id), message.id, key, keptMillis],
-          // A repetition gets the same answer.
-          { idempotent: true }
+          [waitingMember("", message.channel, message.id), message.id, key, keptMillis]
         )),
     reschedule: (message, due) =>
       change("reschedule", message, (keys, window, told, key) =>
@@ -248,8 +243,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
             Entry.encodeDue(due),
             key,
             keptMillis
-          ],
-          { idempotent: true }
+          ]
         )),
     list: (shard, options) => Effect.mapError(list(shard, options), fail("list")),
     count: (channel) => Effect.mapError(count(channel), fail("count"))

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { isRegistered } from "../parts/isRegistered.ts"
 import { openRetries } from "../parts/retryStream.ts"
@@ -11,9 +11,7 @@ import { clock } from "../parts/time.ts"
  * ARGV: `look` or `mend`, group ("": it is scheduled), channel, id, events channel.
  * Reply: 1 when it is so; 2 when so of a group that is not registered (it may be being removed: that is not repaired); else 0.
  */
-export const bodyWithoutTime: Script = {
-  name: "bodyWithoutTime",
-  lua: `
+export const bodyWithoutTime = idempotentScript("bodyWithoutTime")`
 local waiting, bodies, retry, retries, meta, groups, counts = unpack(KEYS)
 local step, group, channel, id, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 ${wrongType}${isRegistered}${openRetries}${clock}
@@ -29,4 +27,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

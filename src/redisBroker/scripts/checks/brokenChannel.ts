@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { newVersion } from "../parts/registryVersion.ts"
 
@@ -12,9 +12,7 @@ import { newVersion } from "../parts/registryVersion.ts"
  *
  * The script `createChannel` repairs `log` and `name`, both in one step; this one repairs the limits only.
  */
-export const brokenChannel: Script = {
-  name: "brokenChannel",
-  lua: `
+export const brokenChannel = idempotentScript("brokenChannel")`
 local meta, channels, log = KEYS[1], KEYS[2], KEYS[3]
 local step, name, kind, limits = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 ${wrongType}${newVersion}
@@ -30,4 +28,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

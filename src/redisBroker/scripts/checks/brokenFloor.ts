@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { floorOf } from "../parts/positions.ts"
 
 /**
@@ -11,9 +11,7 @@ import { floorOf } from "../parts/positions.ts"
  *
  * Repair sets the floor to that position. The script `attachGroup` creates a lost group anew, at its floor.
  */
-export const brokenFloor: Script = {
-  name: "brokenFloor",
-  lua: `
+export const brokenFloor = idempotentScript("brokenFloor")`
 local log, floors = KEYS[1], KEYS[2]
 local step, kind, group, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local floor = redis.call('HGET', floors, channel)
@@ -30,4 +28,3 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', log)) do
 end
 return kind == 'lost' and 1 or 0
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * How a recurring message is broken: `tick` when it has a next tick and no definition; `definition` the other way round.
@@ -9,9 +9,7 @@ import type { Script } from "../../../Redis.ts"
  *
  * Repair removes a tick without a definition, and gives a definition its next tick.
  */
-export const brokenRecurrence: Script = {
-  name: "brokenRecurrence",
-  lua: `
+export const brokenRecurrence = idempotentScript("brokenRecurrence")`
 local ticks, recurring = KEYS[1], KEYS[2]
 local step, kind, key, at, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local ticking, defined = redis.call('ZSCORE', ticks, key), redis.call('HEXISTS', recurring, key) == 1
@@ -27,4 +25,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

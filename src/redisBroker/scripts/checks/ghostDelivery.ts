@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { count } from "../parts/counting.ts"
@@ -10,9 +10,7 @@ import { count } from "../parts/counting.ts"
  * ARGV: `look` or `mend`, group, channel, position, ms it must be idle, 1 for a retry stream (else 0).
  * Reply: 1 when it is so, else 0.
  */
-export const ghostDelivery: Script = {
-  name: "ghostDelivery",
-  lua: `
+export const ghostDelivery = idempotentScript("ghostDelivery")`
 local stream, counts = KEYS[1], KEYS[2]
 local step, group, channel, position, idle, isRetry = unpack(ARGV)
 ${wrongType}${count}
@@ -27,4 +25,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

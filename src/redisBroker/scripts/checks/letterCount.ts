@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Whether a number of dead letters is still wrong: as many letters are there, and as many were ever added, as when they were counted. Repair
@@ -8,9 +8,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: `look` or `mend`, letters ever added, letters there, field, the right number.
  * Reply: 1 when it is so, else 0.
  */
-export const letterCount: Script = {
-  name: "letterCount",
-  lua: `
+export const letterCount = idempotentScript("letterCount")`
 local dead, counts = KEYS[1], KEYS[2]
 local step, added, length, field, right = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local there, ever = 0, 0
@@ -25,4 +23,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { deliveryState } from "../parts/deliveryState.ts"
 
 /**
@@ -8,9 +8,7 @@ import { deliveryState } from "../parts/deliveryState.ts"
  * ARGV: id of the letter, group, member of waiting, position in the log, position in the retry stream ("": not checked).
  * Reply: 1 when it is so, else 0.
  */
-export const letterInTwoStates: Script = {
-  name: "letterInTwoStates",
-  lua: `
+export const letterInTwoStates = idempotentScript("letterInTwoStates")`
 local dead, waiting, log, retry = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local letter, group, member, origin, position = unpack(ARGV)
 ${deliveryState}
@@ -18,4 +16,3 @@ if #redis.call('XRANGE', dead, letter, letter) == 0 then return 0 end
 if redis.call('ZSCORE', waiting, member) or deliveryState(log, group, origin) then return 1 end
 return position ~= '' and deliveryState(retry, group, position) and 1 or 0
 `
-}

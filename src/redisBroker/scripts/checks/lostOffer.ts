@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Whether a dead letter counts as offered to a subscription, but has no time at which it is offered again. Repair offers it at once, or forgets
@@ -8,9 +8,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: `look` or `mend`, id of the letter, events channel.
  * Reply: 1 when it is so, else 0.
  */
-export const lostOffer: Script = {
-  name: "lostOffer",
-  lua: `
+export const lostOffer = idempotentScript("lostOffer")`
 local dead, offers, offered = KEYS[1], KEYS[2], KEYS[3]
 local step, letter, events = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HEXISTS', offered, letter) == 0 or redis.call('ZSCORE', offers, letter) then return 0 end
@@ -24,4 +22,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

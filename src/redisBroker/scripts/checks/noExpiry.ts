@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Whether a key that is kept for a time has no expiry.
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: `look` or `mend`, ms after which it is to end (0: at once).
  * Reply: 1 when it is so, else 0.
  */
-export const noExpiry: Script = {
-  name: "noExpiry",
-  lua: `
+export const noExpiry = idempotentScript("noExpiry")`
 local key = KEYS[1]
 local step, ms = ARGV[1], ARGV[2]
 if redis.call('PTTL', key) ~= -1 then return 0 end
@@ -18,4 +16,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

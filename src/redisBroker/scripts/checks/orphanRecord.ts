@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { isRegistered } from "../parts/isRegistered.ts"
 
 /**
@@ -9,9 +9,7 @@ import { isRegistered } from "../parts/isRegistered.ts"
  * ARGV: `look` or `mend`, group.
  * Reply: 1 when it is so, else 0.
  */
-export const orphanRecord: Script = {
-  name: "orphanRecord",
-  lua: `
+export const orphanRecord = idempotentScript("orphanRecord")`
 local groups, floors, retries, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local step, group = ARGV[1], ARGV[2]
 ${isRegistered}
@@ -20,4 +18,3 @@ if isRegistered(groups, group) then return 0 end
 if step == 'mend' then redis.call('UNLINK', record) end
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Whether trials are recorded of deliveries that no consumer holds. Repair forgets them.
@@ -9,9 +9,7 @@ import type { Script } from "../../../Redis.ts"
  *
  * The script reads a bounded page of a large hash; when its trials are forgotten, the next call reads others.
  */
-export const orphanTrials: Script = {
-  name: "orphanTrials",
-  lua: `
+export const orphanTrials = idempotentScript("orphanTrials")`
 local trials, log, retry = KEYS[1], KEYS[2], KEYS[3]
 local step, group = ARGV[1], ARGV[2]
 if redis.call('TYPE', trials).ok ~= 'hash' then return 0 end
@@ -28,4 +26,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

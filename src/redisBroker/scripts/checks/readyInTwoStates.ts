@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { count } from "../parts/counting.ts"
@@ -14,9 +14,7 @@ import { deliveryState } from "../parts/deliveryState.ts"
  *
  * A removed entry counts as settled in the retry stream, so that the number of messages that are ready stays right.
  */
-export const readyInTwoStates: Script = {
-  name: "readyInTwoStates",
-  lua: `
+export const readyInTwoStates = idempotentScript("readyInTwoStates")`
 local retry, waiting, bodies, log, counts = unpack(KEYS)
 local step, where, group, channel, position, member, origin = unpack(ARGV)
 ${wrongType}${count}${deliveryState}
@@ -37,4 +35,3 @@ if state == 'pending' then return 2 end
 if step == 'mend' then count('${counters.settledRetries}', group .. '\\n' .. channel, redis.call('XDEL', retry, position)) end
 return 1
 `
-}

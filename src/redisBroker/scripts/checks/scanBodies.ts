@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Reads a page of the bodies of a group and channel, for those without a due time and those that cannot be read.
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: cursor, about how many, group and channel, each with a line feed (as in `waiting`).
  * Reply: {next cursor ("0": that was all), number of bodies read, ids without a time, ids that cannot be read, bytes read}.
  */
-export const scanBodies: Script = {
-  name: "scanBodies",
-  lua: `
+export const scanBodies = idempotentScript("scanBodies")`
 local bodies, waiting = KEYS[1], KEYS[2]
 local cursor, limit, prefix = ARGV[1], ARGV[2], ARGV[3]
 local isScheduled = string.byte(prefix) == 10
@@ -32,4 +30,3 @@ for i = 1, #page[2], 2 do
 end
 return {page[1], #page[2] / 2, stray, unreadable, bytes}
 `
-}

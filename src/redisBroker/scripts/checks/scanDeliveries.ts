@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Reads a page of the pending deliveries of a group, for those whose message is gone.
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: group, position to begin at, at most how many, ms for which a delivery must be idle.
  * Reply: {number of deliveries read, position to go on at ("": that was all), positions without a message}.
  */
-export const scanDeliveries: Script = {
-  name: "scanDeliveries",
-  lua: `
+export const scanDeliveries = idempotentScript("scanDeliveries")`
 local stream = KEYS[1]
 local group, from, limit, idle = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local page = redis.call('XPENDING', stream, group, from, '+', limit)
@@ -19,4 +17,3 @@ for _, lease in ipairs(page) do
 end
 return {#page, #page == limit and '(' .. page[limit][1] or '', stray}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { counters } from "../../counters.ts"
 
 /**
@@ -8,9 +8,7 @@ import { counters } from "../../counters.ts"
  * ARGV: `look` or `mend`, group, channel.
  * Reply: 1 when it is so, else 0.
  */
-export const settledCount: Script = {
-  name: "settledCount",
-  lua: `
+export const settledCount = idempotentScript("settledCount")`
 local retry, counts = KEYS[1], KEYS[2]
 local step, group, channel = ARGV[1], ARGV[2], ARGV[3]
 local field = '${counters.settledRetries}\\n' .. group .. '\\n' .. channel
@@ -27,4 +25,3 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', retry)) do
 end
 return 0
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Whether a member of `waiting` has no body. Repair removes it: there is nothing to be delivered.
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: `look` or `mend`, member, id.
  * Reply: 1 when it is so, else 0.
  */
-export const timeWithoutBody: Script = {
-  name: "timeWithoutBody",
-  lua: `
+export const timeWithoutBody = idempotentScript("timeWithoutBody")`
 local waiting, bodies = KEYS[1], KEYS[2]
 local step, member, id = ARGV[1], ARGV[2], ARGV[3]
 if not redis.call('ZSCORE', waiting, member) then return 0 end
@@ -17,4 +15,3 @@ if bodies ~= waiting and redis.call('HEXISTS', bodies, id) == 1 then return 0 en
 if step == 'mend' then redis.call('ZREM', waiting, member) end
 return 1
 `
-}

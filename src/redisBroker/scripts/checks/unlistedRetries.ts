@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { listRetries } from "../parts/retryStream.ts"
 
@@ -9,9 +9,7 @@ import { listRetries } from "../parts/retryStream.ts"
  * ARGV: `look` or `mend`, group, channel, events channel.
  * Reply: 1 when it is so, else 0.
  */
-export const unlistedRetries: Script = {
-  name: "unlistedRetries",
-  lua: `
+export const unlistedRetries = idempotentScript("unlistedRetries")`
 local retry, retries, meta = KEYS[1], KEYS[2], KEYS[3]
 local step, group, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 ${wrongType}${listRetries}
@@ -23,4 +21,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { deliveryState } from "../parts/deliveryState.ts"
 
@@ -10,9 +10,7 @@ import { deliveryState } from "../parts/deliveryState.ts"
  * ARGV: `look` or `mend`, group, member of waiting, position in the log (its field in the bodies).
  * Reply: 1 when it is so, else 0.
  */
-export const waitingInTwoStates: Script = {
-  name: "waitingInTwoStates",
-  lua: `
+export const waitingInTwoStates = idempotentScript("waitingInTwoStates")`
 local waiting, bodies, log = KEYS[1], KEYS[2], KEYS[3]
 local step, group, member, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 ${wrongType}${deliveryState}
@@ -25,4 +23,3 @@ if step == 'mend' then
 end
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { countOff } from "../parts/counting.ts"
 import { sizeOf } from "../parts/entrySize.ts"
@@ -13,9 +13,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: the first one passes when memory is full, and lets the rest pass: handling dead letters frees memory.
  */
-export const concludeLetters: Script = {
-  name: "concludeLetters",
-  lua: `
+export const concludeLetters = script("concludeLetters")`
 local dead, counts, offers, offered = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, total = ARGV[1], #ARGV
 ${wrongType}${clock}${countOff}${sizeOf}
@@ -54,4 +52,3 @@ end
 if back then redis.call('PUBLISH', events, 'letter') end
 return reply
 `
-}

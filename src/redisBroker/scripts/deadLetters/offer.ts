@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { sizeOf } from "../parts/entrySize.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { clock, firstTime } from "../parts/time.ts"
@@ -16,9 +16,7 @@ import { clock, firstTime } from "../parts/time.ts"
  *
  * Writes: the first one passes when memory is full, and lets the rest pass: handling dead letters frees memory.
  */
-export const offerLetters: Script = {
-  name: "offerLetters",
-  lua: `
+export const offerLetters = script("offerLetters")`
 local dead, offers, offered = KEYS[1], KEYS[2], KEYS[3]
 local limit, lease, token, start = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 ${wrongType}
@@ -72,4 +70,3 @@ if last then redis.call('HSET', offered, 'cursor', last) end
 local first = firstTime(offers)
 return {letters, first and math.max(1, math.ceil(first - now)) or -1}
 `
-}

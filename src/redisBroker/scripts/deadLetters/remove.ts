@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { countOff } from "../parts/counting.ts"
 import { sizeOf } from "../parts/entrySize.ts"
@@ -10,9 +10,7 @@ import { sizeOf } from "../parts/entrySize.ts"
  * ARGV: ids.
  * Reply: {number of ids it came to, then those that were there}: after about 1 MiB a call ends.
  */
-export const removeLetters: Script = {
-  name: "removeLetters",
-  lua: `
+export const removeLetters = script("removeLetters")`
 local dead, counts = KEYS[1], KEYS[2]
 local total = #ARGV
 ${wrongType}${countOff}${sizeOf}
@@ -34,4 +32,3 @@ for i = 1, total do
 end
 return reply
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { countOff } from "../parts/counting.ts"
 import { openRetries } from "../parts/retryStream.ts"
@@ -10,14 +10,12 @@ import { openRetries } from "../parts/retryStream.ts"
  * KEYS: dead, counts, meta, then for each target its retry stream and the retries of its group.
  * ARGV: events channel, number of targets, for each target its group and channel, then for each letter: id, index of its target from 1,
  * description, payload.
- * Reply: the ids of the moved letters. Those of a group that was removed wait until it is there again.
+ * Reply: the ids of the moved letters, none in a second run. Those of a group that was removed wait until it is there again.
  *
  * Writes: types and room are checked first. The first write passes when memory is full, and lets the rest pass: a letter is only moved, and
  * freed once it is handled.
  */
-export const requeueLetters: Script = {
-  name: "requeueLetters",
-  lua: `
+export const requeueLetters = script("requeueLetters")`
 local dead, counts, meta = KEYS[1], KEYS[2], KEYS[3]
 local events, targets = ARGV[1], tonumber(ARGV[2])
 ${noRoom}${countOff}${openRetries}
@@ -50,4 +48,3 @@ for i = 3 + 2 * targets, #ARGV, 4 do
 end
 return moved
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { wrongType } from "../parts/preconditions.ts"
@@ -13,9 +13,7 @@ import { wrongType } from "../parts/preconditions.ts"
  *
  * Writes: the type of `counts` is checked first. XACK passes when memory is full, and lets the counting pass.
  */
-export const ack: Script = {
-  name: "ack",
-  lua: `
+export const ack = script("ack")`
 local counts, group = KEYS[1], ARGV[1]
 local streams, args, total = KEYS, ARGV, #ARGV
 ${wrongType}${count}
@@ -39,4 +37,3 @@ while at <= total do
 end
 return reply
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { onceKeys } from "../parts/onceKeys.ts"
@@ -16,9 +16,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: XACK comes first. It passes when memory is full, and lets the rest pass.
  */
-export const ackOnce: Script = {
-  name: "ackOnce",
-  lua: `
+export const ackOnce = script("ackOnce")`
 local stream, once, older, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, account, keep = ARGV[1], ARGV[1] .. '\\n' .. ARGV[2], tonumber(ARGV[4])
 ${wrongType}${count}${clock}${onceKeys}
@@ -62,4 +60,3 @@ if size > 0 then
 end
 return reply
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { makeStream } from "../parts/makeStream.ts"
@@ -22,9 +22,7 @@ import { wasRemoved } from "../parts/wasRemoved.ts"
  * letters, and messages requeued from them). It is left out where the position lies in the middle of a long log, and where retry stream
  * or bodies have a wrong type.
  */
-export const attachGroup: Script = {
-  name: "attachGroup",
-  lua: `
+export const attachGroup = idempotentScript("attachGroup")`
 local floors, counts, settled, removed = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
@@ -110,4 +108,3 @@ for i = 5, #KEYS, 3 do
 end
 return {created, wrong}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { onceKeys } from "../parts/onceKeys.ts"
 import { clock } from "../parts/time.ts"
 
@@ -16,9 +16,7 @@ import { clock } from "../parts/time.ts"
  * Writes: HDEL comes first. It passes when memory is full, and lets the rest pass: a delivery that cannot begin could not be acknowledged
  * either.
  */
-export const beginOnce: Script = {
-  name: "beginOnce",
-  lua: `
+export const beginOnce = idempotentScript("beginOnce")`
 local once, older = KEYS[1], KEYS[2]
 local lease, keep, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local names = {unpack(ARGV, 4)}
@@ -57,4 +55,3 @@ end
 redis.call(unpack(command))
 return reply
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 
 /**
@@ -15,9 +15,7 @@ import { wrongType } from "../parts/preconditions.ts"
  * Writes: the type is checked first. XCLAIM passes when memory is full, and lets the rest pass: a delivery that cannot begin would never be
  * acknowledged.
  */
-export const beginTrial: Script = {
-  name: "beginTrial",
-  lua: `
+export const beginTrial = idempotentScript("beginTrial")`
 local stream, trials = KEYS[1], KEYS[2]
 local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]
 local args, total = ARGV, #ARGV
@@ -43,4 +41,3 @@ end
 if #begun > 2 then redis.call(unpack(begun)) end
 return refused
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { add, makeStream } from "../parts/makeStream.ts"
@@ -35,9 +35,7 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  * Writes: every check that a write could fail is made before the first one. That is XACK, or for a relay ZREM. They pass when memory is
  * full, and let the rest pass: a relayed message is stored already.
  */
-export const commit: Script = {
-  name: "commit",
-  lua: `
+export const commit = script("commit")`
 local keys, args = KEYS, ARGV
 local kind, fence, position, name, token, channel, takeovers, isRetry, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
@@ -152,4 +150,3 @@ if relays then redis.call('PUBLISH', events, 'outbox') end
 wakeFor(earliest, first, now)
 return {'done'}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Takes back that the handler of a delivery has begun: if the consumer is lost from now on, this delivery is not the reason.
@@ -9,9 +9,7 @@ import type { Script } from "../../../Redis.ts"
  *
  * Writes: HDEL passes when memory is full, and lets the rest pass.
  */
-export const endTrial: Script = {
-  name: "endTrial",
-  lua: `
+export const endTrial = idempotentScript("endTrial")`
 local trials = KEYS[1]
 local field, count = ARGV[1], ARGV[2]
 local times, at = string.match(redis.call('HGET', trials, field) or '', '^(%d+) (%d+)$')
@@ -20,4 +18,3 @@ redis.call('HDEL', trials, field)
 if tonumber(times) > 1 then redis.call('HSET', trials, field, times - 1 .. ' 0') end
 return 1
 `
-}

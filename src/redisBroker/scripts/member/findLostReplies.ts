@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Hands a consumer once more the deliveries of a reply that never arrived. Their leases start anew, and the delivery counts stay, because
@@ -8,9 +8,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: group, consumer, kind (`l` for a log, `r` for a retry stream), positions.
  * Reply: {position, fields, delivery count, its trials or ""} for each delivery that was its own and still has its message.
  */
-export const findLostReplies: Script = {
-  name: "findLostReplies",
-  lua: `
+export const findLostReplies = idempotentScript("findLostReplies")`
 local stream, trials = KEYS[1], KEYS[2]
 local group, consumer, kind = ARGV[1], ARGV[2], ARGV[3]
 local isTried = redis.call('TYPE', trials).ok == 'hash'
@@ -28,4 +26,3 @@ for i = 4, #ARGV do
 end
 return found
 `
-}

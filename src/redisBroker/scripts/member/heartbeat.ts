@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { clock } from "../parts/time.ts"
 
 /**
@@ -11,9 +11,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: none can be recorded when memory is full. Then all members seem silent, and others look in vain for what they hold, no more.
  */
-export const heartbeat: Script = {
-  name: "heartbeat",
-  lua: `
+export const heartbeat = idempotentScript("heartbeat")`
 local members = KEYS[1]
 local member, silence = ARGV[1], tonumber(ARGV[2])
 ${clock}
@@ -23,4 +21,3 @@ redis.pcall('ZREM', members, '')
 redis.pcall('ZADD', members, now, member)
 return redis.call('ZRANGEBYSCORE', members, '-inf', now - silence)
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Removes a consumer from the streams on which it has nothing pending. (XGROUP DELCONSUMER destroys pending entries.)
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: group, consumer.
  * Reply: the number of streams from which it was removed.
  */
-export const leaveGroup: Script = {
-  name: "leaveGroup",
-  lua: `
+export const leaveGroup = idempotentScript("leaveGroup")`
 local total = #KEYS
 local group, consumer = ARGV[1], ARGV[2]
 local removed = 0
@@ -22,4 +20,3 @@ for i = 1, total do
 end
 return removed
 `
-}

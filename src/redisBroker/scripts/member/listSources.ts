@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Lists the streams that a group may have to read, if anything has changed since the caller listed them: an addition, or a removal by another
@@ -9,9 +9,7 @@ import type { Script } from "../../../Redis.ts"
  * Reply: {version} when nothing has changed, else {version, channels, channels with a retry stream, 1 for each registered field and 0 for each
  * other, the last removal of each field ("": none)}.
  */
-export const listSources: Script = {
-  name: "listSources",
-  lua: `
+export const listSources = idempotentScript("listSources")`
 local meta, channels, groups, retries, removed = unpack(KEYS)
 local known, channelCount, retryCount = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local version = redis.call('HGET', meta, 'v') or '0'
@@ -27,4 +25,3 @@ for i = 4, #ARGV do
 end
 return {version, redis.call('HKEYS', channels), redis.call('SMEMBERS', retries), registered, removals}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { newVersion } from "../parts/registryVersion.ts"
 import { wasRemoved } from "../parts/wasRemoved.ts"
@@ -10,9 +10,7 @@ import { wasRemoved } from "../parts/wasRemoved.ts"
  * ARGV: the removals that the caller knows, fields of the group (group and pattern or name).
  * Reply: the number of new fields; -1 when the group was removed since, and nothing was done.
  */
-export const registerGroup: Script = {
-  name: "registerGroup",
-  lua: `
+export const registerGroup = idempotentScript("registerGroup")`
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local known, total = ARGV[1], #ARGV
 ${wrongType}${wasRemoved}${newVersion}
@@ -27,4 +25,3 @@ end
 if new > 0 then newVersion() end
 return new
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { counters } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { wrongType } from "../parts/preconditions.ts"
@@ -18,9 +18,7 @@ import { newVersion } from "../parts/registryVersion.ts"
  *
  * Writes: HDEL comes first. It passes when memory is full, and lets the rest pass.
  */
-export const removeGroup: Script = {
-  name: "removeGroup",
-  lua: `
+export const removeGroup = idempotentScript("removeGroup")`
 local log, retry, retries, floors, meta, counts, bodies, trials, settled = unpack(KEYS)
 local group, channel, isFirst = ARGV[1], ARGV[2], ARGV[3] == '1'
 ${wrongType}${floorOf}${newVersion}
@@ -48,4 +46,3 @@ end
 newVersion()
 return 1
 `
-}

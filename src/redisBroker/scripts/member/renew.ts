@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Renews leases: sets the idle time of each entry to 0 while this consumer holds this very hand-out.
@@ -10,9 +10,7 @@ import type { Script } from "../../../Redis.ts"
  *
  * JUSTID keeps the delivery count, which is the token of the lease.
  */
-export const renew: Script = {
-  name: "renew",
-  lua: `
+export const renew = idempotentScript("renew")`
 local stream = KEYS[1]
 local group, consumer = ARGV[1], ARGV[2]
 local refused, held, gone = {}, {}, {}
@@ -36,4 +34,3 @@ for i = 1, #held, 1000 do
 end
 return {refused, gone}
 `
-}

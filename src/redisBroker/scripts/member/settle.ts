@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { counters, letterCounter } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { add } from "../parts/makeStream.ts"
@@ -23,9 +23,7 @@ import { clock, wakeFor } from "../parts/time.ts"
  * Writes: types and room for what these actions touch are checked first. XACK is the first write of each delivery: it passes when memory is
  * full, and lets the rest pass. A crash between two deliveries leaves each untouched or wholly settled.
  */
-export const settle: Script = {
-  name: "settle",
-  lua: `
+export const settle = script("settle")`
 local stream, retry, waiting, bodies, dead, retries, meta, counts, trials = unpack(KEYS)
 local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local account = group .. '\\n' .. channel
@@ -108,4 +106,3 @@ if buried > 0 then redis.call('PUBLISH', events, 'letter') end
 wakeFor(earliest, first, now)
 return refused
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { clock } from "../parts/time.ts"
 
@@ -13,9 +13,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: ZREM comes first. It passes when memory is full, and lets the rest pass.
  */
-export const shareSettings: Script = {
-  name: "shareSettings",
-  lua: `
+export const shareSettings = idempotentScript("shareSettings")`
 local settings = KEYS[1]
 local mine, millis = ARGV[1], tonumber(ARGV[2])
 ${wrongType}
@@ -30,4 +28,3 @@ for i = 1, #found, 2 do all[#all + 1] = found[i] end
 redis.call('PEXPIRE', settings, math.ceil(tonumber(found[#found]) - now) + 1)
 return all
 `
-}

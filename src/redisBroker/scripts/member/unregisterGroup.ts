@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { newVersion } from "../parts/registryVersion.ts"
 
@@ -10,9 +10,7 @@ import { newVersion } from "../parts/registryVersion.ts"
  * ARGV: group, ms for which the removal is recorded, events channel, patterns.
  * Reply: the number of patterns that were registered.
  */
-export const unregisterGroup: Script = {
-  name: "unregisterGroup",
-  lua: `
+export const unregisterGroup = idempotentScript("unregisterGroup")`
 local meta, groups, removed = KEYS[1], KEYS[2], KEYS[3]
 local group, ms, events = ARGV[1], ARGV[2], ARGV[3]
 local total = #ARGV
@@ -32,4 +30,3 @@ redis.call('PEXPIRE', removed, ms)
 redis.call('PUBLISH', events, 'removed\\n' .. group)
 return #gone
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { searchLog } from "../parts/searchLog.ts"
 import { clock } from "../parts/time.ts"
 import { openerOf, openWindow } from "../parts/window.ts"
@@ -23,9 +23,7 @@ import { openerOf, openWindow } from "../parts/window.ts"
  *
  * Writes: XADD comes first. It alone can be refused when memory is full.
  */
-export const append: Script = {
-  name: "append",
-  lua: `
+export const append = idempotentScript("append")`
 local log, seen, answer = KEYS[1], KEYS[2], KEYS[3]
 local id, call, window, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local from, since, isGone, sent, grace = ARGV[5], ARGV[6], ARGV[7] == '1', tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -72,4 +70,3 @@ if window > 0 then openWindow(seen, position, owner, window) end
 if answer ~= log then redis.call('SET', answer, position, 'PX', kept) end
 return {'added', position}
 `
-}

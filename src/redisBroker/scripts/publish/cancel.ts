@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { windowOf } from "../parts/window.ts"
 
@@ -11,9 +11,7 @@ import { windowOf } from "../parts/window.ts"
  *
  * Writes: the first one passes when memory is full, and lets the rest pass.
  */
-export const cancel: Script = {
-  name: "cancel",
-  lua: `
+export const cancel = idempotentScript("cancel")`
 local waiting, bodies, window, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local member, id, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 ${wrongType}${windowOf}
@@ -31,4 +29,3 @@ if key and ownsWindow(window, call) then redis.call('DEL', window) end
 redis.call('SET', answer, 1, 'PX', kept)
 return 1
 `
-}

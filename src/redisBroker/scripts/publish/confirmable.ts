@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Writes a field of no meaning in a shard whose messages were found, not written: Redis waits for writes only, and replicas that have this
@@ -8,11 +8,8 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: none.
  * Reply: 1.
  */
-export const confirmable: Script = {
-  name: "confirmable",
-  lua: `
+export const confirmable = idempotentScript("confirmable")`
 local meta = KEYS[1]
 redis.call('HSET', meta, 'touched', '1')
 return 1
 `
-}

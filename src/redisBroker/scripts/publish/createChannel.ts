@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { mostGenerous } from "../parts/channelLimits.ts"
 import { makeStream } from "../parts/makeStream.ts"
@@ -17,9 +17,7 @@ import { clock } from "../parts/time.ts"
  *
  * Definitions are removed when another one is named, and not by themselves: those of a channel that no program publishes to any more stay.
  */
-export const createChannel: Script = {
-  name: "createChannel",
-  lua: `
+export const createChannel = idempotentScript("createChannel")`
 local meta, channels, log, definitions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local name, definition, events, lasting = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 ${wrongType}${clock}${mostGenerous}${makeStream}${newVersion}
@@ -49,4 +47,3 @@ end
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 return {last and last[1] or '0-0', limits, count}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { rankAfter } from "../parts/rankAfter.ts"
 
 /**
@@ -8,9 +8,7 @@ import { rankAfter } from "../parts/rankAfter.ts"
  * ARGV: prefix, score and member to go on after ("" and "": from the beginning), at most how many to list, at most how many to read.
  * Reply: {scores and members of the page, score and member to go on after (left out at the end)}.
  */
-export const listScheduled: Script = {
-  name: "listScheduled",
-  lua: `
+export const listScheduled = idempotentScript("listScheduled")`
 local waiting = KEYS[1]
 local prefix, score, member, limit, longest = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 ${rankAfter}
@@ -27,4 +25,3 @@ end
 if #page < 2 * longest then return {found} end
 return {found, page[#page], page[#page - 1]}
 `
-}

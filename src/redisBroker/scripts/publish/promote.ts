@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { fieldsOf } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { add, makeStream } from "../parts/makeStream.ts"
@@ -21,9 +21,7 @@ import { isText } from "../parts/utf8.ts"
  * Writes: types and room are checked first. The first write passes when memory is full, and lets the rest pass: waiting messages are only
  * moved, and freed once they are handled. The XADD of each message still comes before its removal.
  */
-export const promote: Script = {
-  name: "promote",
-  lua: `
+export const promote = idempotentScript("promote")`
 local waiting = KEYS[1]
 local limit, off = ARGV[1], tonumber(ARGV[2])
 local targets, keys, longest = {}, KEYS, 1048576
@@ -120,4 +118,3 @@ else
 end
 return {moved, broken, aside, unknown, millisUntil(first, now), offset and passed}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { fieldsOf } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { clock, dueAt, wakeFor } from "../parts/time.ts"
@@ -15,9 +15,7 @@ import { add, makeStream } from "../parts/makeStream.ts"
  *
  * Writes: types and room are checked first. The first write passes when memory is full, and lets the rest pass: the message is only moved.
  */
-export const reschedule: Script = {
-  name: "reschedule",
-  lua: `
+export const reschedule = idempotentScript("reschedule")`
 local waiting, bodies, log, window, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local events, member, id, at, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 ${fieldsOf}${windowOf}${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}
@@ -48,4 +46,3 @@ if key and ownsWindow(window, call) then redis.call('PEXPIRE', window, string.fo
 redis.call('SET', answer, 1, 'PX', kept)
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { scheduleMessage } from "../parts/scheduleMessage.ts"
 import { clock, dueAt, wakeFor } from "../parts/time.ts"
@@ -15,9 +15,7 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  *
  * Writes: types and room are checked first. The first write can be refused when memory is full; then nothing has been done.
  */
-export const schedule: Script = {
-  name: "schedule",
-  lua: `
+export const schedule = idempotentScript("schedule")`
 local waiting, bodies, log, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events, prefix, call, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
@@ -63,4 +61,3 @@ wakeFor(earliest, first, now)
 redis.call('SET', answer, cjson.encode(replies), 'PX', kept)
 return replies
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { searchLog } from "../parts/searchLog.ts"
 
 /**
@@ -12,9 +12,7 @@ import { searchLog } from "../parts/searchLog.ts"
  * The checked position was confirmed to a client. Where older entries are there and it is not, a failover has taken the log back, and later
  * messages may have lower positions: then the log is read from its beginning.
  */
-export const search: Script = {
-  name: "search",
-  lua: `
+export const search = idempotentScript("search")`
 local log = KEYS[1]
 local from, check, ids = ARGV[1], ARGV[2], ARGV
 ${searchLog}
@@ -36,4 +34,3 @@ for id, position in pairs(found) do
 end
 return reply
 `
-}

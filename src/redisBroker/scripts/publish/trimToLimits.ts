@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { isPosition } from "../parts/positions.ts"
 
 /**
@@ -8,9 +8,7 @@ import { isPosition } from "../parts/positions.ts"
  * ARGV: channel, at most how many entries.
  * Reply: the number of removed entries. Whole nodes of the stream are removed, so slightly more entries than the limit stay.
  */
-export const trimToLimits: Script = {
-  name: "trimToLimits",
-  lua: `
+export const trimToLimits = idempotentScript("trimToLimits")`
 local channels, log = KEYS[1], KEYS[2]
 local name, most = ARGV[1], ARGV[2]
 ${isPosition}
@@ -27,4 +25,3 @@ if type(limits.minId) == 'string' and isPosition(limits.minId) then
 end
 return removed
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { clock, firstTime, millisUntil } from "../parts/time.ts"
 import { isText } from "../parts/utf8.ts"
 
@@ -10,9 +10,7 @@ import { isText } from "../parts/utf8.ts"
  * Reply: {now in ms, ms until the next (0: some are due; -1: nothing recurs), then for each due tick: key, its time, its definition up to the
  * body (recurrence and channel)}. A tick without a readable definition is removed: its key comes with time and definition "".
  */
-export const dueTicks: Script = {
-  name: "dueTicks",
-  lua: `
+export const dueTicks = idempotentScript("dueTicks")`
 local ticks, recurring = KEYS[1], KEYS[2]
 local limit = ARGV[1]
 ${clock}${firstTime}${millisUntil}${isText}
@@ -34,4 +32,3 @@ for i = 1, #due, 2 do
 end
 return reply
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { fieldsOf } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { openWindow } from "../parts/window.ts"
@@ -13,9 +13,7 @@ import { openWindow } from "../parts/window.ts"
  *
  * Writes: types and room are checked first; then the XADDs come first. They can be refused when memory is full, and then nothing has moved.
  */
-export const publishTicks: Script = {
-  name: "publishTicks",
-  lua: `
+export const publishTicks = idempotentScript("publishTicks")`
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
@@ -40,4 +38,3 @@ end
 redis.call('ZADD', ticks, 'XX', at, key)
 return 1
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { script } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 
 /**
@@ -8,9 +8,7 @@ import { wrongType } from "../parts/preconditions.ts"
  * ARGV: key, the definition it must have ("": any).
  * Reply: 1 when there was one, else 0.
  */
-export const removeRecurring: Script = {
-  name: "removeRecurring",
-  lua: `
+export const removeRecurring = script("removeRecurring")`
 local ticks, recurring = KEYS[1], KEYS[2]
 local key, wanted = ARGV[1], ARGV[2] or ''
 ${wrongType}
@@ -20,4 +18,3 @@ if wanted ~= '' and redis.call('HGET', recurring, key) ~= wanted then return 0 e
 redis.call('ZREM', ticks, key)
 return redis.call('HDEL', recurring, key)
 `
-}

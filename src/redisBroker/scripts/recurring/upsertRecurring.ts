@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 
 /**
@@ -12,9 +12,7 @@ import { wrongType } from "../parts/preconditions.ts"
  * How: `set`; `replace` only a definition that is there by this key, with its next tick (in a shard that it is to leave); `keep` one that is
  * there by this key.
  */
-export const upsertRecurring: Script = {
-  name: "upsertRecurring",
-  lua: `
+export const upsertRecurring = idempotentScript("upsertRecurring")`
 local recurring, ticks = KEYS[1], KEYS[2]
 local events, key, head, body, at, how = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] or 'set'
 ${wrongType}
@@ -30,4 +28,3 @@ redis.call('ZADD', ticks, at, key)
 redis.call('PUBLISH', events, 'tick')
 return at
 `
-}

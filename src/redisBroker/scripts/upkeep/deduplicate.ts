@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Moves one key of the Deduplication service between its states: free, in progress under a token, done.
@@ -14,9 +14,7 @@ import type { Script } from "../../../Redis.ts"
  * The value is the token while the key is in progress, and `=` with the token when it is done. A proof is written where the key stays done for
  * a shorter time than the proof: the reply may be lost, and asked for again when the key is free or has another token.
  */
-export const deduplicate: Script = {
-  name: "deduplicate",
-  lua: `
+export const deduplicate = idempotentScript("deduplicate")`
 local key, proof = KEYS[1], KEYS[2]
 local step, token, ms, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local value = redis.call('GET', key)
@@ -45,4 +43,3 @@ if not value and step == 'renew' then return {'lost', 0} end
 redis.call('SET', key, token, 'PX', ms)
 return {'mine', 0}
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 
 /**
  * Lists the commands that the user is not permitted, without running them.
@@ -7,9 +7,7 @@ import type { Script } from "../../../Redis.ts"
  * ARGV: commands, those with a subcommand with a bar between them.
  * Reply: the commands that are not permitted on a key of this shard. A server that cannot tell permits all of them here.
  */
-export const missingPermissions: Script = {
-  name: "missingPermissions",
-  lua: `
+export const missingPermissions = idempotentScript("missingPermissions")`
 local meta = KEYS[1]
 local commands, total = ARGV, #ARGV
 local refused = {}
@@ -22,4 +20,3 @@ for i = 1, redis.acl_check_cmd and total or 0 do
 end
 return refused
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import type { Counter } from "../../counters.ts"
 import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
@@ -25,9 +25,7 @@ const placeOf = (counter: Counter & typeof reported[number]) => reported.indexOf
  *
  * Writes: one number, "stored before" of a group that began in the middle of a long log, once it has come to the end.
  */
-export const statistics: Script = {
-  name: "statistics",
-  lua: `
+export const statistics = idempotentScript("statistics")`
 local log, counts, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local channel, total = ARGV[1], #ARGV
 local keys, names = KEYS, ARGV
@@ -115,11 +113,11 @@ for i = 2, total do
   end
   local fields = {}
   for _, letter in ipairs(${
-    listOf(reported.map((counter) => counters[counter]))
-  }) do fields[#fields + 1] = letter .. '\\n' .. account end
+  listOf(reported.map((counter) => counters[counter]))
+}) do fields[#fields + 1] = letter .. '\\n' .. account end
   for _, reason in ipairs(${
-    listOf(reasons)
-  }) do fields[#fields + 1] = '${letterCounter}\\n' .. account .. '\\n' .. reason end
+  listOf(reasons)
+}) do fields[#fields + 1] = '${letterCounter}\\n' .. account .. '\\n' .. reason end
   local found, numbers = redis.call('HMGET', counts, unpack(fields)), {}
   for j = 1, #fields do numbers[j] = tonumber(found[j]) or 0 end
   local due, storedBefore = redis.call('HLEN', bodies), ${placeOf("storedBefore")}
@@ -140,4 +138,3 @@ for i = 2, total do
 end
 return {length, info['entries-added'], later, reply, total - 1 - #reply}
 `
-}

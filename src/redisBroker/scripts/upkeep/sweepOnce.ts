@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { onceKeys } from "../parts/onceKeys.ts"
 import { clock } from "../parts/time.ts"
@@ -14,9 +14,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: HDEL passes when memory is full, and lets the rest pass.
  */
-export const sweepOnce: Script = {
-  name: "sweepOnce",
-  lua: `
+export const sweepOnce = idempotentScript("sweepOnce")`
 local keys, keep = KEYS, tonumber(ARGV[1])
 ${wrongType}${clock}${onceKeys}
 local problem = wrongType(keys[1], 'hash') or wrongType(keys[2], 'hash')
@@ -38,4 +36,3 @@ for i = 1, 2 do
 end
 return removed
 `
-}

@@ -1,4 +1,4 @@
-import type { Script } from "../../../Redis.ts"
+import { idempotentScript } from "../../script.ts"
 import { sizeOf } from "../parts/entrySize.ts"
 import { floorOf } from "../parts/positions.ts"
 import { wrongType } from "../parts/preconditions.ts"
@@ -23,9 +23,7 @@ import { clock } from "../parts/time.ts"
  *
  * Writes: HDEL comes first. It passes when memory is full, and lets the rest pass: this script frees memory.
  */
-export const trim: Script = {
-  name: "trim",
-  lua: `
+export const trim = idempotentScript("trim")`
 local meta, stream = KEYS[1], KEYS[2]
 local version, grace, age, least, longest, idle, channel = unpack(ARGV, 1, 7)
 if (redis.call('HGET', meta, 'v') or '0') ~= version then return {-1, 1} end
@@ -90,4 +88,3 @@ if longest ~= '-1' then trimBy('MAXLEN', function() return redis.call('XLEN', st
 if more then return {removed, 2} end
 return {removed, redis.call('XLEN', stream) > 0 and (again and 1 or age ~= '0' and 3) or 0}
 `
-}
