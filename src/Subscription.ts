@@ -1,33 +1,33 @@
 /**
  * Subscriptions: a subscription is one consumer of a group, and handles the messages of channels as long as its scope is open.
  *
- * Start one with `make`, `layer` or `stream`. Its rooms are in `subscription/`: the options and their checks (`options`, `settings`), the
- * handling of one message (`handling`), and the consumer (`consumer`), which reads (`intake`) and starts handlers (`dispatch`).
+ * Start one with `make`, `layer` or `stream`. Its rooms are in `subscription/`: the options and their checks (`options`, `settings`), the handle
+ * (`handle`), the handling of one message (`handling`), and the consumer (`consumer`), which reads (`intake`) and starts handlers (`dispatch`).
  *
  * @since 0.1.0
  */
-import type { Fiber, Option } from "effect"
-import { Cause, Context, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
-import type { BrokerError, Delivery, Selector } from "./Broker.ts"
+import type { Context, Option } from "effect"
+import { Cause, Effect, Exit, Layer, Queue, Scope, Stream } from "effect"
+import type { BrokerError } from "./Broker.ts"
 import { Broker, GroupRemoved } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import * as Message from "./Message.ts"
-import * as Middleware from "./Middleware.ts"
+import type * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
 import * as Promoter from "./duties/promoter.ts"
-import * as Ending from "./internal/ending.ts"
 import * as Given from "./internal/optionChecks.ts"
 import * as Reporting from "./internal/reports.ts"
-import type { Settlement } from "./internal/settlement.ts"
 import * as Unnamed from "./internal/unnamedGroups.ts"
 import * as Chain from "./middleware/composition.ts"
 import * as Consumer from "./subscription/consumer.ts"
-import type { Processing } from "./subscription/handlerTimes.ts"
+import type { Subscription } from "./subscription/handle.ts"
+import * as Handle from "./subscription/handle.ts"
 import * as Handling from "./subscription/handling.ts"
-import type { Counts } from "./subscription/heldDelivery.ts"
 import type { HandlerServices, InvalidSubscription, Options, StreamOptions } from "./subscription/options.ts"
+import { Subscriptions } from "./subscription/registry.ts"
 import * as Settings from "./subscription/settings.ts"
 
+export type { Stats, Subscription } from "./subscription/handle.ts"
 export type {
   Defaults,
   ExactlyOnce,
@@ -39,185 +39,13 @@ export type {
   StreamOptions
 } from "./subscription/options.ts"
 export { InvalidOnceKey, InvalidSubscription } from "./subscription/options.ts"
+export { layerRegistry, running, Subscriptions } from "./subscription/registry.ts"
 /** @internal */
 export { checkDefaults } from "./subscription/settings.ts"
 
-/**
- * The statistics of a subscription: counts in this process since it started or was reset.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Stats extends Readonly<Counts> {
-  /** The number of handlers that run now. */
-  readonly inFlight: number
-  /** The number of messages that are leased to this process now: they run, wait, or have a settlement that is not stored yet. */
-  readonly held: number
-  /** How long messages took, from their decoding to the end of their handler, with any outcome. `undefined` before the first has ended. */
-  readonly processing: Processing | undefined
-}
-
-/**
- * The handle of a running subscription.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Subscription {
-  /** The name of the channel, the pattern, or the names of a union joined by `,`. */
-  readonly pattern: string
-  readonly group: string
-  /** The name of its consumer, unique among the consumers of the group. */
-  readonly consumer: string
-  readonly stats: Effect.Effect<Stats>
-  /** Sets its counts to 0. The totals of the group, which the backend keeps (`Stats`), stay. */
-  readonly resetStats: Effect.Effect<void>
-  readonly isPaused: Effect.Effect<boolean>
-  /** Stops taking messages, lets running handlers finish, and gives back the messages that wait here. */
-  readonly pause: Effect.Effect<void>
-  /** Takes messages again after `pause`. */
-  readonly resume: Effect.Effect<void>
-  /**
-   * Ends the subscription: it takes no more messages, lets running handlers finish (for at most `drainTimeout`), gives the rest back, and leaves
-   * the group. It is one end for all who ask for it. From inside of a handler it waits for everything but the handlers that wait for an end.
-   */
-  readonly drain: Effect.Effect<void>
-  /** Drains; with `removeGroup` it then removes the group, with all messages that the group has not handled. */
-  readonly unsubscribe: (
-    options?: { readonly removeGroup?: boolean | undefined }
-  ) => Effect.Effect<void, BrokerError>
-  /** Completes when the subscription has ended. Fails with `GroupRemoved` if it ended because its group was removed. */
-  readonly ended: Effect.Effect<void, GroupRemoved>
-  /**
-   * The fiber of the subscription: it runs as long as the subscription. `Fiber.await` and `Fiber.join` complete with the end, as `ended` does.
-   * `Fiber.interrupt` drains the subscription and waits as `drain` does, also from inside of a handler; then the fiber completes when nothing is
-   * left but handlers that wait for the end.
-   */
-  readonly fiber: Fiber.Fiber<void, GroupRemoved>
-}
-
-/** What `Health` and `stream` use of a subscription. */
-interface Watched {
-  readonly selector: Selector
-  readonly vitals: () => Consumer.Vitals
-  /** The verdict on an attempt that failed, by the policy of the subscription. */
-  readonly failed: (
-    message: Message.Envelope,
-    delivery: Delivery,
-    cause: Cause.Cause<unknown>
-  ) => Effect.Effect<Settlement>
-}
-
-/**
- * The registry of the subscriptions that run in this program, and what they share.
- *
- * @category services
- * @since 0.1.0
- */
-export class Subscriptions extends Context.Service<Subscriptions, {
-  /** The defaults of the program. */
-  readonly defaults: Settings.ProgramDefaults
-  /** @internal */
-  readonly running: Set<Subscription>
-  /**
-   * The ends of all subscriptions that have not ended yet.
-   *
-   * @internal
-   */
-  readonly endings: Ending.Registry
-  /**
-   * What `Health` reads about each subscription.
-   *
-   * @internal
-   */
-  readonly watched: WeakMap<Subscription, Watched>
-  /** The middleware of the program. */
-  readonly middleware: Middleware.Program
-  /** The retry policies of the program, with the default of its options. */
-  readonly retry: Retry.Retry
-  /**
-   * The log budget of each group.
-   *
-   * @internal
-   */
-  readonly budgets: Reporting.Budgets
-  /**
-   * The promoters of retries, for a program without the promoter duty; `undefined` with it.
-   *
-   * @internal
-   */
-  readonly retries: Promoter.RetryPromoters | undefined
-  /**
-   * Streams that ended with a failure, by group and pattern, until one is started again.
-   *
-   * @internal
-   */
-  readonly failures: Map<string, Failed>
-  /**
-   * The subscriptions without a group of their own.
-   *
-   * @internal
-   */
-  readonly unnamed: Unnamed.Unnamed
-}>()("rotif/Subscriptions") {}
-
-/** A stream whose consumer failed: its messages are not handled any more. */
-interface Failed {
-  readonly group: string
-  readonly pattern: string
-  readonly message: string
-}
-
-/**
- * Makes the registry of running subscriptions. The end of the layer ends the subscriptions that are left.
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerRegistry = (
-  defaults: Settings.ProgramDefaults & { readonly delayed?: boolean | undefined } = {}
-): Layer.Layer<Subscriptions> =>
-  Layer.effect(
-    Subscriptions,
-    Effect.gen(function*() {
-      yield* Settings.checkDefaults(defaults)
-      const endings = yield* Ending.registry
-      return {
-        defaults: Settings.defaultsOf(defaults),
-        running: new Set<Subscription>(),
-        endings,
-        watched: new WeakMap<Subscription, Watched>(),
-        middleware: yield* Middleware.Program,
-        retry: Retry.within(yield* Retry.Retry, { default: defaults.retry, policies: new Map() }),
-        budgets: new Map(),
-        retries: defaults.delayed === false ? new Map() : undefined,
-        failures: new Map(),
-        unnamed: new Map()
-      }
-    })
-  )
-
-/**
- * Lists the subscriptions that run in this program.
- *
- * @category operations
- * @since 0.1.0
- */
-export const running: Effect.Effect<ReadonlyArray<Subscription>, never, Subscriptions> = Subscriptions.useSync((
-  { running }
-) => [...running])
-
-const unsubscribeNames: ReadonlySet<string> = new Set(["removeGroup"])
-
-/** Dies of any other value: it would silently count as "no". */
-const removeGroupOf = (options: { readonly removeGroup?: boolean | undefined } | undefined): Effect.Effect<boolean> =>
-  Effect.flatMap(
-    Given.orDie(Given.known("the options of unsubscribe", options, unsubscribeNames)),
-    (options) => Given.orDie(Given.flag("removeGroup", options?.removeGroup, false))
-  )
-
 /** At most this many failed streams are remembered. */
 const mostFailures = 100
+
 const failureKey = (group: string, pattern: string) => `${group}\n${pattern}`
 
 /**
@@ -282,25 +110,7 @@ export const make = Effect.fnUntraced(function*<
 
   // The end of the scope is the end of the subscription. A subscription that has ended before leaves nothing in the scope.
   const guard = yield* Scope.fork(yield* Effect.scope)
-  let isOver = false
-  let isGroupUnwanted = false
-  let removal: Exit.Exit<void, BrokerError> | undefined
-  const removeGroup = Effect.flatMap(Effect.exit(broker.removeGroup(group, selector)), (exit) => {
-    removal = exit
-    return exit
-  })
-  const afterEnd: Effect.Effect<void> = Effect.gen(function*() {
-    if (isGroupUnwanted) {
-      // A handler that asked for it has ended, and cannot be told.
-      yield* Effect.tapError(
-        removeGroup,
-        (error) => Effect.logWarning(`rotif: group "${group}" was not removed: ${error.message}`)
-      ).pipe(Effect.ignore)
-    }
-    isOver = true
-    yield* Scope.close(guard, Exit.void)
-  })
-
+  const end = Handle.makeEnd(broker, membership, guard)
   if (retries !== undefined) {
     yield* Scope.provide(Promoter.keepRetries(broker, broker.shardsOf(selector), retries), guard)
   }
@@ -313,7 +123,7 @@ export const make = Effect.fnUntraced(function*<
     membership,
     reporter,
     onEnd: () => running.delete(subscription),
-    afterEnd
+    afterEnd: end.after
   }).pipe(
     (consumer) =>
       program.process.length === 0
@@ -324,38 +134,7 @@ export const make = Effect.fnUntraced(function*<
     Effect.catchTag("OrderingConflict", ({ message }) => Effect.fail(Settings.invalid("ordering", message)))
   )
 
-  const ended = Effect.andThen(
-    consumer.ending.over,
-    Effect.suspend(() => {
-      const removed = consumer.removed()
-      return removed === undefined ? Effect.void : Effect.fail(removed)
-    })
-  )
-  const subscription: Subscription = {
-    pattern,
-    group,
-    consumer: membership.consumer,
-    stats: Effect.sync(() => ({
-      ...consumer.counts,
-      inFlight: consumer.inFlight(),
-      held: consumer.held(),
-      processing: consumer.processing()
-    })),
-    resetStats: Effect.sync(consumer.reset),
-    isPaused: Effect.sync(consumer.isPaused),
-    pause: consumer.pause,
-    resume: consumer.resume,
-    drain: consumer.ending.ask,
-    unsubscribe: (options) =>
-      Effect.flatMap(removeGroupOf(options), (isUnwanted) => {
-        if (!isUnwanted) return consumer.ending.ask
-        if (isOver) return removal !== undefined && Exit.isSuccess(removal) ? Effect.void : removeGroup
-        isGroupUnwanted = true
-        return Effect.andThen(consumer.ending.ask, Effect.suspend(() => removal ?? Effect.void))
-      }),
-    ended,
-    fiber: Ending.fiberOf(consumer.ending, ended)
-  }
+  const subscription: Subscription = Handle.make(consumer, settings, end)
   watched.set(subscription, {
     selector,
     vitals: consumer.vitals,
@@ -365,7 +144,7 @@ export const make = Effect.fnUntraced(function*<
   running.add(subscription)
   failures.delete(failureKey(group, pattern))
   endings.keep(consumer.ending)
-  yield* Scope.addFinalizer(guard, Effect.suspend(() => isOver ? Effect.void : consumer.ending.ask))
+  yield* Scope.addFinalizer(guard, Effect.suspend(() => end.isOver() ? Effect.void : consumer.ending.ask))
   return subscription
 })
 

@@ -6,39 +6,26 @@ import { Effect, Fiber } from "effect"
 import type { Broker } from "../Broker.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
 import { pause } from "../internal/pause.ts"
+import * as SharedFibers from "../internal/sharedFibers.ts"
 import { supervise } from "../internal/supervise.ts"
 
 /** Fallback poll interval for retries, in case a notification is lost. */
 const retryMillis = 30_000
 
-/** The promoters of retries, by shard, and the number of subscriptions that need each. */
-export type RetryPromoters = Map<number, { users: number; readonly fiber: Fiber.Fiber<never> }>
-
 /**
  * Promotes retries in the current scope, in a process that promotes nothing else. Callers with the same `running` share one promoter for each
  * shard.
  */
-export const keepRetries = Effect.fnUntraced(function*(
+export const keepRetries = (
   broker: Broker["Service"],
   shards: ReadonlyArray<number>,
-  running: RetryPromoters
-) {
-  const fork = Effect.runForkWith(yield* Effect.context<never>())
-  const begin = (shard: number) =>
-    Effect.sync(() => {
-      const shared = running.get(shard)
-      if (shared !== undefined) shared.users++
-      else running.set(shard, { users: 1, fiber: fork(run(broker, shard, retryMillis, undefined, "retries")) })
-    })
-  const end = (shard: number) =>
-    Effect.suspend(() => {
-      const shared = running.get(shard)
-      if (shared === undefined || --shared.users > 0) return Effect.void
-      running.delete(shard)
-      return Fiber.interrupt(shared.fiber)
-    })
-  for (const shard of shards) yield* Effect.acquireRelease(begin(shard), () => end(shard))
-})
+  running: SharedFibers.SharedFibers<number>
+) =>
+  Effect.forEach(
+    shards,
+    (shard) => SharedFibers.use(running, shard, run(broker, shard, retryMillis, undefined, "retries")),
+    { discard: true }
+  )
 
 /** Messages moved in one step: large enough for throughput, small enough not to hold up others. */
 const batch = 500

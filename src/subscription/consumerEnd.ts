@@ -1,8 +1,12 @@
 /**
- * The end of a consumer: it takes no more deliveries, lets handlers finish, sends settlements, gives the rest back, and leaves the group.
+ * The end of a consumer: it takes no more deliveries, lets handlers finish, sends settlements, gives the rest back, and leaves the group. A
+ * consumer whose group is removed ends by itself.
  */
 import { Effect, Fiber } from "effect"
+import type { BrokerError, GroupRemoved } from "../Broker.ts"
+import * as Activity from "../internal/activity.ts"
 import * as Ending from "../internal/ending.ts"
+import type { Attempts } from "./attempts.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 import { giveBack } from "./heldDelivery.ts"
 
@@ -18,18 +22,18 @@ export interface Options {
   readonly drainMillis: number
   readonly shards: ReadonlyArray<ShardConsumer>
   readonly background: () => ReadonlyArray<Background>
-  /** The number of handlers that run. */
-  readonly running: () => number
-  /** Running handlers, without those that end at once. */
-  readonly live: ReadonlySet<HeldDelivery>
+  readonly attempts: Pick<Attempts<never>, "drop" | "live" | "running">
   /** The first step, done at once: nothing is started from now on, and waiting deliveries are given back. */
   readonly begin: () => void
   /** The last step. */
   readonly leave: Effect.Effect<void>
 }
 
+export type ConsumerEnd = Effect.Success<ReturnType<typeof make>>
+
 export const make = Effect.fnUntraced(function*(options: Options) {
-  const { background, drainMillis, label, shards, live, running } = options
+  const { attempts, background, drainMillis, label, shards } = options
+  const { live } = attempts
   const { moved, within } = Ending.makeWait()
   /** Handlers that did not stop when they were interrupted: the end no longer waits for them. */
   const abandoned = new Set<HeldDelivery>()
@@ -38,11 +42,11 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   /** Whether the end waits for a delivery. It does not wait for a handler that waits for an end. */
   const isAwaited = (held: HeldDelivery) => !abandoned.has(held) && !(held.asks > 0 && live.has(held))
   const awaitedHandlers = () => {
-    let others = running()
+    let others = attempts.running
     for (const held of live) if (!isAwaited(held)) others--
     return others
   }
-  const handlers = () => running() - abandoned.size
+  const handlers = () => attempts.running - abandoned.size
   const all = () => shards.flatMap((shard) => [...shard.held])
   const awaited = () => all().filter(isAwaited)
   const open = () => all().filter((held) => !abandoned.has(held))
@@ -94,6 +98,19 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     isLeftToAskers: () => isLeft && awaitedHandlers() === 0 && awaited().length === 0
   })
 
+  let removed: GroupRemoved | undefined
+  const groupRemoved = (error: GroupRemoved) =>
+    Effect.suspend(() => {
+      if (removed !== undefined) return Effect.void
+      removed = error
+      for (const held of all()) {
+        attempts.drop(held, "lost")
+        held.fiber?.interruptUnsafe()
+      }
+      Activity.detach(ending.ask)
+      return Effect.logWarning(`rotif: ${error.message}`)
+    })
+
   return {
     ending,
     /** To be called when a handler has ended, or a delivery has left this process. */
@@ -101,6 +118,11 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       if (!ending.hasBegun()) return
       moved()
       Ending.changed()
-    }
+    },
+    /** The error with which the consumer ended by itself. */
+    removed: () => removed,
+    /** Runs an operation that fails when the group is removed. Then all held deliveries are forgotten, and the consumer ends. */
+    whileGroup: <A>(body: Effect.Effect<A, BrokerError | GroupRemoved>): Effect.Effect<A | void, BrokerError> =>
+      Effect.catchTag(body, "GroupRemoved", groupRemoved)
   }
 })

@@ -5,8 +5,9 @@
 import type { Clock } from "effect"
 import { Effect } from "effect"
 import type { Broker } from "../Broker.ts"
+import type { Attempts } from "./attempts.ts"
 import type { Capacity } from "./capacity.ts"
-import type { Dispatch } from "./dispatch.ts"
+import type { DeliveryQueue } from "./deliveryQueue.ts"
 import type { ShardConsumer } from "./heldDelivery.ts"
 import { giveBack } from "./heldDelivery.ts"
 
@@ -17,20 +18,21 @@ const patienceMillis = 250
 const unmovedMillis = 100
 
 /** Waits until deliveries wait, and checks how long they have waited. One fiber runs it again and again. */
-export const make = ({ capacity, clock, dispatch, isPolled, shards, wakeKeeper }: {
+export const make = ({ attempts, capacity, clock, isPolled, queue, shards, wakeKeeper }: {
+  readonly attempts: Pick<Attempts<never>, "ended" | "running" | "someEnded" | "someWait">
   readonly capacity: Capacity
   readonly clock: Clock.Clock
-  readonly dispatch: Pick<Dispatch<never>, "endedHandlers" | "queue" | "running" | "someEnded" | "someWait">
   readonly isPolled: Broker["Service"]["isPolled"]
+  readonly queue: DeliveryQueue
   readonly shards: ReadonlyArray<ShardConsumer>
   /** Wakes a reader that waits with all the room. */
   readonly wakeKeeper: Effect.Effect<void>
 }) =>
   Effect.gen(function*() {
-    const { endedHandlers, queue, running, someEnded, someWait } = dispatch
+    const { someEnded, someWait } = attempts
     yield* someWait.await
     const { oldest } = queue
-    const isBusy = () => running() >= capacity.concurrency
+    const isBusy = () => attempts.running >= capacity.concurrency
     if (oldest === undefined && (!isBusy() || capacity.isStalled)) return someWait.closeUnsafe()
     const waitedMillis = oldest === undefined ? 0 : Number(clock.monotonicTimeNanosUnsafe() - oldest.heldSince) / 1e6
     /** Fetches nothing more in advance until a handler has ended: otherwise deliveries that are given back would come here again. */
@@ -40,10 +42,10 @@ export const make = ({ capacity, clock, dispatch, isPolled, shards, wakeKeeper }
       return capacity.awaitReleased(wakeKeeper)
     })
     if (!isBusy() || waitedMillis < patienceMillis) {
-      const before = endedHandlers()
+      const before = attempts.ended
       const leftMillis = Math.max(1, patienceMillis - waitedMillis)
       yield* Effect.sleep(capacity.isStalled ? leftMillis : Math.min(unmovedMillis, leftMillis))
-      const isUnmoved = isBusy() && endedHandlers() === before
+      const isUnmoved = isBusy() && attempts.ended === before
       return isUnmoved && !capacity.isStalled ? yield* stall : undefined
     }
     capacity.waited(waitedMillis)

@@ -1,33 +1,25 @@
 /**
  * Handling: the payload of one message is decoded, its middleware and handler run, and their outcome becomes a settlement.
  */
-import { Cause, Effect, Exit, Result, Scope } from "effect"
+import type { Cause } from "effect"
+import { Effect, Exit, Result } from "effect"
 import type { Broker, Delivery } from "../Broker.ts"
-import { CommitRefused } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import * as Message from "../Message.ts"
-import * as Transaction from "../Transaction.ts"
 import { failureOf } from "../internal/failure.ts"
 import { isDone } from "../internal/immediate.ts"
 import * as Given from "../internal/optionChecks.ts"
 import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
 import { ackSettlement, holdSettlement } from "../internal/settlement.ts"
-import * as Chain from "../middleware/composition.ts"
 import type * as Middleware from "../middleware/definition.ts"
 import { keyOf as keyOfMessage } from "../publisher/identity.ts"
+import * as Attempt from "./attempt.ts"
 import type { Consumer } from "./consumer.ts"
 import * as FailureVerdict from "./failureVerdict.ts"
 import type { HeldDelivery } from "./heldDelivery.ts"
 import type { KeyOf } from "./onceGate.ts"
-import type { ExactlyOnce, HandlerServices, Options } from "./options.ts"
+import type { ExactlyOnce } from "./options.ts"
 import { InvalidOnceKey } from "./options.ts"
-import type { Settings } from "./settings.ts"
-
-/** Errors that are not the handler's: no policy knows them. */
-type OwnError = Cause.TimeoutError | CommitRefused | InvalidOnceKey
-
-const isOwn = (error: unknown): error is CommitRefused | InvalidOnceKey =>
-  error instanceof CommitRefused || error instanceof InvalidOnceKey
 
 const undecodable = (cause: Cause.Cause<unknown>): Settlement => ({
   _tag: "Bury",
@@ -40,32 +32,22 @@ export const make = <
   R,
   const Ms extends ReadonlyArray<Middleware.AnyProcess>,
   Transactional extends boolean
->({ broker, options, program, settings, source }: {
+>({ broker, source, ...wanted }: Attempt.Wanted<S, E, R, Ms, Transactional> & {
   readonly broker: Broker["Service"]
-  readonly options: Options<S, E, R, Ms, Transactional>
-  /** The middleware of the program. */
-  readonly program: Middleware.Program
-  readonly settings: Settings<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>
   readonly source: S
 }) => {
-  // The services that the chain provides to the handler are not needed here; its errors count as errors of the handler.
-  type Failed = E | Middleware.ProcessErrors<Ms> | OwnError
-  type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
-
-  const { isManual, isTransactional, pattern, retryMillis, timeoutMillis } = settings
+  const { options, settings } = wanted
+  const { isManual, isTransactional, pattern, retryMillis } = settings
   const { group } = settings.membership
   const decoderFor = Channel.decoderFor(source)
   const settled = Effect.succeed<HandlerOutcome>(isManual ? holdSettlement : ackSettlement)
-  const innerErrors = program.process.length === 0 ? undefined : Chain.makeBorder()
-  const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
+  const attempt = Attempt.make(wanted)
 
   const verdictOf = FailureVerdict.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>({
     name: `"${pattern}" for group "${group}"`,
     policy: settings.policy,
     fallback: settings.defaultPolicy,
-    // A handler's own TimeoutError is one of its errors; only this very one is not. The policy does not know the errors of the program's
-    // middleware either.
-    isUnknown: (error) => error === tooLong || isOwn(error) || innerErrors?.isForeign(error) === true,
+    isUnknown: attempt.isUnknown,
     maxRetries: settings.maxRetries,
     isLimited: settings.isLimited,
     retryMillis,
@@ -81,50 +63,6 @@ export const make = <
   ): Effect.Effect<Settlement> =>
     verdictOf(message, delivery, cause, () => {
       consumer.counts.failed++
-    })
-
-  const handlerName = `the handler of ${JSON.stringify(pattern)}`
-  const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
-    const running = Given.effect(handlerName, () => options.handler(message))
-    return timeoutMillis === 0
-      ? running
-      : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
-  }
-
-  // The chain is typed for any message; only the options have the types of its errors and services. `attempt` restores them.
-  const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
-  const chained = (innerErrors === undefined
-    ? own
-    : Chain.composeProcess(program.process, (message) => innerErrors.mark(own(message)))) as unknown as (
-      message: Message.Message<S>
-    ) => Effect.Effect<unknown, Failed, Needs>
-
-  /** Runs one attempt, and closes its scope before anything is settled. */
-  const attempt = (held: HeldDelivery, message: Message.Message<S>): Effect.Effect<unknown, Failed, Needs> =>
-    Effect.onExitPrimitive(chained(message), (exit) => Scope.closeUnsafe(held.scope, exit))
-
-  /** Runs the handler with a transaction, and applies it. */
-  const transact = (
-    held: HeldDelivery,
-    consumer: Consumer,
-    message: Message.Message<S>
-  ): Effect.Effect<HandlerOutcome, Failed, Needs> =>
-    Effect.suspend(() => {
-      held.isTransactional = true
-      const transaction = Transaction.makeUnsafe(held.delivery.channel)
-      return attempt(held, message).pipe(
-        Effect.provideService(Transaction.Transaction, transaction),
-        Effect.ensuring(Effect.sync(transaction.close)),
-        Effect.flatMap((): Effect.Effect<HandlerOutcome, CommitRefused> => {
-          const { messages, writes } = transaction
-          if (messages.length === 0 && writes.length === 0) return Effect.succeed(ackSettlement)
-          return Effect.flatMap(
-            consumer.commit(held, { messages, writes }),
-            // In both cases the delivery has left this process by now.
-            (outcome) => typeof outcome === "string" ? Effect.succeed(holdSettlement) : Effect.fail(outcome)
-          )
-        })
-      ) as Effect.Effect<HandlerOutcome, Failed, Needs>
     })
 
   /** Decodes a message. It is an `Exit` if the schema decodes at once. */
@@ -144,10 +82,13 @@ export const make = <
       : Effect.map(value, (value) => Message.makeUnsafe<S>(held, value, group, consumer))
   }
 
-  const handle = (held: HeldDelivery, consumer: Consumer): Effect.Effect<HandlerOutcome, never, Needs> => {
+  const handle = (
+    held: HeldDelivery,
+    consumer: Consumer
+  ): Effect.Effect<HandlerOutcome, never, Attempt.Needs<S, R, Ms, Transactional>> => {
     const run = (message: Message.Message<S>) =>
-      Effect.matchCauseEffect(isTransactional ? transact(held, consumer, message) : attempt(held, message), {
-        onFailure: (cause: Cause.Cause<Failed>) => failed(message, held.delivery, consumer, cause),
+      Effect.matchCauseEffect(attempt.run(held, consumer, message), {
+        onFailure: (cause: Cause.Cause<unknown>) => failed(message, held.delivery, consumer, cause),
         onSuccess: (outcome) => isTransactional ? Effect.succeed(outcome as HandlerOutcome) : settled
       })
     // It was decoded to find its key.

@@ -1,6 +1,6 @@
 /** Held deliveries: the deliveries that this process has, and the consumer of a shard that has them. */
-import type { Fiber, Latch } from "effect"
-import { Scope } from "effect"
+import type { Fiber } from "effect"
+import { Latch, Scope } from "effect"
 import type { Commit, CommitRefused, Delivery, Member } from "../Broker.ts"
 import { Activity } from "../internal/activity.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
@@ -60,23 +60,30 @@ export const enqueue = (held: HeldDelivery, settlement: Settlement): void => {
 export const giveBack = (held: HeldDelivery): void => enqueue(held, release(held.delivery))
 
 /** The consumer of one shard: its member of the group, and the deliveries that it holds. */
-export interface ShardConsumer {
+export class ShardConsumer {
   readonly member: Member
   /** How long a lease takes. */
   readonly leaseNanos: bigint
-  readonly held: Set<HeldDelivery>
-  readonly settlements: Latch.Latch
+  readonly held = new Set<HeldDelivery>()
+  readonly settlements = Latch.makeUnsafe(false)
   readonly heartbeat: Heartbeat
-  isRenewalDue: boolean
+  isRenewalDue = false
   /** Open while deliveries wait for a renewal. */
-  readonly overdue: Latch.Latch
+  readonly overdue = Latch.makeUnsafe(false)
   /** Closed while it holds nothing, and its renewal waits. */
-  readonly occupied: Latch.Latch
+  readonly occupied = Latch.makeUnsafe(true)
   /** The times of the last round of renewal and of the one before, in nanoseconds of the monotonic clock: this process was awake between them. */
   roundAt: bigint
   awakeAt: bigint
-  outbox: Array<Pending>
-  commits: Array<Committing>
+  outbox: Array<Pending> = []
+  commits: Array<Committing> = []
+
+  constructor(member: Member, leaseMillis: number, heartbeat: Heartbeat, joinedAt: bigint) {
+    this.member = member
+    this.leaseNanos = BigInt(Math.ceil(leaseMillis)) * 1_000_000n
+    this.heartbeat = heartbeat
+    this.roundAt = this.awakeAt = joinedAt
+  }
 }
 
 export interface Pending {

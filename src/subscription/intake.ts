@@ -1,38 +1,30 @@
 /**
  * Intake: takes deliveries, as many as there is room for. They are new (`read`), or their lease has expired at another consumer (`claim`).
  */
-import type { Clock } from "effect"
 import { Effect, Latch, Stream } from "effect"
-import type { Broker, BrokerError, Delivery, GroupRemoved, Membership, Room } from "../Broker.ts"
+import type { Broker, BrokerError, GroupRemoved, Room } from "../Broker.ts"
 import { deliveries } from "../Broker.ts"
-import * as GroupSettings from "../broker/groupSettings.ts"
-import { monotonicMillis } from "../internal/times.ts"
-import type { Capacity } from "./capacity.ts"
+import * as Acceptance from "./acceptance.ts"
+import * as Claims from "./claims.ts"
 import type { Dispatch } from "./dispatch.ts"
-import type { Counts, ShardConsumer } from "./heldDelivery.ts"
-import { enqueue, HeldDelivery } from "./heldDelivery.ts"
+import type { ShardConsumer } from "./heldDelivery.ts"
 
-/** At least this many crashes end a message. The first one may be the fault of another message beside it, so each is tried alone first. */
-const fewestCrashes = 2
-
-export interface Options {
+export interface Options extends Acceptance.Options, Omit<Claims.Options, "accept"> {
   readonly broker: Broker["Service"]
-  readonly membership: Omit<Membership, "shard">
   readonly blockMillis: number
-  readonly maxCrashes: number
-  readonly capacity: Capacity
-  readonly clock: Clock.Clock
-  readonly counts: Counts
   readonly dispatch: Pick<Dispatch<never>, "add" | "startWaiting" | "isPaused" | "isClosing">
   readonly shards: ReadonlyArray<ShardConsumer>
 }
 
+export type Intake = ReturnType<typeof make>
+
 export const make = (options: Options) => {
-  const { broker, capacity, clock, counts, dispatch, membership, shards } = options
+  const { broker, capacity, clock, dispatch, shards } = options
   const { isClosing, isPaused } = dispatch
   const blockMillis = broker.isPolled ? options.blockMillis : Infinity
   const resumed = Latch.makeUnsafe(true)
-  const groupSettings = GroupSettings.make(membership.group, membership)
+  const accept = Acceptance.make(options)
+  const claimNow = Claims.make({ ...options, accept })
 
   /** A single reader takes all room while it waits. Of several readers none may keep room that another one needs: they wait first, then take room. */
   const isAlone = shards.length === 1
@@ -41,34 +33,6 @@ export const make = (options: Options) => {
     Effect.forEach(shards, ({ member }) => member.wake, { concurrency: "unbounded", discard: true })
   )
   const wakeKeeper = isAlone ? wake : Effect.void
-
-  /**
-   * Takes deliveries that were asked for at `askedAt`. The answer may have lain in the socket while this process was frozen. So the leases count
-   * from the time at which this process was certainly awake, if that is later.
-   */
-  const accept = (shard: ShardConsumer, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => {
-    if (deliveries.length > 0) shard.occupied.openUnsafe()
-    const leasedUntil = (askedAt > shard.awakeAt ? askedAt : shard.awakeAt) + shard.leaseNanos
-    const heldSince = clock.monotonicTimeNanosUnsafe()
-    capacity.hold(deliveries.length)
-    for (const delivery of deliveries) {
-      const held = new HeldDelivery(delivery, shard, leasedUntil, heldSince)
-      shard.held.add(held)
-      if (delivery.malformed !== undefined) {
-        enqueue(held, { _tag: "Bury", failure: { reason: "decode", message: delivery.malformed } })
-      } else if (delivery.crashes >= Math.max(fewestCrashes, options.maxCrashes)) {
-        const message =
-          `${delivery.crashes} consumers were lost while its handler was running (a crash, or a handler that blocks the event loop)`
-        enqueue(held, { _tag: "Bury", failure: { reason: "crashed", message } })
-      } else {
-        if (delivery.expiresInMillis !== undefined) {
-          held.expiresAtMillis = monotonicMillis(clock) + delivery.expiresInMillis
-        }
-        dispatch.add(held)
-      }
-    }
-    dispatch.startWaiting()
-  }
 
   /** Waits for room, and with several shards for messages before. Returns whether to read. */
   const awaitRead = Effect.fnUntraced(function*(shard: ShardConsumer) {
@@ -121,30 +85,6 @@ export const make = (options: Options) => {
         Effect.sync(release)
       ))
     })
-
-  const claimNow = Effect.fnUntraced(function*(shard: ShardConsumer) {
-    // Uninterruptible: claimed deliveries are taken.
-    const found = yield* Effect.uninterruptible(Effect.suspend(() => {
-      const count = capacity.reserveForClaim()
-      const askedAt = clock.monotonicTimeNanosUnsafe()
-      return Effect.ensuring(
-        Effect.map(shard.member.claim(count), ({ deliveries, nextInMillis, settings, vanished }) => {
-          counts.crashed += deliveries.length
-          accept(shard, askedAt, deliveries)
-          return { nextInMillis, settings, vanished, isMore: nextInMillis === 1 && deliveries.length >= count }
-        }),
-        Effect.sync(() => capacity.release(count))
-      )
-    }))
-    for (const words of groupSettings.heard(found.settings)) yield* Effect.logWarning(words)
-    if (found.vanished > 0) {
-      counts.vanished += found.vanished
-      yield* Effect.logWarning(
-        `rotif: group "${membership.group}" lost ${found.vanished} messages: a limit of their channel removed them before they were handled`
-      )
-    }
-    return found
-  })
 
   return {
     read,

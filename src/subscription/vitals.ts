@@ -1,0 +1,47 @@
+/** The state of a consumer, for `Health`. */
+import type { Clock } from "effect"
+import type { Heartbeat } from "../internal/heartbeat.ts"
+import type { Attempts } from "./attempts.ts"
+import type { Capacity } from "./capacity.ts"
+import type { Counts, ShardConsumer } from "./heldDelivery.ts"
+
+export interface Vitals {
+  /** Its readers, one for each shard. A reader that waits for room, or is paused, rests. */
+  readonly readers: ReadonlyArray<Heartbeat>
+  /** Whether all handlers run, or no further message may be held: nothing starts before something has ended. */
+  readonly isFull: boolean
+  /** The time since the last settlement; `undefined` before the first. */
+  readonly sinceSettledMillis: number | undefined
+  /** How long the longest running handler has run. */
+  readonly longestHandlerMillis: number | undefined
+  /** A handler that runs longer than this is slow. */
+  readonly slowMillis: number
+}
+
+export const vitalsOf = ({ attempts, capacity, clock, counts, isPaused, shards, slowMillis }: {
+  readonly attempts: Pick<Attempts<never>, "running">
+  readonly capacity: Capacity
+  readonly clock: Clock.Clock
+  readonly counts: Counts
+  readonly isPaused: () => boolean
+  readonly shards: ReadonlyArray<ShardConsumer>
+  readonly slowMillis: number
+}): Vitals => {
+  let earliest: bigint | undefined
+  for (const { held } of shards) {
+    for (const { startedAt } of held) {
+      if (startedAt !== undefined && (earliest === undefined || startedAt < earliest)) earliest = startedAt
+    }
+  }
+  return {
+    readers: shards.map(({ heartbeat }) => heartbeat),
+    isFull: !isPaused() && (attempts.running >= capacity.concurrency || capacity.isFull),
+    sinceSettledMillis: counts.lastSettledAtMillis === undefined
+      ? undefined
+      : clock.currentTimeMillisUnsafe() - counts.lastSettledAtMillis,
+    longestHandlerMillis: earliest === undefined
+      ? undefined
+      : Number(clock.monotonicTimeNanosUnsafe() - earliest) / 1e6,
+    slowMillis
+  }
+}
