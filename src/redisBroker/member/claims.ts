@@ -1,28 +1,22 @@
-/**
- * How a member takes over deliveries: those whose lease expired at another member, and its own whose reply was lost.
- *
- * A takeover that fails before it is reported is forgotten, so that the member finds its deliveries again as lost.
- */
-import { Effect, Semaphore } from "effect"
+/** How a member takes over deliveries whose lease has expired at another member. */
+import { Effect } from "effect"
+import type { Claimed } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
-import { findLostReplies as recoverScript } from "../scripts/member/findLostReplies.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { MemberContext } from "./context.ts"
 import type { SharedSettings } from "./groupSettings.ts"
 import type { GroupStream, Lease } from "./lease.ts"
-import { forget, isAnyExpiring, setExpiry, take, trialField, trialKind } from "./lease.ts"
+import { isAnyExpiring, setExpiry, take, trialField } from "./lease.ts"
 import type { Presence } from "./presence.ts"
 import { silentLeases } from "./presence.ts"
 import type { Sources } from "./sources.ts"
+import { fewStreams } from "./sources.ts"
+import type { Takeover } from "./takeover.ts"
 
-/** Pending entries of one stream in one look: for expired leases, and for lost replies. */
+/** Pending entries of one stream in one look. */
 const pendingPage = 200
-const recoveryPage = 1_000
-
-/** A member of more streams than this is one of many streams: it reads and checks them at a measured pace, and not all each time. */
-export const fewStreams = 16
 
 /** Of many streams, this many are checked for expired leases in one look while no member seems lost. */
 const streamsPerLook = 2
@@ -40,71 +34,11 @@ export const make = (
   { connection, keys, membership: { consumer, group, leaseMillis }, monotonic }: MemberContext,
   sources: Sources,
   presence: Presence,
-  shared: SharedSettings
+  shared: SharedSettings,
+  takeover: Takeover
 ) => {
   let everythingDue = true
   let looked = 0
-  // A delivery that one of both has been given and not yet recorded must not look lost to the other.
-  const taking = Semaphore.makeUnsafe(1)
-
-  /** When a step fails, the deliveries of the steps before it are not reported: they must not count as held. */
-  const orForget = <A>(take: (taken: Array<Lease>) => Effect.Effect<A, RedisError>) =>
-    taking.withPermit(Effect.suspend(() => {
-      const taken: Array<Lease> = []
-      return Effect.onError(take(taken), () => Effect.sync(() => forget(taken)))
-    }))
-
-  const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>, count: number) {
-    let pages = [...sources.streams.values()].map((stream) => ({ stream, from: "-" }))
-    const recovering = new Steps(recoveryPage, 1)
-    while (pages.length > 0) {
-      const from = monotonic()
-      const found = yield* connection.pipeline(
-        pages.map((page): Command => ["xpending", page.stream.key, group, page.from, "+", recoveryPage, consumer])
-      )
-      const next: typeof pages = []
-      for (const [i, { stream }] of pages.entries()) {
-        const pending = found[i]
-        if (!Array.isArray(pending)) {
-          // Without the group nothing is pending. With any other answer it is not known, and asked again.
-          if ((pending as RedisError).reason === "NoGroup") continue
-          return yield* Effect.fail(pending as RedisError)
-        }
-        const positions = (pending as RawPending).map(([position]) => position)
-        if (positions.length === recoveryPage) next.push({ stream, from: `(${positions[positions.length - 1]!}` })
-        const lost = positions.filter((position) => !stream.held.has(position))
-        if (lost.length === 0) continue
-        if (out.length >= count) return { leases: out, isMore: true }
-        const missing = lost.slice(0, count - out.length)
-        if (missing.length < lost.length) next.push({ stream, from: missing.at(-1)! })
-        const entries: Array<readonly [string, ReadonlyArray<string>, number, string]> = []
-        for (let at = 0; at < missing.length;) {
-          const step = missing.slice(at, at + recovering.size)
-          const some = (yield* connection.evaluate(
-            recoverScript,
-            [stream.key, keys.trials(group, stream.channel)],
-            [group, consumer, trialKind(stream), ...step]
-          )) as typeof entries
-          recovering.took(some.length, charactersIn(some))
-          entries.push(...some)
-          at += step.length
-        }
-        const counts = new Map(entries.map(([position, , count]) => [position, count]))
-        const tried = new Map(entries.map(([position, , , tried]) => [position, tried]))
-        take(
-          stream,
-          entries.map(([position, fields]) => [position, fields] as const),
-          counts,
-          from,
-          leaseMillis,
-          out,
-          tried
-        )
-      }
-      pages = next
-    }
-    return { leases: out, isMore: false }
-  })
 
   /** The recorded trials of these entries; none where another program has written the key. */
   const trialsOf = Effect.fnUntraced(function*(stream: GroupStream, entries: RawEntries) {
@@ -167,6 +101,31 @@ export const make = (
     return lost.length
   })
 
+  /** Takes over these entries, unless their lease is renewed meanwhile; returns how many of them have no message any more. */
+  const takeExpired = Effect.fnUntraced(function*(
+    stream: GroupStream,
+    counts: ReadonlyMap<string, number>,
+    expiresMillis: number,
+    steps: Steps,
+    from: number,
+    out: Array<Lease>
+  ) {
+    const expired = [...counts.keys()]
+    const before = out.length
+    for (let at = 0; at < expired.length;) {
+      const step = expired.slice(at, at + steps.size)
+      // The server compares the idle time again.
+      const entries = (yield* connection.send(
+        ["xclaim", stream.key, group, consumer, expiresMillis, ...step],
+        { idempotent: false }
+      )) as RawEntries
+      steps.took(entries.length, charactersIn(entries))
+      take(stream, entries, counts, from, leaseMillis, out, yield* trialsOf(stream, entries))
+      at += step.length
+    }
+    return out.length - before < expired.length ? yield* endVanished(stream, expired) : 0
+  })
+
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
     // A lease expires when its member is lost, and a lost member is silent. Of many streams only some are checked until one is silent.
     const isMany = sources.streams.size > fewStreams
@@ -205,21 +164,7 @@ export const make = (
         look.isComplete = false
       }
       const counts = expiredIn(stream, pending, expiresMillis, count - deliveries.length, look)
-      const expired = [...counts.keys()]
-      if (expired.length === 0) continue
-      const before = deliveries.length
-      for (let at = 0; at < expired.length;) {
-        const step = expired.slice(at, at + claiming.size)
-        // The server compares the idle time again: a lease that its owner renewed meanwhile is not taken.
-        const entries = (yield* connection.send(
-          ["xclaim", stream.key, group, consumer, expiresMillis, ...step],
-          { idempotent: false }
-        )) as RawEntries
-        claiming.took(entries.length, charactersIn(entries))
-        take(stream, entries, counts, from, leaseMillis, deliveries, yield* trialsOf(stream, entries))
-        at += step.length
-      }
-      if (deliveries.length - before < expired.length) vanished += yield* endVanished(stream, expired)
+      if (counts.size > 0) vanished += yield* takeExpired(stream, counts, expiresMillis, claiming, from, deliveries)
     }
     if (isWhole) {
       everythingDue = !look.isComplete
@@ -234,16 +179,6 @@ export const make = (
     }
   })
 
-  return {
-    /** Takes over at most `count` deliveries whose lease has expired. */
-    claim: (count: number) => orForget((taken) => claimInto(taken, count)),
-
-    /**
-     * Takes at most `count` deliveries that were handed out to this member in replies that never arrived: they are pending for it, and
-     * not held. No read may be running meanwhile.
-     */
-    recover: (count: number) => orForget((taken) => recoverInto(taken, count))
-  }
+  /** Takes over at most `count` deliveries whose lease has expired. */
+  return (count: number): Effect.Effect<Claimed, RedisError> => takeover((taken) => claimInto(taken, count))
 }
-
-export type Claims = ReturnType<typeof make>

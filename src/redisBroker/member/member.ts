@@ -1,8 +1,8 @@
 /**
  * One consumer of one group in one shard on Redis Streams: what its rooms do together.
  *
- * `sources.ts` knows its streams, `reads.ts` reads them, `claims.ts` takes over expired and lost deliveries, `settlement.ts` ends leases
- * and `renewal.ts` renews them.
+ * `sources.ts` knows its streams, `reads.ts` reads them, `claims.ts` takes over expired deliveries and `lostReplies.ts` lost ones,
+ * `settlement.ts` ends leases and `renewal.ts` renews them.
  */
 import { Clock, Effect } from "effect"
 import type { BrokerError, Member, Membership } from "../../Broker.ts"
@@ -16,6 +16,7 @@ import * as Claims from "./claims.ts"
 import * as Commit from "./commit.ts"
 import type { MemberContext } from "./context.ts"
 import * as SharedSettings from "./groupSettings.ts"
+import * as LostReplies from "./lostReplies.ts"
 import * as Once from "./once.ts"
 import * as Presence from "./presence.ts"
 import * as Readiness from "./readiness.ts"
@@ -24,6 +25,7 @@ import * as Renewal from "./renewal.ts"
 import * as Settlement from "./settlement.ts"
 import type { Selection } from "./sources.ts"
 import * as Sources from "./sources.ts"
+import * as Takeover from "./takeover.ts"
 import * as Trials from "./trials.ts"
 import * as Wakeup from "./wakeup.ts"
 
@@ -64,9 +66,11 @@ export const make = Effect.fnUntraced(function*(
   const presence = Presence.make(context, options.patterns)
   const shared = SharedSettings.make(context)
   const once = Once.make(context)
-  const claims = Claims.make(context, sources, presence, shared)
+  const takeover = Takeover.make()
+  const claim = Claims.make(context, sources, presence, shared, takeover)
+  const recover = LostReplies.make(context, sources, takeover)
   const wakeup = Wakeup.make(reader, monotonic)
-  const { awaitReady, markLost, read } = Reads.make(context, reader, sources, readiness, wakeup, claims.recover)
+  const { awaitReady, markLost, read } = Reads.make(context, reader, sources, readiness, wakeup, recover)
   const renew = Renewal.make(context, once)
 
   const failOr = (operation: string) => (error: RedisError) => sources.removed() ?? fail(operation)(error)
@@ -93,7 +97,7 @@ export const make = Effect.fnUntraced(function*(
     commit: Commit.make(context, channels, shardOf, once, onSettled),
     claim: (count) =>
       // A removal is not always announced: once in a lease a claim checks whether everything is there.
-      Effect.andThen(sources.checkIfDue, claims.claim(count)).pipe(
+      Effect.andThen(sources.checkIfDue, claim(count)).pipe(
         // Deliveries that a failed claim has taken are pending for this member and not held: a read recovers them.
         Effect.tapError(() =>
           Effect.sync(() => {

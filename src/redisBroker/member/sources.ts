@@ -7,16 +7,15 @@
 import { Deferred, Effect } from "effect"
 import { GroupRemoved } from "../../Broker.ts"
 import { RedisError } from "../../Redis.ts"
-import { registrationField } from "../keys.ts"
-import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
-import { listSources } from "../scripts/member/listSources.ts"
-import { registerGroup } from "../scripts/member/registerGroup.ts"
-import { createChannel } from "../scripts/publish/createChannel.ts"
 import type { Removals } from "./attach.ts"
 import * as Attach from "./attach.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream } from "./lease.ts"
 import type { Readiness } from "./readiness.ts"
+import * as Registry from "./registry.ts"
+
+/** A member of more streams than this is one of many streams: it reads and checks them at a measured pace, and not all each time. */
+export const fewStreams = 16
 
 const itsRegistration = "its registration"
 
@@ -25,6 +24,11 @@ const mostNamed = 5
 
 /** A key that is not a stream is checked again after this time. */
 const leftOutMillis = 2_000
+
+const isNotIn = (listed: ReadonlyArray<string>) => {
+  const all = new Set(listed)
+  return (name: string) => !all.has(name)
+}
 
 /** The names and patterns of a member. */
 export interface Selection {
@@ -35,35 +39,31 @@ export interface Selection {
   readonly matches: (channel: string) => boolean
 }
 
-/** The reply of `listSources`. */
-interface Registry {
-  readonly version: string
-  readonly channels: ReadonlyArray<string>
-  /** The channels for which the group has a retry stream. */
-  readonly retries: ReadonlyArray<string>
-  /** 1 for each pattern that is registered, 0 for each that is not. */
-  readonly registered: ReadonlyArray<number>
-  /** The last removal of each pattern; empty if there was none. */
-  readonly removals: ReadonlyArray<string>
-}
+/** Logs what was created again. `isAll`: nothing of the group was left. */
+const warnGone = (group: string, gone: ReadonlyArray<string>, isAll: boolean) =>
+  Effect.logWarning(
+    `rotif: group "${group}" found gone from Redis, and made again: ${gone.slice(0, mostNamed).join(", ")}` +
+      (gone.length > mostNamed ? ` and ${gone.length - mostNamed} more` : "") +
+      (isAll
+        ? ". Most likely Redis has lost all its data (a restart without persistence, FLUSHALL): what was not handled is lost, with " +
+          "delays, retries, dead letters and recurring messages"
+        : ". What is still in a log comes again; what was in a log that is gone and was not handled is lost")
+  )
 
 export const make = (
   context: MemberContext,
   { matches, names, patterns }: Selection,
   readiness: Pick<Readiness, "keep" | "reset">
 ) => {
-  const { connection, keys, membership: { group, leaseMillis }, monotonic } = context
+  const { keys, membership: { group, leaseMillis }, monotonic } = context
   const attach = Attach.make(context, patterns)
-  const fields = patterns.map((pattern) => registrationField(group, pattern))
+  const registry = Registry.make(context, patterns)
 
   /** The streams that are read, and those that are not read any more while something of them is held. */
   const streams = new Map<string, GroupStream>()
   let all: ReadonlyArray<string> = []
   let retries: ReadonlyArray<string> = []
-  let version = ""
-  // The numbers of registered items at that version: if there are fewer, something was removed.
-  let registeredChannels = 0
-  let registeredRetries = 0
+  let known = Registry.unknown
   let nextCheckAt = 0
   let isStale = true
   /** Whether the group has been attached and registered by this member. */
@@ -81,58 +81,6 @@ export const make = (
     Deferred.doneUnsafe(removal, Effect.fail(removed))
     return Effect.fail(new RedisError({ reason: "Refused", command: "look", message: removed.message }))
   })
-
-  /** Reads the registry; `undefined` if it is as the member knows it by that version. */
-  const ask = (known: string): Effect.Effect<Registry | undefined, RedisError> =>
-    Effect.map(
-      connection.evaluate(
-        listSources,
-        [keys.meta, keys.channels, keys.groups, keys.retries(group), keys.removed(group)],
-        [known, registeredChannels, registeredRetries, ...fields]
-      ),
-      (reply) => {
-        const [version, channels, retries = [], registered = [], removals = []] = reply as readonly [
-          string,
-          Array<string>?,
-          Array<string>?,
-          Array<number>?,
-          Array<string>?
-        ]
-        return channels === undefined ? undefined : { version, channels, retries, registered, removals }
-      }
-    )
-
-  /** Creates the channels that were asked for by name, or read before, and are not registered. */
-  const createMissing = Effect.fnUntraced(function*(listed: ReadonlyArray<string>) {
-    const registered = new Set(listed)
-    const known = [...streams.values()].map(({ channel }) => channel)
-    const missing = new Set([...names, ...known].filter((name) => !registered.has(name)))
-    for (const name of missing) {
-      yield* connection.evaluate(
-        createChannel,
-        [keys.meta, keys.channels, keys.log(name)],
-        [name, "", keys.events]
-      )
-    }
-    return missing
-  })
-
-  /** Lists the retry streams again that this member reads and that are not listed any more, if they exist; returns their channels. */
-  const relist = (listed: ReadonlyArray<string>) =>
-    Effect.filter(
-      [...streams.values()].filter(({ channel, isRetry }) => isRetry && !listed.includes(channel)).map(({ channel }) =>
-        channel
-      ),
-      (channel) =>
-        Effect.map(
-          connection.evaluate(
-            unlistedRetries,
-            [keys.retry(group, channel), keys.retries(group), keys.meta],
-            ["mend", group, channel, keys.events]
-          ),
-          (reply) => reply === 1
-        )
-    )
 
   /** The channels where the start option counts: those that were there before the group, and that no registered pattern of it reaches. */
   const startingIn = (
@@ -166,16 +114,6 @@ export const make = (
     }
   })
 
-  const warnGone = (gone: ReadonlyArray<string>, isAll: boolean) =>
-    Effect.logWarning(
-      `rotif: group "${group}" found gone from Redis, and made again: ${gone.slice(0, mostNamed).join(", ")}` +
-        (gone.length > mostNamed ? ` and ${gone.length - mostNamed} more` : "") +
-        (isAll
-          ? ". Most likely Redis has lost all its data (a restart without persistence, FLUSHALL): what was not handled is lost, with " +
-            "delays, retries, dead letters and recurring messages"
-          : ". What is still in a log comes again; what was in a log that is gone and was not handled is lost")
-    )
-
   /** Makes the list of streams that of the registry. */
   const remember = (channels: ReadonlyArray<string>, retryChannels: ReadonlyArray<string>, isReset: boolean) => {
     const listed = [
@@ -192,24 +130,28 @@ export const make = (
   }
 
   const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
-    let registry = yield* ask(heal ? "" : version)
+    let found = yield* registry.read(heal ? Registry.unknown : known)
     nextCheckAt = monotonic() + leaseMillis
-    if (registry === undefined) return
-    const now = registry.removals
+    if (found === undefined) return
+    const now = found.removals
     if (!isEstablished) removals = patterns.map((pattern, i) => [pattern, now[i] ?? ""])
     else if (removals.some(([, known], i) => now[i] !== "" && now[i] !== known)) return yield* failRemoved
     // Items that were there once and are not: only a fault or another program removes them.
     const gone: Array<string> = []
-    const missing = yield* createMissing(registry.channels)
+    const read = [...streams.values()]
+    const missing = new Set([...names, ...read.map(({ channel }) => channel)].filter(isNotIn(found.channels)))
+    yield* registry.create(missing)
     for (const name of missing) if (streams.has(keys.log(name))) gone.push(`the channel "${name}"`)
-    if (missing.size > 0) registry = (yield* ask("")) ?? registry
-    const { registered } = registry
-    const relisted = yield* relist(registry.retries)
+    if (missing.size > 0) found = (yield* registry.read(Registry.unknown)) ?? found
+    const { registered, retries } = found
+    const relisted = yield* registry.relist(
+      read.filter(({ isRetry }) => isRetry).map(({ channel }) => channel).filter(isNotIn(retries))
+    )
     if (relisted.length > 0) gone.push("the list of its retry streams")
     if (isEstablished && registered.includes(0)) gone.push(itsRegistration)
 
-    const channels = registry.channels.filter(matches)
-    const retryChannels = [...registry.retries, ...relisted].filter(matches)
+    const channels = found.channels.filter(matches)
+    const retryChannels = [...retries, ...relisted].filter(matches)
     const isKnown = (key: string) => !heal && streams.has(key)
     const unknown = channels.filter((channel) => !isKnown(keys.log(channel)))
     const starting = startingIn(channels, registered, missing)
@@ -227,19 +169,12 @@ export const make = (
 
     // A registration that is gone went with a flush of the namespace.
     if (!isEstablished || heal || registered.includes(0)) {
-      const registering = yield* connection.evaluate(
-        registerGroup,
-        [keys.meta, keys.groups, keys.removed(group)],
-        [JSON.stringify(removals), ...fields]
-      )
-      if (registering === -1) return yield* isEstablished ? failRemoved : look(heal)
+      if (!(yield* registry.register(removals))) return yield* isEstablished ? failRemoved : look(heal)
     }
     isEstablished = true
     remember(channels, retryChannels, heal || attached.created.length > 0)
-    version = registry.version
-    registeredChannels = registry.channels.length
-    registeredRetries = registry.retries.length
-    if (gone.length > 0) yield* warnGone(gone, attached.created.length > 0 && gone.includes(itsRegistration))
+    known = found
+    if (gone.length > 0) yield* warnGone(group, gone, attached.created.length > 0 && gone.includes(itsRegistration))
   })
 
   /**
