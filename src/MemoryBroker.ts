@@ -57,7 +57,12 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
       checkDurability: () => Effect.void,
       join: (membership) =>
         Effect.acquireRelease(
-          store.run(() => Member.make(store, clock, membership, readingOf(membership.selector))),
+          Effect.suspend(() => {
+            const conflict = store.conflictOf(membership)
+            return conflict === undefined
+              ? store.run(() => Member.make(store, clock, membership, readingOf(membership.selector)))
+              : Effect.fail(conflict)
+          }),
           (member) => Effect.sync(member.close)
         ),
       promote: (_, limit, only) => store.run(() => store.promote(limit, now(), only)),

@@ -1,12 +1,13 @@
 /** A consumer group: its place on each channel, the leases it has handed out, the messages that are ready again, and the members that wait. */
 import type { Latch } from "effect"
 import { MutableList } from "effect"
-import type { Delivery, GroupSettings } from "../Broker.ts"
+import type { Delivery, GroupSettings, Ordering } from "../Broker.ts"
 import type { PastFailure } from "../broker/deadLetters.ts"
 import type { Position } from "../broker/position.ts"
 import { format, isAfter } from "../broker/position.ts"
 import type { Totals } from "../broker/statistics.ts"
 import { Inspect, publicPart } from "../internal/inspected.ts"
+import { Lines } from "./lines.ts"
 import type { Log, Stored } from "./log.ts"
 import { Marks } from "./onceKeys.ts"
 
@@ -26,6 +27,8 @@ export interface Redelivery {
   readonly history: ReadonlyArray<PastFailure>
   /** When the message became ready again. */
   readonly readyAtMillis?: number | undefined
+  /** The message is the head of its ordering key. */
+  readonly isHead?: boolean | undefined
 }
 
 const noHistory: ReadonlyArray<PastFailure> = []
@@ -57,6 +60,7 @@ export class Lease implements Delivery {
   #owner: object
   /** The lease expires this long after it was handed out or renewed. */
   readonly leaseMillis: number
+  readonly #isHead: boolean
   /** How often the message was taken over from a lost consumer since it became ready. */
   readonly #takeovers: number
   #sinceMillis: number
@@ -69,7 +73,7 @@ export class Lease implements Delivery {
   isTried = false
 
   constructor(
-    { attempt, crashes, deliveryCount, history, isSuspect, cursor, readyAtMillis, stored }: Redelivery,
+    { attempt, crashes, deliveryCount, history, isHead, isSuspect, cursor, readyAtMillis, stored }: Redelivery,
     number: number | undefined,
     owner: Owner,
     nowMillis: number,
@@ -91,6 +95,7 @@ export class Lease implements Delivery {
     this.expiresInMillis = stored.expiresAtMillis === undefined ? undefined : stored.expiresAtMillis - nowMillis
     this.#cursor = cursor
     this.#readyAtMillis = readyAtMillis ?? stored.position.millis
+    this.#isHead = isHead === true
     this.#stored = stored
     this.#number = number
     this.#owner = owner
@@ -110,6 +115,11 @@ export class Lease implements Delivery {
   /** The number of the message in the log; a redelivery has none. */
   get number(): number | undefined {
     return this.#number
+  }
+
+  /** The message is the head of its ordering key: the key is closed until it is settled. */
+  get isHead(): boolean {
+    return this.#isHead
   }
 
   get takeovers(): number {
@@ -145,10 +155,10 @@ export class Lease implements Delivery {
 
   /** Returns the message for another hand-out. */
   again(attempt: number): Redelivery {
-    const { crashes, deliveryCount, history } = this
+    const { crashes, deliveryCount, history, isHead } = this
     // A message whose handler has ended is no suspect any more.
     const isSuspect = this.isSuspect && attempt === this.attempt
-    return { cursor: this.#cursor, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history }
+    return { cursor: this.#cursor, stored: this.#stored, attempt, deliveryCount, crashes, isSuspect, history, isHead }
   }
 
   /** The removal of the message by a limit was reported already. */
@@ -186,6 +196,8 @@ export class GroupCursor {
   private readonly ready = MutableList.make<Redelivery>()
   /** Messages handed out and not settled, in the order of the hand-outs. */
   readonly leases = new Set<Lease>()
+  /** The ordering keys, if the group orders. */
+  private readonly lines = new Lines<Redelivery>()
 
   constructor(group: Group, channel: string, log: Log, begin: Position) {
     this.group = group
@@ -204,9 +216,14 @@ export class GroupCursor {
     return this.log.end - Math.max(this.next, this.log.first)
   }
 
+  /** Handed out and not settled, or waiting behind such a message of the same ordering key. */
+  get pendingCount(): number {
+    return this.leases.size + this.lines.size
+  }
+
   /** The lowest number that this group has not acknowledged. */
   get needs(): number {
-    let lowest = this.next
+    let lowest = Math.min(this.next, this.lines.lowest ?? Infinity)
     for (const { number } of this.leases) if (number !== undefined && number < lowest) lowest = number
     return lowest
   }
@@ -215,6 +232,8 @@ export class GroupCursor {
   get oldestAtMillis(): number | undefined {
     let oldest = this.unreadCount > 0 ? this.log.at(Math.max(this.next, this.log.first)).position.millis : Infinity
     for (const { readyAtMillis } of this.leases) oldest = Math.min(oldest, readyAtMillis)
+    const waiting = this.lines.oldest
+    if (waiting !== undefined) oldest = Math.min(oldest, this.readyAtOf(waiting))
     const first = this.ready.length > 0 ? this.ready.head?.array[this.ready.head.offset]?.readyAtMillis : undefined
     oldest = Math.min(oldest, first ?? Infinity)
     return oldest === Infinity ? undefined : oldest
@@ -237,31 +256,69 @@ export class GroupCursor {
     this.group.announce(this)
   }
 
-  /** Hands out at most `count` redeliveries. */
-  takeReady(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): void {
-    for (let left = Math.min(count, this.ready.length); left > 0; left--) {
-      this.hold(new Lease(MutableList.take(this.ready) as Redelivery, undefined, owner, nowMillis), out)
+  /** Hands out at most `count` redeliveries, and returns how many. */
+  takeReady(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): number {
+    let taken = 0
+    while (taken < count && this.ready.length > 0) {
+      const redelivery = MutableList.take(this.ready) as Redelivery
+      if (redelivery.isHead === true || !this.isOrdered(redelivery.stored)) {
+        this.hold(new Lease(redelivery, undefined, owner, nowMillis), out)
+      } else if (this.lines.enter(redelivery.stored.orderingKey, redelivery)) {
+        this.hold(new Lease({ ...redelivery, isHead: true }, undefined, owner, nowMillis), out)
+      } else continue
+      taken++
     }
     this.group.tidy(this)
+    return taken
   }
 
-  /** Hands out at most `count` messages that the group has not read. */
-  takeUnread(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): void {
+  /** Hands out at most `count` messages that the group has not read, and returns how many. */
+  takeUnread(count: number, owner: Owner, nowMillis: number, out: Array<Lease>): number {
     this.next = Math.max(this.next, this.log.first)
-    for (let left = Math.min(count, this.unreadCount); left > 0; left--) {
+    let taken = 0
+    while (taken < count && this.unreadCount > 0) {
       const number = this.next++
       const stored = this.log.at(number)
-      this.hold(
-        new Lease(
-          { cursor: this, stored, attempt: 1, deliveryCount: 0, crashes: 0, history: noHistory },
-          number,
-          owner,
-          nowMillis
-        ),
-        out
-      )
+      const isHead = this.isOrdered(stored)
+      if (isHead && !this.lines.enter(stored.orderingKey, number)) continue
+      this.hold(new Lease(this.firstOf(stored, isHead), number, owner, nowMillis), out)
+      taken++
     }
     this.group.tidy(this)
+    return taken
+  }
+
+  /**
+   * Ends the turn of a settled message at its ordering key. The next message of the key is handed out to `owner`; without an owner it becomes
+   * ready.
+   */
+  handOn(lease: Lease, owner: Owner | undefined, nowMillis: number, out: Array<Lease>): void {
+    if (!lease.isHead) return
+    const next = this.lines.next(lease.orderingKey!, this.log.first)
+    if (next === undefined) return
+    const number = typeof next === "number" ? next : undefined
+    const redelivery = typeof next === "number" ? this.firstOf(this.log.at(next), true) : { ...next, isHead: true }
+    if (owner === undefined) this.giveBack(redelivery, nowMillis)
+    else this.hold(new Lease(redelivery, number, owner, nowMillis), out)
+  }
+
+  /** Returns how many messages a limit removed while they waited, since the last call. */
+  takeVanished(): number {
+    return this.lines.takeVanished()
+  }
+
+  private isOrdered(stored: Stored): stored is Stored & { readonly orderingKey: string } {
+    return stored.orderingKey !== undefined && this.group.ordering === "block"
+  }
+
+  private firstOf(stored: Stored, isHead: boolean): Redelivery {
+    return { cursor: this, stored, attempt: 1, deliveryCount: 0, crashes: 0, history: noHistory, isHead }
+  }
+
+  private readyAtOf(arrival: number | Redelivery): number {
+    if (typeof arrival !== "number") return arrival.readyAtMillis ?? arrival.stored.position.millis
+    // A limit has removed it.
+    return arrival < this.log.first ? Infinity : this.log.at(arrival).position.millis
   }
 
   /** Hands out to `owner` a message whose lease has expired. */
@@ -314,6 +371,8 @@ export interface Waiter {
 
 export class Group {
   readonly name: string
+  /** How the group treats ordering keys: the first member that says it decides. */
+  ordering: Ordering | undefined
   /** The registered patterns: a message they match is not removed before the group has acknowledged it. */
   readonly registered = new Map<string, (channel: string) => boolean>()
   readonly cursors = new Map<string, GroupCursor>()

@@ -32,6 +32,7 @@ export const make = (
   }
   const now = () => clock.currentTimeMillisUnsafe()
   const group: Group = store.register(name, patterns, names, membership.start)
+  group.ordering ??= membership.ordering
   group.members.add(owner)
   group.joins++
   let joins = group.joins
@@ -53,21 +54,24 @@ export const make = (
       isMember() ? effect : Effect.fail(new GroupRemoved({ group: name, patterns }))
     )
 
-  /** Takes at most `count` messages from these cursors together, each in its turn. */
+  /** Takes at most `count` messages from these cursors together, each in its turn. `takeOf` returns how many it took. */
   const spread = (
     cursors: ReadonlyArray<GroupCursor>,
     count: number,
     of: (cursor: GroupCursor) => number,
-    takeOf: (cursor: GroupCursor, count: number) => void
+    takeOf: (cursor: GroupCursor, count: number) => number
   ) => {
     let left = Math.min(count, cursors.reduce((sum, one) => sum + of(one), 0))
-    while (left > 0) {
+    let isAny = true
+    while (left > 0 && isAny) {
+      isAny = false
       const each = Math.max(1, Math.floor(left / cursors.length))
       for (let i = 0; i < cursors.length && left > 0; i++) {
         const one = cursors[(turn + i) % cursors.length]!
         const some = Math.min(each, of(one), left)
-        takeOf(one, some)
-        left -= some
+        if (some === 0) continue
+        isAny = true
+        left -= takeOf(one, some)
       }
     }
   }
@@ -88,17 +92,15 @@ export const make = (
     const nowMillis = now()
     // Endless redeliveries must not keep new messages away: these get one place, and where there is only one, every second turn.
     const isLast = unread.length > 0 && !onlyReady && (count > 1 || turn % 2 === 1)
-    spread(ready, isLast ? count - 1 : count, (one) => one.readyCount, (one, some) => {
-      one.takeReady(some, owner, nowMillis, out)
-    })
+    const readyPlaces = isLast ? count - 1 : count
+    spread(ready, readyPlaces, (one) => one.readyCount, (one, some) => one.takeReady(some, owner, nowMillis, out))
     if (onlyReady) {
       // Messages that another member gave back when it left come before messages that nobody has read.
       if (out.length > 0) return out
       onlyReady = false
     }
-    spread(unread, count - out.length, (one) => one.unreadCount, (one, some) => {
-      one.takeUnread(some, owner, nowMillis, out)
-    })
+    const places = count - out.length
+    spread(unread, places, (one) => one.unreadCount, (one, some) => one.takeUnread(some, owner, nowMillis, out))
     return out
   }
 
@@ -158,6 +160,13 @@ export const make = (
     return false
   }
 
+  /** The deliveries that settlements have handed over. */
+  let handedOver: Array<Lease> = []
+
+  /** Ends the turn of a settled message at its ordering key. */
+  const handOn = (lease: Lease, nowMillis: number) =>
+    lease.cursor.handOn(lease, membership.isTaking?.() === true ? owner : undefined, nowMillis, handedOver)
+
   /** Settles each item whose lease this member holds, and returns the deliveries of the others. */
   const settle = <A>(
     items: ReadonlyArray<A>,
@@ -207,13 +216,19 @@ export const make = (
       waking = true
       waiting?.openUnsafe()
     }),
-    takeNext: () => none,
+    takeNext: () => {
+      if (handedOver.length === 0) return none
+      const next = handedOver
+      handedOver = []
+      return next
+    },
     ack: (deliveries) =>
       store.run(() => {
         const nowMillis = now()
         return deliveries.filter((lease) => {
           if (!(lease instanceof Lease) || !finish(lease, nowMillis)) return true
           store.acked(lease)
+          handOn(lease, nowMillis)
           return false
         })
       }),
@@ -241,11 +256,16 @@ export const make = (
           }
           if (!finish(lease, nowMillis)) return "lost"
           store.acked(lease)
+          handOn(lease, nowMillis)
           for (const message of messages) store.append(message, nowMillis)
           return "done"
         })
       }),
-    drop: (deliveries) => settle(deliveries, (delivery) => delivery, (lease) => store.acked(lease)),
+    drop: (deliveries) =>
+      settle(deliveries, (delivery) => delivery, (lease, _, nowMillis) => {
+        store.acked(lease)
+        handOn(lease, nowMillis)
+      }),
     redeliver: (items) =>
       settle(
         items,
@@ -256,7 +276,10 @@ export const make = (
       settle(
         items,
         ({ delivery }) => delivery,
-        (lease, { failure }, nowMillis) => store.bury(lease, failure, nowMillis)
+        (lease, { failure }, nowMillis) => {
+          store.bury(lease, failure, nowMillis)
+          handOn(lease, nowMillis)
+        }
       ),
     renew: (deliveries) =>
       Effect.sync(() => {
@@ -298,6 +321,7 @@ export const make = (
         let vanished = 0
         search: for (const one of group.cursors.values()) {
           if (!reads(one.channel)) continue
+          vanished += one.takeVanished()
           for (const lease of one.leases) {
             if (lease.isHeldBy(owner)) continue
             const ageMillis = nowMillis - lease.sinceMillis
@@ -307,6 +331,7 @@ export const make = (
               nextInMillis = Math.min(nextInMillis, expiresMillis - ageMillis)
             } else if (lease.isVanished) {
               one.leases.delete(lease)
+              one.handOn(lease, undefined, nowMillis, handedOver)
               if (!lease.isTold) vanished++
             } else if (deliveries.length < count) {
               one.takeOver(lease, owner, nowMillis, deliveries)

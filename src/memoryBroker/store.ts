@@ -4,7 +4,8 @@
  * Each operation is done at once, at a time that is passed to it. So an interrupted fiber leaves nothing half done.
  */
 import { Effect } from "effect"
-import type { Appended, BrokerInfo, Failure, Limits, NewMessage, Start } from "../Broker.ts"
+import type { Appended, BrokerInfo, Failure, Limits, Membership, NewMessage, Start } from "../Broker.ts"
+import { OrderingConflict } from "../Broker.ts"
 import * as Definitions from "../broker/limits.ts"
 import type { Position } from "../broker/position.ts"
 import { format, parse } from "../broker/position.ts"
@@ -251,11 +252,22 @@ export class Store {
       left.cursors.delete(name)
     }
     this.retries.removeWhere(({ cursor }) => ended.has(cursor))
-    if (group.registered.size === 0) group.marks.clear()
+    if (group.registered.size === 0) {
+      group.marks.clear()
+      group.ordering = undefined
+    }
     // Its members learn that the group was removed.
     group.wake(() => true)
     this.resumed.push(...group.removing)
     this.forget(group)
+  }
+
+  /** Finds the reason why a member cannot join, if there is one. */
+  conflictOf({ group, ordering }: Membership): OrderingConflict | undefined {
+    const recorded = this.groups.get(group)?.ordering
+    return ordering === undefined || recorded === undefined || recorded === ordering
+      ? undefined
+      : new OrderingConflict({ group, recorded, asked: ordering })
   }
 
   leave(group: Group, owner: Owner): void {
@@ -395,12 +407,12 @@ export class Store {
           const cursor = cursors.get(group)!
           const pending = new Map<object, number>()
           for (const { owner } of cursor.leases) pending.set(owner, (pending.get(owner) ?? 0) + 1)
-          const { due, leases, oldestAtMillis, readyCount, removed, started, totals, unreadCount } = cursor
+          const { due, oldestAtMillis, pendingCount, readyCount, removed, started, totals, unreadCount } = cursor
           return balance(log.end, log.length, {
             group,
             channel,
             lag: unreadCount,
-            pending: leases.size,
+            pending: pendingCount,
             ready: readyCount,
             due,
             dead: letters.get(keyOf(group, channel)) ?? 0,
@@ -433,7 +445,7 @@ export class Store {
               group,
               channel,
               lag: cursor.unreadCount,
-              pending: cursor.leases.size,
+              pending: cursor.pendingCount,
               ready: cursor.readyCount
             }
           })

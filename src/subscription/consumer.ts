@@ -115,6 +115,9 @@ export const make = Effect.fnUntraced(function*<R>(
   const begun = isPolled ? Effect.void : yieldTurns
   const counts = { ...none }
 
+  /** A consumer that rests or ends leaves the next messages of its ordering keys to others. */
+  const isTaking = () => !dispatch.isPaused() && !dispatch.isClosing()
+
   const joinedAt = clock.monotonicTimeNanosUnsafe()
   const heartbeatOf = (shard: number) =>
     new Heartbeat(`shard ${shard}`, blockMillis, () => monotonicMillis(clock), isPolled)
@@ -122,7 +125,7 @@ export const make = Effect.fnUntraced(function*<R>(
     broker.shardsOf(membership.selector),
     (shard) =>
       Effect.map(
-        broker.join({ ...membership, shard }),
+        broker.join({ ...membership, shard, isTaking }),
         (member) => new ShardConsumer(member, leaseMillis, heartbeatOf(shard), joinedAt)
       ),
     { concurrency: 8 }
@@ -151,6 +154,7 @@ export const make = Effect.fnUntraced(function*<R>(
     clock,
     counts,
     drop,
+    handedOver: intake.accept,
     lose,
     reporter,
     timed: attempts.timed,

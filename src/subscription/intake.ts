@@ -1,5 +1,6 @@
 /**
- * Intake: takes deliveries, as many as there is room for. They are new (`read`), or their lease has expired at another consumer (`claim`).
+ * Intake: takes deliveries, as many as there is room for. They are new (`read`), or their lease has expired at another consumer (`claim`). What
+ * a settlement hands over (`accept`) has the room of what was settled.
  */
 import { Effect, Latch, Stream } from "effect"
 import type { Broker, BrokerError, GroupRemoved, Room } from "../Broker.ts"
@@ -87,6 +88,8 @@ export const make = (options: Options) => {
     })
 
   return {
+    /** Takes deliveries that were handed over. */
+    accept,
     read,
     /** Takes over expired deliveries, as many as there is room for. */
     claimNow,

@@ -7,10 +7,12 @@ import type { Settlement } from "../internal/settlement.ts"
 import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
 import { enqueue, giveBack } from "./heldDelivery.ts"
 
-export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed }: {
+export const make = ({ clock, counts, drop, handedOver, isMoreComing, lose, reporter, timed }: {
   readonly clock: Clock.Clock
   readonly counts: Counts
   readonly drop: (held: HeldDelivery, outcome: Settled) => void
+  /** Takes the deliveries that a settlement of this shard, sent at `askedAt`, has handed over. */
+  readonly handedOver: (shard: ShardConsumer, askedAt: bigint, deliveries: ReadonlyArray<Delivery>) => void
   readonly lose: (held: HeldDelivery) => void
   readonly reporter: Pick<Reporter, "settled">
   /** Notes how long the handler of a delivery took. */
@@ -59,6 +61,18 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       held.shard.settlements.openUnsafe()
     })
 
+  /**
+   * Sends settlements, and takes what they hand over: also when they fail, because a part of them may have been stored. That comes before the
+   * end of the settled deliveries: a consumer that ends must find it.
+   */
+  const sending = Effect.fnUntraced(function*<A>(shard: ShardConsumer, effect: Effect.Effect<A, BrokerError>) {
+    const askedAt = clock.monotonicTimeNanosUnsafe()
+    const result = yield* Effect.result(effect)
+    const next = shard.member.takeNext()
+    if (next.length > 0) handedOver(shard, askedAt, next)
+    return result
+  })
+
   /** Waits for settlements, and sends all of them. One fiber for each shard runs it again and again. */
   const send = Effect.fnUntraced(function*(shard: ShardConsumer) {
     yield* shard.settlements.await
@@ -85,7 +99,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
       effect: () => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
     ) {
       if (items.length === 0) return
-      const result = yield* Effect.result(effect())
+      const result = yield* sending(shard, effect())
       if (result._tag === "Failure") {
         // It is sent again. The fence makes a second time harmless.
         failure = result.failure
@@ -127,7 +141,7 @@ export const make = ({ clock, counts, drop, isMoreComing, lose, reporter, timed 
     const commits = shard.commits.filter(({ held }) => held.phase !== "gone")
     shard.commits = []
     if (commits.length > 0) {
-      const result = yield* Effect.result(shard.member.commit(commits.map(({ commit }) => commit)))
+      const result = yield* sending(shard, shard.member.commit(commits.map(({ commit }) => commit)))
       if (result._tag === "Failure") {
         failure = result.failure
         shard.commits.push(...commits)
