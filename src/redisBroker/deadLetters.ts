@@ -69,7 +69,9 @@ export const make = (
   interface Target {
     readonly group: string
     readonly channel: string
-    readonly letters: Array<{ readonly letterId: string; readonly description: string; readonly payload: string }>
+    readonly letters: Array<
+      { readonly letterId: string; readonly reason: Failure["reason"]; readonly payload: string; readonly body: string }
+    >
   }
 
   const requeueTo = Effect.fnUntraced(function*(keys: Keys, { channel, group, letters }: Target, moved: Array<string>) {
@@ -82,7 +84,7 @@ export const make = (
           1,
           group,
           channel,
-          ...portion.flatMap(({ description, letterId, payload }) => [letterId, 1, description, payload])
+          ...portion.flatMap(({ body, letterId, reason }) => [letterId, 1, reason, body])
         ]
       )
       moved.push(...reply as ReadonlyArray<string>)
@@ -104,7 +106,7 @@ export const make = (
       )
       const targets = new Map<string, Target>()
       let chars = 0
-      for (const [i, { letterId, payload }] of step.entries()) {
+      for (const [i, { letterId, payload: replacement }] of step.entries()) {
         const reply = found[i]
         if (reply instanceof RedisError) return yield* reply
         chars += charactersIn(reply as RawEntries)
@@ -116,10 +118,12 @@ export const make = (
         const key = keys.retry(group, channel)
         const target = targets.get(key) ?? { group, channel, letters: [] }
         targets.set(key, target)
+        const payload = replacement ?? letter.payload
         target.letters.push({
           letterId,
-          description: Entry.requeuedMeta(letterId, Entry.decode(letterId, fields), letter.failure),
-          payload: payload ?? letter.payload
+          reason: letter.failure.reason,
+          payload,
+          body: Entry.encodeRequeued(letterId, Entry.decode(letterId, fields), letter.failure, payload)
         })
       }
       reading.took(step.length, chars)

@@ -2,14 +2,18 @@
  * The wire format: how a message is written into a stream entry, and read back.
  *
  * An entry of a log has the fields `i` (id), `h` (headers as JSON, if there are any), `r` (params, likewise), `x` (ms after its position at
- * which it expires, if it does) and `p` (payload). Every other form of a message (in a retry stream, waiting for a retry, dead letter) has
- * `m`, a JSON object with everything beside the payload, and `p`. A stream stores repeated field names once, so the short names cost
- * nothing; the payload is a field of its own so that no script has to parse it. A dead letter also has `k`: group, channel and reason, so
- * that a script can count it without parsing JSON.
+ * which it expires, if it does) and `p` (payload). A stream stores repeated field names once, so the short names cost nothing.
  *
- * A message that waits for its first delivery is a body: `w` with its deduplication window, if it has one (span in ms, name of the call
- * that opened it, key), then the fields `h`, `r` and `x` of its entry, each on a line of its own behind its letter, an empty line, and the
- * payload. Most bodies are a line feed and a payload, so a million of them stay small.
+ * A message that was ever kept elsewhere has a body instead: one text, which scripts move as a whole. To take a payload out of it, or to
+ * put one in, would copy the payload; a copy of 1 MiB holds up the server for about half a millisecond.
+ *
+ * - The body of a message that waits for its first delivery: `w` with its deduplication window, if it has one (span in ms, name of the call
+ *   that opened it, key), then the fields `h`, `r` and `x` of its entry, each on a line of its own behind its letter, an empty line, and
+ *   the payload. Most are a line feed and a payload, so a million of them stay small. Its entry of the log has `i`, `b` (the body) and,
+ *   where the body has lines, `l`: the ms by which it came late, which it has less until it expires.
+ * - Every other body (in a retry stream, waiting for a retry, dead letter): a JSON object with everything beside the payload, a line feed,
+ *   and the payload. Its entry has `b`. A dead letter also has `k`: group, channel and reason, so that a script can count it without
+ *   parsing JSON.
  */
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../broker/deadLetters.ts"
@@ -81,8 +85,8 @@ export const encodeBody = (message: Content & Pick<NewMessage, "window">, call =
   (message.window === undefined ? "" : `w${message.window.millis} ${call} ${message.window.key}\n`) +
   `${extras(message).map(([name, value]) => `${name}${value}\n`).join("")}\n${message.payload}`
 
-/** Reads a body; `undefined` when it is none. */
-export const decodeBody = (body: string): Content | undefined => {
+/** The lines of a body by their letters, and the payload as `p`; `undefined` when it is no body. */
+const linesOf = (body: string): Record<string, string> | undefined => {
   const found: Record<string, string> = Object.create(null)
   let from = 0
   for (let end = body.indexOf("\n"); end !== from; end = body.indexOf("\n", from)) {
@@ -90,9 +94,17 @@ export const decodeBody = (body: string): Content | undefined => {
     found[body[from]!] = body.slice(from + 1, end)
     from = end + 1
   }
-  const { h, r, x } = found
+  found["p"] = body.slice(from + 1)
+  return found
+}
+
+/** Reads the body of a message that waits for its first delivery; `undefined` when it is none. */
+export const decodeBody = (body: string): Content | undefined => {
+  const found = linesOf(body)
+  if (found === undefined) return undefined
+  const { h, p, r, x } = found
   return {
-    payload: body.slice(from + 1),
+    payload: p!,
     headers: h === undefined ? none : strings(parseObject(h)),
     params: r === undefined ? none : strings(parseObject(r)),
     expiresInMillis: x === undefined ? undefined : count(Number(x), 0)
@@ -127,7 +139,7 @@ export const decodeOutbox = (fields: ReadonlyArray<string>): NewMessage | undefi
     : { ...message, payload } as unknown as NewMessage
 }
 
-export const encodeMeta = (meta: Meta): string =>
+const encodeMeta = (meta: Meta): string =>
   JSON.stringify({
     i: meta.id,
     h: isEmpty(meta.headers) ? undefined : meta.headers,
@@ -144,6 +156,9 @@ export const encodeMeta = (meta: Meta): string =>
     f: meta.failure,
     y: meta.history === undefined || meta.history.length === 0 ? undefined : meta.history
   })
+
+/** Writes the body of a message with its description. JSON has no raw line feed. */
+export const encodeDescribed = (meta: Meta, payload: string): string => `${encodeMeta(meta)}\n${payload}`
 
 const pair = (position: string) => {
   const [time = "0", sequence = "0"] = position.split("-")
@@ -265,6 +280,8 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
   let headers: string | undefined
   let params: string | undefined
   let expires: string | undefined
+  let late: string | undefined
+  let body: string | undefined
   let meta: string | undefined
   let payload: string | undefined
   for (let i = 0; i + 1 < fields.length; i += 2) {
@@ -282,12 +299,27 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       case "x":
         expires = value
         break
-      case "m":
-        meta = value
+      case "l":
+        late = value
+        break
+      case "b":
+        body = value
         break
       case "p":
         payload = value
         break
+    }
+  }
+  if (body !== undefined) {
+    if (id === undefined) {
+      const end = body.indexOf("\n")
+      if (end < 0) return malformed(position, fields, "the entry's body has no payload")
+      meta = body.slice(0, end)
+      payload = body.slice(end + 1)
+    } else {
+      const lines = linesOf(body)
+      if (lines === undefined) return malformed(position, fields, "the entry's body has no payload")
+      ;({ h: headers, p: payload, r: params, x: expires } = lines)
     }
   }
   if (payload === undefined) return malformed(position, fields, "the entry has no payload field")
@@ -334,10 +366,9 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     deliveries: 0,
     crashes: 0,
     origin: position,
-    // A message that was promoted late has less time left: `x` may be below 0.
     expiresAtMillis: expires === undefined || !Number.isFinite(Number(expires))
       ? undefined
-      : millisOf(position) + Number(expires),
+      : millisOf(position) + Number(expires) - count(Number(late), 0),
     payload,
     malformed: undefined
   }
@@ -377,9 +408,9 @@ export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): L
   }
 }
 
-/** Describes the message of a dead letter that goes back to its group: it begins anew, and keeps its past failures. */
-export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): string =>
-  encodeMeta({
+/** Writes the body of a dead letter that goes back to its group: it begins anew, and keeps its past failures. */
+export const encodeRequeued = (letterId: string, entry: Entry, failure: Failure, payload: string): string =>
+  encodeDescribed({
     id: entry.id,
     headers: entry.headers,
     params: entry.params,
@@ -390,4 +421,4 @@ export const requeuedMeta = (letterId: string, entry: Entry, failure: Failure): 
     isSuspect: failure.reason === "crashed" ? true : undefined,
     origin: entry.origin,
     history: pastOf(entry.history, failure, millisOf(letterId), entry.attempt)
-  })
+  }, payload)

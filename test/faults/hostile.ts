@@ -60,23 +60,24 @@ const entries: ReadonlyArray<readonly [name: string, fields: ReadonlyArray<strin
   ]],
   ["an expiry that is none", ["i", "1", "x", "NaN", "p", "\"ok\""]],
   ["an expiry before all time", ["i", "1", "x", "-1e308", "p", "\"ok\""]],
+  ["a body and no description", ["b", "\"ok\""]],
+  ["a body without a payload", ["i", "1", "b", "h{}"]],
+  ["late by no number", ["i", "1", "l", "NaN", "b", "x5\n\n\"ok\""]],
   ["fields that are there twice", ["p", "1", "i", "1", "i", "2", "p", "\"ok\""]],
-  ["a description that is no JSON", ["m", "{", "p", "\"ok\""]],
-  ["a description that is an array", ["m", "[]", "p", "\"ok\""]],
-  ["a description without an id", ["m", "{\"i\":5}", "p", "\"ok\""]],
-  ["an attempt beyond all bounds", ["m", meta({ n: huge }), "p", "\"fail\""]],
-  ["attempt 0", ["m", meta({ n: 0 }), "p", "\"fail\""]],
-  ["numbers that are none", ["m", meta({ n: -1, d: "x", c: 1.5, t: null, e: "never" }), "p", "\"ok\""]],
-  ["a time beyond the calendar", ["m", meta({ t: huge }), "p", "\"ok\""]],
-  ["a million crashes", ["m", meta({ c: 1_000_000, d: huge }), "p", "\"ok\""]],
-  ["a history of nonsense", ["m", meta({ y: [null, 1, { reason: "term" }, { reason: "no" }], f: [] }), "p", "\"ok\""]],
+  ["a description that is no JSON", ["b", "{\n\"ok\""]],
+  ["a description that is an array", ["b", "[]\n\"ok\""]],
+  ["a description without an id", ["b", "{\"i\":5}\n\"ok\""]],
+  ["an attempt beyond all bounds", ["b", `${meta({ n: huge })}\n"fail"`]],
+  ["attempt 0", ["b", `${meta({ n: 0 })}\n"fail"`]],
+  ["numbers that are none", ["b", `${meta({ n: -1, d: "x", c: 1.5, t: null, e: "never" })}\n"ok"`]],
+  ["a time beyond the calendar", ["b", `${meta({ t: huge })}\n"ok"`]],
+  ["a million crashes", ["b", `${meta({ c: 1_000_000, d: huge })}\n"ok"`]],
+  ["a history of nonsense", ["b", `${meta({ y: [null, 1, { reason: "term" }, { reason: "no" }], f: [] })}\n"ok"`]],
   ["a failure of a dead letter", [
     "k",
     "nobody\nnowhere\nterm",
-    "m",
-    meta({ ch: "elsewhere", g: "other", f: { reason: "term", message: 5, cause: {} } }),
-    "p",
-    "\"ok\""
+    "b",
+    `${meta({ ch: "elsewhere", g: "other", f: { reason: "term", message: 5, cause: {} } })}\n"ok"`
   ]]
 ]
 
@@ -325,7 +326,7 @@ export const attacks = (tag: string, channel: string, group: string): ReadonlyAr
       name: "positions in the far future",
       commands: [
         ["xadd", key(`log:${channel}`), "18446744073709551000-1", "i", "1", "p", "\"ok\""],
-        ["xadd", key("dead"), "18446744073709551000-1", "m", "{}", "p", "1"]
+        ["xadd", key("dead"), "18446744073709551000-1", "b", "{}\n1"]
       ]
     }
   ]

@@ -893,7 +893,9 @@ describe("data that is gone", () => {
           ["p", "\"no id\""],
           ["i", "id", "h", "not JSON", "p", "\"x\""],
           ["i", "id", "r", "[]", "p", "\"x\""],
-          ["m", "{}", "p", "\"x\""],
+          ["b", "{}\n\"x\""],
+          ["b", "{}"],
+          ["i", "id", "b", "\"x\""],
           ["i", "id", "p", "not JSON"],
           ["i", "id", "p", "42"]
         ]
@@ -906,7 +908,7 @@ describe("data that is gone", () => {
         for (const { failure } of found) assert.strictEqual(failure.reason, "decode")
         assert.deepStrictEqual(
           found.map(({ payload }) => payload),
-          [...strange.slice(0, 6).map((fields) => JSON.stringify(fields)), "not JSON", "42"]
+          [...strange.slice(0, 8).map((fields) => JSON.stringify(fields)), "not JSON", "42"]
         )
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
       })

@@ -70,7 +70,7 @@ describe("huge entries of another program", () => {
     assert.strictEqual(whole.payload, JSON.stringify(["i", "1", "h", "x".repeat(2 ** 20 - 6)]))
     // What was moved from a log at its limit has a description besides.
     assert.isUndefined(
-      read("m", JSON.stringify({ i: "1", t: 1, n: 1, d: 1, c: 0, o: "1-0" }), "p", long + long).malformed
+      read("b", `${JSON.stringify({ i: "1", t: 1, n: 1, d: 1, c: 0, o: "1-0" })}\n${long}${long}`).malformed
     )
     const id = read("i", "\u0001".repeat(2 ** 20 + 1), "p", "")
     assert.deepStrictEqual([id.id, id.malformed], ["1-0", "the entry's id is too long"])

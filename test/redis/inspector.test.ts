@@ -275,7 +275,7 @@ describe("Inspector.verify", () => {
         (key) => ["set", key, "\u0000{"],
         (key) => ["hset", key, "__proto__", "{\n\n", "a\nb", "1", "", "", "constructor", "[]"],
         (key) => ["zadd", key, "-inf", "a", "+inf", "\n\n", 1, "g\ntexts\n1-0", 2, "\ntexts\nx", 3, "x\n"],
-        (key) => ["xadd", key, "1-1", "", "", "m", "{}", "k", "x", "p", "]"],
+        (key) => ["xadd", key, "1-1", "", "", "b", "{}\n]", "k", "x"],
         (key) => ["sadd", key, "", "__proto__", "\u0000"],
         (key) => ["rpush", key, "x"]
       ]

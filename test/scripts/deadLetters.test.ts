@@ -55,17 +55,17 @@ const key = "billing\norders\nexhausted"
 const seeded = async () => {
   const here = place()
   const { counts, dead } = here.keys
-  await client.xadd(dead, "1-0", "k", key, "m", "first", "p", "1")
-  await client.xadd(dead, "2-0", "k", key, "m", "second", "p", "2")
-  await client.xadd(dead, "3-0", "k", "audit\norders\nterm", "m", "third", "p", "3")
+  await client.xadd(dead, "1-0", "k", key, "b", "first\n1")
+  await client.xadd(dead, "2-0", "k", key, "b", "second\n2")
+  await client.xadd(dead, "3-0", "k", "audit\norders\nterm", "b", "third\n3")
   await client.xadd(dead, "4-0", "what", "ever")
   await client.hset(counts, `d\n${key}`, 2, "d\naudit\norders\nterm", 1, "w\nbilling\norders", 7)
   return here
 }
 
-const first = ["1-0", { k: key, m: "first", p: "1" }]
-const second = ["2-0", { k: key, m: "second", p: "2" }]
-const third = ["3-0", { k: "audit\norders\nterm", m: "third", p: "3" }]
+const first = ["1-0", { k: key, b: "first\n1" }]
+const second = ["2-0", { k: key, b: "second\n2" }]
+const third = ["3-0", { k: "audit\norders\nterm", b: "third\n3" }]
 const fourth = ["4-0", { what: "ever" }]
 
 describe("settle: dead", () => {
@@ -86,11 +86,11 @@ describe("settle: dead", () => {
       keys.counts,
       keys.trials("billing", "orders")
     ]
-    const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description", "x", "", ""]
+    const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description\nx", "", ""]
     assert.deepStrictEqual(await run(settle, names, args), [])
     const after = {
       "log:orders": { entries: [["1-0", { i: "m", p: "x" }]], groups: ["billing"] },
-      dead: [["new", { k: key, m: "description", p: "x" }]],
+      dead: [["new", { k: key, b: "description\nx" }]],
       counts: { [`d\n${key}`]: "1", "b\nbilling\norders": "1", "f\nbilling\norders": "1" }
     }
     assert.deepStrictEqual(await snapshot(), after)
@@ -127,8 +127,7 @@ describe("settle: dead", () => {
       1,
       "dead",
       key,
-      "d",
-      "x",
+      "d\nx",
       "",
       ""
     ]).catch((error: unknown) => error)
@@ -156,9 +155,9 @@ describe("requeueLetters", () => {
       "orders",
       "audit",
       "orders",
-      ["2-0", 1, "anew", "edited"],
-      ["3-0", 2, "anew", "3"],
-      ["9-0", 1, "gone", "9"]
+      ["2-0", 1, "exhausted", "anew\nedited"],
+      ["3-0", 2, "term", "anew\n3"],
+      ["9-0", 1, "term", "gone\n9"]
     ].flat()
   const after = {
     dead: [first, fourth],
@@ -166,8 +165,8 @@ describe("requeueLetters", () => {
     meta: { v: "2" },
     "retries:billing": ["orders"],
     "retries:audit": ["orders"],
-    "retry:billing:orders": { entries: [["new", { m: "anew", p: "edited" }]], groups: ["billing"] },
-    "retry:audit:orders": { entries: [["new", { m: "anew", p: "3" }]], groups: ["audit"] }
+    "retry:billing:orders": { entries: [["new", { b: "anew\nedited" }]], groups: ["billing"] },
+    "retry:audit:orders": { entries: [["new", { b: "anew\n3" }]], groups: ["audit"] }
   }
 
   it("moves letters into the retry streams of their groups, and counts them off; a second time finds them gone", async () => {
@@ -191,13 +190,13 @@ describe("requeueLetters", () => {
       "orders",
       "1-0",
       1,
-      "m",
-      "p"
+      "term",
+      "m\np"
     ])
     const found = await here.snapshot()
     assert.isUndefined(found["meta"])
     assert.deepStrictEqual(found["retry:billing:orders"], {
-      entries: [["new", { m: "m", p: "p" }]],
+      entries: [["new", { b: "m\np" }]],
       groups: ["billing"]
     })
   })
@@ -216,7 +215,7 @@ describe("removeLetters", () => {
   it("ends after about 1 MiB, and says how far it has come", async () => {
     const { keys, run } = await seeded()
     for (const id of ["5-0", "6-0", "7-0"]) {
-      await client.xadd(keys.dead, id, "k", key, "m", "{}", "p", "x".repeat(600_000))
+      await client.xadd(keys.dead, id, "k", key, "b", `{}\n${"x".repeat(600_000)}`)
     }
     assert.deepStrictEqual(await run(removeLetters, [keys.dead, keys.counts], ["5-0", "6-0", "7-0"]), [2, "5-0", "6-0"])
   })
@@ -251,7 +250,7 @@ describe("offerLetters and concludeLetters", () => {
     const { counts } = await here.snapshot()
     const [letters, next] = (await offer(here, 2, "t1")) as [Array<Array<unknown>>, number]
     assert.deepStrictEqual(letters.map(([id, count]) => [id, count]), [["1-0", 1], ["2-0", 1]])
-    assert.deepStrictEqual(letters[0]![2], ["k", key, "m", "first", "p", "1"])
+    assert.deepStrictEqual(letters[0]![2], ["k", key, "b", "first\n1"])
     assert.isAtMost(next, 60_000)
     assert.deepStrictEqual(await here.snapshot(), {
       dead,
@@ -336,11 +335,11 @@ describe("letters that another program wrote", () => {
     Effect.gen(function*() {
       const add = (...fields: ReadonlyArray<string>) => Effect.promise(() => client.xadd(dead, "*", ...fields))
       yield* add("what", "ever")
-      yield* add("p", "x", "m", "not JSON")
-      yield* add("p", "x", "m", "{\"i\":\"m\"}")
-      yield* add("p", "\"x\"", "m", good.replace("\"term\"", "\"unheard of\""))
-      yield* add("k", "other\ntexts\nterm", "m", good, "p", "\"x\"")
-      yield* add("k", "g\ntexts\nterm", "m", good, "p", "\"good\"")
+      yield* add("b", "not JSON\nx")
+      yield* add("b", "{\"i\":\"m\"}\nx")
+      yield* add("b", `${good.replace("\"term\"", "\"unheard of\"")}\n"x"`)
+      yield* add("k", "other\ntexts\nterm", "b", `${good}\n"x"`)
+      yield* add("k", "g\ntexts\nterm", "b", `${good}\n"good"`)
       const { letters } = yield* DeadLetters.list({}, { order: "oldest" })
       assert.deepStrictEqual(letters.map(({ malformed }) => malformed === undefined), [
         false,

@@ -187,12 +187,12 @@ const cases: ReadonlyArray<Case> = [
     script: settle,
     seed: mine,
     keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
-    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
+    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1"],
     reply: [],
     after: {
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
-      dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
+      dead: { entries: ["k g\nc\nterm b {}\n1"], pending: 0 },
       once: { "": since }
     },
     again: { reply: ["1-1"] }
@@ -202,12 +202,12 @@ const cases: ReadonlyArray<Case> = [
     script: settle,
     seed: [...held, keyed(`${far} t2`)],
     keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
-    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}", "1", "c\nm", "t1"],
+    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1"],
     reply: [],
     after: {
       log: log(0),
       counts: { "b\ng\nc": "1", "d\ng\nc\nterm": "1", "f\ng\nc": "1" },
-      dead: { entries: ["k g\nc\nterm m {} p 1"], pending: 0 },
+      dead: { entries: ["k g\nc\nterm b {}\n1"], pending: 0 },
       once: { "": since, "c\nm": "far t2" }
     },
     again: { reply: ["1-1"] }
@@ -349,7 +349,7 @@ const cases: ReadonlyArray<Case> = [
       counts: { "a\ng\nc": "1", "c\ng\nc": "1", "z\ng\nc": "1" },
       log: log(0),
       once: doneFor(86_400),
-      to: { entries: ["p 0", "i x h {} p 1", "i y p 2", "i z p 4"], pending: 0 },
+      to: { entries: ["p 0", "i x l 0 b h{}\n\n1", "i y p 2", "i z b \n4"], pending: 0 },
       seen: ["new call x", "now+60s"]
     },
     again: { reply: ["already"] }

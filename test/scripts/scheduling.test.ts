@@ -127,7 +127,10 @@ describe("schedule", () => {
       )
       const [[outcome, position]] = (yield* once) as [[string, string]]
       assert.strictEqual(outcome, "stored")
-      const state = { "log:c": [["i", "a", "h", "{}", "x", "500", "p", "A"]], "seen:c:ia": `${position} t a` }
+      const state = {
+        "log:c": [["i", "a", "l", "0", "b", "w1000 t ia\nh{}\nx500\n\nA"]],
+        "seen:c:ia": `${position} t a`
+      }
       const answer = { "answer:t": JSON.stringify([["stored", position]]) }
       assert.deepStrictEqual(yield* everything, { ...state, ...answer })
       yield* send("del", keys.seen("c", "ia"))
@@ -315,13 +318,20 @@ describe("promote", () => {
       ]
       assert.deepStrictEqual([moved, broken, aside, unknown], [3, 1, 0, []])
       assert.isAbove(wait, 1_000_000_000)
-      const left = Number(((yield* everything)["log:c"] as Array<Array<string>>)[1]![3])
+      const late = Number(((yield* everything)["log:c"] as Array<Array<string>>)[1]![3])
       // It is late by nearly the whole age of the epoch.
-      assert.approximately(left, 1000 - ((yield* now) - 3), 5_000)
+      assert.approximately(late, (yield* now) - 4, 5_000)
       const state = {
         "bodies::c": { later: "\nD" },
-        "log:c": [["i", "first", "p", "A"], ["i", "third", "x", String(left), "p", "C"]],
-        "retry:g:c": [["m", "{}", "p", "B"]],
+        "log:c": [["i", "first", "l", String(late + 2), "b", "w1 t ifirst\n\nA"], [
+          "i",
+          "third",
+          "l",
+          String(late),
+          "b",
+          "x1000\n\nC"
+        ]],
+        "retry:g:c": [["b", "{}\nB"]],
         waiting: { "\nc\nlater": `${later}` }
       }
       assert.deepStrictEqual(yield* everything, state)
@@ -349,7 +359,7 @@ describe("promote", () => {
       )
       assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [1, 0, 1])
       const { waiting, ...rest } = yield* everything
-      assert.deepStrictEqual(rest, { "bodies::bad": { a: "\nA" }, "log:bad": "x", "log:c": [["i", "b", "p", "B"]] })
+      assert.deepStrictEqual(rest, { "bodies::bad": { a: "\nA" }, "log:bad": "x", "log:c": [["i", "b", "b", "\nB"]] })
       assert.approximately(Number((waiting as Record<string, string>)["\nbad\na"]), (yield* now) + 60_000, 5_000)
       const before = yield* everything
       assert.deepStrictEqual(((yield* step) as Args).slice(0, 3), [0, 0, 0])
@@ -382,7 +392,7 @@ describe("promote", () => {
       assert.deepStrictEqual([...last.slice(0, 4), last[5]], [1, 0, 0, none, 1])
       assert.approximately(Number(last[4]), 60_000, 5_000)
       const state = yield* everything
-      assert.deepStrictEqual(state["retry:g:c"], [["m", "{}", "p", "X"], ["m", "{}", "p", "Y"]])
+      assert.deepStrictEqual(state["retry:g:c"], [["b", "{}\nX"], ["b", "{}\nY"]])
       assert.deepStrictEqual(state["bodies::c"], { a: "\nA", b: "\nB", d: "\nD" })
       assert.deepStrictEqual(state["waiting"], { "\nc\na": "1", "\nc\nb": "3", "\nc\nd": String(dueAt) })
       assert.isUndefined(state["bodies:g:c"])
@@ -497,7 +507,10 @@ describe("reschedule", () => {
       assert.strictEqual(yield* to("+0", "last"), 1)
       assert.isAtMost(Number(yield* send("pttl", keys.seen("c", "tK"))), 1000)
       yield* send("del", keys.seen("c", "tK"))
-      assert.deepInclude(yield* everything, { "log:c": [["i", "a", "x", "900", "p", "A"]], "answer:last": "1" })
+      assert.deepInclude(yield* everything, {
+        "log:c": [["i", "a", "l", "0", "b", "w1000 t tK\nx900\n\nA"]],
+        "answer:last": "1"
+      })
       const state = yield* everything
       assert.strictEqual(yield* to("+0", "last"), 1)
       assert.strictEqual(yield* to("+0"), 0)
@@ -574,7 +587,7 @@ describe("recur, ticks, tick, forget", () => {
       const { "seen:c:ik@2": window, ...state } = yield* everything
       assert.match(String(window), /^\d+-\d+ - k@2$/)
       assert.deepStrictEqual(state, {
-        "log:c": [["i", "k@2", "h", "{}", "p", "B"]],
+        "log:c": [["i", "k@2", "l", "0", "b", "h{}\n\nB"]],
         recurring: { k: "{}\nc\nh{}\n\nB" },
         "seen:c:ik@1": "1-1 - k@1",
         ticks: { k: `${later}` }

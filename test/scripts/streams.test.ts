@@ -41,7 +41,7 @@ const waits = (member: string): Case["seed"] => [
 const settled = (
   action: string,
   value: string
-) => ["g", "c", "ch", "events", "1-0", 1, action, value, "{}", "x", "", ""]
+) => ["g", "c", "ch", "events", "1-0", 1, action, value, "{}\nx", "", ""]
 
 const cases: ReadonlyArray<Case> = [
   { script: createChannel, makes: "log", keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
@@ -64,7 +64,7 @@ const cases: ReadonlyArray<Case> = [
     makes: "retry",
     seed: [["xadd", "$dead", "1-0", "k", "g\nch\nterm"]],
     keys: ["dead", "counts", "meta", "retry", "retries"],
-    args: ["events", 1, "g", "ch", "1-0", 1, "{}", "x"]
+    args: ["events", 1, "g", "ch", "1-0", 1, "term", "{}\nx"]
   },
   {
     script: bodyWithoutTime,

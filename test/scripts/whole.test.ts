@@ -36,7 +36,7 @@ const held = (count: number, stream = "log"): ReadonlyArray<Command> => [
   ["xreadgroup", "group", "g", "c", "streams", `$${stream}`, ">"]
 ]
 const log = ["xadd", "$log", "1-0", "i", "a", "p", "x"]
-const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "m", "{}", "p", "x"]
+const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "b", "{}\nx"]
 const once: Command = ["hset", "$once", "", `${past} ${far}`, "ch\nm", `${far} t`]
 const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"]
 
@@ -258,7 +258,7 @@ const cases: Readonly<Record<string, Case>> = {
   requeueLetters: {
     seed: [letter(1), letter(2), ["hset", "$counts", "d\ng\nch\nterm", 2]],
     keys: ["dead", "counts", "meta", "retry", "retries"],
-    args: ["events", 1, "g", "ch", "1-0", 1, "{}", "x", "2-0", 1, "{}", "x"],
+    args: ["events", 1, "g", "ch", "1-0", 1, "term", "{}\nx", "2-0", 1, "term", "{}\nx"],
     adds: { retry: 2 },
     whenFull: "done"
   },
@@ -288,11 +288,11 @@ const cases: Readonly<Record<string, Case>> = {
     keys: settleKeys,
     args: [
       ["g", "c", "ch", "events"],
-      ["1-0", 1, "ack", "", "", "", "ch\nm", "t"],
-      ["2-0", 1, "ready+", "", "{}", "x", "", ""],
-      ["3-0", 1, "wait", "60000\ng\nch\n3-0", "{}", "x", "", ""],
-      ["4-0", 1, "dead", "g\nch\nterm", "{}", "x", "", ""],
-      ["5-0", 1, "dead", "g\nch\nterm", "{}", "x", "", ""]
+      ["1-0", 1, "ack", "", "", "ch\nm", "t"],
+      ["2-0", 1, "ready+", "", "{}\nx", "", ""],
+      ["3-0", 1, "wait", "60000\ng\nch\n3-0", "{}\nx", "", ""],
+      ["4-0", 1, "dead", "g\nch\nterm", "{}\nx", "", ""],
+      ["5-0", 1, "dead", "g\nch\nterm", "{}\nx", "", ""]
     ].flat(),
     adds: { retry: 1, dead: 2 },
     whenFull: "done"

@@ -19,7 +19,7 @@ import type { Once } from "./once.ts"
 /** Deliveries in one script call. */
 const deliveriesPerCall = 200
 
-/** The arguments of the script for one delivery: action, two of its details, payload. */
+/** The arguments of the script for one delivery: action, value, body. */
 type Action = (lease: Lease) => ReadonlyArray<string | number>
 
 export const make = (
@@ -103,7 +103,7 @@ export const make = (
     }
   }
 
-  const acknowledgement: Action = (lease) => ["ack", lease.isDuplicate ? "u" : "", "", ""]
+  const acknowledgement: Action = (lease) => ["ack", lease.isDuplicate ? "u" : "", ""]
 
   const ack = Effect.fnUntraced(function*(deliveries: ReadonlyArray<Delivery>) {
     const refused: Array<Delivery> = []
@@ -153,15 +153,10 @@ export const make = (
     return settleAll("redeliver", items.map((item) => item.delivery), (lease) => {
       const { attempt, delayMillis } = wanted.get(lease)!
       const again = attempt > lease.attempt ? "+" : ""
-      const description = Entry.encodeMeta(describe(lease, attempt))
+      const body = Entry.encodeDescribed(describe(lease, attempt), lease.payload)
       return delayMillis > 0
-        ? [
-          `wait${again}`,
-          `${Math.ceil(delayMillis)}\n${waitingMember(group, lease.channel, lease.origin)}`,
-          description,
-          lease.payload
-        ]
-        : [`ready${again}`, "", description, lease.payload]
+        ? [`wait${again}`, `${Math.ceil(delayMillis)}\n${waitingMember(group, lease.channel, lease.origin)}`, body]
+        : [`ready${again}`, "", body]
     })
   }
 
@@ -170,15 +165,14 @@ export const make = (
     return settleAll("bury", items.map((item) => item.delivery), (lease) => [
       "dead",
       Entry.letterKey(group, lease.channel, wanted.get(lease)!.failure.reason),
-      Entry.encodeMeta({
+      Entry.encodeDescribed({
         ...describe(lease, lease.attempt),
         // A dead letter does not expire: a requeue wants it handled.
         expiresAtMillis: undefined,
         channel: lease.channel,
         group,
         failure: wanted.get(lease)!.failure
-      }),
-      lease.payload
+      }, lease.payload)
     ])
   }
 

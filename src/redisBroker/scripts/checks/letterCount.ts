@@ -1,4 +1,5 @@
 import { idempotentScript } from "../../script.ts"
+import { streamInfo } from "../parts/streamInfo.ts"
 
 /**
  * Whether a number of dead letters is still wrong: as many letters are there, and as many were ever added, as when they were counted. Repair
@@ -11,10 +12,11 @@ import { idempotentScript } from "../../script.ts"
 export const letterCount = idempotentScript("letterCount")`
 local dead, counts = KEYS[1], KEYS[2]
 local step, added, length, field, right = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+${streamInfo}
 local there, ever = 0, 0
 if redis.call('EXISTS', dead) == 1 then
-  local info = redis.call('XINFO', 'STREAM', dead)
-  there, ever = info[2], info[12]
+  local info = infoOf(dead)
+  there, ever = info['length'], info['entries-added']
 end
 if there ~= length or ever ~= added then return 0 end
 if (tonumber(redis.call('HGET', counts, field)) or 0) == right then return 0 end

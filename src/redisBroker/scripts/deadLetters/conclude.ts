@@ -40,7 +40,7 @@ for i = 2, total, 4 do
     local entry = outcome == 'remove' and redis.call('XRANGE', dead, id, id)[1]
     if entry then
       redis.call('XDEL', dead, id)
-      countOff(entry[2], true)
+      countOff(entry[2])
       bytes = bytes + sizeOf(entry)
     end
   end

@@ -21,7 +21,7 @@ for i = 1, total do
   local entry = redis.call('XRANGE', dead, ARGV[i], ARGV[i])[1]
   if entry then
     redis.call('XDEL', dead, ARGV[i])
-    countOff(entry[2], true)
+    countOff(entry[2])
     reply[#reply + 1] = ARGV[i]
     bytes = bytes + sizeOf(entry)
   end

@@ -2,8 +2,10 @@ import { idempotentScript } from "../../script.ts"
 import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { makeStream } from "../parts/makeStream.ts"
+import { sizeOf } from "../parts/entrySize.ts"
 import { floorOf, isPosition } from "../parts/positions.ts"
 import { wrongType } from "../parts/preconditions.ts"
+import { streamInfo } from "../parts/streamInfo.ts"
 import { wasRemoved } from "../parts/wasRemoved.ts"
 
 /**
@@ -19,14 +21,14 @@ import { wasRemoved } from "../parts/wasRemoved.ts"
  * Nothing when the group was removed since: then nothing was done at all.
  *
  * A new group begins its totals. "Stored before" counts the messages before its position, less those it has from an earlier life (dead
- * letters, and messages requeued from them). It is left out where the position lies in the middle of a long log, and where retry stream
- * or bodies have a wrong type.
+ * letters, and messages requeued from them). It is left out where the position lies in the middle of a long log, or of large
+ * messages, and where retry stream or bodies have a wrong type.
  */
 export const attachGroup = idempotentScript("attachGroup")`
 local floors, counts, settled, removed = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
-${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}
+${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}${sizeOf}${streamInfo}
 local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 if wasRemoved(removed, known) then return false end
@@ -43,16 +45,26 @@ local function settledByOthers(stream, channel, others)
   if not lowest then lowest = redis.call('HGET', settled, channel) end
   return lowest and lowest ~= '0-0' and isPosition(lowest) and lowest or '0'
 end
+-- The number of entries from a position to another: of at most 100, and about 256 KiB of them; nothing when there are more.
+local function countOf(stream, from, to)
+  local count, bytes = 0, 0
+  while count < 100 and bytes < 262144 do
+    local entry = redis.call('XRANGE', stream, from, to, 'COUNT', 1)[1]
+    if not entry then return count end
+    count, bytes, from = count + 1, bytes + sizeOf(entry), '(' .. entry[1]
+  end
+  return nil
+end
 local function storedUpTo(position, stream, length, last, added)
   if position == last then return added end
   if position == '0' then return added - length end
   -- The group gets none of the messages that come until then either.
   if isLower(last, position) then return nil end
   -- Counted from the nearer end, but never far.
-  local later = length == 0 and 0 or #redis.call('XRANGE', stream, '(' .. position, '+', 'COUNT', 100)
-  if later < 100 then return added - later end
-  local earlier = #redis.call('XRANGE', stream, '-', position, 'COUNT', 100)
-  return earlier < 100 and added - length + earlier or nil
+  local later = countOf(stream, '(' .. position, '+')
+  if later then return added - later end
+  local earlier = countOf(stream, '-', position)
+  return earlier and added - length + earlier
 end
 local function ofEarlierLife(account, retry, bodies)
   if wrongType(retry, 'stream') or wrongType(bodies, 'hash') then return nil end
@@ -62,10 +74,10 @@ local function ofEarlierLife(account, retry, bodies)
   end
   if redis.call('EXISTS', retry) == 0 then return sum end
   local settledRetries = tonumber(redis.call('HGET', counts, '${counters.settledRetries}\\n' .. account)) or 0
-  return sum + redis.call('XINFO', 'STREAM', retry)[12] - settledRetries
+  return sum + infoOf(retry)['entries-added'] - settledRetries
 end
 local function attachToLog(stream, channel, others, info, retry, bodies)
-  local length, last, added = info[2], info[8], info[12]
+  local length, last, added = info['length'], info['last-generated-id'], info['entries-added']
   local floor = redis.call('HGET', floors, channel)
   -- Written by another program.
   if floor and not isPosition(floor) then floor = nil end
@@ -84,7 +96,7 @@ end
 local function attachToRetries(stream, account, info)
   redis.call('XGROUP', 'CREATE', stream, group, '0')
   -- The entries in it will be settled again; those that are gone were settled.
-  local field, gone = '${counters.settledRetries}\\n' .. account, info[12] - info[2]
+  local field, gone = '${counters.settledRetries}\\n' .. account, info['entries-added'] - info['length']
   if gone > 0 then redis.call('HSET', counts, field, gone) else redis.call('HDEL', counts, field) end
 end
 local function hasGroup(stream)
@@ -99,7 +111,7 @@ for i = 5, #KEYS, 3 do
   if redis.call('TYPE', stream).ok ~= 'stream' then
     wrong[#wrong + 1] = index
   elseif not hasGroup(stream) then
-    local info = redis.call('XINFO', 'STREAM', stream)
+    local info = infoOf(stream)
     local channel, others = string.match(ARGV[3 + index], '^(\\n?[^\\n]*)(.*)$')
     if string.byte(channel) == 10 then attachToRetries(stream, group .. channel, info)
     else attachToLog(stream, channel, others, info, KEYS[i + 1], KEYS[i + 2]) end

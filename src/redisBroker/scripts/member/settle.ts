@@ -13,7 +13,7 @@ import { clock, wakeFor } from "../parts/time.ts"
  * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group
  * and channel; where deliveries have idempotency keys: once, older once.
  * ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count (0: a renewal found its entry gone),
- * action, value, description, payload, idempotency key, token (both "" where it has none).
+ * action, value, body, idempotency key, token (both "" where it has none).
  * Reply: the refused positions.
  *
  * The actions: `ack` (value `u`: a duplicate); `ready` (again at once); `wait` (again after a delay: value is the ms, a line feed and the
@@ -31,8 +31,8 @@ ${openRetries}${add}${clock}${wakeFor}${noRoom}${count}${tokenOf}
 local types = {[stream] = 'stream', [counts] = 'hash', [trials] = 'hash'}
 for i = 10, #KEYS do types[KEYS[i]] = 'hash' end
 local wanted, bytes, waits = {}, 0, false
-for i = 7, #ARGV, 8 do
-  bytes = bytes + #ARGV[i + 3]
+for i = 7, #ARGV, 7 do
+  bytes = bytes + #ARGV[i + 2]
   local action = ARGV[i]
   local target = action == 'dead' and dead or string.sub(action, 1, 5) == 'ready' and retry
   if target then wanted[target] = (wanted[target] or 0) + 1 end
@@ -52,8 +52,8 @@ local now, first, earliest = waits and clock(), waits and firstTime(waiting), ni
 local refused, isOpen = {}, false
 local tried = found[trials] ~= 'none' and (stream == retry and 'r' or 'l')
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
-for i = 5, #ARGV, 8 do
-  local position, action, value, description, payload = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+for i = 5, #ARGV, 7 do
+  local position, action, value, body = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   -- Of an entry that is gone this consumer alone has the message.
   local lease = ARGV[i + 1] == '0' and {position, consumer, 0, 0} or redis.call('XPENDING', stream, group, position, position, 1)[1]
   if not lease or lease[2] ~= consumer or lease[4] ~= tonumber(ARGV[i + 1]) then
@@ -70,7 +70,7 @@ for i = 5, #ARGV, 8 do
       buried = buried + 1
       local reason = string.match(value, '^.*\\n(.*)$')
       if reason == 'exhausted' or reason == 'term' then failed = failed + 1 end
-      add(redis.call, dead, 'k', value, 'm', description, 'p', payload)
+      add(redis.call, dead, 'k', value, 'b', body)
       count('${letterCounter}', value, 1)
     else
       if string.sub(action, -1) == '+' then
@@ -80,17 +80,17 @@ for i = 5, #ARGV, 8 do
       if not isOpen then openRetries(found[retry] ~= 'none', retry, retries, group, channel) end
       isOpen = true
       if action == 'ready' then
-        redis.call('XADD', retry, '*', 'm', description, 'p', payload)
+        redis.call('XADD', retry, '*', 'b', body)
       else
         local delay, member = string.match(value, '^(%S+)\\n(.*)$')
         local due = now + delay
-        redis.call('HSET', bodies, string.sub(member, #account + 2), description .. '\\n' .. payload)
+        redis.call('HSET', bodies, string.sub(member, #account + 2), body)
         redis.call('ZADD', waiting, due, member)
         if not earliest or due < earliest then earliest = due end
       end
     end
   end
-  local name, token = ARGV[i + 6], ARGV[i + 7]
+  local name, token = ARGV[i + 5], ARGV[i + 6]
   for j = 10, name ~= '' and 11 or 0 do
     if tokenOf(redis.call('HGET', KEYS[j], name)) == token then redis.call('HDEL', KEYS[j], name) end
   end

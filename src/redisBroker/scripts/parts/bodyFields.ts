@@ -1,24 +1,13 @@
 /**
- * `fieldsOf(id, body, late)`: the fields of the log entry of a message that waited for its first delivery, from its id and body (see
- * `redisBroker/entry.ts`), `late` ms after it was due; nothing when it is no body.
+ * The log entry of a message that waited for its first delivery: its body goes into it as a whole (see `redisBroker/entry.ts`).
+ *
+ * `isBody(body)`. `fieldsOf(id, body, late)`: the fields, each as a result of its own, from the id, the body, and the ms by which it comes
+ * late.
  */
-export const fieldsOf = `
+export const bodyFields = `
+local function isBody(body) return string.byte(body) == 10 or string.find(body, '\\n\\n', 1, true) end
 local function fieldsOf(id, body, late)
-  local fields, from = {'i', id}, 1
-  while true do
-    local stop = string.find(body, '\\n', from, true)
-    if not stop then return nil end
-    if stop == from then break end
-    local name, value = string.sub(body, from, from), string.sub(body, from + 1, stop - 1)
-    if name == 'x' then value = string.format('%.0f', (tonumber(value) or 0) - late) end
-    if name ~= 'w' then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
-    from = stop + 1
-  end
-  fields[#fields + 1] = 'p'
-  fields[#fields + 1] = string.sub(body, from + 1)
-  return fields
+  if string.byte(body) == 10 then return 'i', id, 'b', body end
+  return 'i', id, 'l', string.format('%.0f', late), 'b', body
 end
 `

@@ -17,17 +17,23 @@ end
 `
 
 /**
- * The same, and `countOff(fields, isRemoved)`: counts a dead letter off, by the fields of its entry. One that is removed, and not
- * requeued, goes into the total of those.
+ * `countOffKey(key)`: counts a dead letter off, by group, channel and reason with line feeds between them.
  */
-export const countOff = `${count}
-local function countOff(fields, isRemoved)
+export const countOffKey = `
+local function countOffKey(key)
+  local field = '${letterCounter}\\n' .. key
+  local left = redis.pcall('HINCRBY', counts, field, -1)
+  if type(left) == 'table' or left <= 0 then redis.call('HDEL', counts, field) end
+end
+`
+
+/** The first and the last, and `countOff(fields)`: counts a dead letter off that is removed, by the fields of its entry. */
+export const countOff = `${count}${countOffKey}
+local function countOff(fields)
   for j = 1, #fields, 2 do
     if fields[j] == 'k' then
-      local field = '${letterCounter}\\n' .. fields[j + 1]
-      local left = redis.pcall('HINCRBY', counts, field, -1)
-      if type(left) == 'table' or left <= 0 then redis.call('HDEL', counts, field) end
-      local account = isRemoved and string.match(fields[j + 1], '^(.*)\\n')
+      countOffKey(fields[j + 1])
+      local account = string.match(fields[j + 1], '^(.*)\\n')
       if account then count('${counters.removed}', account, 1) end
     end
   end

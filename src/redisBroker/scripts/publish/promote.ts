@@ -1,5 +1,5 @@
 import { idempotentScript } from "../../script.ts"
-import { fieldsOf } from "../parts/bodyFields.ts"
+import { bodyFields } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { add, makeStream } from "../parts/makeStream.ts"
 import { clock, firstTime, millisUntil } from "../parts/time.ts"
@@ -32,7 +32,7 @@ for i = 4, #ARGV do
     bodies = keys[at], stream = keys[at + 1], retries = keys[at + 2], isLog = string.byte(ARGV[i]) == 10, taken = {}
   }
 end
-${noRoom}${fieldsOf}${makeStream}${add}${clock}${firstTime}${millisUntil}${isText}
+${noRoom}${bodyFields}${makeStream}${add}${clock}${firstTime}${millisUntil}${isText}
 local now = clock()
 redis.call('ZREM', waiting, '')
 local due = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', offset or 0, limit)
@@ -44,14 +44,8 @@ local function isRemoved(target)
   return not target.isLog and redis.call('SISMEMBER', target.retries, channel) == 0
 end
 local function addTo(target, id, body, late)
-  if not target.isLog then
-    local separator = string.find(body, '\\n', 1, true)
-    return separator and add(
-      redis.pcall, target.stream, 'm', string.sub(body, 1, separator - 1), 'p', string.sub(body, separator + 1))
-  end
-  if string.byte(body) == 10 then return add(redis.pcall, target.stream, 'i', id, 'p', string.sub(body, 2)) end
-  local fields = fieldsOf(id, body, late)
-  return fields and add(redis.pcall, target.stream, unpack(fields))
+  if target.isLog then return isBody(body) and add(redis.pcall, target.stream, fieldsOf(id, body, late)) end
+  return string.find(body, '\\n', 1, true) and add(redis.pcall, target.stream, 'b', body)
 end
 for i = 1, #due, 2 do
   local member = due[i]

@@ -1,5 +1,5 @@
 import { idempotentScript } from "../../script.ts"
-import { fieldsOf } from "../parts/bodyFields.ts"
+import { bodyFields } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { clock, dueAt, wakeFor } from "../parts/time.ts"
 import { windowOf } from "../parts/window.ts"
@@ -18,7 +18,7 @@ import { add, makeStream } from "../parts/makeStream.ts"
 export const reschedule = idempotentScript("reschedule")`
 local waiting, bodies, log, window, answer = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local events, member, id, at, named, kept = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-${fieldsOf}${windowOf}${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}
+${bodyFields}${windowOf}${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}
 local before = redis.call('GET', answer)
 if before then return tonumber(before) end
 local now = clock()
@@ -35,10 +35,9 @@ if due > now then
   redis.call('ZADD', waiting, 'XX', due, member)
   wakeFor(due, first, now)
 else
-  local fields = fieldsOf(id, body, 0)
-  if not fields then return 0 end
+  if not isBody(body) then return 0 end
   redis.call('ZREM', waiting, '')
-  add(redis.call, log, unpack(fields))
+  add(redis.call, log, fieldsOf(id, body, 0))
   redis.call('ZREM', waiting, member)
   redis.call('HDEL', bodies, id)
 end

@@ -1,5 +1,5 @@
 import { idempotentScript } from "../../script.ts"
-import { fieldsOf } from "../parts/bodyFields.ts"
+import { bodyFields } from "../parts/bodyFields.ts"
 import { noRoom } from "../parts/preconditions.ts"
 import { openWindow } from "../parts/window.ts"
 
@@ -17,7 +17,7 @@ export const publishTicks = idempotentScript("publishTicks")`
 local ticks, recurring, log = KEYS[1], KEYS[2], KEYS[3]
 local key, recurrence, from, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local windows, total = KEYS, #ARGV
-${noRoom}${fieldsOf}${openWindow}
+${noRoom}${bodyFields}${openWindow}
 if tonumber(redis.call('ZSCORE', ticks, key)) ~= tonumber(from) then return 0 end
 local definition = redis.call('HGET', recurring, key)
 if not definition or string.sub(definition, 1, #recurrence + 1) ~= recurrence .. '\\n' then return 0 end
@@ -26,12 +26,12 @@ if total > 4 then
   if redis.call('EXISTS', log) == 0 then return -1 end
   local problem = noRoom(log, (total - 4) / 2, #body)
   if problem then return problem end
-  if not fieldsOf('', body, 0) then return redis.error_reply('ERR the recurring message ' .. key .. ' has no readable body') end
+  if not isBody(body) then return redis.error_reply('ERR the recurring message ' .. key .. ' has no readable body') end
 end
 for i = 5, total, 2 do
   local id, window = ARGV[i], windows[4 + (i - 5) / 2]
   if redis.call('EXISTS', window) == 0 then
-    local position = redis.call('XADD', log, '*', unpack(fieldsOf(id, body, 0)))
+    local position = redis.call('XADD', log, '*', fieldsOf(id, body, 0))
     openWindow(window, position, '- ' .. id, ARGV[i + 1])
   end
 end

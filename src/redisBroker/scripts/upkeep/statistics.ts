@@ -4,6 +4,7 @@ import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { sizeOf } from "../parts/entrySize.ts"
 import { positions } from "../parts/positions.ts"
+import { streamInfo } from "../parts/streamInfo.ts"
 import { clock } from "../parts/time.ts"
 
 /** The place of a total in the lists of the script. */
@@ -18,7 +19,7 @@ const placeOf = (counter: Counter & typeof reported[number]) => reported.indexOf
  * Reply: {messages in the log, messages ever stored, messages scheduled, groups, number of groups left}. A group is {lag (-1: it is in the
  * middle of the log), pending, ready, due, age in ms of the oldest message that is not settled (-1: there is none), each total of `reported`
  * ("stored before" is false where it is not known), the number of dead letters of each of the `reasons`, consumers}; a consumer is {name,
- * pending, idle time}. After about 1 MiB a call ends, since XINFO gives entries as well.
+ * pending, idle time}. After about 1 MiB a call ends, since XINFO gives an entry as well.
  *
  * The lag that Redis tells is not to be trusted: it knows none of a group that began in the middle, counts entries that a limit removed, and
  * forgets entries that were read when it replays its file (7.0). The lag of a group in the middle of its log follows from all else.
@@ -29,86 +30,77 @@ export const statistics = idempotentScript("statistics")`
 local log, counts, scheduled = KEYS[1], KEYS[2], KEYS[3]
 local channel, total = ARGV[1], #ARGV
 local keys, names = KEYS, ARGV
-${clock}${positions}${sizeOf}
+${clock}${positions}${sizeOf}${streamInfo}
 local now, bytes = clock(), 0
-local function map(flat)
-  local out = {}
-  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
-  return out
-end
-local function infoOf(stream)
+local function lookAt(stream)
   if redis.call('TYPE', stream).ok ~= 'stream' then return nil end
-  local info = map(redis.call('XINFO', 'STREAM', stream))
-  bytes = bytes + sizeOf(info['first-entry']) + sizeOf(info['last-entry'])
-  return info
-end
-local function groupsOf(stream)
-  local out = {}
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local info, groups = infoOf(stream), {}
+  local entry = info['entries'][1]
+  bytes = bytes + sizeOf(entry)
+  for _, flat in ipairs(info['groups']) do
     local group = map(flat)
-    out[group['name']] = group
+    groups[group['name']] = group
   end
-  return out
+  return info, groups, entry and entry[1]
 end
 local function earlier(oldest, position)
   local time = parse(position)
   return oldest and math.min(oldest, time) or time
 end
--- The first entry that the group has not read. To read an entry costs as much as it is large: the first and the last one are known already.
-local function firstUnread(stream, at, info)
-  if info['length'] == 0 or not isLower(at, info['last-entry'][1]) then return nil end
-  if isLower(at, info['first-entry'][1]) then return info['first-entry'] end
+-- The position of the first entry that the group has not read. To read an entry costs as much as it is large: the first one is known already.
+local function firstUnread(stream, at, first, last)
+  if not first or not isLower(at, last) then return nil end
+  if isLower(at, first) then return first end
   local entry = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', 1)[1]
   bytes = bytes + sizeOf(entry)
-  return entry
+  return entry and entry[1]
 end
-local function addConsumers(consumers, byName, stream, name)
-  for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', stream, name)) do
+local function addConsumers(consumers, byName, group)
+  for _, flat in ipairs(group['consumers']) do
     local consumer = map(flat)
-    local known = byName[consumer['name']]
+    local name, idle = consumer['name'], math.max(0, now - consumer['seen-time'])
+    local known = byName[name]
     if not known then
-      known = {consumer['name'], 0, consumer['idle']}
-      byName[consumer['name']] = known
+      known = {name, 0, idle}
+      byName[name] = known
       consumers[#consumers + 1] = known
     end
-    known[2] = known[2] + consumer['pending']
-    known[3] = math.min(known[3], consumer['idle'])
+    known[2] = known[2] + consumer['pel-count']
+    known[3] = math.min(known[3], idle)
   end
 end
-local info, later = infoOf(log), redis.call('HLEN', scheduled)
+local later, info, groups, first = redis.call('HLEN', scheduled), lookAt(log)
 if not info then return {0, 0, later, {}, 0} end
-local length, last = info['length'], info['last-generated-id']
-local first = length > 0 and info['first-entry'][1]
-local groups, reply = groupsOf(log), {}
+local length, last, reply = info['length'], info['last-generated-id'], {}
 for i = 2, total do
   local name, retry, bodies = names[i], keys[2 * i], keys[2 * i + 1]
   local account, oldest, consumers, byName = name .. '\\n' .. channel, nil, {}, {}
-  local function read(stream, group, info)
-    if group['pending'] > 0 then oldest = earlier(oldest, redis.call('XPENDING', stream, name)[2]) end
-    local unread = firstUnread(stream, group['last-delivered-id'], info)
-    if unread then oldest = earlier(oldest, unread[1]) end
-    if group['consumers'] > 0 then addConsumers(consumers, byName, stream, name) end
+  local function read(stream, group, first, last)
+    if group['pel-count'] > 0 then oldest = earlier(oldest, redis.call('XPENDING', stream, name)[2]) end
+    local unread = firstUnread(stream, group['last-delivered-id'], first, last)
+    if unread then oldest = earlier(oldest, unread) end
+    addConsumers(consumers, byName, group)
   end
   local group, lag, pending, ready = groups[name], length, 0, 0
   if group then
     local at = group['last-delivered-id']
-    pending = group['pending']
+    pending = group['pel-count']
     if not first or not isLower(at, last) then lag = 0
     elseif isLower(at, first) then lag = length
     else lag = -1 end
-    read(log, group, info)
+    read(log, group, first, last)
   elseif first then
     oldest = earlier(nil, first)
   end
-  local back = infoOf(retry)
+  local back, groupsBack, firstBack = lookAt(retry)
   if back then
-    local again = groupsOf(retry)[name]
+    local again = groupsBack[name]
     local settled = tonumber(redis.call('HGET', counts, '${counters.settledRetries}\\n' .. account)) or 0
     ready = back['entries-added'] - settled
     if again then
-      pending = pending + again['pending']
-      ready = ready - again['pending']
-      read(retry, again, back)
+      pending = pending + again['pel-count']
+      ready = ready - again['pel-count']
+      read(retry, again, firstBack, back['last-generated-id'])
     end
   end
   local fields = {}
