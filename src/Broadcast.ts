@@ -19,8 +19,8 @@ import * as Given from "./internal/optionChecks.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Envelope from "./publisher/envelope.ts"
-import type { MissingParams } from "./publisher/options.ts"
-import { InvalidPublishOptions, PayloadTooLarge } from "./publisher/outcome.ts"
+import type { InvalidPublishOptions } from "./publisher/outcome.ts"
+import { PayloadTooLarge } from "./publisher/outcome.ts"
 
 /**
  * A message as a listener gets it: for a union one member for each channel, discriminated by `channel`.
@@ -56,19 +56,8 @@ export interface PublishOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
-/**
- * The options of a publish to this channel: a template channel requires its params.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
-  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
-
 /** The options are required exactly when the channel has params. */
-type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: PublishOptions | undefined]
-  : [options: OptionsFor<C>]
+type OptionsArgument<C extends Channel.Any> = Channel.OptionsArgument<C, Channel.WithParams<C, PublishOptions>>
 
 const publishNames: ReadonlySet<string> = new Set<keyof LooseOptions>(["headers", "params"])
 
@@ -189,39 +178,28 @@ type Published<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * The call signatures of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
+ * The signature of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
-export interface PublishOne<out Self> {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
-  <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    ...options: OptionsArgument<C>
-  ): Published<C, Self>
-}
+export type PublishOne<Self> = <C extends Channel.Any>(
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: OptionsArgument<C>
+) => Published<C, Self>
 
 /**
- * The call signatures of `publishAll`; `Self` as in `PublishOne`.
+ * The signature of `publishAll`; `Self` as in `PublishOne`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface PublishMany<out Self> {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(
-    channel: C & MissingParams<C>,
-    payloads: Iterable<Channel.PayloadOf<C>>
-  ): Published<C, Self>
-  <C extends Channel.Any>(
-    channel: C,
-    payloads: Iterable<Channel.PayloadOf<C>>,
-    ...options: OptionsArgument<C>
-  ): Published<C, Self>
-}
+export type PublishMany<Self> = <C extends Channel.Any>(
+  channel: C,
+  payloads: Iterable<Channel.PayloadOf<C>>,
+  ...options: OptionsArgument<C>
+) => Published<C, Self>
 
 /**
  * The service that publishes and listens. Its members are described at the functions of this module.
@@ -252,33 +230,16 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const endings = yield* Ending.registry
   const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
 
-  const refused = (channel: Channel.Any, message: string) =>
-    new InvalidPublishOptions({ channel: Channel.isSource(channel) ? Channel.describe(channel) : "", message })
-
-  const encoded = <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    options: LooseOptions | undefined
-  ): Effect.Effect<string, RequestError, Channel.EncodingServices<C>> => {
-    const problem = Envelope.callProblem(channel, options)
-    return problem === undefined
-      ? Channel.encode(channel, payload)
-      : Effect.fail(refused(channel, problem))
-  }
-
   const castOf = <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
     options: LooseOptions | undefined
   ): Effect.Effect<BroadcastMessage, RequestError, Channel.EncodingServices<C>> =>
-    Effect.flatMap(encoded(channel, payload, options), (text): Effect.Effect<BroadcastMessage, RequestError> => {
+    Effect.flatMap(Channel.encode(channel, payload), (text): Effect.Effect<BroadcastMessage, RequestError> => {
       const { name } = channel
-      const headers = options?.headers
-      const params = Envelope.paramsOf(channel, options?.params)
-      if (Result.isFailure(params)) return Effect.fail(params.failure)
-      const problem = Envelope.optionsProblem(options, publishNames) ?? Envelope.headersProblem(headers)
-      if (problem !== undefined) return Effect.fail(new InvalidPublishOptions({ channel: name, message: problem }))
-      const cast: BroadcastMessage = { channel: name, payload: text, headers, params: params.success }
+      const params = Envelope.paramsOf(channel, options, publishNames)
+      if (params instanceof Error) return Effect.fail(params)
+      const cast: BroadcastMessage = { channel: name, payload: text, headers: options?.headers, params }
       const bytes = Envelope.bytesAbove(limit, cast)
       return bytes !== undefined
         ? Effect.fail(new PayloadTooLarge({ channel: name, bytes, limit }))
@@ -286,17 +247,21 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     })
 
   const service = Broadcast.of({
-    publish: <C extends Channel.Any>(channel: C, payload: Channel.PayloadOf<C>, options?: LooseOptions) =>
-      Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast])),
+    publish: <C extends Channel.Any>(channel: C, payload: Channel.PayloadOf<C>, options?: LooseOptions) => {
+      const problem = Envelope.misgiven(channel, options)
+      return problem === undefined
+        ? Effect.flatMap(castOf(channel, payload, options), (cast) => broadcast.publish([cast]))
+        : Effect.fail(problem)
+    },
     publishAll: <C extends Channel.Any>(
       channel: C,
       payloads: Iterable<Channel.PayloadOf<C>>,
       options?: LooseOptions
     ) => {
-      const problem = Envelope.callProblem(channel, options) ?? Envelope.payloadsProblem(payloads)
-      return problem !== undefined
-        ? Effect.fail(refused(channel, problem))
-        : Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish)
+      const problem = Envelope.misgiven(channel, options, payloads ?? null)
+      return problem === undefined
+        ? Effect.flatMap(Effect.forEach(payloads, (payload) => castOf(channel, payload, options)), broadcast.publish)
+        : Effect.fail(problem)
     },
     listen: broadcast.listen,
     endings
@@ -335,11 +300,8 @@ export const layer = (options?: Options): Layer.Layer<Broadcast, never, Broker> 
  * @category operations
  * @since 0.1.0
  */
-export const publish: PublishOne<Broadcast> = <C extends Channel.Any>(
-  channel: C,
-  payload: Channel.PayloadOf<C>,
-  ...options: OptionsArgument<C>
-) => Broadcast.use((broadcast) => broadcast.publish(channel, payload, ...options))
+export const publish: PublishOne<Broadcast> = (channel, payload, ...options) =>
+  Broadcast.use((broadcast) => broadcast.publish(channel, payload, ...options))
 
 /**
  * Sends many messages to one channel in as few round trips as possible, in order.
@@ -349,11 +311,8 @@ export const publish: PublishOne<Broadcast> = <C extends Channel.Any>(
  * @category operations
  * @since 0.1.0
  */
-export const publishAll: PublishMany<Broadcast> = <C extends Channel.Any>(
-  channel: C,
-  payloads: Iterable<Channel.PayloadOf<C>>,
-  ...options: OptionsArgument<C>
-) => Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, ...options))
+export const publishAll: PublishMany<Broadcast> = (channel, payloads, ...options) =>
+  Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, ...options))
 
 /** Listening. */
 

@@ -172,6 +172,26 @@ export type ParamsOf<C extends Any> = C extends Channel<infer Name, infer _>
   : never
 
 /**
+ * The options of a call about one message of a channel: with its params, if it has any.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type WithParams<C extends Any, Options> = keyof ParamsOf<C> extends never ? Options
+  : Options & { readonly params: ParamsOf<C> }
+
+/**
+ * The options as the last argument of a call: required exactly if the channel has params.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+// Nothing fits `[missingParams: never]`: with it, the error of a call without options shows the params that are missing, and not a number of
+// arguments.
+export type OptionsArgument<C extends Any, Options> = keyof ParamsOf<C> extends never ? [options?: Options | undefined]
+  : [options: Options] | [missingParams: never]
+
+/**
  * The services that encoding a channel's payloads needs.
  *
  * @category models

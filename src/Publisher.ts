@@ -4,12 +4,10 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, DateTime, Effect, Layer, Result } from "effect"
-import type { Appended, NewMessage, Shortfall } from "./Broker.ts"
+import { Clock, Context, Effect, Layer, Result } from "effect"
+import type { NewMessage } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
-import { none as noLimits } from "./broker/limits.ts"
-import type { Due } from "./broker/publishing.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import { durabilityOf } from "./internal/durabilityOption.ts"
 import { isDone } from "./internal/immediate.ts"
@@ -19,37 +17,13 @@ import * as Chain from "./middleware/composition.ts"
 import type { PublishErrors, PublishServices } from "./middleware/definition.ts"
 import { Program } from "./middleware/definition.ts"
 import * as PublishChain from "./middleware/publishing.ts"
-import { dueOf, expiryOf } from "./publisher/due.ts"
+import * as Composing from "./publisher/composing.ts"
 import * as Envelope from "./publisher/envelope.ts"
-import { identify } from "./publisher/identity.ts"
-import type {
-  AnyOptions,
-  Durability,
-  MissingParams,
-  OptionsArgument,
-  OptionsForAllArgument,
-  PublishOptions
-} from "./publisher/options.ts"
+import type { AnyOptions, Durability, OptionsFor } from "./publisher/options.ts"
 import type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
-import {
-  DurabilityNotReached,
-  InvalidPublishOptions,
-  PayloadTooLarge,
-  PublishIncomplete,
-  PublishRefused,
-  PublishUncertain,
-  Unavailable
-} from "./publisher/outcome.ts"
+import { InvalidPublishOptions, outcomeOf, PublishIncomplete, PublishRefused } from "./publisher/outcome.ts"
 
-export type {
-  AnyOptions,
-  Durability,
-  MissingParams,
-  OptionsArgument,
-  OptionsFor,
-  OptionsForAll,
-  PublishOptions
-} from "./publisher/options.ts"
+export type { AnyOptions, Durability, OptionsFor, PublishOptions } from "./publisher/options.ts"
 export type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
 export {
   DurabilityNotReached,
@@ -74,39 +48,31 @@ type PublishedAll<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * The call signatures of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
+ * The signature of `publish`. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
-export interface PublishOne<out Self> {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C, Self>
-  <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    ...options: OptionsArgument<C>
-  ): Published<C, Self>
-}
+export type PublishOne<Self> = <C extends Channel.Any>(
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: Channel.OptionsArgument<C, OptionsFor<C>>
+) => Published<C, Self>
 
 /**
- * The call signatures of `publishAll`; `Self` as in `PublishOne`.
+ * The signature of `publishAll`; `Self` as in `PublishOne`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface PublishMany<out Self> {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(
-    channel: C & MissingParams<C>,
-    payloads: Iterable<Channel.PayloadOf<C>>
-  ): PublishedAll<C, Self>
-  <C extends Channel.Any>(
-    channel: C,
-    payloads: Iterable<Channel.PayloadOf<C>>,
-    ...options: OptionsForAllArgument<C>
-  ): PublishedAll<C, Self>
-}
+export type PublishMany<Self> = <C extends Channel.Any>(
+  channel: C,
+  payloads: Iterable<Channel.PayloadOf<C>>,
+  ...options: Channel.OptionsArgument<
+    C,
+    OptionsFor<C> | ((payload: Channel.PayloadOf<C>, index: number) => OptionsFor<C>)
+  >
+) => PublishedAll<C, Self>
 
 /**
  * Options of `make` and `layer`.
@@ -139,7 +105,7 @@ export class Publisher extends Context.Service<Publisher, {
   readonly prepare: <C extends Channel.Any>(
     channel: C,
     payload: Channel.PayloadOf<C>,
-    options: OptionsArgument<C>[0],
+    options: Channel.OptionsArgument<C, OptionsFor<C>>[0],
     dueAtMillis?: number
   ) => Effect.Effect<
     { readonly messages: ReadonlyArray<NewMessage>; readonly receipt: Receipt },
@@ -163,21 +129,6 @@ const makeIds = () => {
     return `${process}${digits.length}${digits}`
   }
 }
-
-const none: PublishOptions = {}
-
-const publishNames: ReadonlySet<string> = new Set<keyof AnyOptions>([
-  "headers",
-  "id",
-  "deduplicate",
-  "throttle",
-  "debounce",
-  "delay",
-  "at",
-  "expiresIn",
-  "durability",
-  "params"
-])
 
 /** After at most this many payloads a `publishAll` lets other fibers run. */
 const encodedPerTurn = 256
@@ -223,62 +174,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const nextId = makeIds()
   const program = yield* Program
 
-  /** Makes the message of an encoded payload, or refuses it. */
-  const compose = <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    text: string,
-    options: AnyOptions | undefined,
-    id?: string
-  ): NewMessage | RequestError => {
-    const invalid = (message: string) => new InvalidPublishOptions({ channel: channel.name, message })
-    const params = Envelope.paramsOf(channel, options?.params)
-    if (params._tag === "Failure") return params.failure
-    const problem = options === undefined
-      ? undefined
-      : Envelope.optionsProblem(options, publishNames) ?? Envelope.headersProblem(options.headers)
-    if (problem !== undefined) return invalid(problem)
-    const identity = identify(
-      options ?? none,
-      channel.idempotencyKey === undefined ? undefined : () => channel.idempotencyKey!(payload),
-      () => id ?? nextId(),
-      mostMillis
-    )
-    if (typeof identity === "string") return invalid(identity)
-    let due: Due | undefined = identity.delayMillis === undefined ? undefined : { delayMillis: identity.delayMillis }
-    let expiresInMillis: number | undefined
-    if (options?.delay !== undefined || options?.at !== undefined) {
-      const found = dueOf(options, clock.currentTimeMillisUnsafe())
-      if (typeof found === "string") return invalid(found)
-      due = found
-    }
-    if (options?.expiresIn !== undefined) {
-      const found = expiryOf(options.expiresIn, clock.currentTimeMillisUnsafe())
-      if (typeof found === "string") return invalid(found)
-      expiresInMillis = found
-    }
-    let durability = usualDurability
-    if (options?.durability !== undefined) {
-      const found = options.durability === false ? undefined : durabilityOf(options.durability)
-      if (found?._tag === "Failure") return invalid(found.failure.message)
-      durability = found?.success
-    }
-    const message: NewMessage = {
-      id: identity.id,
-      channel: channel.name,
-      payload: text,
-      headers: options?.headers,
-      params: params.success,
-      limits: Channel.limits(channel) ?? noLimits,
-      window: identity.window,
-      due,
-      replace: identity.replace,
-      expiresInMillis,
-      durability
-    }
-    const bytes = Envelope.bytesAbove(limit, message)
-    return bytes === undefined ? message : new PayloadTooLarge({ channel: channel.name, bytes, limit })
-  }
+  const compose = Composing.make({
+    limit,
+    mostMillis,
+    usualDurability,
+    nextId,
+    now: () => clock.currentTimeMillisUnsafe()
+  })
 
   /** Continues with the message of a payload; at once, if its schema encodes at once. Runs in a fiber. */
   const withMessage = <C extends Channel.Any, A, E>(
@@ -304,76 +206,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   ): Effect.Effect<NewMessage, RequestError, Channel.EncodingServices<C>> =>
     Effect.suspend(() => withMessage(channel, payload, options, id, Effect.succeed))
 
-  const outcomeOf = (message: NewMessage, appended: Appended): Receipt | StoreError => {
-    const { channel, id } = message
-    const asDurable = (receipt: Receipt, shortfall: Shortfall | undefined): Receipt | DurabilityNotReached => {
-      if (shortfall === undefined) return receipt
-      const { problem, replicas } = shortfall
-      return new DurabilityNotReached({
-        channel,
-        id,
-        receipt,
-        replicas,
-        message:
-          `the message ${id} for "${channel}" is stored, but only ${replicas} of ${
-            message.durability?.replicas ?? replicas
-          } replicas had it in time; to be sure, publish it again with { id: "${id}" }` +
-          (problem === undefined ? "" : ` (${problem})`)
-      })
-    }
-    switch (appended._tag) {
-      case "Stored":
-        return asDurable({ _tag: "Published", id, channel, position: appended.position }, appended.shortfall)
-      case "Scheduled":
-        return asDurable({
-          _tag: "Scheduled",
-          id,
-          channel,
-          position: undefined,
-          dueAt: DateTime.makeUnsafe(appended.dueAtMillis)
-        }, appended.shortfall)
-      case "Duplicate":
-        return asDurable(
-          { _tag: "Duplicate", id: appended.id, channel, position: appended.position },
-          appended.shortfall
-        )
-      case "Failed":
-        return appended.error.reason === "Unavailable"
-          ? new Unavailable({ channel, id, message: appended.error.message })
-          : appended.error
-      case "Uncertain":
-        return new PublishUncertain({
-          channel,
-          id,
-          isLasting: appended.isLasting === true,
-          message: `it is not known whether the message ${id} for "${channel}" was stored; ` +
-            (appended.isLasting === true
-              ? "whoever must have it handled publishes it under another id, and it may be handled twice"
-              : `publish it again with { id: "${id}" }`) +
-            ` (${appended.error.message})`
-        })
-    }
-  }
-
   const send = (message: NewMessage): Effect.Effect<Receipt, StoreError> =>
     Effect.flatMap(broker.append([message]), ([appended]) => {
       const outcome = outcomeOf(message, appended!)
       return outcome instanceof Error ? Effect.fail(outcome) : Effect.succeed(outcome)
     })
-
-  /** Arguments of a publish that its types do not allow. */
-  const misgiven = (
-    channel: Channel.Any,
-    options: unknown,
-    payloads: unknown = []
-  ): InvalidPublishOptions | undefined => {
-    const problem = Envelope.callProblem(channel, options) ?? Envelope.payloadsProblem(payloads)
-    if (problem === undefined) return undefined
-    return new InvalidPublishOptions({
-      channel: Channel.isSource(channel) ? Channel.describe(channel) : "",
-      message: problem
-    })
-  }
 
   const sendAll = Effect.fnUntraced(function*<C extends Channel.Any>(
     channel: C,
@@ -420,7 +257,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       dueAtMillis?: number
     ): Chained<C, Effect.Success<ReturnType<typeof chain.prepare>>, RequestError> =>
       Effect.suspend(() => {
-        const problem = misgiven(channel, options)
+        const problem = Envelope.misgiven(channel, options)
         return problem === undefined
           ? chain.prepare(channel, payload, options, dueAtMillis ?? clock.currentTimeMillisUnsafe())
           : Effect.fail(problem)
@@ -430,7 +267,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       payload: Channel.PayloadOf<C>,
       options?: AnyOptions
     ): Chained<C, Receipt, RequestError | StoreError> => {
-      const problem = misgiven(channel, options)
+      const problem = Envelope.misgiven(channel, options)
       if (problem !== undefined) return Effect.fail(problem)
       return chain.isEmpty && Chain.publishOf(channel) === undefined
         ? Effect.suspend(() => withMessage(channel, payload, options, undefined, send))
@@ -442,7 +279,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       options?: AnyOptions | ((payload: Channel.PayloadOf<C>, index: number) => AnyOptions)
     ): Chained<C, ReadonlyArray<Receipt>, RequestError | PublishIncomplete> => {
       const call = typeof options === "function" ? undefined : options
-      const problem = misgiven(channel, call, payloads ?? null)
+      const problem = Envelope.misgiven(channel, call, payloads ?? null)
       if (problem !== undefined) return Effect.fail(problem)
       const optionsFor = typeof options !== "function"
         ? () => options
@@ -450,7 +287,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
           const made = Given.made("the function of options", () => options(payload, index), Result.succeed)
           return Result.isFailure(made)
             ? new InvalidPublishOptions({ channel: channel.name, message: made.failure.message })
-            : misgiven(channel, made.success) ?? made.success as AnyOptions | undefined
+            : Envelope.misgiven(channel, made.success) ?? made.success as AnyOptions | undefined
         }
       return chain.isEmpty && Chain.publishOf(channel) === undefined
         ? sendAll(channel, payloads, optionsFor)
@@ -498,11 +335,8 @@ export const layer = (options?: Options): Layer.Layer<Publisher, never, Broker> 
  * @category operations
  * @since 0.1.0
  */
-export const publish: PublishOne<Publisher> = <C extends Channel.Any>(
-  channel: C,
-  payload: Channel.PayloadOf<C>,
-  ...options: OptionsArgument<C>
-) => Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
+export const publish: PublishOne<Publisher> = (channel, payload, ...options) =>
+  Publisher.use((publisher) => publisher.publish(channel, payload, ...options))
 
 /**
  * Publishes many messages to one channel in as few round trips as possible. The receipts are in the order of the payloads.
@@ -514,8 +348,5 @@ export const publish: PublishOne<Publisher> = <C extends Channel.Any>(
  * @category operations
  * @since 0.1.0
  */
-export const publishAll: PublishMany<Publisher> = <C extends Channel.Any>(
-  channel: C,
-  payloads: Iterable<Channel.PayloadOf<C>>,
-  ...options: OptionsForAllArgument<C>
-) => Publisher.use((publisher) => publisher.publishAll(channel, payloads, ...options))
+export const publishAll: PublishMany<Publisher> = (channel, payloads, ...options) =>
+  Publisher.use((publisher) => publisher.publishAll(channel, payloads, ...options))

@@ -96,20 +96,6 @@ export interface RecurringOptions {
   readonly catchUp?: CatchUp | undefined
 }
 
-/**
- * The options of a recurring message for this channel: a template channel requires its params.
- *
- * @category models
- * @since 0.1.0
- */
-export type RecurringOptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? RecurringOptions
-  : RecurringOptions & { readonly params: Channel.ParamsOf<C> }
-
-/** The options are required exactly when the channel has params. */
-type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: RecurringOptions | undefined]
-  : [options: RecurringOptionsFor<C>]
-
 type Defined<C extends Channel.Any, Self> = Effect.Effect<
   { readonly next: DateTime.Utc },
   InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
@@ -117,27 +103,18 @@ type Defined<C extends Channel.Any, Self> = Effect.Effect<
 >
 
 /**
- * The call signatures that define a recurring message. `Self` is the service that the call needs; `never` for a member of the service.
+ * The signature of `recurring`. `Self` is the service that the call needs; `never` for a member of the service.
  *
  * @category models
  * @since 0.1.0
  */
-export interface DefineRecurring<out Self> {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(
-    key: string,
-    recurs: Recurs,
-    channel: C & Publisher.MissingParams<C>,
-    payload: Channel.PayloadOf<C>
-  ): Defined<C, Self>
-  <C extends Channel.Any>(
-    key: string,
-    recurs: Recurs,
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    ...options: OptionsArgument<C>
-  ): Defined<C, Self>
-}
+export type DefineRecurring<Self> = <C extends Channel.Any>(
+  key: string,
+  recurs: Recurs,
+  channel: C,
+  payload: Channel.PayloadOf<C>,
+  ...options: Channel.OptionsArgument<C, Channel.WithParams<C, RecurringOptions>>
+) => Defined<C, Self>
 
 type LooseOptions = RecurringOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
@@ -530,13 +507,8 @@ export const count = (channel?: Channel.Any): Effect.Effect<number, InvalidSched
  * @category operations
  * @since 0.1.0
  */
-export const recurring: DefineRecurring<Scheduler> = <C extends Channel.Any>(
-  key: string,
-  recurs: Recurs,
-  channel: C,
-  payload: Channel.PayloadOf<C>,
-  ...options: OptionsArgument<C>
-) => Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, ...options))
+export const recurring: DefineRecurring<Scheduler> = (key, recurs, channel, payload, ...options) =>
+  Scheduler.use((scheduler) => scheduler.recurring(key, recurs, channel, payload, ...options))
 
 /**
  * Removes a recurring message, and returns whether there was one. Messages of its ticks that are already published are delivered.

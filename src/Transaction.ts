@@ -16,7 +16,7 @@ import type * as Middleware from "./Middleware.ts"
 import { Publisher } from "./Publisher.ts"
 import * as Given from "./internal/optionChecks.ts"
 import { calm, shown } from "./internal/describe.ts"
-import type { MissingParams, OptionsArgument } from "./publisher/options.ts"
+import type { OptionsFor } from "./publisher/options.ts"
 import type { RequestError } from "./publisher/outcome.ts"
 
 /**
@@ -121,22 +121,6 @@ type Published<C extends Channel.Any> = Effect.Effect<
 >
 
 /**
- * The call signatures of a publish with a transaction.
- *
- * @category models
- * @since 0.1.0
- */
-export interface PublishInTransaction {
-  /** Cannot be called: its error names the missing params. */
-  <C extends Channel.Any>(channel: C & MissingParams<C>, payload: Channel.PayloadOf<C>): Published<C>
-  <C extends Channel.Any>(
-    channel: C,
-    payload: Channel.PayloadOf<C>,
-    ...options: OptionsArgument<C>
-  ): Published<C>
-}
-
-/**
  * Publishes a message when the transaction is applied, and returns the id that the message will have.
  *
  * **Details**: a message for a channel of the same shard is in its log when the handled message is acknowledged. A message for another shard
@@ -169,10 +153,10 @@ export interface PublishInTransaction {
  * @category operations
  * @since 0.1.0
  */
-export const publish: PublishInTransaction = <C extends Channel.Any>(
+export const publish = <C extends Channel.Any>(
   channel: C,
   payload: Channel.PayloadOf<C>,
-  ...options: OptionsArgument<C>
+  ...options: Channel.OptionsArgument<C, OptionsFor<C>>
 ): Published<C> =>
   Effect.gen(function*() {
     const transaction = yield* Transaction

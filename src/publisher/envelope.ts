@@ -1,9 +1,10 @@
 /**
  * The envelope of a message: payload, headers and params, and their limits. It is the same for stored messages and for Pub/Sub.
  */
-import { Result } from "effect"
+import type { Result } from "effect"
 import * as Channel from "../Channel.ts"
 import * as Given from "../internal/optionChecks.ts"
+import { InvalidPublishOptions } from "./outcome.ts"
 
 type Strings = Readonly<Record<string, string>>
 
@@ -21,28 +22,31 @@ export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<nu
     { usual: largestBytes, least: 1, most: largestBytes }
   )
 
-/** Finds a problem with the arguments of a publish that its types do not allow. */
-export const callProblem = (channel: unknown, options: unknown): string | undefined =>
-  !Channel.isChannel(channel)
-    ? "a publish goes to a channel made by Channel.make: no pattern, union or name"
-    : options !== undefined && (typeof options !== "object" || options === null)
-    ? Given.refuse("the options", "an object", options).failure.message
-    : undefined
-
 /** Finds the problem with the payloads of one call, if they are no list. */
-export const payloadsProblem = (payloads: unknown): string | undefined =>
+const payloadsProblem = (payloads: unknown): string | undefined =>
   typeof payloads === "string" || (typeof payloads === "object" && payloads !== null && Symbol.iterator in payloads)
     ? undefined
     : Given.refuse("the payloads", "an Iterable such as a list", payloads).failure.message
 
-/** Finds the problem with the options of a publish, if they are no options or have an unknown name. */
-export const optionsProblem = (options: object | undefined, names: ReadonlySet<string>): string | undefined => {
-  const found = Given.known("the options", options, names)
-  return found._tag === "Failure" ? found.failure.message : undefined
+/** The error of arguments that the types of a publish do not allow. */
+export const misgiven = (
+  channel: Channel.Any,
+  options: unknown,
+  payloads: unknown = []
+): InvalidPublishOptions | undefined => {
+  const problem = !Channel.isChannel(channel)
+    ? "a publish goes to a channel made by Channel.make: no pattern, union or name"
+    : options !== undefined && (typeof options !== "object" || options === null)
+    ? Given.refuse("the options", "an object", options).failure.message
+    : payloadsProblem(payloads)
+  return problem === undefined ? undefined : new InvalidPublishOptions({
+    channel: Channel.isSource(channel) ? Channel.describe(channel) : "",
+    message: problem
+  })
 }
 
 /** Finds the problem with the headers, if there is one. */
-export const headersProblem = (headers: Strings | undefined): string | undefined => {
+const headersProblem = (headers: Strings | undefined): string | undefined => {
   if (headers === undefined) return undefined
   if (Given.record("headers", headers)._tag === "Failure") return "headers must be a record of strings"
   const entries = Object.entries(headers)
@@ -58,21 +62,32 @@ export const headersProblem = (headers: Strings | undefined): string | undefined
   return undefined
 }
 
-const noParams = Result.succeed(undefined)
-
-/** Checks the params of a channel; `undefined` if it has none. */
-export const paramsOf = (
-  channel: Channel.Any,
-  params: Strings | undefined
-): Result.Result<Strings | undefined, Channel.InvalidParams> =>
-  channel.paramNames.length > 0 || params !== undefined
-    ? Channel.checkParams(channel, params)
-    : noParams
-
-interface Envelope {
-  readonly payload: string
+/** The options that every message has. */
+interface Options {
   readonly headers?: Strings | undefined
   readonly params?: Strings | undefined
+}
+
+/** Checks the params of a channel, which are `undefined` if it has none, the names of the options, and the headers. */
+export const paramsOf = (
+  channel: Channel.Any,
+  options: Options | undefined,
+  names: ReadonlySet<string>
+): Strings | undefined | Channel.InvalidParams | InvalidPublishOptions => {
+  let params: Strings | undefined
+  if (channel.paramNames.length > 0 || options?.params !== undefined) {
+    const found = Channel.checkParams(channel, options?.params)
+    if (found._tag === "Failure") return found.failure
+    params = found.success
+  }
+  if (options === undefined) return params
+  const known = Given.known("the options", options, names)
+  const problem = known._tag === "Failure" ? known.failure.message : headersProblem(options.headers)
+  return problem === undefined ? params : new InvalidPublishOptions({ channel: channel.name, message: problem })
+}
+
+interface Envelope extends Options {
+  readonly payload: string
 }
 
 /** Measures a message, unless it is surely within the limit: a character has at most three bytes, so most messages need no measuring. */

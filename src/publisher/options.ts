@@ -65,26 +65,7 @@ export interface PublishOptions {
  * @category models
  * @since 0.1.0
  */
-export type OptionsFor<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never ? PublishOptions
-  : PublishOptions & { readonly params: Channel.ParamsOf<C> }
-
-/**
- * The options argument of a publish: required exactly if the channel has params.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: PublishOptions | undefined]
-  : [options: OptionsFor<C>]
-
-/**
- * The error of the compiler if the params of a channel are missing: no channel has this type.
- *
- * @category models
- * @since 0.1.0
- */
-export type MissingParams<C extends Channel.Any> = `missing params: ${keyof Channel.ParamsOf<C> & string}`
+export type OptionsFor<C extends Channel.Any> = Channel.WithParams<C, PublishOptions>
 
 /**
  * The options of a publish to any channel, as middleware sees them.
@@ -93,17 +74,3 @@ export type MissingParams<C extends Channel.Any> = `missing params: ${keyof Chan
  * @since 0.1.0
  */
 export type AnyOptions = PublishOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
-
-/**
- * Options for all payloads, or made for each.
- *
- * @category models
- * @since 0.1.0
- */
-export type OptionsForAll<C extends Channel.Any> =
-  | OptionsFor<C>
-  | ((payload: Channel.PayloadOf<C>, index: number) => OptionsFor<C>)
-
-export type OptionsForAllArgument<C extends Channel.Any> = keyof Channel.ParamsOf<C> extends never
-  ? [options?: OptionsForAll<C> | undefined]
-  : [options: OptionsForAll<C>]

@@ -1,7 +1,6 @@
 /** The outcome of a publish: its receipt, and its errors. */
-import type { DateTime } from "effect"
-import { Data } from "effect"
-import type { BrokerError } from "../Broker.ts"
+import { Data, DateTime } from "effect"
+import type { Appended, BrokerError, NewMessage, Shortfall } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
 
 /**
@@ -181,5 +180,57 @@ export class PublishIncomplete extends Data.TaggedError("PublishIncomplete")<{
       ...(stored > 0 ? [`${stored} of ${all} are stored, but not as durably as asked for`] : [])
     ].join(", and ")
     return `${what}; the first: ${failed[0]?.message ?? ""}`
+  }
+}
+
+/** Reads the outcome that the broker has for a message. */
+export const outcomeOf = (message: NewMessage, appended: Appended): Receipt | StoreError => {
+  const { channel, id } = message
+  const asDurable = (receipt: Receipt, shortfall: Shortfall | undefined): Receipt | DurabilityNotReached => {
+    if (shortfall === undefined) return receipt
+    const { problem, replicas } = shortfall
+    return new DurabilityNotReached({
+      channel,
+      id,
+      receipt,
+      replicas,
+      message:
+        `the message ${id} for "${channel}" is stored, but only ${replicas} of ${
+          message.durability?.replicas ?? replicas
+        } replicas had it in time; to be sure, publish it again with { id: "${id}" }` +
+        (problem === undefined ? "" : ` (${problem})`)
+    })
+  }
+  switch (appended._tag) {
+    case "Stored":
+      return asDurable({ _tag: "Published", id, channel, position: appended.position }, appended.shortfall)
+    case "Scheduled":
+      return asDurable({
+        _tag: "Scheduled",
+        id,
+        channel,
+        position: undefined,
+        dueAt: DateTime.makeUnsafe(appended.dueAtMillis)
+      }, appended.shortfall)
+    case "Duplicate":
+      return asDurable(
+        { _tag: "Duplicate", id: appended.id, channel, position: appended.position },
+        appended.shortfall
+      )
+    case "Failed":
+      return appended.error.reason === "Unavailable"
+        ? new Unavailable({ channel, id, message: appended.error.message })
+        : appended.error
+    case "Uncertain":
+      return new PublishUncertain({
+        channel,
+        id,
+        isLasting: appended.isLasting === true,
+        message: `it is not known whether the message ${id} for "${channel}" was stored; ` +
+          (appended.isLasting === true
+            ? "whoever must have it handled publishes it under another id, and it may be handled twice"
+            : `publish it again with { id: "${id}" }`) +
+          ` (${appended.error.message})`
+      })
   }
 }

@@ -13,8 +13,15 @@ declare const scheduler: Scheduler.Scheduler["Service"]
 declare const letters: DeadLetters.DeadLetters["Service"]
 
 // What is forgotten is named.
-expectTypeOf<Publisher.MissingParams<typeof Notice>>().toEqualTypeOf<"missing params: userId">()
-expectTypeOf<Publisher.MissingParams<typeof Order>>().toBeNever()
+type Options = { readonly id?: string }
+expectTypeOf<Channel.OptionsArgument<typeof Notice, Options>>().toEqualTypeOf<
+  [options: Options] | [missingParams: never]
+>()
+expectTypeOf<Channel.OptionsArgument<typeof Order, Options>>().toEqualTypeOf<[options?: Options | undefined]>()
+expectTypeOf<Channel.WithParams<typeof Notice, Options>>().toEqualTypeOf<
+  Options & { readonly params: { readonly userId: string } }
+>()
+expectTypeOf<Channel.WithParams<typeof Order, Options>>().toEqualTypeOf<Options>()
 
 publisher.publish(Order, { id: "1" })
 publisher.publish(Notice, "hi", params)
