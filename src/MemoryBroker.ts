@@ -101,7 +101,12 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           return store.trim(now())
         }),
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
-      info: (selector) => Effect.sync(() => store.info(matcherOf(selector))),
+      info: (selector) =>
+        Effect.sync(() => ({
+          channels: store.stats(matcherOf(selector), now()),
+          waiting: store.waiting,
+          dead: letters.size
+        })),
       letters: {
         list: (_, range) => Effect.sync(() => letters.list(range, now())),
         get: (_, letterId) => Effect.sync(() => letters.get(letterId)),

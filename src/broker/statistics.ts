@@ -152,43 +152,13 @@ export const balance = (
 }
 
 /**
- * Counts of one group on one channel.
- *
- * @category models
- * @since 0.1.0
- */
-export interface GroupInfo {
-  readonly group: string
-  readonly channel: string
-  /** Not yet read by the group. `undefined` when the backend cannot tell (after a limit removed unread messages). */
-  readonly lag: number | undefined
-  /** Handed out and not settled. */
-  readonly pending: number
-  /** Ready again after a retry or release, not yet handed out. */
-  readonly ready: number
-}
-
-/**
- * Counts of one channel.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ChannelInfo {
-  readonly channel: string
-  /** Messages in the log. */
-  readonly length: number
-  readonly groups: ReadonlyArray<GroupInfo>
-}
-
-/**
  * Messages on their way and given up, over all shards.
  *
  * @category models
  * @since 0.1.0
  */
 export interface BrokerInfo {
-  readonly channels: ReadonlyArray<ChannelInfo>
+  readonly channels: ReadonlyArray<ChannelStats>
   /** Waiting for a time. */
   readonly waiting: number
   readonly dead: number

@@ -12,7 +12,7 @@ export const make = (store: Store, recurring: Recurring, now: () => number): Ins
   walk: ({ toleranceMillis }) => {
     const lateTicks = () => recurring.due(Number.MAX_SAFE_INTEGER, now() - toleranceMillis).ticks
     return Stream.fromEffect(Effect.sync((): Page => {
-      const { channels, waiting } = store.info(() => true)
+      const channels = store.stats(() => true, now())
       const groups = channels.flatMap((channel) => channel.groups)
       const sum = (count: (group: (typeof groups)[number]) => number) =>
         groups.reduce((total, group) => total + count(group), 0)
@@ -49,7 +49,7 @@ export const make = (store: Store, recurring: Recurring, now: () => number): Ins
           groups: groups.length,
           pending: sum(({ pending }) => pending),
           ready: sum(({ ready }) => ready),
-          waiting,
+          waiting: store.waiting,
           letters: store.letters.size,
           recurring: recurring.list().length
         },

@@ -4,7 +4,7 @@
  * Each operation is done at once, at a time that is passed to it. So an interrupted fiber leaves nothing half done.
  */
 import { Effect } from "effect"
-import type { Appended, BrokerInfo, Failure, Limits, Membership, NewMessage, Start } from "../Broker.ts"
+import type { Appended, Failure, Limits, Membership, NewMessage, Start } from "../Broker.ts"
 import { OrderingConflict } from "../Broker.ts"
 import * as Definitions from "../broker/limits.ts"
 import type { Position } from "../broker/position.ts"
@@ -431,29 +431,9 @@ export class Store {
     })
   }
 
-  info(matches: (channel: string) => boolean): BrokerInfo {
-    const names = [...this.channels.keys()].filter(matches).sort()
-    return {
-      channels: names.map((channel) => {
-        const { log, cursors } = this.channels.get(channel)!
-        return {
-          channel,
-          length: log.length,
-          groups: [...cursors.keys()].sort().map((group) => {
-            const cursor = cursors.get(group)!
-            return {
-              group,
-              channel,
-              lag: cursor.unreadCount,
-              pending: cursor.pendingCount,
-              ready: cursor.readyCount
-            }
-          })
-        }
-      }),
-      waiting: this.retries.size + this.later.size,
-      dead: this.letters.size
-    }
+  /** Messages that wait for a time. */
+  get waiting(): number {
+    return this.retries.size + this.later.size
   }
 }
 

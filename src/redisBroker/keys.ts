@@ -43,70 +43,9 @@
  * | `broadcast:C`  | Pub/Sub     | the messages of channel C in Pub/Sub mode (sharded on a Cluster)         |
  * | `broadcasts`   | Pub/Sub     | on a Cluster, these messages once more, for listeners on patterns        |
  */
-import { escape, ownKey, tagOf } from "../broker/keyText.ts"
+import { escape, tagOf } from "../broker/keyText.ts"
 
-/** Names the keys of a shard. Pub/Sub channels belong to all databases of a server, so outside database 0 their names have its number. */
-export const make = (prefix: string, shard: number, database = 0) => {
-  const tag = tagOf(prefix, shard)
-  const topic = database === 0 ? tag : `${tag}:db${database}`
-  return {
-    shard,
-    meta: `${tag}:meta`,
-    channels: `${tag}:channels`,
-    definitions: `${tag}:definitions`,
-    groups: `${tag}:groups`,
-    waiting: `${tag}:waiting`,
-    ticks: `${tag}:ticks`,
-    recurring: `${tag}:recurring`,
-    dead: `${tag}:dead`,
-    counts: `${tag}:counts`,
-    retention: `${tag}:retention`,
-    metrics: `${tag}:metrics`,
-    janitor: `${tag}:janitor`,
-    outbox: `${tag}:outbox`,
-    relayed: `${tag}:relayed`,
-    settled: `${tag}:settled`,
-    log: (channel: string) => `${tag}:log:${escape(channel)}`,
-    retry: (group: string, channel: string) => `${tag}:retry:${escape(group)}:${escape(channel)}`,
-    retries: (group: string) => `${tag}:retries:${escape(group)}`,
-    floors: (group: string) => `${tag}:floors:${escape(group)}`,
-    removed: (group: string) => `${tag}:removed:${escape(group)}`,
-    /** Without a group (""): the settings of all processes. */
-    settings: (group: string) => `${tag}:settings:${escape(group)}`,
-    members: (group: string) => `${tag}:members:${escape(group)}`,
-    /** Without a group (""): the scheduled messages. */
-    bodies: (group: string, channel: string) => `${tag}:bodies:${escape(group)}:${escape(channel)}`,
-    trials: (group: string, channel: string) => `${tag}:trials:${escape(group)}:${escape(channel)}`,
-    seen: (channel: string, key: string) => `${tag}:seen:${escape(channel)}:${escape(key)}`,
-    answer: (call: string) => `${tag}:answer:${call}`,
-    offers: (name: string) => `${tag}:offers:${escape(name)}`,
-    offered: (name: string) => `${tag}:offered:${escape(name)}`,
-    once: (group: string) => `${tag}:once:${escape(group)}`,
-    olderOnce: (group: string) => `${tag}:olderonce:${escape(group)}`,
-    arrived: (shard: number) => `${tag}:arrived:${shard}`,
-    own: (name: string) => ownKey(tag, name),
-    events: `${topic}:events`,
-    broadcast: (channel: string) => `${topic}:broadcast:${escape(channel)}`,
-    broadcasts: `${topic}:broadcasts`,
-    /**
-     * For PSUBSCRIBE: matches the topics of all channels that match the pattern, and some others. It has one wildcard, so that
-     * matching is cheap.
-     */
-    broadcastGlob: (pattern: string) => {
-      const segments = pattern.split(".")
-      const isWild = (segment: string) => segment === "*" || segment === "**"
-      const ends = [segments.slice(0, segments.findIndex(isWild)), segments.slice(segments.findLastIndex(isWild) + 1)]
-      const [start, end] = ends.map((some) => some.map(escape))
-      return segments.some(isWild)
-        ? `${topic}:broadcast:${start!.map((text) => `${text}.`).join("")}*${end!.map((text) => `.${text}`).join("")}`
-        : `${topic}:broadcast:${escape(pattern)}`
-    }
-  }
-}
-
-export type Keys = ReturnType<typeof make>
-
-/** The word behind the tag of each key; its Redis type; and the number of parts that follow: a channel, a group or a text of the user. */
+/** The word behind the tag of each key; its Redis type; and the number of parts that follow, as in the table above. */
 const kinds = {
   meta: { type: "hash", parts: 0 },
   channels: { type: "hash", parts: 0 },
@@ -141,9 +80,56 @@ const kinds = {
   olderonce: { type: "hash", parts: 1 },
   // The user's: a string or a hash.
   own: { type: undefined, parts: 1 }
-} as const satisfies Record<string, { readonly type: string | undefined; readonly parts: number }>
+} as const satisfies Record<string, { readonly type: string | undefined; readonly parts: 0 | 1 | 2 }>
 
 export type Kind = keyof typeof kinds
+
+type Names = {
+  readonly [Name in Kind]: [
+    string,
+    (part: string | number) => string,
+    (first: string, second: string) => string
+  ][(typeof kinds)[Name]["parts"]]
+}
+
+/** The name of each kind of key, or how it is made of its parts. */
+const namesIn = (tag: string): Names =>
+  Object.fromEntries(
+    Object.entries(kinds).map(([word, { parts }]) => {
+      const start = `${tag}:${word}`
+      const one = (part: string | number) => `${start}:${escape(String(part))}`
+      const two = (first: string, second: string) => `${start}:${escape(first)}:${escape(second)}`
+      return [word, [start, one, two][parts]]
+    })
+  ) as unknown as Names
+
+/** Names the keys of a shard. Pub/Sub channels belong to all databases of a server, so outside database 0 their names have its number. */
+export const make = (prefix: string, shard: number, database = 0) => {
+  const tag = tagOf(prefix, shard)
+  const topic = database === 0 ? tag : `${tag}:db${database}`
+  return {
+    ...namesIn(tag),
+    shard,
+    events: `${topic}:events`,
+    broadcast: (channel: string) => `${topic}:broadcast:${escape(channel)}`,
+    broadcasts: `${topic}:broadcasts`,
+    /**
+     * For PSUBSCRIBE: matches the topics of all channels that match the pattern, and some others. It has one wildcard, so that
+     * matching is cheap.
+     */
+    broadcastGlob: (pattern: string) => {
+      const segments = pattern.split(".")
+      const isWild = (segment: string) => segment === "*" || segment === "**"
+      const ends = [segments.slice(0, segments.findIndex(isWild)), segments.slice(segments.findLastIndex(isWild) + 1)]
+      const [start, end] = ends.map((some) => some.map(escape))
+      return segments.some(isWild)
+        ? `${topic}:broadcast:${start!.map((text) => `${text}.`).join("")}*${end!.map((text) => `.${text}`).join("")}`
+        : `${topic}:broadcast:${escape(pattern)}`
+    }
+  }
+}
+
+export type Keys = ReturnType<typeof make>
 
 /** A key that was found in Redis. */
 export interface Found {

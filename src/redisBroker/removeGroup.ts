@@ -86,5 +86,5 @@ export const removeGroup = Effect.fnUntraced(function*(
   for (const channel of removed) yield* removeFrom(connection, keys, group, channel)
   yield* connection.send(["del", keys.members(group), keys.settings(group)], again)
   yield* removeWaiting(connection, keys, group, new Set(removed))
-  if (left.length === 0) yield* connection.send(["unlink", keys.once(group), keys.olderOnce(group)], again)
+  if (left.length === 0) yield* connection.send(["unlink", keys.once(group), keys.olderonce(group)], again)
 })

@@ -223,7 +223,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       if (all.length > 0) pass.add(all[cursor++ % all.length]!)
       if (groupNames.length > 0) {
         const group = groupNames[cursor % groupNames.length]!
-        yield* connection.evaluate(sweepOnce, [keys.once(group), keys.olderOnce(group)], [longestMarksMillis])
+        yield* connection.evaluate(sweepOnce, [keys.once(group), keys.olderonce(group)], [longestMarksMillis])
       }
     }
     for (const stream of pass) {

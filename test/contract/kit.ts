@@ -104,7 +104,7 @@ export const leftover = Effect.fnUntraced(function*(source: Channel.Source) {
   const broker = yield* Broker.Broker
   const info = yield* broker.info(Channel.selector(source))
   const groups = info.channels.flatMap((channel) => channel.groups)
-  const sum = (count: (group: Broker.GroupInfo) => number) => groups.reduce((total, group) => total + count(group), 0)
+  const sum = (count: (group: Broker.GroupStats) => number) => groups.reduce((total, group) => total + count(group), 0)
   return {
     unread: sum((group) => group.lag ?? Number.NaN),
     pending: sum((group) => group.pending),

@@ -144,7 +144,7 @@ describe("facts in the documentation", () => {
       members,
       offered,
       offers,
-      olderOnce,
+      olderonce,
       own,
       removed,
       retries,
@@ -175,7 +175,7 @@ describe("facts in the documentation", () => {
       offers("N"),
       offered("N"),
       once("G"),
-      olderOnce("G"),
+      olderonce("G"),
       trials("G", "C"),
       own("K"),
       arrived(0).replace(/0$/, "S")

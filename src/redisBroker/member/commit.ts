@@ -33,7 +33,7 @@ export const make = (
       messages,
       Effect.fnUntraced(function*() {
         const script = builder(
-          [lease.stream.key, keys.once(group), keys.olderOnce(group), keys.counts],
+          [lease.stream.key, keys.once(group), keys.olderonce(group), keys.counts],
           [
             "ack",
             group,

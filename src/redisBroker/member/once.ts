@@ -25,7 +25,7 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
   const { group, leaseMillis } = membership
   /** The leases held here that have begun a key, by mark. */
   const begun = new Map<string, Lease>()
-  const onceKeys = [keys.once(group), keys.olderOnce(group)]
+  const onceKeys = [keys.once(group), keys.olderonce(group)]
   const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
   const me = uniqueName()
   let counter = 0
