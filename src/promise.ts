@@ -7,12 +7,10 @@
  */
 import type { Schema } from "effect"
 import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Scope } from "effect"
-import type { GroupRemoved } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Inspector from "./Inspector.ts"
 import * as Publisher from "./Publisher.ts"
-import type * as Redis from "./Redis.ts"
 import * as Rotif from "./Rotif.ts"
 import * as Core from "./Subscription.ts"
 import * as Activity from "./internal/activity.ts"
@@ -25,28 +23,57 @@ import * as Connecting from "./promise/connecting.ts"
 import type { DlqMessage, DlqStats } from "./promise/deadLetters.ts"
 import * as Letters from "./promise/deadLetters.ts"
 import * as Sameness from "./promise/dedupKey.ts"
+import type { GroupRemoved } from "./promise/errors.ts"
+import { ManagerStopped, PublishIncomplete } from "./promise/errors.ts"
 import type { HealthStatus } from "./promise/health.ts"
 import * as Health from "./promise/health.ts"
 import type { Middleware } from "./promise/hooks.ts"
 import * as Hooks from "./promise/hooks.ts"
+import type { InspectOptions, RepairReport, VerifyReport } from "./promise/inspection.ts"
 import { loggerLayer } from "./promise/logging.ts"
 import type { Payload, RotifMessage } from "./promise/message.ts"
 import * as Message from "./promise/message.ts"
-import type { DlqQuery, PublishOptions, RotifConfig, SubscribeOptions, UnsubscribeOptions } from "./promise/options.ts"
+import type {
+  DlqQuery,
+  PublishOptions,
+  RedisClient,
+  RotifConfig,
+  SubscribeOptions,
+  UnsubscribeOptions
+} from "./promise/options.ts"
 import * as Options from "./promise/options.ts"
 import { policyOf } from "./promise/retry.ts"
+import { toPromise, translated } from "./promise/running.ts"
 
-export { GroupRemoved } from "./Broker.ts"
+export {
+  BrokerError,
+  DurabilityNotReached,
+  GroupRemoved,
+  InvalidChannelName,
+  InvalidOption,
+  InvalidPayload,
+  LeaseLost,
+  ManagerStopped,
+  PayloadTooLarge,
+  PublishIncomplete,
+  PublishUncertain,
+  RotifError,
+  Unavailable,
+  UnrecoverableError,
+  UnrecoverableError as Reject
+} from "./promise/errors.ts"
 export { type HealthStatus } from "./promise/health.ts"
 export { type Middleware } from "./promise/hooks.ts"
 export { type DlqMessage, type DlqStats } from "./promise/deadLetters.ts"
-export { type RotifMessage, UnrecoverableError, UnrecoverableError as Reject } from "./promise/message.ts"
+export { type Finding, type InspectOptions, type RepairReport, type VerifyReport } from "./promise/inspection.ts"
+export { type Payload, type RotifMessage } from "./promise/message.ts"
 export {
   type DlqCleanup,
   type DlqQuery,
-  InvalidOption,
+  type Durability,
   type Logger,
   type PublishOptions,
+  type RedisClient,
   type RedisOptions,
   type Reports,
   type RetryStrategy,
@@ -56,7 +83,7 @@ export {
   type UnsubscribeOptions
 } from "./promise/options.ts"
 
-export { type Report } from "./Subscription.ts"
+export { type Report } from "./internal/report.ts"
 
 /**
  * The result of `publish` for a message that was published before.
@@ -111,16 +138,14 @@ export interface Subscription {
   readonly ended: Promise<GroupRemoved | undefined>
 }
 
-/**
- * The `NotificationManager` has stopped, or is stopping: nothing was done.
- *
- * @category errors
- * @since 0.1.0
- */
-export class ManagerStopped extends Error {
-  override readonly name = "ManagerStopped"
-  override readonly message = "the NotificationManager is stopped (stopAll was called): make another one"
+/** A message that is checked, and ready to be stored. */
+interface Prepared {
+  readonly channel: Channel.Channel<string, Schema.Unknown>
+  readonly value: Payload
+  readonly publishing: Publisher.PublishOptions
 }
+
+const resultOf = (receipt: Publisher.Receipt): string => receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
 
 /** At most this many channels are kept with their options. */
 const mostChannels = 1000
@@ -153,7 +178,7 @@ const mostChannels = 1000
  */
 export class NotificationManager {
   readonly #config: RotifConfig
-  readonly #client: Redis.IoredisClient | undefined
+  readonly #client: RedisClient | undefined
   readonly #layer: Layer.Layer<Rotif.Services, unknown>
   readonly #scope = Scope.makeUnsafe("parallel")
   readonly #channels = new Bounded<string, Channel.Channel<string, Schema.Unknown>>(mostChannels)
@@ -214,7 +239,7 @@ export class NotificationManager {
 
   /** Runs a call. After the stop has begun, only calls of running handlers. */
   #run<A>(effect: Effect.Effect<A, unknown, Rotif.Services>): Promise<A> {
-    return Effect.runPromise(
+    return toPromise(
       this.#calls.run(Effect.suspend(() => this.#provided(effect)), () => new ManagerStopped())
     )
   }
@@ -258,7 +283,7 @@ export class NotificationManager {
   /**
    * The client of ioredis for the same server, for other uses. It connects at its first use; `stopAll` closes it.
    */
-  get redis(): Redis.IoredisClient {
+  get redis(): RedisClient {
     if (this.#client === undefined) throw new Error("a NotificationManager in memory has no Redis client")
     return this.#client
   }
@@ -275,7 +300,7 @@ export class NotificationManager {
     channel: string,
     payload: Payload,
     options: PublishOptions | undefined
-  ) {
+  ): Effect.Effect<Prepared, unknown> {
     const config = this.#config
     return Effect.gen({ self: this }, function*() {
       yield* Hooks.before(hooks, "beforePublish", channel, payload, options)
@@ -317,7 +342,7 @@ export class NotificationManager {
       Effect.gen({ self: this }, function*() {
         const prepared = yield* this.#prepare(hooks, channel, payload, options)
         const receipt = yield* Publisher.publish(prepared.channel, prepared.value, prepared.publishing)
-        const result = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
+        const result = resultOf(receipt)
         yield* Hooks.after(hooks, "afterPublish", channel, payload, result, options)
         return result
       })
@@ -327,8 +352,8 @@ export class NotificationManager {
   /**
    * Publishes many messages in few round trips. The results are those of `publish`, in order. The messages of one channel are stored in order.
    *
-   * **Errors**: all messages are checked before any is sent. If some are not stored it rejects with `PublishIncomplete`, or with the error of one
-   * of them.
+   * **Errors**: all messages are checked before any is sent. If some are then not stored, it rejects with `PublishIncomplete`, which has the result
+   * or the error of each.
    */
   publishBatch(
     messages: ReadonlyArray<{
@@ -349,28 +374,43 @@ export class NotificationManager {
           messages,
           (message) => this.#prepare(hooks, message.channel, message.payload, message.options)
         )
-        const results = new Array<string>(messages.length)
+        const results = new Array<string | Error>(messages.length)
         const byChannel = Map.groupBy(prepared.keys(), (index) => prepared[index]!.channel.name)
         yield* Effect.forEach(byChannel.values(), (indexes) =>
           Effect.map(
-            Publisher.publishAll(
-              prepared[indexes[0]!]!.channel,
-              indexes.map((index): unknown => prepared[index]!.value),
-              (_, i) => prepared[indexes[i]!]!.publishing
-            ),
-            (receipts) => {
-              for (const [i, receipt] of receipts.entries()) {
-                results[indexes[i]!] = receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
-              }
-            }
+            this.#publishAll(indexes.map((index) => prepared[index]!)),
+            (outcomes) => indexes.forEach((index, i) => results[index] = outcomes[i]!)
           ), { concurrency: 8, discard: true })
-        yield* Effect.forEach(
-          messages,
-          ({ channel, options, payload }, index) =>
-            Hooks.after(hooks, "afterPublish", channel, payload, results[index]!, options)
-        )
-        return results
+        yield* Effect.forEach(messages, ({ channel, options, payload }, index) => {
+          const result = results[index]!
+          return typeof result === "string"
+            ? Hooks.after(hooks, "afterPublish", channel, payload, result, options)
+            : Effect.void
+        })
+        return results.every((result) => typeof result === "string")
+          ? results
+          : yield* Effect.fail(new PublishIncomplete({ results }))
       })
+    )
+  }
+
+  /** Publishes messages of one channel; the result of each. */
+  #publishAll(
+    messages: ReadonlyArray<Prepared>
+  ): Effect.Effect<ReadonlyArray<string | Error>, never, Publisher.Publisher> {
+    return Effect.matchEffect(
+      Publisher.publishAll(messages[0]!.channel, messages.map(({ value }) => value), (_, i) => messages[i]!.publishing),
+      {
+        onSuccess: (receipts) => Effect.succeed(receipts.map(resultOf)),
+        onFailure: (error) =>
+          Effect.succeed(
+            error instanceof Publisher.PublishIncomplete
+              ? error.outcomes.map((outcome) =>
+                outcome instanceof Error ? translated(outcome) as Error : resultOf(outcome)
+              )
+              : messages.map(() => translated(error) as Error)
+          )
+      }
     )
   }
 
@@ -448,7 +488,7 @@ export class NotificationManager {
   #keep(core: Core.Subscription): Subscription {
     const subscriptions = this.#subscriptions
     const ended = Effect.matchEffect(core.ended, {
-      onFailure: Effect.succeed<GroupRemoved | undefined>,
+      onFailure: (removed) => Effect.succeed(translated(removed) as GroupRemoved),
       onSuccess: () => Effect.succeed(undefined)
     })
     const subscription: Subscription = {
@@ -469,14 +509,14 @@ export class NotificationManager {
           lastMessageAt: lastMessageAtMillis
         }
       },
-      pause: () => Effect.runPromise(core.pause),
-      resume: () => Effect.runPromise(core.resume),
+      pause: () => toPromise(core.pause),
+      resume: () => toPromise(core.resume),
       unsubscribe: (given) => {
         const options = typeof given === "boolean" ? { removeGroup: given } : given
         const problem = Checks.checkUnsubscribe(options)
-        return problem === undefined ? Effect.runPromise(core.unsubscribe(options)) : Promise.reject(problem)
+        return problem === undefined ? toPromise(core.unsubscribe(options)) : Promise.reject(problem)
       },
-      ended: Effect.runPromise(Effect.tap(ended, () => Effect.sync(() => subscriptions.delete(subscription))))
+      ended: toPromise(Effect.tap(ended, () => Effect.sync(() => subscriptions.delete(subscription))))
     }
     subscriptions.add(subscription)
     return subscription
@@ -561,13 +601,13 @@ export class NotificationManager {
     return this.#run(Health.check(running)).catch((error: unknown) => Health.unhealthy(running(), error))
   }
 
-  /** Checks the integrity of the namespace's data, and changes nothing; see `Inspector.verify`. Times are in milliseconds. */
-  verify(options?: Inspector.Options): Promise<Inspector.Report> {
-    return this.#run(Inspector.verify(options))
+  /** Checks the integrity of the namespace's data, and changes nothing; see `docs/verify.md`. */
+  verify(options?: InspectOptions): Promise<VerifyReport> {
+    return this.#run(Effect.map(Inspector.verify(options), (report) => ({ ...report, looked: { ...report.looked } })))
   }
 
-  /** Repairs what can be repaired without losing a message; see `Inspector.repair`. It may be called while everything runs. */
-  repair(options?: Inspector.Options): Promise<Inspector.Repair> {
+  /** Repairs what can be repaired without losing a message; see `docs/verify.md`. It may be called while everything runs. */
+  repair(options?: InspectOptions): Promise<RepairReport> {
     return this.#run(Inspector.repair(options))
   }
 
@@ -580,7 +620,7 @@ export class NotificationManager {
    * message is acknowledged.
    */
   stopAll(): Promise<void> {
-    return Effect.runPromise(this.#end.ask)
+    return toPromise(this.#end.ask)
   }
 
   /** Stops the manager at the end of the block of `await using manager = …`. */

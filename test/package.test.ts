@@ -4,7 +4,7 @@
  */
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
@@ -40,8 +40,7 @@ describe("the package", () => {
         filter: (from) => !from.endsWith("node_modules")
       })
     }
-    const config = join(root, "tsconfig.build.json")
-    await node(root, "node_modules/typescript/bin/tsc", "-p", config, "--outDir", join(built, "dist"))
+    await node(root, "build/main.ts", "--out", join(built, "dist"))
     await run(built, "npm", ["pack", "--ignore-scripts", "--pack-destination", project])
     const [archive] = (await readdir(project)).filter((name) => name.endsWith(".tgz"))
     await mkdir(installed(), { recursive: true })
@@ -87,6 +86,40 @@ describe("the package", () => {
       await writeFile(join(project, "example.mjs"), example)
       assert.match(await node(project, "example.mjs"), worked[i]!)
     }
+  })
+
+  it("gives the Promise API to import and to require, without effect", async () => {
+    const alone = await mkdtemp(join(tmpdir(), "rotif-promise-"))
+    try {
+      await mkdir(join(alone, "node_modules"))
+      // A copy: a link would find the effect beside the original.
+      await cp(installed(), join(alone, "node_modules/rotif"), { recursive: true })
+      await symlink(await realpath(join(project, "node_modules/ioredis")), join(alone, "node_modules/ioredis"))
+      await writeFile(join(alone, "example.mjs"), examples[1]!)
+      assert.match(await node(alone, "example.mjs"), worked[1]!)
+      await writeFile(
+        join(alone, "names.mjs"),
+        `import { createRequire } from "node:module"
+        import * as imported from "rotif/promise"
+        const required = createRequire(import.meta.url)("rotif/promise")
+        console.log(Object.keys(required).sort().join() === Object.keys(imported).sort().join())`
+      )
+      assert.strictEqual(await node(alone, "names.mjs"), "true\n")
+    } finally {
+      await rm(alone, { recursive: true, force: true })
+    }
+  })
+
+  it("has the licences of what is inside the built files", async () => {
+    const text = await readFile(join(installed(), "dist/promise.LICENSES.txt"), "utf8")
+    const map = JSON.parse(await readFile(join(installed(), "dist/promise.js.map"), "utf8"))
+    const names = new Set(
+      (map.sources as ReadonlyArray<string>).flatMap((file) =>
+        Array.from(file.matchAll(/node_modules\/((?:@[^/]+\/)?[^/]+)/g), ([, name]) => name!)
+      )
+    )
+    assert.deepStrictEqual([...names], ["effect"])
+    for (const name of names) assert.match(text, new RegExp(`^${name} [0-9.]+ \\(MIT\\)$`, "m"))
   })
 
   it("compiles the examples with strict settings, and runs them", async () => {

@@ -20,42 +20,9 @@ import { Attribute, MetricName, system } from "../Telemetry.ts"
 import { Bounded } from "./boundedMap.ts"
 import { failureOf, pretty } from "./failure.ts"
 import * as Given from "./optionChecks.ts"
+import type { Kind, Report } from "./report.ts"
 import type { Because, Settlement } from "./settlement.ts"
 import { monotonicMillis } from "./times.ts"
-
-/** The kind of a report; see `Subscription.Report`. */
-export type Kind =
-  | "DeadLetter"
-  | "Defect"
-  | "Failure"
-  | "Interrupted"
-  | "Released"
-  | "Busy"
-  | "LeaseLost"
-  | "SlowHandler"
-  | "Expired"
-  | "NotJudged"
-
-/** A report about one message of a group. */
-export interface Report {
-  readonly kind: Kind
-  readonly group: string
-  readonly channel: string
-  /** The id of the message. */
-  readonly id: string
-  readonly attempt: number
-  /**
-   * How often this has happened to the message, from 1. For `Defect`: how often this kind of defect has happened. For `Expired`: the number of
-   * messages of the channel that have expired.
-   */
-  readonly round: number
-  /** The reason of a dead letter, or of a message that expired. */
-  readonly reason: string | undefined
-  /** The `_tag` or name of the error of the handler. */
-  readonly tag: string | undefined
-  /** The whole line for the log. It has no payload. */
-  readonly message: string
-}
 
 /** The destination of reports; see `Subscription.Defaults.reports`. */
 export type Sink = LogLevel.Severity | "None" | ((report: Report) => Effect.Effect<unknown, unknown>)

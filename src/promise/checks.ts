@@ -20,7 +20,7 @@ import type {
   SubscribeOptions,
   UnsubscribeOptions
 } from "./options.ts"
-import { InvalidOption } from "./options.ts"
+import { InvalidOption } from "./errors.ts"
 
 type Found = Result.Result<unknown, Given.Problem>
 type Check = (option: string, value: unknown) => Found

@@ -66,6 +66,7 @@ const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
   age: Math.max(0, now - DateTime.toEpochMillis(letter.diedAt))
 })
 
+/** @internal */
 export const stats: Effect.Effect<DlqStats, unknown, DeadLetters.DeadLetters> = Effect.gen(function*() {
   const counts = yield* DeadLetters.countBy()
   const edge = (order: "oldest" | "newest") =>
@@ -84,9 +85,10 @@ export const stats: Effect.Effect<DlqStats, unknown, DeadLetters.DeadLetters> = 
   }
 })
 
+/** @internal */
 export const list = Effect.fnUntraced(function*(query: DlqQuery) {
   const problem = checkDlqQuery(query)
-  if (problem !== undefined) return yield* problem
+  if (problem !== undefined) return yield* Effect.fail(problem)
   const { channel, limit = 100, maxAge, offset = 0 } = query
   const now = yield* Clock.currentTimeMillis
   const letters = yield* DeadLetters.all({ channel, from: maxAge === undefined ? undefined : now - maxAge }).pipe(
@@ -97,7 +99,11 @@ export const list = Effect.fnUntraced(function*(query: DlqQuery) {
   return letters.map((letter) => letterOf(letter, now))
 })
 
-/** Publishes letters to the channel of the archive, each under an id of its own, so that a repetition stores nothing. */
+/**
+ * Publishes letters to the channel of the archive, each under an id of its own, so that a repetition stores nothing.
+ *
+ * @internal
+ */
 export const archive = (channel: string, letters: ReadonlyArray<DeadLetter>) =>
   Effect.suspend(() =>
     Publisher.publishAll(

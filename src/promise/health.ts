@@ -26,7 +26,11 @@ export interface HealthStatus {
 
 type Running = ReadonlyArray<{ readonly isPaused: boolean }>
 
-/** Pings the backend, and reads the state of the subscriptions of this process. */
+/**
+ * Pings the backend, and reads the state of the subscriptions of this process.
+ *
+ * @internal
+ */
 export const check = (running: () => Running): Effect.Effect<HealthStatus, never, DeadLetters.DeadLetters> =>
   Effect.map(Effect.exit(Effect.timed(DeadLetters.count())), (exit) => {
     if (Exit.isFailure(exit)) return unhealthy(running(), exit.cause)
@@ -46,6 +50,7 @@ const countsOf = (running: Running) => ({
   paused: running.filter(({ isPaused }) => isPaused).length
 })
 
+/** @internal */
 export const unhealthy = (running: Running, error: unknown): HealthStatus => ({
   status: "unhealthy",
   connected: false,
@@ -55,7 +60,11 @@ export const unhealthy = (running: Running, error: unknown): HealthStatus => ({
   error: messageOf(error)
 })
 
-/** Checks regularly, and logs changes. */
+/**
+ * Checks regularly, and logs changes.
+ *
+ * @internal
+ */
 export const watch = (
   running: () => Running,
   intervalMillis: number

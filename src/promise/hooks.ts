@@ -39,11 +39,19 @@ export interface Middleware {
  */
 const inHook = new AsyncLocalStorage<ReadonlyArray<ReadonlyArray<Middleware>>>()
 
-/** The hooks around the current publish. */
+/**
+ * The hooks around the current publish.
+ *
+ * @internal
+ */
 export const aroundPublish = (all: ReadonlyArray<Middleware>): ReadonlyArray<Middleware> =>
   inHook.getStore()?.includes(all) === true ? [] : all
 
-/** Runs a handler outside of all hooks, even if its subscription was made in one. */
+/**
+ * Runs a handler outside of all hooks, even if its subscription was made in one.
+ *
+ * @internal
+ */
 export const outside = <A>(code: () => A): A => inHook.run([], code)
 
 type Hook = keyof Middleware
@@ -83,7 +91,11 @@ const failuresOf = (middleware: Middleware, hook: Hook): Reports.Repeating => {
   return found
 }
 
-/** One after the other, until one throws. */
+/**
+ * One after the other, until one throws.
+ *
+ * @internal
+ */
 export const before = <H extends "beforePublish" | "beforeProcess">(
   all: ReadonlyArray<Middleware>,
   hook: H,
@@ -93,7 +105,11 @@ export const before = <H extends "beforePublish" | "beforeProcess">(
     ? Effect.void
     : Effect.forEach(all, (middleware) => call(all, middleware, hook, args), { discard: true })
 
-/** One after the other; an error of one does not keep the others from running. */
+/**
+ * One after the other; an error of one does not keep the others from running.
+ *
+ * @internal
+ */
 export const after = <H extends "afterPublish" | "afterProcess" | "onError">(
   all: ReadonlyArray<Middleware>,
   hook: H,

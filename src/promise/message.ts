@@ -9,6 +9,8 @@ import * as Retry from "../Retry.ts"
 import { showAs, withoutCode } from "../internal/inspected.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { shown } from "../internal/describe.ts"
+import { UnrecoverableError } from "./errors.ts"
+import { toPromise } from "./running.ts"
 
 /**
  * Any JSON value. The Promise API has no schemas; Effect programs do.
@@ -52,26 +54,24 @@ export interface RotifMessage {
 }
 
 /**
- * Throw this in a handler to send its message to the dead letters at once.
+ * By its name too: another library's class of this name means the same.
  *
- * @category errors
- * @since 0.1.0
+ * @internal
  */
-export class UnrecoverableError extends Error {
-  override readonly name: string = "UnrecoverableError"
-}
-
-// By its name too: another library's class of this name means the same.
 export const isUnrecoverable = (error: unknown): boolean =>
   error instanceof Error && (error instanceof UnrecoverableError || error.name === "UnrecoverableError")
 
 /** What `retry()` makes the attempt fail with: the retry settings decide when. */
-export class RetryRequested extends Error {
+class RetryRequested extends Error {
   override readonly name = "RetryRequested"
   override readonly message = "the handler asked for a retry"
 }
 
-/** Whether a handler asked to be run again, and did not fail. */
+/**
+ * Whether a handler asked to be run again, and did not fail.
+ *
+ * @internal
+ */
 export const isWish = (error: unknown): boolean => error instanceof RetryRequested || error instanceof Retry.RetryAfter
 
 type Any = Message.Message<Channel.Source>
@@ -85,6 +85,7 @@ const visible = (message: RotifMessage): RotifMessage => showAs(message, () => w
 /** One object for each message, also where the policy and the hooks see it. */
 const made = new WeakMap<object, RotifMessage>()
 
+/** @internal */
 export const fromMessage = (message: Any): RotifMessage => {
   let mine = made.get(message)
   if (mine === undefined) {
@@ -112,7 +113,7 @@ const makeMessage = (message: Any): RotifMessage => {
     attempt: message.attempt,
     headers: message.headers,
     group: message.group,
-    ack: () => first(() => Effect.runPromise(message.ack)),
+    ack: () => first(() => toPromise(message.ack)),
     retry: (delayMs) =>
       first(() => {
         wishes.set(
@@ -126,18 +127,26 @@ const makeMessage = (message: Any): RotifMessage => {
         )
         return Promise.resolve()
       }),
-    reject: (reason = "rejected by the handler") => first(() => Effect.runPromise(message.term(reason)))
+    reject: (reason = "rejected by the handler") => first(() => toPromise(message.term(reason)))
   }
   return visible(mine)
 }
 
-/** Whether code of the user's has done its work by now. */
+/**
+ * Whether code of the user's has done its work by now.
+ *
+ * @internal
+ */
 export const done = (what: string, returned: unknown): void => {
   const problem = Given.undoneProblem(what, returned)
   if (problem !== undefined) throw problem
 }
 
-/** Runs a handler; what it asked for by `retry` is the outcome, however it ended. */
+/**
+ * Runs a handler; what it asked for by `retry` is the outcome, however it ended.
+ *
+ * @internal
+ */
 export const handle = (
   handler: (message: RotifMessage) => unknown,
   message: RotifMessage
@@ -153,10 +162,15 @@ export const handle = (
     }
   )
 
-/** The payload as it is stored; where that is no JSON, its text. */
+/**
+ * The payload as it is stored; where that is no JSON, its text.
+ *
+ * @internal
+ */
 export const payloadOf = (raw: string): Payload =>
   Effect.runSync(Effect.orElseSucceed(Effect.try((): unknown => JSON.parse(raw)), () => raw))
 
+/** @internal */
 export const fromLetter = (letter: Offered): RotifMessage =>
   visible({
     id: letter.id,
@@ -167,7 +181,7 @@ export const fromLetter = (letter: Offered): RotifMessage =>
     headers: letter.headers,
     group: letter.group,
     error: letter.failure.message,
-    ack: () => Effect.runPromise(letter.ack),
-    retry: (delayMs) => Effect.runPromise(letter.nack({ delay: delayMs ?? 0 })),
-    reject: () => Effect.runPromise(letter.keep)
+    ack: () => toPromise(letter.ack),
+    retry: (delayMs) => toPromise(letter.nack({ delay: delayMs ?? 0 })),
+    reject: () => toPromise(letter.keep)
   })

@@ -1,13 +1,15 @@
 /**
  * The options of the Promise API, and their meaning for the layers below.
  */
-import { Data, Duration, Effect, Schema } from "effect"
+import { Duration, Effect, Schema } from "effect"
+import type { ConnectionOptions } from "node:tls"
 import type * as DeadLetters from "../DeadLetters.ts"
-import type * as Redis from "../Redis.ts"
 import type * as RedisBroker from "../RedisBroker.ts"
 import type * as Rotif from "../Rotif.ts"
 import type * as Subscription from "../Subscription.ts"
 import { archive } from "../internal/pattern.ts"
+import type { Report } from "../internal/report.ts"
+import type { Client, Cluster, IoredisOptions } from "../redis/ioredis.ts"
 import type { Payload, RotifMessage } from "./message.ts"
 
 /**
@@ -180,17 +182,74 @@ export interface RotifConfig {
  * @category models
  * @since 0.1.0
  */
-export type Reports = "error" | "warn" | "info" | "debug" | false | ((report: Subscription.Report) => unknown)
+export type Reports = "error" | "warn" | "info" | "debug" | false | ((report: Report) => unknown)
 
 /**
- * Where Redis is, and options of ioredis.
+ * Where Redis is, and how to connect: one of `url`, `host`, `sentinels` and `cluster`, or a `client`. Other options of ioredis are taken, too.
  *
  * @category models
  * @since 0.1.0
  */
-export type RedisOptions =
-  | (Redis.Options & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
-  | (Partial<Redis.AllOptions> & Partial<Omit<Redis.IoredisOptions, keyof Redis.AllOptions>>)
+export interface RedisOptions extends Partial<Omit<IoredisOptions, keyof Place | "keyPrefix">>, Place {}
+
+/** The options of Rotif's own connections. */
+interface Place {
+  /** `redis://user:password@host:6379/0`, with TLS `rediss://`. */
+  readonly url?: string | undefined
+  readonly host?: string | undefined
+  /** Default 6379. */
+  readonly port?: number | undefined
+  readonly db?: number | undefined
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  /** `true`, or options of `node:tls`. */
+  readonly tls?: boolean | ConnectionOptions | undefined
+  /** Allows `rejectUnauthorized: false`, which is TLS without a verified server. Default `false`. */
+  readonly insecure?: boolean | undefined
+  /** Addresses of a host name to use: IPv4, IPv6, or both (0, the default). */
+  readonly family?: 0 | 4 | 6 | undefined
+  /** Sentinels, which name the master. `name` says which master. */
+  readonly sentinels?: ReadonlyArray<Address> | undefined
+  readonly name?: string | undefined
+  readonly sentinelUsername?: string | undefined
+  readonly sentinelPassword?: string | undefined
+  readonly sentinelTls?: boolean | ConnectionOptions | undefined
+  /** Some nodes of a Redis Cluster. */
+  readonly cluster?: ReadonlyArray<Address> | undefined
+  /** Maps addresses as the servers report them to addresses that can be reached from here. */
+  readonly natMap?: Readonly<Record<string, Address>> | ((name: string) => Address | null) | undefined
+  /** A client whose options are used. The client itself is neither used nor closed. */
+  readonly client?: RedisClient | undefined
+  /** The longest wait of a command for a connection, and of a sent command for an answer, in milliseconds. Default 5000. */
+  readonly commandTimeout?: number | undefined
+  /** The time limit of one attempt to connect, in milliseconds. Default 3000. */
+  readonly connectTimeout?: number | undefined
+  /** The time limit of the start, in milliseconds. Default 10,000. */
+  readonly startTimeout?: number | undefined
+  /** At most this many callers wait for a connection that is down; more fail at once. Default 10,000. */
+  readonly maxWaiting?: number | undefined
+  /** The name that CLIENT LIST shows, followed by the purpose of the connection. Default `"rotif"`. */
+  readonly connectionName?: string | undefined
+}
+
+/**
+ * The address of a server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/**
+ * A client of ioredis, of one server or of a Cluster.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RedisClient = Client | Cluster
 
 /**
  * The durability that a publish waits for. If it is not reached, the publish rejects with `DurabilityNotReached`; the message is stored all the
@@ -294,25 +353,18 @@ export interface DlqQuery {
   readonly maxAge?: number | undefined
 }
 
-/**
- * An option is unknown, or has a value that it cannot have. It is thrown before anything is done.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidOption extends Data.TaggedError("InvalidOption")<{
-  /** Its name, with dots: `"redis.url"`. */
-  readonly option: string
-  readonly message: string
-}> {}
-
 // -----------------------------------------------------------------------------
 // What the options mean
 // -----------------------------------------------------------------------------
 
-/** The schema of every channel here. */
+/**
+ * The schema of every channel here.
+ *
+ * @internal
+ */
 export const anything = { payload: Schema.Unknown }
 
+/** @internal */
 export const defaults = {
   url: "redis://localhost:6379",
   retryDelayMillis: 1000,
@@ -335,11 +387,19 @@ const reportsOf = (reports: RotifConfig["reports"]): Subscription.Reports | unde
     ? "None"
     : reports && reportLevels[reports]
 
-/** A publish is remembered for at most this long. */
+/**
+ * A publish is remembered for at most this long.
+ *
+ * @internal
+ */
 export const mostSecondsOf = ({ deduplicationTTL = 0 }: RotifConfig): number =>
   Math.max(deduplicationTTL, defaults.longestSeconds)
 
-/** Translates these options into those of `Rotif.layer`. `archive` gets dead letters before they are deleted. */
+/**
+ * Translates these options into those of `Rotif.layer`. `archive` gets dead letters before they are deleted.
+ *
+ * @internal
+ */
 export const rotifOptions = (
   options: RotifConfig,
   toArchive: NonNullable<DeadLetters.Retention["archive"]>
@@ -371,6 +431,7 @@ export const rotifOptions = (
   }
 }
 
+/** @internal */
 export const startOf = (start: SubscribeOptions["startFrom"]): Subscription.StartFrom | undefined => {
   if (start === undefined) return undefined
   if (typeof start !== "string") return { time: start }

@@ -76,27 +76,7 @@ export interface Defaults {
  */
 export type Reports = Reporting.Sink
 
-/**
- * A report about one message of a group.
- *
- * - `DeadLetter`: it became a dead letter; `reason` and `tag` say why.
- * - `Defect`: its handler died, and it is tried again.
- * - `Failure`: its handler failed, and it is tried again.
- * - `Interrupted`: its handler ended by interruption, and it is given back.
- * - `Released`: its handler or its retry policy gave it back.
- * - `Busy`: another message with its `exactlyOnce` key is being handled.
- * - `LeaseLost`: its lease ended before it was settled.
- * - `SlowHandler`: its handler runs for longer than `slowHandler`.
- * - `Expired`: its time to live ended, and it is dropped (`expired: "drop"`). In the log this is a line of level `Debug`, and a warning for the
- *   8th, 16th, 32nd, … message of a channel.
- * - `NotJudged`: no verdict about it could be made, which is a mistake in Rotif; it is given back.
- *
- * `Interrupted`, `Released`, `Busy` and `NotJudged` may happen to one message repeatedly. They are reported at rounds 1, 2, 4, 8, ….
- *
- * @category models
- * @since 0.1.0
- */
-export type Report = Reporting.Report
+export type { Report } from "../internal/report.ts"
 
 /**
  * Options of a stream of messages: its group, how many messages it holds, and where a new group begins.

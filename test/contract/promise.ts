@@ -9,7 +9,15 @@ import type {
   SubscribeOptions,
   Subscription
 } from "rotif/promise"
-import { ManagerStopped, NotificationManager, Reject, UnrecoverableError } from "rotif/promise"
+import {
+  ManagerStopped,
+  NotificationManager,
+  PayloadTooLarge,
+  PublishIncomplete,
+  Reject,
+  RotifError,
+  UnrecoverableError
+} from "rotif/promise"
 import { managed, until } from "./promiseKit.ts"
 
 const failure = (promise: Promise<unknown>): Promise<Error> =>
@@ -137,6 +145,34 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         await until(() => seen.length === 3)
         assert.deepStrictEqual(seen.filter((line) => line.startsWith("a")), ["a 1", "a 2"])
         assert.deepStrictEqual(await manager.publishBatch([]), [])
+      })
+
+      it("publishBatch: says for each message of each channel whether it is stored", async () => {
+        const manager = managed({ ...config(), maxPayloadBytes: 100 })
+        const error = await failure(manager.publishBatch([
+          { channel: "a", payload: 1 },
+          { channel: "b", payload: "x".repeat(200) },
+          { channel: "a", payload: 2 }
+        ]))
+        assert.instanceOf(error, PublishIncomplete)
+        assert.match(error.message, /^1 of 3 messages were not stored; the first: a message for "b" is \d+ bytes long/)
+        const [first, large, last] = error.results
+        assert.instanceOf(large, PayloadTooLarge)
+        const seen: Array<string> = []
+        await manager.subscribe("*", async ({ id }) => void seen.push(id))
+        await until(() => seen.length === 2)
+        assert.deepStrictEqual(seen, [first, last])
+      })
+
+      it("a rejected call is an error of this API, and shows the code that awaited it", async () => {
+        const manager = managed({ ...config(), maxPayloadBytes: 100 })
+        const placeOrder = async () => {
+          await manager.publish("orders", "x".repeat(200))
+        }
+        const error = await failure(placeOrder())
+        assert.instanceOf(error, RotifError)
+        assert.instanceOf(error, PayloadTooLarge)
+        assert.match(error.stack!, /^PayloadTooLarge: a message for "orders".*\n(.*\n)?    at (async )?placeOrder /)
       })
 
       it("refuses a name or an option that cannot be used, naming it", async () => {
