@@ -15,6 +15,7 @@ import * as Message from "./Message.ts"
 import type * as Middleware from "./Middleware.ts"
 import * as Retry from "./Retry.ts"
 import * as Promoter from "./duties/promoter.ts"
+import * as Activity from "./internal/activity.ts"
 import * as Given from "./internal/optionChecks.ts"
 import * as Reporting from "./internal/reports.ts"
 import * as Unnamed from "./internal/unnamedGroups.ts"
@@ -130,6 +131,7 @@ export const make = Effect.fnUntraced(function*<
         ? consumer
         : Effect.updateContext(consumer, (context: Context.Context<Needs | Scope.Scope>) =>
           Chain.complete(program, context)),
+    Activity.outside,
     Effect.onError(() => Scope.close(guard, Exit.void)),
     Effect.catchTag("OrderingConflict", ({ message }) => Effect.fail(Settings.invalid("ordering", message)))
   )

@@ -4,7 +4,7 @@
  */
 import type { Fiber } from "effect"
 import { Effect, Exit, Scope } from "effect"
-import { Activity, inside } from "./activity.ts"
+import { Activity, inside, outside } from "./activity.ts"
 import * as Ending from "./ending.ts"
 
 export interface Options<R> {
@@ -77,7 +77,9 @@ export const start = Effect.fnUntraced(function*<R>(
     isLeftToAskers: () => isLeft && awaited().length === 0
   })
 
-  for (const loop of loops({ turn, work })) fibers.add(yield* Effect.forkIn(loop, own))
+  yield* outside(
+    Effect.forEach(loops({ turn, work }), (loop) => Effect.map(Effect.forkIn(loop, own), (fiber) => fibers.add(fiber)))
+  )
   yield* Scope.addFinalizer(guard, Effect.suspend(() => isOver ? Effect.void : ending.ask))
   return ending
 })

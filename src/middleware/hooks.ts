@@ -1,4 +1,5 @@
-import { Cause, Context, Effect } from "effect"
+import { Cause, Effect } from "effect"
+import { InHook } from "../internal/activity.ts"
 import { pretty } from "../internal/failure.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Reports from "../internal/reports.ts"
@@ -94,11 +95,6 @@ const makeReport = (name: string) => {
     })
 }
 
-/**
- * The publishers in whose publishing hooks this code runs. A message that such a hook publishes by the same Rotif goes through no hooks, which
- * would never end. The hooks of another Rotif still run.
- */
-const InHook = Context.Reference<ReadonlyArray<object>>("rotif/Middleware/InHook", { defaultValue: () => [] })
 const inHook = <A, E, R>(request: PublishRequest, effect: Effect.Effect<A, E, R>) =>
   Effect.updateService(effect, InHook, (homes) => [...homes, request[Home]])
 
@@ -107,7 +103,7 @@ const inHook = <A, E, R>(request: PublishRequest, effect: Effect.Effect<A, E, R>
  *
  * **Details**: a failing `beforePublish` refuses the publish with its error; a failing `beforeProcess` counts as a failure of the handler;
  * a failing `afterPublish`, `afterProcess` or `onError` is logged and changes nothing else. A message that a publishing hook publishes by the
- * same Rotif goes through no publishing hooks.
+ * same Rotif goes through no publishing hooks; what the handler of a subscription publishes does, even if a hook made the subscription.
  *
  * **Example** (Watching what goes through)
  *

@@ -48,7 +48,7 @@ export const aroundPublish = (all: ReadonlyArray<Middleware>): ReadonlyArray<Mid
   inHook.getStore()?.includes(all) === true ? [] : all
 
 /**
- * Runs a handler outside of all hooks, even if its subscription was made in one.
+ * Runs code of a subscription outside of all hooks, even if the subscription was made, or resumed, in one.
  *
  * @internal
  */
@@ -69,7 +69,7 @@ const call = <H extends Hook>(
   return Effect.tryPromise({
     try: hook === "beforePublish" || hook === "afterPublish"
       ? () => inHook.run([...inHook.getStore() ?? [], all], run)
-      : run,
+      : () => outside(run),
     catch: (error) => error
   })
 }

@@ -159,6 +159,37 @@ export const endsSuite = (backend: Backend): void => {
       )
     }
 
+    test(
+      "by a subscription that the handler made, and that is no part of it: the end waits for the handler",
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const asked = yield* Deferred.make<void>()
+        const over = yield* Deferred.make<void>()
+        const scope = yield* Effect.scope
+        const { seen, subscription } = yield* inScope((end) => ({
+          handler: () =>
+            Subscription.make(Other, {
+              maxRetries: 0,
+              handler: () => Effect.fail("no"),
+              reports: () =>
+                Deferred.succeed(asked, undefined).pipe(
+                  Effect.andThen(end(ways[0]![1])),
+                  Effect.andThen(Deferred.succeed(over, undefined))
+                )
+            }).pipe(Scope.provide(scope), Effect.andThen(Deferred.await(gate)))
+        }))
+        yield* Publisher.publish(Text, "x")
+        yield* soon(Queue.take(seen))
+        yield* Publisher.publish(Other, "fails")
+        yield* soon(Deferred.await(asked))
+        yield* later
+        assert.isFalse(yield* Deferred.isDone(over))
+        yield* Deferred.succeed(gate, undefined)
+        yield* soon(Deferred.await(over))
+        assert.strictEqual((yield* subscription.stats).processed, 1)
+      })
+    )
+
     for (const [name, way] of ways) {
       test(
         `${name}, asked for outside first and then inside as well: neither waits for the drainTimeout`,

@@ -582,7 +582,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         assert.deepStrictEqual(seen, ["audit: of x"])
       })
 
-      it("a subscription made by a hook is inside of no hook: publishes of its handler pass the hooks", async () => {
+      it("a subscription made by a hook is inside of no hook: publishes of its handler and its hooks pass the hooks", async () => {
         const manager = managed(config())
         const seen: Array<string> = []
         let isSubscribed = false
@@ -592,11 +592,12 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
             if (isSubscribed) return
             isSubscribed = true
             await manager.subscribe("a", () => manager.publish("b", 1))
-          }
+          },
+          afterProcess: () => manager.publish("c", 1)
         })
         await manager.publish("a", 1)
-        await until(() => seen.length === 2)
-        assert.deepStrictEqual(seen, ["a", "b"])
+        await until(() => seen.length === 3)
+        assert.deepStrictEqual(seen, ["a", "b", "c"])
       })
 
       it("hooks that throw afterwards neither repeat nor lose a message, nor keep others from running", async () => {

@@ -17,11 +17,22 @@ import {
   References,
   Schedule,
   Schema,
+  Scope,
   Tracer
 } from "effect"
 import { CircuitBreaker, RateLimiter } from "effect/persistence"
-import { Channel, Middleware, Publisher, Retry, Telemetry } from "rotif"
-import { type Backend, leftover, letters, listen, nothingLeft, promises } from "./kit.ts"
+import {
+  Broadcast,
+  Channel,
+  DeadLetters,
+  Middleware,
+  Publisher,
+  Retry,
+  type Rotif,
+  Subscription,
+  Telemetry
+} from "rotif"
+import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 import { withProgram } from "./middleware.ts"
 
 const Text = Channel.make("texts", { payload: Schema.String })
@@ -131,6 +142,37 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
         )
         yield* first!.publish(Same, "x")
         assert.deepStrictEqual(seen, ["outer x", "inner audit", "same"])
+      })
+    )
+
+    test(
+      "a subscription made by a hook is inside of no hook: publishes of its handler pass the hooks",
+      Effect.gen(function*() {
+        const Other = Channel.make("others", { payload: Schema.String })
+        const scope = yield* Effect.scope
+        const context = yield* Effect.context<Rotif.Services>()
+        const seen: Array<unknown> = []
+        let publish: (text: string) => Effect.Effect<unknown, unknown, Publisher.Publisher> = () => Effect.void
+        const subscribe = Effect.all([
+          Subscription.make(Other, {
+            maxRetries: 0,
+            handler: () => Effect.andThen(publish("of a handler"), Effect.fail("now a dead letter"))
+          }),
+          DeadLetters.subscribe({ handler: () => publish("of a dead letter's handler") }),
+          Broadcast.listen(Other, { handler: () => publish("of a listener's handler") })
+        ]).pipe(Scope.provide(scope), Effect.provide(context), Effect.orDie)
+        const Hooked = Middleware.forChannel(
+          Text,
+          Middleware.hooks({
+            beforePublish: ({ payload }) => Effect.when(subscribe, Effect.sync(() => seen.push(payload) === 1))
+          })
+        )
+        publish = (text) => Publisher.publish(Hooked, text)
+        yield* publish("first")
+        yield* Publisher.publish(Other, "x")
+        yield* Broadcast.publish(Other, "x")
+        yield* until(backend, Effect.sync(() => seen.length === 4))
+        assert.sameMembers(seen, ["first", "of a handler", "of a dead letter's handler", "of a listener's handler"])
       })
     )
 
