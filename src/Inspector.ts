@@ -67,7 +67,7 @@ export interface Report {
  */
 export interface Repair {
   /** Findings that were repaired. */
-  readonly mended: ReadonlyArray<Finding>
+  readonly repaired: ReadonlyArray<Finding>
   /** Findings that were only reported: an operator has to decide. */
   readonly left: ReadonlyArray<Finding>
   /** `false` if there was more than `limit`: call it again. */
@@ -202,21 +202,21 @@ export const layer = (): Layer.Layer<Inspector, never, Broker> =>
         repair: Effect.fn("Inspector.repair")(function*(options) {
           const settings = yield* given(options)
           const listsKeys = yield* inspection.listsKeys
-          const mended: Array<Finding> = []
+          const repaired: Array<Finding> = []
           for (let round = 1;; round++) {
-            const before = mended.length
+            const before = repaired.length
             // Findings that are only reported must not use up the limit of repairs.
             const { findings, isComplete } = yield* walk(
               settings,
-              () => mended.length - before >= settings.limit,
+              () => repaired.length - before >= settings.limit,
               ({ finding, repair = Effect.succeed(false) }) =>
-                Effect.tap(repair, (isMended) =>
+                Effect.tap(repair, (isRepaired) =>
                   Effect.sync(() => {
-                    if (isMended) mended.push(finding)
+                    if (isRepaired) repaired.push(finding)
                   }))
             )
-            if (mended.length === before || round === mostRounds) {
-              return { mended, left: findings, isComplete, listsKeys }
+            if (repaired.length === before || round === mostRounds) {
+              return { repaired, left: findings, isComplete, listsKeys }
             }
           }
         }),

@@ -91,7 +91,7 @@ export const inspectorSuite = (backend: Backend): void => {
         yield* soon(plain.drain)
         yield* soon(once.drain)
         assert.deepStrictEqual(yield* soon(Stream.runCollect(Inspector.findings({ confirmAfter: 0 }))), [])
-        assert.deepInclude(yield* soon(Inspector.repair({ confirmAfter: 0 })), { mended: [], left: [] })
+        assert.deepInclude(yield* soon(Inspector.repair({ confirmAfter: 0 })), { repaired: [], left: [] })
       })
     )
 

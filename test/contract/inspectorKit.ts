@@ -50,10 +50,10 @@ export const mends = Effect.fnUntraced(function*(...expected: ReadonlyArray<Retu
   for (const finding of before) assert.isString(finding.repair)
   // `verify` has changed nothing.
   assert.deepStrictEqual(brief(yield* verify), expected)
-  const { left, mended } = yield* Inspector.repair(options)
-  assert.deepStrictEqual([brief(mended), left], [expected, []])
+  const { left, repaired } = yield* Inspector.repair(options)
+  assert.deepStrictEqual([brief(repaired), left], [expected, []])
   assert.deepStrictEqual(yield* verify, [])
-  assert.deepInclude(yield* Inspector.repair(options), { mended: [], left: [] })
+  assert.deepInclude(yield* Inspector.repair(options), { repaired: [], left: [] })
 })
 
 /** Expects exactly these findings, with this message; a repair leaves them. */
@@ -64,8 +64,8 @@ export const reports = Effect.fnUntraced(function*(words: RegExp, ...expected: R
     assert.match(finding.message, words)
     assert.isUndefined(finding.repair)
   }
-  const { left, mended } = yield* Inspector.repair(options)
-  assert.deepStrictEqual([mended, brief(left)], [[], expected])
+  const { left, repaired } = yield* Inspector.repair(options)
+  assert.deepStrictEqual([repaired, brief(left)], [[], expected])
   assert.deepStrictEqual(brief(yield* verify), expected)
 })
 

@@ -910,7 +910,7 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         const { findings, isComplete, looked } = await manager.verify({ confirmAfter: 10 })
         assert.deepStrictEqual([findings, isComplete], [[], true])
         assert.deepInclude(looked, { channels: 1, groups: 1, waiting: 1, letters: 1 })
-        assert.deepInclude(await manager.repair({ confirmAfter: 10 }), { mended: [], left: [] })
+        assert.deepInclude(await manager.repair({ confirmAfter: 10 }), { repaired: [], left: [] })
         assert.match((await failure(manager.verify({ limit: 0 }))).message, /limit/)
       })
 

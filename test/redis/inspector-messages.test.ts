@@ -1,4 +1,4 @@
-/** Messages in states that cannot be, made by hand: found, mended where that loses nothing, and handled in the end. */
+/** Messages in states that cannot be, made by hand: found, repaired where that loses nothing, and handled in the end. */
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { Broker, Channel, DeadLetters, Inspector, Publisher, Stats } from "rotif"
@@ -31,8 +31,8 @@ describe("Inspector: messages", () => {
       const id = waits.slice("g\ntexts\n".length)
       yield* server.command("hdel", bodies, id)
       assert.deepInclude(brief(yield* verify), it1("TimeWithoutBody", keys.waiting, { ...about, id }))
-      const { left, mended } = yield* Inspector.repair(options)
-      assert.deepStrictEqual(brief(mended), [it1("TimeWithoutBody", keys.waiting, { ...about, id })])
+      const { left, repaired } = yield* Inspector.repair(options)
+      assert.deepStrictEqual(brief(repaired), [it1("TimeWithoutBody", keys.waiting, { ...about, id })])
       // What is gone is gone, and that is said.
       assert.deepStrictEqual(brief(left), [it1("LostMessages", keys.counts, about)])
       assert.strictEqual(yield* server.command("zcard", keys.waiting), 0)
@@ -52,7 +52,7 @@ describe("Inspector: messages", () => {
         it1("BodyWithoutTime", bodies, { ...about, id: position }),
         it1("BodyWithoutTime", keys.bodies("", "texts"), { channel: "texts", id: "1" })
       ])
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 2)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 2)
       assert.deepStrictEqual(yield* verify, [])
       yield* handles("a", "b")
     }))
@@ -98,9 +98,9 @@ describe("Inspector: messages", () => {
       yield* server.command("xclaim", log, "g", "me", 0, second, "IDLE", 100_000, "JUSTID")
       yield* server.command("xdel", log, second)
       assert.deepInclude(brief(yield* verify), it1("GhostDelivery", log, { ...about, id: second }))
-      const { left, mended } = yield* Inspector.repair(options)
-      assert.deepStrictEqual(brief(mended), [it1("GhostDelivery", log, { ...about, id: second })])
-      // Two messages were removed behind the back of the group: that is told, and cannot be mended.
+      const { left, repaired } = yield* Inspector.repair(options)
+      assert.deepStrictEqual(brief(repaired), [it1("GhostDelivery", log, { ...about, id: second })])
+      // Two messages were removed behind the back of the group: that is told, and cannot be repaired.
       assert.deepStrictEqual(brief(left), [it1("LostMessages", keys.counts, about)])
       assert.match(left[0]!.message, /^2 messages were removed/)
       assert.deepStrictEqual(yield* server.command("xpending", log, "g"), [0, null, null, null])
@@ -116,8 +116,8 @@ describe("Inspector: messages", () => {
         const [[again]] = (yield* server.command("xrange", retry, "-", "+")) as [[string]]
         yield* server.command("xclaim", retry, "g", "me", 0, again, "IDLE", 100_000, "JUSTID")
         yield* server.command("xdel", retry, again)
-        const { left, mended } = yield* Inspector.repair(options)
-        assert.deepStrictEqual(brief(mended), [it1("GhostDelivery", retry, { ...about, id: again })])
+        const { left, repaired } = yield* Inspector.repair(options)
+        assert.deepStrictEqual(brief(repaired), [it1("GhostDelivery", retry, { ...about, id: again })])
         assert.deepStrictEqual(brief(left), [it1("LostMessages", keys.counts, about)])
         assert.deepInclude(Stats.ofGroup(yield* Stats.channels(Text), "g"), { pending: 0, ready: 0, lost: 1 })
       })
@@ -130,8 +130,8 @@ describe("Inspector: messages", () => {
       yield* server.command("zadd", keys.waiting, Date.now() + long, Keys.waitingMember("g", "texts", position))
       const found = yield* verify
       assert.deepInclude(brief(found), it1("TwoStates", keys.waiting, { ...about, id: position }))
-      const { mended } = yield* Inspector.repair(options)
-      assert.lengthOf(mended, 1)
+      const { repaired } = yield* Inspector.repair(options)
+      assert.lengthOf(repaired, 1)
       assert.deepStrictEqual(yield* verify, [])
       assert.strictEqual(yield* server.command("hlen", bodies), 0)
       yield* server.command("xclaim", log, "g", "lost", 0, position, "IDLE", 100_000, "JUSTID")
@@ -145,7 +145,7 @@ describe("Inspector: messages", () => {
       yield* server.command("hset", bodies, position, "{\"i\":\"1\"}\n\"a\"")
       yield* server.command("zadd", keys.waiting, Date.now() + long, Keys.waitingMember("g", "texts", position))
       assert.deepInclude(brief(yield* verify), it1("TwoStates", retry, { ...about, id: position }))
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 1)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 1)
       assert.deepStrictEqual(yield* verify, [])
       yield* handles("a")
     }))
@@ -159,7 +159,7 @@ describe("Inspector: messages", () => {
       yield* server.command("xreadgroup", "GROUP", "g", "lost", "STREAMS", log, ">")
       yield* server.command("xclaim", log, "g", "lost", 0, position, "IDLE", 100_000, "JUSTID")
       assert.deepInclude(brief(yield* verify), it1("TwoStates", retry, { ...about, id: position }))
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 1)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 1)
       assert.deepStrictEqual(yield* verify, [])
       yield* handles("a")
     }))

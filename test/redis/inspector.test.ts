@@ -1,4 +1,4 @@
-/** Keys, channels, groups, recurring messages and counts broken by hand: found with the right words, and mended where that loses nothing. */
+/** Keys, channels, groups, recurring messages and counts broken by hand: found with the right words, and repaired where that loses nothing. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Queue, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Inspector, Publisher, Redis, Rotif, Scheduler } from "rotif"
@@ -74,7 +74,7 @@ describe("Inspector: keys", () => {
       const found = yield* verify
       assert.sameDeepMembers(brief(found), [keys.waiting, keys.dead, log].map((key) => it1("WrongType", key)))
       assert.isTrue(found.every(({ message, repair }) => message.includes("must be a ") && repair === undefined))
-      assert.deepStrictEqual((yield* Inspector.repair(options)).mended, [])
+      assert.deepStrictEqual((yield* Inspector.repair(options)).repaired, [])
     }))
 
   broken("a window and a turn that never end", (server) =>
@@ -85,7 +85,7 @@ describe("Inspector: keys", () => {
       yield* server.command("set", keys.janitor, "somebody")
       const found = yield* verify
       assert.sameDeepMembers(brief(found), [it1("NoExpiry", window), it1("NoExpiry", keys.janitor)])
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 2)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 2)
       assert.deepStrictEqual(yield* verify, [])
       assert.isAbove(Number(yield* server.command("pttl", window)), 0)
       assert.strictEqual(yield* server.command("exists", keys.janitor), 0)
@@ -101,11 +101,11 @@ describe("Inspector: keys", () => {
         [keys.members("gone"), keys.once("gone")].map((key) => it1("OrphanRecord", key, { group: "gone" }))
       )
       yield* server.command("hset", keys.floors("gone"), "texts", "1-0")
-      const { left, mended } = yield* Inspector.repair(options)
-      assert.deepStrictEqual(mended, [])
+      const { left, repaired } = yield* Inspector.repair(options)
+      assert.deepStrictEqual(repaired, [])
       assert.deepStrictEqual(brief(left), [it1("UnregisteredGroup", keys.floors("gone"), { group: "gone" })])
       yield* server.command("del", keys.floors("gone"))
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 2)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 2)
       assert.deepStrictEqual(yield* verify, [])
     }))
 })
@@ -214,7 +214,7 @@ describe("Inspector: recurring messages, dead letters, counts", () => {
         brief(found),
         [letter!.letterId, "0:1-0"].map((id) => it1("LostOffer", keys.offered("n"), { id }))
       )
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 2)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 2)
       assert.deepStrictEqual(yield* verify, [])
       assert.lengthOf(
         (yield* broker.letters.offer(0, { name: "n", limit: 5, leaseMillis: 1, start: "earliest" })).offers,
@@ -238,8 +238,8 @@ describe("Inspector: recurring messages, dead letters, counts", () => {
       yield* DeadLetters.requeue((yield* DeadLetters.list()).letters[0]!.letterId)
       yield* member.ack(yield* take(member, 1))
       yield* server.command("hset", keys.counts, "z\ng\ntexts", 0)
-      const { mended } = yield* Inspector.repair(options)
-      assert.deepStrictEqual(brief(mended), [it1("Miscounted", keys.counts, { ...about, id: "z\ng\ntexts" })])
+      const { repaired } = yield* Inspector.repair(options)
+      assert.deepStrictEqual(brief(repaired), [it1("Miscounted", keys.counts, { ...about, id: "z\ng\ntexts" })])
       assert.deepStrictEqual(yield* verify, [])
     }))
 })
@@ -303,8 +303,8 @@ describe("Inspector.verify", () => {
         for (let i = 0; i < 5; i++) yield* server.command("set", `{rotif:0}:strange${i}`, "x")
         const names = Array.from({ length: 30 }, (_, i) => [Date.now() + long, `strange${i}`]).flat()
         yield* server.command("zadd", keys.waiting, ...names)
-        const { isComplete, left, mended } = yield* Inspector.repair({ ...options, limit: 2 })
-        assert.isAtLeast(mended.length, 30)
+        const { isComplete, left, repaired } = yield* Inspector.repair({ ...options, limit: 2 })
+        assert.isAtLeast(repaired.length, 30)
         assert.deepStrictEqual([left.length, isComplete], [2, false])
         assert.strictEqual(yield* server.command("exists", keys.waiting), 0)
         assert.lengthOf((yield* Inspector.repair(options)).left, 5)
@@ -320,7 +320,7 @@ describe("Inspector.verify", () => {
       const { findings, isComplete, listsKeys } = yield* Inspector.verify(options)
       assert.deepStrictEqual([isComplete, listsKeys], [true, false])
       assert.deepStrictEqual(brief(findings), [it1("BodyWithoutTime", bodies, { ...about, id: position })])
-      assert.lengthOf((yield* Inspector.repair(options)).mended, 1)
+      assert.lengthOf((yield* Inspector.repair(options)).repaired, 1)
       yield* handles("a")
     }))
 
@@ -362,8 +362,8 @@ describe("Inspector.verify", () => {
         const broken = (yield* Inspector.verify(options)).findings
         assert.strictEqual(broken.filter(({ kind }) => kind === "BodyWithoutTime").length, 20)
         assert.strictEqual(broken.filter(({ kind }) => kind === "UnknownKey").length, 8)
-        const { left, mended } = yield* Inspector.repair(options)
-        assert.deepStrictEqual([mended.length, left.length], [20, 8])
+        const { left, repaired } = yield* Inspector.repair(options)
+        assert.deepStrictEqual([repaired.length, left.length], [20, 8])
         const { seen } = yield* listen(Channel.pattern("*", { payload: Schema.String }), { group: "g" })
         assert.lengthOf(yield* Queue.takeN(seen, 20), 20)
       }).pipe(Effect.scoped, Effect.provide(Rotif.layer({ cluster, prefix, shards: 8 })))

@@ -120,7 +120,7 @@ const everything = Effect.gen(function*() {
   assert.isObject(yield* Transaction.read(yield* Transaction.keyFor(Text, "all")))
   const inspected = yield* Inspector.verify({ confirmAfter: 50 })
   assert.deepInclude(inspected, { findings: [], listsKeys: false })
-  assert.deepInclude(yield* Inspector.repair({ confirmAfter: 50 }), { mended: [], left: [] })
+  assert.deepInclude(yield* Inspector.repair({ confirmAfter: 50 }), { repaired: [], left: [] })
   assert.strictEqual((yield* Deduplication.once("k", "1 hour", Effect.void))._tag, "Done")
   assert.strictEqual((yield* Deduplication.once("k", "1 hour", Effect.void))._tag, "Duplicate")
   assert.isTrue(yield* Deduplication.forget("k"))

@@ -187,7 +187,7 @@ describe("Several Rotifs in one program", () => {
         assert.strictEqual(yield* inA(Scheduler.count()), 0)
         assert.isFalse(yield* inA(Scheduler.cancel(Texts, one.id)))
         assert.deepStrictEqual(yield* inA(Scheduler.listRecurring), [])
-        assert.deepStrictEqual((yield* inA(Inspector.repair())).mended, [])
+        assert.deepStrictEqual((yield* inA(Inspector.repair())).repaired, [])
         assert.deepStrictEqual((yield* inA(Stats.channels())).map(({ channel }) => channel), [])
         assert.strictEqual(yield* inB(Scheduler.count()), 1)
         assert.isTrue(yield* inB(Scheduler.cancel(Texts, one.id)))

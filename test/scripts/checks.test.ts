@@ -18,10 +18,10 @@ interface Case {
   readonly keys: ReadonlyArray<string>
   /** Behind the step. */
   readonly args: ReadonlyArray<Arg>
-  /** 1 unless said otherwise; what answers otherwise is not mended. */
+  /** 1 unless said otherwise; what answers otherwise is not repaired. */
   readonly reply?: number
   /** What is changed by mending; `undefined`: it is gone. */
-  readonly mended?: Keyspace.Contents
+  readonly repaired?: Keyspace.Contents
 }
 
 const client = new Redis({ host: "127.0.0.1", port: inject("redisPort"), protocol: 2 })
@@ -47,21 +47,21 @@ const seeded = async (seed: Case["seed"]) => {
 const without = (data: Keyspace.Contents): Keyspace.Contents =>
   Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined))
 
-const run = (script: Script, { args, keys, mended, reply = 1, seed }: Case) => async () => {
+const run = (script: Script, { args, keys, repaired, reply = 1, seed }: Case) => async () => {
   const { dump, evaluate } = await seeded(seed)
   const before = await dump()
-  assert.strictEqual(await evaluate(script, keys, "look", ...args), reply)
+  assert.strictEqual(await evaluate(script, keys, "check", ...args), reply)
   assert.deepStrictEqual(await dump(), before)
-  assert.strictEqual(await evaluate(script, keys, "mend", ...args), reply)
-  const after = without({ ...before, ...mended })
+  assert.strictEqual(await evaluate(script, keys, "repair", ...args), reply)
+  const after = without({ ...before, ...repaired })
   assert.deepStrictEqual(await dump(), after)
-  assert.strictEqual(await evaluate(script, keys, "mend", ...args), mended === undefined ? reply : 0)
+  assert.strictEqual(await evaluate(script, keys, "repair", ...args), repaired === undefined ? reply : 0)
   assert.deepStrictEqual(await dump(), after)
 }
 
 const none = async (script: Script, keys: ReadonlyArray<string>, args: ReadonlyArray<Arg>) => {
   const { dump, evaluate } = await seeded([])
-  for (const step of ["look", "mend"]) assert.strictEqual(await evaluate(script, keys, step, ...args), 0)
+  for (const step of ["check", "repair"]) assert.strictEqual(await evaluate(script, keys, step, ...args), 0)
   assert.deepStrictEqual(await dump(), {})
 }
 
@@ -84,9 +84,9 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["set", "$key", "x"]],
       keys: ["key"],
       args: [60_000],
-      mended: { key: ["x", "now+60s"] }
+      repaired: { key: ["x", "now+60s"] }
     },
-    { does: "ends it at once", seed: [["set", "$key", "x"]], keys: ["key"], args: [0], mended: { key: undefined } },
+    { does: "ends it at once", seed: [["set", "$key", "x"]], keys: ["key"], args: [0], repaired: { key: undefined } },
     { does: "leaves what ends", seed: [["set", "$key", "x", "px", 9_000]], keys: ["key"], args: [0], reply: 0 }
   ],
   brokenChannel: [
@@ -107,7 +107,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["hset", "$channels", "ch", "{"]],
       keys: ["meta", "channels", "log"],
       args: ["ch", "limits", "{"],
-      mended: { channels: { ch: "" }, meta: { v: "time" } }
+      repaired: { channels: { ch: "" }, meta: { v: "time" } }
     },
     {
       does: "leaves limits that were changed",
@@ -122,7 +122,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     seed: [["xadd", "$retry", "1-0", "p", "x"]],
     keys: ["retry", "retries", "meta"],
     args: ["g", "ch", "events"],
-    mended: { retries: ["ch"], meta: { v: "time" } }
+    repaired: { retries: ["ch"], meta: { v: "time" } }
   }],
   timeWithoutBody: [
     {
@@ -130,7 +130,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$waiting", 1, member, 2, "other"], ["hset", "$bodies", "2-0", "x"]],
       keys: ["waiting", "bodies"],
       args: [member, "1-0"],
-      mended: { waiting: { other: 2 } }
+      repaired: { waiting: { other: 2 } }
     },
     {
       does: "leaves one with a body",
@@ -144,7 +144,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$waiting", 1, "strange", 2, "other"]],
       keys: ["waiting", "waiting"],
       args: ["strange", ""],
-      mended: { waiting: { other: 2 } }
+      repaired: { waiting: { other: 2 } }
     }
   ],
   bodyWithoutTime: [
@@ -153,7 +153,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["hset", "$bodies", "1-0", "x"], ["hset", "$groups", "g\nch", ""]],
       keys: bodyKeys,
       args: ["g", "ch", "1-0", "events"],
-      mended: {
+      repaired: {
         waiting: { [member]: "now" },
         retry: { entries: [], pending: { g: 0 } },
         retries: ["ch"],
@@ -165,7 +165,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["hset", "$bodies", "a", "x"]],
       keys: bodyKeys,
       args: ["", "ch", "a", "events"],
-      mended: { waiting: { "\nch\na": "now" } }
+      repaired: { waiting: { "\nch\na": "now" } }
     },
     {
       does: "leaves one of a group that is not registered",
@@ -181,7 +181,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...leased("$log"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
       keys: ["waiting", "bodies", "log"],
       args: ["g", member, "1-0"],
-      mended: { waiting: undefined, bodies: undefined }
+      repaired: { waiting: undefined, bodies: undefined }
     },
     {
       does: "leaves it where the log is done with it",
@@ -202,7 +202,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...leased("$retry"), ["zadd", "$waiting", 1, member], ["hset", "$bodies", "1-0", "x"]],
       keys: readyKeys,
       args: readyArgs("waiting"),
-      mended: { waiting: undefined, bodies: undefined }
+      repaired: { waiting: undefined, bodies: undefined }
     },
     {
       does: "removes what nobody has yet",
@@ -213,7 +213,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       keys: readyKeys,
       args: readyArgs("log"),
-      mended: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
+      repaired: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
     },
     {
       does: "leaves what somebody has",
@@ -229,7 +229,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...leased("$retry"), ["xdel", "$retry", "1-0"]],
       keys: ["retry", "counts"],
       args: ["g", "ch", "1-0", 0, 1],
-      mended: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
+      repaired: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
     },
     {
       does: "leaves one that was touched lately",
@@ -252,14 +252,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...leased("$log"), ["hset", "$floors", "ch", "1-0"]],
       keys: ["log", "floors"],
       args: ["beyond", "g", "ch"],
-      mended: { floors: { ch: "0-18446744073709551615" } }
+      repaired: { floors: { ch: "0-18446744073709551615" } }
     },
     {
       does: "sets a floor to what was read",
       seed: [...leased("$log"), ["xack", "$log", "g", "1-0"], ["hset", "$floors", "ch", "5-0"]],
       keys: ["log", "floors"],
       args: ["beyond", "g", "ch"],
-      mended: { floors: { ch: "1-0" } }
+      repaired: { floors: { ch: "1-0" } }
     },
     {
       does: "tells a group that is lost",
@@ -281,7 +281,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$members", 1, "me"], ["hset", "$groups", "gg\nch", ""]],
       keys: ["groups", "floors", "retries", "members"],
       args: ["g"],
-      mended: { members: undefined }
+      repaired: { members: undefined }
     },
     ...[["hset", "$groups", "g\nch", ""], ["hset", "$floors", "ch", "1-0"], ["sadd", "$retries", "ch"]].map((kept) => ({
       does: `leaves it where ${kept[1]} has the group`,
@@ -302,7 +302,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ],
       keys: ["trials", "log", "retry"],
       args: ["g"],
-      mended: { trials: { "l1-0": "1 2" } }
+      repaired: { trials: { "l1-0": "1 2" } }
     },
     {
       does: "leaves what is handed out",
@@ -323,14 +323,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["xadd", "$dead", "1-0", "k", "x"], ["hset", "$counts", "d", 5]],
       keys: ["dead", "counts"],
       args: [1, 1, "d", 1],
-      mended: { counts: { d: "1" } }
+      repaired: { counts: { d: "1" } }
     },
     {
       does: "removes a count of nothing",
       seed: [["hset", "$counts", "d", 5]],
       keys: ["dead", "counts"],
       args: [0, 0, "d", 0],
-      mended: { counts: undefined }
+      repaired: { counts: undefined }
     },
     {
       does: "does not judge when letters came meanwhile",
@@ -346,7 +346,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [...leased("$retry"), ["xack", "$retry", "g", "1-0"]],
       keys: ["retry", "counts"],
       args: ["g", "ch"],
-      mended: { counts: { "z\ng\nch": "1" } }
+      repaired: { counts: { "z\ng\nch": "1" } }
     },
     {
       does: "does not judge while there is something to be read",
@@ -362,14 +362,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["zadd", "$ticks", 1, "k", 2, "other"]],
       keys: ["ticks", "recurring"],
       args: ["tick", "k", "", "events"],
-      mended: { ticks: { other: 2 } }
+      repaired: { ticks: { other: 2 } }
     },
     {
       does: "gives a definition its tick",
       seed: [["hset", "$recurring", "k", "x"]],
       keys: ["ticks", "recurring"],
       args: ["definition", "k", 5, "events"],
-      mended: { ticks: { k: 5 } }
+      repaired: { ticks: { k: 5 } }
     }
   ],
   lostOffer: [
@@ -378,20 +378,20 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       seed: [["xadd", "$dead", "1-0", "p", "x"], ["hset", "$offered", "1-0", "1\nt"]],
       keys: ["dead", "offers", "offered"],
       args: ["1-0", "events"],
-      mended: { offers: { "1-0": 0 } }
+      repaired: { offers: { "1-0": 0 } }
     },
     {
       does: "forgets one that is gone",
       seed: [["hset", "$offered", "1-0", "1\nt", "cursor", "1-0"]],
       keys: ["dead", "offers", "offered"],
       args: ["1-0", "events"],
-      mended: { offered: { cursor: "1-0" } }
+      repaired: { offered: { cursor: "1-0" } }
     }
   ]
 }
 
 /** Those that only look, with what they find. */
-const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "mended" | "reply"> & { readonly reply: unknown }>>> = {
+const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "repaired" | "reply"> & { readonly reply: unknown }>>> = {
   letterInTwoStates: [
     ...[
       ["waits", [["zadd", "$waiting", 1, member]], ""],

@@ -71,7 +71,7 @@ const cases: ReadonlyArray<Case> = [
     makes: "retry",
     seed: [["hset", "$bodies", "id", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
     keys: ["waiting", "bodies", "retry", "retries", "meta", "groups", "counts"],
-    args: ["mend", "g", "ch", "id", "events"]
+    args: ["repair", "g", "ch", "id", "events"]
   },
   {
     script: promote,

@@ -44,28 +44,28 @@ const judges: Readonly<Record<string, Case>> = {
   bodyWithoutTime: {
     seed: [["hset", "$bodies", "1-0", "{}\nx"], ["hset", "$groups", "g\nch", ""]],
     keys: ["waiting", "bodies", "retry", "retries", "meta", "groups", "counts"],
-    args: ["mend", "g", "ch", "1-0", "events"]
+    args: ["repair", "g", "ch", "1-0", "events"]
   },
   brokenChannel: {
     seed: [["hset", "$channels", "ch", "no"], log],
     keys: ["meta", "channels", "log"],
-    args: ["mend", "ch", "limits", "no"]
+    args: ["repair", "ch", "limits", "no"]
   },
   letterCount: {
     seed: [letter(1)],
     keys: ["dead", "counts"],
-    args: ["mend", 1, 1, "d\ng\nch\nterm", 1]
+    args: ["repair", 1, 1, "d\ng\nch\nterm", 1]
   },
-  noExpiry: { seed: [["set", "$seen", "x"]], keys: ["seen"], args: ["mend", 1_000] },
+  noExpiry: { seed: [["set", "$seen", "x"]], keys: ["seen"], args: ["repair", 1_000] },
   brokenFloor: {
     seed: [...held(1), ["hset", "$floors", "ch", "5-0"]],
     keys: ["log", "floors"],
-    args: ["mend", "beyond", "g", "ch"]
+    args: ["repair", "beyond", "g", "ch"]
   },
   ghostDelivery: {
     seed: [...held(1), ["xdel", "$log", "1-0"]],
     keys: ["log", "counts"],
-    args: ["mend", "g", "ch", "1-0", 0, 1]
+    args: ["repair", "g", "ch", "1-0", 0, 1]
   },
   letterInTwoStates: {
     seed: [letter(1), ...held(1)],
@@ -75,43 +75,43 @@ const judges: Readonly<Record<string, Case>> = {
   lostOffer: {
     seed: [letter(1), ["hset", "$offered", "1-0", "1\nt"]],
     keys: ["dead", "offers", "offered"],
-    args: ["mend", "1-0", "events"]
+    args: ["repair", "1-0", "events"]
   },
   readyInTwoStates: {
     seed: [...held(1, "retry"), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["retry", "waiting", "bodies", "log", "counts"],
-    args: ["mend", "waiting", "g", "ch", "1-0", "g\nch\n1-0", "1-0"]
+    args: ["repair", "waiting", "g", "ch", "1-0", "g\nch\n1-0", "1-0"]
   },
   orphanRecord: {
     seed: [["hset", "$record", "x", "y"]],
     keys: ["groups", "floors", "retries", "record"],
-    args: ["mend", "g"]
+    args: ["repair", "g"]
   },
   unlistedRetries: {
     seed: held(1, "retry"),
     keys: ["retry", "retries", "meta"],
-    args: ["mend", "g", "ch", "events"]
+    args: ["repair", "g", "ch", "events"]
   },
-  settledCount: { seed: held(1, "retry"), keys: ["retry", "counts"], args: ["mend", "g", "ch"] },
+  settledCount: { seed: held(1, "retry"), keys: ["retry", "counts"], args: ["repair", "g", "ch"] },
   brokenRecurrence: {
     seed: [["hset", "$recurring", "k", "r\nch\n\nx"]],
     keys: ["ticks", "recurring"],
-    args: ["mend", "definition", "k", far, "events"]
+    args: ["repair", "definition", "k", far, "events"]
   },
   timeWithoutBody: {
     seed: [["zadd", "$waiting", far, "\nch\na"]],
     keys: ["waiting", "bodies"],
-    args: ["mend", "\nch\na", "a"]
+    args: ["repair", "\nch\na", "a"]
   },
   orphanTrials: {
     seed: [...held(1), ["hset", "$trials", "l9-0", "1 1"]],
     keys: ["trials", "log", "retry"],
-    args: ["mend", "g"]
+    args: ["repair", "g"]
   },
   waitingInTwoStates: {
     seed: [...held(1), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["waiting", "bodies", "log"],
-    args: ["mend", "g", "g\nch\n1-0", "1-0"]
+    args: ["repair", "g", "g\nch\n1-0", "1-0"]
   }
 }
 

@@ -1,6 +1,6 @@
-/** Scripts publish the events that `redisBroker/events.ts` names, and each of them is published by a script. */
+/** Scripts publish the events that `redisBroker/eventNames.ts` names, and each of them is published by a script. */
 import { assert, describe, it } from "@effect/vitest"
-import { memberEvents, signalEvents } from "../../src/redisBroker/events.ts"
+import { memberEvents, signalEvents } from "../../src/redisBroker/eventNames.ts"
 import { scripts } from "../fixtures/scripts.ts"
 
 describe("events", () => {
@@ -9,6 +9,6 @@ describe("events", () => {
     for (const { script } of scripts) {
       for (const [, event] of script.lua.matchAll(/'PUBLISH', events, '([^'\\]*)/g)) published.add(event!)
     }
-    assert.deepStrictEqual([...published].sort(), [...memberEvents, ...signalEvents].sort())
+    assert.deepStrictEqual([...published].sort(), Object.values({ ...memberEvents, ...signalEvents }).sort())
   })
 })

@@ -54,7 +54,7 @@ export const make = (
   ): Suspect => ({ finding: { shard: keys.shard, ...finding }, confirm, repair })
 
   /**
-   * A suspect that a script confirms. If the finding has a repair, the same script does it, with `mend` for its first argument; or
+   * A suspect that a script confirms. If the finding has a repair, the same script does it, with `repair` for its first argument; or
    * `repair` does, after the script has confirmed the suspect.
    */
   const suspect = (
@@ -64,15 +64,15 @@ export const make = (
     args: ReadonlyArray<string | number>,
     repair?: Effect.Effect<unknown, BrokerError>
   ): Suspect => {
-    const look = (step: string) => run(script, names, [step, ...args])
+    const step = (name: "check" | "repair") => run(script, names, [name, ...args])
     return report(
       finding,
-      Effect.map(look("look"), (reply) => reply === 1 || reply === 2),
+      Effect.map(step("check"), (reply) => reply === 1 || reply === 2),
       finding.repair === undefined
         ? undefined
         : repair === undefined
-        ? Effect.map(look("mend"), (reply) => reply === 1)
-        : Effect.flatMap(look("look"), (reply) => reply === 1 ? Effect.as(repair, true) : Effect.succeed(false))
+        ? Effect.map(step("repair"), (reply) => reply === 1)
+        : Effect.flatMap(step("check"), (reply) => reply === 1 ? Effect.as(repair, true) : Effect.succeed(false))
     )
   }
 

@@ -69,7 +69,7 @@ export const make = (
           connection.evaluate(
             unlistedRetries,
             [keys.retry(group, channel), keys.retries(group), keys.meta],
-            ["mend", group, channel, keys.events]
+            ["repair", group, channel, keys.events]
           ),
           (reply) => reply === 1
         )),

@@ -79,7 +79,7 @@ export const make = (
   const failRemoved = Effect.suspend(() => {
     removed = new GroupRemoved({ group, patterns })
     Deferred.doneUnsafe(removal, Effect.fail(removed))
-    return Effect.fail(new RedisError({ reason: "Refused", command: "look", message: removed.message }))
+    return Effect.fail(new RedisError({ reason: "Refused", command: "listSources", message: removed.message }))
   })
 
   /** The channels where the start option counts: those that were there before the group, and that no registered pattern of it reaches. */

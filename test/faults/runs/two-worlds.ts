@@ -128,8 +128,8 @@ export default {
           yield* lasting.restart
           break
         case "repair": {
-          const { mended } = yield* inWorld(world)(insist(Inspector.repair({ confirmAfter: 300 })))
-          for (const { key, kind } of mended) violations.push(`a repair of ${world} mended ${kind} in ${key}`)
+          const { repaired } = yield* inWorld(world)(insist(Inspector.repair({ confirmAfter: 300 })))
+          for (const { key, kind } of repaired) violations.push(`a repair of ${world} repaired ${kind} in ${key}`)
           break
         }
         case "reopen":

@@ -7,7 +7,7 @@ import { newVersion } from "../parts/registryVersion.ts"
  * are still the ones that cannot be read.
  *
  * KEYS: meta, channels, log.
- * ARGV: `look` or `mend`, channel, which of the three, limits.
+ * ARGV: `check` or `repair`, channel, which of the three, limits.
  * Reply: 1 when it is so, else 0.
  *
  * The script `createChannel` repairs `log` and `name`, both in one step; this one repairs the limits only.
@@ -20,7 +20,7 @@ local known, found = redis.call('HGET', channels, name), redis.call('TYPE', log)
 if kind == 'log' then return found == 'stream' and not known and 1 or 0 end
 if kind == 'name' then return found == 'none' and known and 1 or 0 end
 if known ~= limits then return 0 end
-if step == 'mend' then
+if step == 'repair' then
   local problem = wrongType(meta, 'hash')
   if problem then return problem end
   redis.call('HSET', channels, name, '')

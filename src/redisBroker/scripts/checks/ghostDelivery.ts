@@ -7,7 +7,7 @@ import { count } from "../parts/counting.ts"
  * Whether a delivery is pending, idle for long, and its message is gone. Repair ends it: there is nothing to be handled.
  *
  * KEYS: the stream, counts.
- * ARGV: `look` or `mend`, group, channel, position, ms it must be idle, 1 for a retry stream (else 0).
+ * ARGV: `check` or `repair`, group, channel, position, ms it must be idle, 1 for a retry stream (else 0).
  * Reply: 1 when it is so, else 0.
  */
 export const ghostDelivery = idempotentScript("ghostDelivery")`
@@ -17,7 +17,7 @@ ${wrongType}${count}
 if redis.call('TYPE', stream).ok ~= 'stream' or #redis.call('XRANGE', stream, position, position) > 0 then return 0 end
 local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
 if not lease or lease[3] < tonumber(idle) then return 0 end
-if step == 'mend' then
+if step == 'repair' then
   local problem = wrongType(counts, 'hash')
   if problem then return problem end
   local ended = redis.call('XACK', stream, group, position)

@@ -6,7 +6,7 @@ import { streamInfo } from "../parts/streamInfo.ts"
  * writes the right one.
  *
  * KEYS: dead, counts.
- * ARGV: `look` or `mend`, letters ever added, letters there, field, the right number.
+ * ARGV: `check` or `repair`, letters ever added, letters there, field, the right number.
  * Reply: 1 when it is so, else 0.
  */
 export const letterCount = idempotentScript("letterCount")`
@@ -20,7 +20,7 @@ if redis.call('EXISTS', dead) == 1 then
 end
 if there ~= length or ever ~= added then return 0 end
 if (tonumber(redis.call('HGET', counts, field)) or 0) == right then return 0 end
-if step == 'mend' then
+if step == 'repair' then
   if right == 0 then redis.call('HDEL', counts, field) else redis.call('HSET', counts, field, right) end
 end
 return 1

@@ -6,7 +6,7 @@ import { isRegistered } from "../parts/isRegistered.ts"
  * removes the record.
  *
  * KEYS: groups, floors of the group, retries of the group, the record.
- * ARGV: `look` or `mend`, group.
+ * ARGV: `check` or `repair`, group.
  * Reply: 1 when it is so, else 0.
  */
 export const orphanRecord = idempotentScript("orphanRecord")`
@@ -15,6 +15,6 @@ local step, group = ARGV[1], ARGV[2]
 ${isRegistered}
 if redis.call('EXISTS', record) == 0 or redis.call('EXISTS', floors) == 1 or redis.call('EXISTS', retries) == 1 then return 0 end
 if isRegistered(groups, group) then return 0 end
-if step == 'mend' then redis.call('UNLINK', record) end
+if step == 'repair' then redis.call('UNLINK', record) end
 return 1
 `

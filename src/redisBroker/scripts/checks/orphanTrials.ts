@@ -4,7 +4,7 @@ import { idempotentScript } from "../../script.ts"
  * Whether trials are recorded of deliveries that no consumer holds. Repair forgets them.
  *
  * KEYS: trials of the group and channel, log, retry stream.
- * ARGV: `look` or `mend`, group.
+ * ARGV: `check` or `repair`, group.
  * Reply: 1 when it is so, else 0.
  *
  * The script reads a bounded page of a large hash; when its trials are forgotten, the next call reads others.
@@ -21,7 +21,7 @@ for i = 1, #page, 2 do
   if not pending or pending.err or #pending == 0 then stray[#stray + 1] = page[i] end
 end
 if #stray == 0 then return 0 end
-if step == 'mend' then
+if step == 'repair' then
   for i = 1, #stray do redis.call('HDEL', trials, stray[i]) end
 end
 return 1

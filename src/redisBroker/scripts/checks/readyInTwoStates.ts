@@ -9,7 +9,7 @@ import { deliveryState } from "../parts/deliveryState.ts"
  * waiting message; of a message that is in the log too it removes the entry of the retry stream, if no consumer has it yet.
  *
  * KEYS: retry stream, waiting, bodies, log, counts.
- * ARGV: `look` or `mend`, which of the two, group, channel, position in the retry stream, member of waiting, position in the log.
+ * ARGV: `check` or `repair`, which of the two, group, channel, position in the retry stream, member of waiting, position in the log.
  * Reply: 1 when it is so; 2 when so and not to be repaired now; else 0.
  *
  * A removed entry counts as settled in the retry stream, so that the number of messages that are ready stays right.
@@ -18,13 +18,13 @@ export const readyInTwoStates = idempotentScript("readyInTwoStates")`
 local retry, waiting, bodies, log, counts = unpack(KEYS)
 local step, where, group, channel, position, member, origin = unpack(ARGV)
 ${wrongType}${count}${deliveryState}
-local problem = step == 'mend' and (wrongType(bodies, 'hash') or wrongType(counts, 'hash'))
+local problem = step == 'repair' and (wrongType(bodies, 'hash') or wrongType(counts, 'hash'))
 if problem then return problem end
 local state = deliveryState(retry, group, position)
 if not state then return 0 end
 if where == 'waiting' then
   if not redis.call('ZSCORE', waiting, member) then return 0 end
-  if step == 'mend' then
+  if step == 'repair' then
     redis.call('ZREM', waiting, member)
     redis.call('HDEL', bodies, origin)
   end
@@ -32,6 +32,6 @@ if where == 'waiting' then
 end
 if not deliveryState(log, group, origin) then return 0 end
 if state == 'pending' then return 2 end
-if step == 'mend' then count('${counters.settledRetries}', group .. '\\n' .. channel, redis.call('XDEL', retry, position)) end
+if step == 'repair' then count('${counters.settledRetries}', group .. '\\n' .. channel, redis.call('XDEL', retry, position)) end
 return 1
 `

@@ -1,4 +1,5 @@
 import { script } from "../../script.ts"
+import { signalEvents } from "../../eventNames.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { countOff } from "../parts/counting.ts"
 import { sizeOf } from "../parts/entrySize.ts"
@@ -49,6 +50,6 @@ for i = 2, total, 4 do
     break
   end
 end
-if back then redis.call('PUBLISH', events, 'letter') end
+if back then redis.call('PUBLISH', events, '${signalEvents.letter}') end
 return reply
 `

@@ -3,6 +3,7 @@ import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { makeStream } from "../parts/makeStream.ts"
 import { sizeOf } from "../parts/entrySize.ts"
+import { groupOf } from "../parts/groupOf.ts"
 import { floorOf, isPosition } from "../parts/positions.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { streamInfo } from "../parts/streamInfo.ts"
@@ -28,7 +29,7 @@ export const attachGroup = idempotentScript("attachGroup")`
 local floors, counts, settled, removed = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
-${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}${sizeOf}${streamInfo}
+${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}${sizeOf}${streamInfo}${groupOf}
 local problem = wrongType(floors, 'hash') or wrongType(counts, 'hash') or wrongType(settled, 'hash') or wrongType(removed, 'hash')
 if problem then return problem end
 if wasRemoved(removed, known) then return false end
@@ -99,18 +100,12 @@ local function attachToRetries(stream, account, info)
   local field, gone = '${counters.settledRetries}\\n' .. account, info['entries-added'] - info['length']
   if gone > 0 then redis.call('HSET', counts, field, gone) else redis.call('HDEL', counts, field) end
 end
-local function hasGroup(stream)
-  for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    if info[2] == group then return true end
-  end
-  return false
-end
 for i = 5, #KEYS, 3 do
   local stream, index = KEYS[i], (i - 2) / 3
   if redis.call('EXISTS', stream) == 0 then makeStream(stream) end
   if redis.call('TYPE', stream).ok ~= 'stream' then
     wrong[#wrong + 1] = index
-  elseif not hasGroup(stream) then
+  elseif not groupOf(stream, group) then
     local info = infoOf(stream)
     local channel, others = string.match(ARGV[3 + index], '^(\\n?[^\\n]*)(.*)$')
     if string.byte(channel) == 10 then attachToRetries(stream, group .. channel, info)

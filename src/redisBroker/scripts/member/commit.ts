@@ -1,4 +1,5 @@
 import { script } from "../../script.ts"
+import { signalEvents } from "../../eventNames.ts"
 import { counters } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { add, makeStream } from "../parts/makeStream.ts"
@@ -146,7 +147,7 @@ for _, operation in ipairs(operations) do
     redis.call(verb, key, unpack(operation, 3))
   end
 end
-if relays then redis.call('PUBLISH', events, 'outbox') end
+if relays then redis.call('PUBLISH', events, '${signalEvents.outbox}') end
 wakeFor(earliest, first, now)
 return {'done'}
 `

@@ -1,4 +1,5 @@
 import { script } from "../../script.ts"
+import { signalEvents } from "../../eventNames.ts"
 import { counters, letterCounter } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
 import { add } from "../parts/makeStream.ts"
@@ -102,7 +103,7 @@ count('${counters.failed}', account, failed)
 count('${counters.retried}', account, retried)
 count('${counters.buried}', account, buried)
 count('${counters.crashed}', account, crashed)
-if buried > 0 then redis.call('PUBLISH', events, 'letter') end
+if buried > 0 then redis.call('PUBLISH', events, '${signalEvents.letter}') end
 wakeFor(earliest, first, now)
 return refused
 `

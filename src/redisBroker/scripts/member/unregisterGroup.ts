@@ -1,4 +1,5 @@
 import { idempotentScript } from "../../script.ts"
+import { memberEvents } from "../../eventNames.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { newVersion } from "../parts/registryVersion.ts"
 
@@ -27,6 +28,6 @@ newVersion()
 local removal = redis.call('HGET', meta, 'v')
 for _, pattern in ipairs(gone) do redis.call('HSET', removed, pattern, removal) end
 redis.call('PEXPIRE', removed, ms)
-redis.call('PUBLISH', events, 'removed\\n' .. group)
+redis.call('PUBLISH', events, '${memberEvents.removed}\\n' .. group)
 return #gone
 `

@@ -1,4 +1,5 @@
 import { counters } from "../../counters.ts"
+import { memberEvents } from "../../eventNames.ts"
 import { makeStream } from "./makeStream.ts"
 import { newVersion } from "./registryVersion.ts"
 
@@ -10,7 +11,7 @@ export const listRetries = `${newVersion}
 local function listRetries(retries, group, channel)
   if redis.call('SADD', retries, channel) == 1 then
     newVersion()
-    redis.call('PUBLISH', events, 'retry\\n' .. group .. '\\n' .. channel)
+    redis.call('PUBLISH', events, '${memberEvents.retry}\\n' .. group .. '\\n' .. channel)
   end
 end
 `

@@ -1,3 +1,4 @@
+import { signalEvents } from "../../eventNames.ts"
 /**
  * Times in scripts: the clock, the time at which a message is due, and who is woken for it. All times are milliseconds of the server's
  * clock.
@@ -38,6 +39,6 @@ end
  */
 export const wakeFor = `${firstTime}
 local function wakeFor(due, first, now)
-  if due and (not first or due < first or first < now - 1000) then redis.call('PUBLISH', events, 'due') end
+  if due and (not first or due < first or first < now - 1000) then redis.call('PUBLISH', events, '${signalEvents.due}') end
 end
 `

@@ -1,4 +1,5 @@
 import { idempotentScript } from "../../script.ts"
+import { memberEvents } from "../../eventNames.ts"
 import { wrongType } from "../parts/preconditions.ts"
 import { mostGenerous } from "../parts/channelLimits.ts"
 import { makeStream } from "../parts/makeStream.ts"
@@ -42,7 +43,7 @@ end
 if known ~= limits then
   redis.call('HSET', channels, name, limits)
   newVersion()
-  if not known then redis.call('PUBLISH', events, 'channel\\n' .. name) end
+  if not known then redis.call('PUBLISH', events, '${memberEvents.channel}\\n' .. name) end
 end
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 return {last and last[1] or '0-0', limits, count}

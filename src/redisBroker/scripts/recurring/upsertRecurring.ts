@@ -1,4 +1,5 @@
 import { idempotentScript } from "../../script.ts"
+import { signalEvents } from "../../eventNames.ts"
 import { wrongType } from "../parts/preconditions.ts"
 
 /**
@@ -25,6 +26,6 @@ if how == 'keep' and before then return redis.call('ZSCORE', ticks, key) or '' e
 redis.call('HSET', recurring, key, head .. '\\n' .. body)
 if stays then return stays end
 redis.call('ZADD', ticks, at, key)
-redis.call('PUBLISH', events, 'tick')
+redis.call('PUBLISH', events, '${signalEvents.tick}')
 return at
 `
