@@ -66,7 +66,7 @@ export interface VerifyReport {
  */
 export interface RepairReport {
   /** Findings that were repaired. */
-  readonly mended: ReadonlyArray<Finding>
+  readonly repaired: ReadonlyArray<Finding>
   /** Findings that were only reported: an operator has to decide. */
   readonly left: ReadonlyArray<Finding>
   /** `false` if there was more than `limit`: call it again. */
