@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import { Array as Arr, Cause, Context, Data, Effect, Exit, Layer, Result, Scope, Stream } from "effect"
+import { Array as Arr, Cause, Context, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
@@ -123,10 +123,7 @@ export interface ListenOptions<S extends Channel.Source, E, R> extends StreamOpt
  * @category errors
  * @since 0.1.0
  */
-export class InvalidListener extends Data.TaggedError("InvalidListener")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidListener extends Schema.TaggedError<InvalidListener>()("InvalidListener", Given.problemFields) {}
 
 /**
  * Counts since a listener started.
@@ -316,8 +313,7 @@ export const publishAll: PublishMany<Broadcast> = (channel, payloads, ...options
 
 /** Listening. */
 
-const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidListener> =>
-  Effect.fromResult(Result.mapError(found, (problem) => new InvalidListener(problem)))
+const option = Given.failing(InvalidListener)
 
 const countOption = (name: string, value: number | undefined, usual: number) =>
   option(Given.count(name, value, { usual, least: 1, most: Number.MAX_SAFE_INTEGER }))

@@ -7,36 +7,15 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Data, Effect, Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import type { Limits, Selector } from "./Broker.ts"
-import { isDone } from "./internal/immediate.ts"
+import type { Codec, InvalidPayload } from "./channel/codec.ts"
+import { codecOf } from "./channel/codec.ts"
+import { checked, InvalidChannelName } from "./channel/name.ts"
 import * as Given from "./internal/optionChecks.ts"
-import { globProblem } from "./internal/pattern.ts"
-import { calm } from "./internal/describe.ts"
 
-/**
- * A name or pattern cannot be used. `make`, `pattern` and `union` throw it, because it is a mistake in the program; `checkName` returns it, for
- * names that users choose.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidChannelName extends Data.TaggedError("InvalidChannelName")<{
-  readonly name: string
-  readonly message: string
-}> {}
-
-/**
- * The payload does not fit the schema of the channel. The message names the place, never the value.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidPayload extends Data.TaggedError("InvalidPayload")<{
-  readonly channel: string
-  readonly operation: "encode" | "decode"
-  readonly message: string
-}> {}
+export { InvalidPayload } from "./channel/codec.ts"
+export { checkName, InvalidChannelName } from "./channel/name.ts"
 
 /**
  * The params do not fit the template of the channel.
@@ -44,10 +23,10 @@ export class InvalidPayload extends Data.TaggedError("InvalidPayload")<{
  * @category errors
  * @since 0.1.0
  */
-export class InvalidParams extends Data.TaggedError("InvalidParams")<{
-  readonly channel: string
-  readonly message: string
-}> {}
+export class InvalidParams extends Schema.TaggedError<InvalidParams>()("InvalidParams", {
+  channel: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The names of the params in a template: `"userId"` of `"users.:userId.notices"`.
@@ -90,12 +69,6 @@ export interface ChannelOptions<S extends Schema.Constraint> {
 }
 
 const TypeId = "~rotif/Channel"
-
-// Methods, so that a channel of any payload is an `Any`. They return an `Exit` if the schema has its result at once.
-interface Codec<S extends Schema.Constraint> {
-  encode(payload: S["Type"]): Effect.Effect<string, InvalidPayload, S["EncodingServices"]>
-  decode(text: string): Effect.Effect<S["Type"], InvalidPayload, S["DecodingServices"]>
-}
 
 /**
  * A channel: its name, or template, and the schema of its payloads.
@@ -225,137 +198,6 @@ export type MessageShape<S extends Source> = S extends Union<infer Members> ? Ch
 type ChannelShape<C extends Any> = C extends Any
   ? { readonly channel: C["name"]; readonly payload: C["payload"]["Type"]; readonly params: ParamsOf<C> }
   : never
-
-/** Names. */
-
-const maxNameBytes = 1024
-const maxWildcards = 64
-
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const control = /[\u0000-\u001f\u007f-\u009f]/
-
-const problemOf = (name: string, kind: "name" | "pattern"): string | undefined => {
-  if (typeof name !== "string") return `a ${kind} must be a string`
-  if (name === "") return `a ${kind} must not be empty`
-  if (Buffer.byteLength(name) > maxNameBytes) {
-    return `a ${kind} is at most 1,024 bytes long, this one has ${Buffer.byteLength(name)}`
-  }
-  if (!name.isWellFormed()) return `a ${kind} must be well-formed Unicode: half of a surrogate pair is missing`
-  const glob = kind === "pattern" ? globProblem(name) : undefined
-  if (glob !== undefined) return glob
-  const segments = name.split(".")
-  let wildcards = 0
-  const params = new Set<string>()
-  for (const [i, segment] of segments.entries()) {
-    const where = `segment ${i + 1} of ${segments.length}`
-    if (segment === "") return `${where} is empty: write segments with single dots between them, none at the ends`
-    if (control.test(segment)) return `${where} has a control character: remove it`
-    if (segment.includes("*")) {
-      if (kind === "name") return `${where} has a "*": only Channel.pattern takes wildcards`
-      if (segment !== "*" && segment !== "**") {
-        return `${where} mixes "*" with text: a wildcard is a whole segment, "*" for one or "**" for one or more`
-      }
-      if (++wildcards > maxWildcards) return `it has more than ${maxWildcards} wildcards`
-    }
-    if (kind === "name" && segment.length > 1 && segment.startsWith(":")) {
-      if (params.has(segment)) return `${where} repeats the param "${segment}": give each param a name of its own`
-      params.add(segment)
-    }
-  }
-  return undefined
-}
-
-/**
- * Checks a name or pattern, for names that users choose.
- *
- * @category guards
- * @since 0.1.0
- */
-export const checkName = (name: string, kind: "name" | "pattern"): Result.Result<void, InvalidChannelName> => {
-  const problem = problemOf(name, kind)
-  return problem === undefined
-    ? Result.succeed(undefined)
-    : Result.fail(
-      new InvalidChannelName({
-        name,
-        message: `invalid channel ${kind} ${JSON.stringify(String(name).slice(0, 80))}: ${problem}`
-      })
-    )
-}
-
-const checked = (name: string, kind: "name" | "pattern") => {
-  const result = checkName(name, kind)
-  if (Result.isFailure(result)) throw result.failure
-}
-
-/** Codecs. */
-
-const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
-
-const codecOf = <S extends Schema.Constraint>(name: string, schema: S): Codec<S> => {
-  const json = Schema.toCodecJson(schema)
-  const encode = Schema.encodeUnknownEffect(json)
-  const decode = Schema.decodeUnknownEffect(json)
-  const fail = (operation: "encode" | "decode", message: string) =>
-    Effect.fail(
-      new InvalidPayload({ channel: name, operation, message: `${operation} of a payload for "${name}": ${message}` })
-    )
-  // A value that refers to itself or is nested too deeply makes the codec throw.
-  const guard = <A, R>(
-    operation: "encode" | "decode",
-    effect: Effect.Effect<A, Schema.SchemaError, R>,
-    given: unknown
-  ) =>
-    Effect.catchCause(effect, (cause): Effect.Effect<A, InvalidPayload> => {
-      calm(given)
-      for (const reason of cause.reasons) {
-        if (reason._tag === "Interrupt") return Effect.interrupt
-        return fail(operation, messageOf(reason._tag === "Fail" ? reason.error : reason.defect))
-      }
-      return fail(operation, "it failed without a reason")
-    })
-  const stringify = (encoded: unknown): Effect.Effect<string, InvalidPayload> => {
-    let text: string | undefined
-    try {
-      text = JSON.stringify(encoded)
-    } catch (error) {
-      return fail("encode", messageOf(error))
-    }
-    return text === undefined ? fail("encode", "it has no JSON form") : Effect.succeed(text)
-  }
-  // Most schemas have their result at once: a fiber would take longer than the schema itself.
-  const attempt = <A, R>(
-    operation: "encode" | "decode",
-    run: () => Effect.Effect<A, Schema.SchemaError, R>,
-    given: unknown
-  ): Effect.Effect<A, InvalidPayload, R> => {
-    let effect: Effect.Effect<A, Schema.SchemaError, R>
-    try {
-      effect = run()
-    } catch (error) {
-      return fail(operation, messageOf(error))
-    }
-    return isDone(effect) ? effect : guard(operation, effect, given)
-  }
-  return {
-    encode: (payload) => {
-      const encoded = attempt("encode", () => encode(payload), payload)
-      return isDone(encoded)
-        ? stringify(encoded.value)
-        : Effect.flatMap(encoded, stringify)
-    },
-    decode: (text) => {
-      let value: unknown
-      try {
-        value = JSON.parse(text)
-      } catch {
-        // What JSON.parse says quotes the text.
-        return fail("decode", "it is not JSON")
-      }
-      return attempt("decode", () => decode(value), value)
-    }
-  }
-}
 
 /** Constructors. */
 

@@ -4,11 +4,12 @@
  * @since 0.1.0
  */
 import type { DateTime, Duration, Effect, Result } from "effect"
-import { Data } from "effect"
+import { Schema } from "effect"
 import type { BrokerError, Failure } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import type { Letter, PastFailure } from "./broker/deadLetters.ts"
 import { momentOf } from "./internal/times.ts"
+import * as Given from "./internal/optionChecks.ts"
 
 /**
  * A message that a group gave up on, with its failure.
@@ -69,10 +70,9 @@ export interface Filter {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidDeadLetterOption extends Data.TaggedError("InvalidDeadLetterOption")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidDeadLetterOption
+  extends Schema.TaggedError<InvalidDeadLetterOption>()("InvalidDeadLetterOption", Given.problemFields)
+{}
 
 /**
  * The lease of an offered letter ended before it was settled: it was offered to another subscriber, or will be.
@@ -80,10 +80,10 @@ export class InvalidDeadLetterOption extends Data.TaggedError("InvalidDeadLetter
  * @category errors
  * @since 0.1.0
  */
-export class OfferLost extends Data.TaggedError("OfferLost")<{
-  readonly letterId: string
-  readonly name: string
-}> {
+export class OfferLost extends Schema.TaggedError<OfferLost>()("OfferLost", {
+  letterId: Schema.String,
+  name: Schema.String
+}) {
   override get message() {
     return `the lease of dead letter ${this.letterId} ended before "${this.name}" settled it: it is offered again; ` +
       `a longer lease or a handler that does not block the event loop helps`

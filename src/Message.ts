@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import type { DateTime, Duration } from "effect"
-import { Data, Effect, Result } from "effect"
+import { Effect, Result, Schema } from "effect"
 import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import { reasonText } from "./internal/failure.ts"
@@ -22,11 +22,11 @@ import type { HeldDelivery, Settled } from "./subscription/heldDelivery.ts"
  * @category errors
  * @since 0.1.0
  */
-export class LeaseLost extends Data.TaggedError("LeaseLost")<{
-  readonly channel: string
-  readonly group: string
-  readonly id: string
-}> {
+export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
+  channel: Schema.String,
+  group: Schema.String,
+  id: Schema.String
+}) {
   override get message() {
     return `the lease of message ${this.id} on "${this.channel}" ended before group "${this.group}" settled it: ` +
       `it will be handled again; a longer lease or a handler that does not block the event loop helps`

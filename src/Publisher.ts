@@ -24,7 +24,7 @@ import type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
 import { InvalidPublishOptions, outcomeOf, PublishIncomplete, PublishRefused } from "./publisher/outcome.ts"
 
 export type { AnyOptions, Durability, OptionsFor, PublishOptions } from "./publisher/options.ts"
-export type { Receipt, RequestError, StoreError } from "./publisher/outcome.ts"
+export type { RequestError, StoreError } from "./publisher/outcome.ts"
 export {
   DurabilityNotReached,
   InvalidPublishOptions,
@@ -32,6 +32,7 @@ export {
   PublishIncomplete,
   PublishRefused,
   PublishUncertain,
+  Receipt,
   Unavailable
 } from "./publisher/outcome.ts"
 

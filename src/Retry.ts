@@ -10,7 +10,19 @@
  * @since 0.1.0
  */
 import type { DateTime } from "effect"
-import { Context, Data, DateTime as Time, Duration, Effect, Layer, Pull, Random, Result, Schedule } from "effect"
+import {
+  Context,
+  Data,
+  DateTime as Time,
+  Duration,
+  Effect,
+  Layer,
+  Pull,
+  Random,
+  Result,
+  Schedule,
+  Schema
+} from "effect"
 import { Age, ageSince } from "./internal/messageAge.ts"
 import { errorTagOf } from "./internal/failure.ts"
 import { nearest } from "./internal/suggestion.ts"
@@ -185,13 +197,9 @@ export interface LayerOptions {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidRetry extends Data.TaggedError("InvalidRetry")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidRetry extends Schema.TaggedError<InvalidRetry>()("InvalidRetry", Given.problemFields) {}
 
-const orThrow = <A>(found: Result.Result<A, Given.Problem>): A =>
-  Given.orThrow(found, (problem) => new InvalidRetry(problem))
+const orThrow = Given.throwing(InvalidRetry)
 
 /**
  * Decides that the message is never handled again: it becomes a dead letter with reason `term`.
@@ -443,7 +451,8 @@ export const until = (duration: Duration.Input) => {
 
 /**
  * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt:
- * `maxRetries`, or the end of the subscription's schedule, still applies.
+ * `maxRetries`, or the end of the subscription's schedule, still applies. It is a wish of a handler and is not sent over a wire, so it is no
+ * `Schema` error as the other errors are.
  *
  * @category errors
  * @since 0.1.0

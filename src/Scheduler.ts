@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, Cron, Data, DateTime, Effect, Layer, Result } from "effect"
+import { Clock, Context, Cron, DateTime, Effect, Layer, Result, Schema } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
@@ -143,10 +143,7 @@ export interface Recurring {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidSchedule extends Data.TaggedError("InvalidSchedule")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidSchedule extends Schema.TaggedError<InvalidSchedule>()("InvalidSchedule", Given.problemFields) {}
 
 /**
  * The service for scheduled and recurring messages. Its members are described at the functions of the same names.
@@ -171,8 +168,7 @@ export class Scheduler extends Context.Service<Scheduler, {
 
 const invalid = (option: string, message: string) => new InvalidSchedule({ option, message })
 
-const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSchedule> =>
-  Effect.fromResult(Result.mapError(found, (problem) => new InvalidSchedule(problem)))
+const option = Given.failing(InvalidSchedule)
 
 const channelName = (channel: Channel.Any): Effect.Effect<string, InvalidSchedule> =>
   Channel.isChannel(channel)

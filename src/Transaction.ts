@@ -8,7 +8,7 @@
  *
  * @since 0.1.0
  */
-import { Context, Data, Effect, Result } from "effect"
+import { Context, Effect, Result, Schema } from "effect"
 import type { BrokerError, NewMessage, Write } from "./Broker.ts"
 import { Broker, CommitRefused as Refused } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
@@ -36,11 +36,11 @@ export const CommitRefused = Refused
  * @category errors
  * @since 0.1.0
  */
-export class KeyRefused extends Data.TaggedError("KeyRefused")<{
-  readonly reason: "WrongSlot" | "Reserved" | "Invalid"
-  readonly key: string
-  readonly message: string
-}> {}
+export class KeyRefused extends Schema.TaggedError<KeyRefused>()("KeyRefused", {
+  reason: Schema.Literals(["WrongSlot", "Reserved", "Invalid"]),
+  key: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The transaction has 500 messages and writes, which is the limit. Split the work over several messages.
@@ -48,9 +48,9 @@ export class KeyRefused extends Data.TaggedError("KeyRefused")<{
  * @category errors
  * @since 0.1.0
  */
-export class TransactionTooLarge extends Data.TaggedError("TransactionTooLarge")<{
-  readonly limit: number
-}> {
+export class TransactionTooLarge extends Schema.TaggedError<TransactionTooLarge>()("TransactionTooLarge", {
+  limit: Schema.Finite
+}) {
   override get message() {
     return `a transaction takes at most ${this.limit} messages and writes: split the work over several messages`
   }

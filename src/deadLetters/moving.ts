@@ -1,5 +1,5 @@
 /** Moves dead letters: requeues them to the group that failed, or deletes them. */
-import { Data, Effect } from "effect"
+import { Effect, Schema } from "effect"
 import type { Broker } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import type { Filter } from "../DeadLetter.ts"
@@ -17,13 +17,13 @@ import * as Query from "./query.ts"
  * @category errors
  * @since 0.1.0
  */
-export class WrongChannel extends Data.TaggedError("WrongChannel")<{
-  readonly letterId: string
+export class WrongChannel extends Schema.TaggedError<WrongChannel>()("WrongChannel", {
+  letterId: Schema.String,
   /** The channel of the letter. */
-  readonly channel: string
+  channel: Schema.String,
   /** The channel of the edit. */
-  readonly given: string
-}> {
+  given: Schema.String
+}) {
   override get message() {
     return `dead letter ${this.letterId} is of channel "${this.channel}", the edited payload of "${this.given}": edit it with its own channel`
   }

@@ -1,11 +1,11 @@
 /** The options of operations on dead letters, and the error for those that cannot be used. */
 import type { Duration } from "effect"
-import { Effect, Result } from "effect"
+import type { Effect } from "effect"
 import type * as Channel from "../Channel.ts"
 import type { DeadLetter } from "../DeadLetter.ts"
 import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type * as Retry from "../Retry.ts"
-import type * as Given from "../internal/optionChecks.ts"
+import * as Given from "../internal/optionChecks.ts"
 
 /**
  * Options of `list`: the size of a page, where it begins, and the order.
@@ -146,5 +146,4 @@ export interface SubscribeOptions<L, E, R> extends StreamOptions {
 }
 
 /** Turns a problem with an option into the error of this module. */
-export const read = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidDeadLetterOption> =>
-  Effect.fromResult(Result.mapError(found, (problem) => new InvalidDeadLetterOption(problem)))
+export const read = Given.failing(InvalidDeadLetterOption)

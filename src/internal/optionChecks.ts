@@ -3,7 +3,7 @@
  * turns into an error of its own.
  */
 import type { Context } from "effect"
-import { DateTime, Duration, Effect, Fiber, Result } from "effect"
+import { DateTime, Duration, Effect, Fiber, Result, Schema } from "effect"
 import { nearest } from "./suggestion.ts"
 import { calm, isDate, isPromise, messageOf, shown } from "./describe.ts"
 
@@ -12,6 +12,9 @@ export interface Problem {
   readonly option: string
   readonly message: string
 }
+
+/** The fields of the errors that modules make of a problem. */
+export const problemFields = { option: Schema.String, message: Schema.String }
 
 type Found<A> = Result.Result<A, Problem>
 
@@ -311,8 +314,16 @@ export const undoneProblem = (what: string, returned: unknown): TypeError | unde
 export const orDie = <A>(found: Found<A>): Effect.Effect<A> =>
   Effect.orDie(Effect.fromResult(Result.mapError(found, ({ message }) => new Error(`rotif: ${message}`))))
 
+/** Makes the function that fails with an error of this class if there is a problem. */
+export const failing = <E>(error: new(problem: Problem) => E) => <A>(found: Found<A>): Effect.Effect<A, E> =>
+  Result.isSuccess(found) ? Effect.succeed(found.success) : Effect.fail(new error(found.failure))
+
 /** Throws a problem, for constructors that are no effects: it is a mistake of the program. */
 export const orThrow = <A>(found: Found<A>, error: (problem: Problem) => Error): A => {
   if (Result.isSuccess(found)) return found.success
   throw error(found.failure)
 }
+
+/** Makes the function that throws an error of this class if there is a problem. */
+export const throwing = (error: new(problem: Problem) => Error) => <A>(found: Found<A>): A =>
+  orThrow(found, (problem) => new error(problem))

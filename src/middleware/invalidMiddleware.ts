@@ -1,5 +1,4 @@
-import type { Result } from "effect"
-import { Data } from "effect"
+import { Schema } from "effect"
 import * as Given from "../internal/optionChecks.ts"
 
 /**
@@ -9,11 +8,9 @@ import * as Given from "../internal/optionChecks.ts"
  * @category errors
  * @since 0.1.0
  */
-export class InvalidMiddleware extends Data.TaggedError("InvalidMiddleware")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidMiddleware
+  extends Schema.TaggedError<InvalidMiddleware>()("InvalidMiddleware", Given.problemFields)
+{}
 
 /** @internal */
-export const checked = <A>(found: Result.Result<A, Given.Problem>): A =>
-  Given.orThrow(found, (problem) => new InvalidMiddleware(problem))
+export const checked = Given.throwing(InvalidMiddleware)

@@ -1,4 +1,4 @@
-import { Data, Effect } from "effect"
+import { Effect, Schema } from "effect"
 import * as Channel from "../Channel.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { sides } from "./composition.ts"
@@ -11,11 +11,11 @@ import { checked } from "./invalidMiddleware.ts"
  * @category errors
  * @since 0.1.0
  */
-export class ValidationError extends Data.TaggedError("ValidationError")<{
-  readonly channel: string
-  readonly operation: "publish" | "process"
-  readonly message: string
-}> {}
+export class ValidationError extends Schema.TaggedError<ValidationError>()("ValidationError", {
+  channel: Schema.String,
+  operation: Schema.Literals(["publish", "process"]),
+  message: Schema.String
+}) {}
 
 /**
  * Refuses payloads of a channel that do not satisfy a predicate: a publish is not sent, a message counts as failed.

@@ -23,9 +23,7 @@ const schedules = {
 
 /** The answer of a user's function. An invalid one is logged where the policy is asked, and the message waits for the default delay. */
 const given = (option: string, delay: unknown): Retry.Verdict =>
-  Retry.nack(
-    Given.orThrow(Given.delay(`what ${option} gives`, delay), (problem) => new Retry.InvalidRetry(problem))
-  )
+  Retry.nack(Given.throwing(Retry.InvalidRetry)(Given.delay(`what ${option} gives`, delay)))
 
 const strategyDelay = (settings: RetryStrategy): Delay => {
   const {

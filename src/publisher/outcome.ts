@@ -1,7 +1,10 @@
 /** The outcome of a publish: its receipt, and its errors. */
-import { Data, DateTime } from "effect"
+import { Data, DateTime, Schema } from "effect"
 import type { Appended, BrokerError, NewMessage, Shortfall } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
+
+/** The message that a receipt is about. */
+const about = { id: Schema.String, channel: Schema.String }
 
 /**
  * The receipt of a publish.
@@ -14,16 +17,19 @@ import type * as Channel from "../Channel.ts"
  * @category models
  * @since 0.1.0
  */
-export type Receipt =
-  | { readonly _tag: "Published"; readonly id: string; readonly channel: string; readonly position: string }
-  | {
-    readonly _tag: "Scheduled"
-    readonly id: string
-    readonly channel: string
-    readonly position: undefined
-    readonly dueAt: DateTime.Utc
-  }
-  | { readonly _tag: "Duplicate"; readonly id: string; readonly channel: string; readonly position: string | undefined }
+export const Receipt = Schema.Union([
+  Schema.TaggedStruct("Published", { ...about, position: Schema.String }),
+  Schema.TaggedStruct("Scheduled", { ...about, position: Schema.Undefined, dueAt: Schema.DateTimeUtc }),
+  Schema.TaggedStruct("Duplicate", { ...about, position: Schema.UndefinedOr(Schema.String) })
+])
+
+/**
+ * The receipt of a publish, as a type.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Receipt = typeof Receipt.Type
 
 /**
  * The encoded message is larger than allowed. Nothing was sent.
@@ -31,12 +37,12 @@ export type Receipt =
  * @category errors
  * @since 0.1.0
  */
-export class PayloadTooLarge extends Data.TaggedError("PayloadTooLarge")<{
-  readonly channel: string
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
+  channel: Schema.String,
   /** Size of payload and headers, in bytes. */
-  readonly bytes: number
-  readonly limit: number
-}> {
+  bytes: Schema.Finite,
+  limit: Schema.Finite
+}) {
   override get message() {
     return `a message for "${this.channel}" is ${this.bytes} bytes long, the limit is ${this.limit}: ` +
       `store large data elsewhere and publish a reference, or raise maxPayloadBytes`
@@ -49,10 +55,10 @@ export class PayloadTooLarge extends Data.TaggedError("PayloadTooLarge")<{
  * @category errors
  * @since 0.1.0
  */
-export class InvalidPublishOptions extends Data.TaggedError("InvalidPublishOptions")<{
-  readonly channel: string
-  readonly message: string
-}> {}
+export class InvalidPublishOptions extends Schema.TaggedError<InvalidPublishOptions>()("InvalidPublishOptions", {
+  channel: Schema.String,
+  message: Schema.String
+}) {}
 
 /**
  * The backend could not be reached in time. The message is not stored; publishing again is safe.
@@ -60,11 +66,11 @@ export class InvalidPublishOptions extends Data.TaggedError("InvalidPublishOptio
  * @category errors
  * @since 0.1.0
  */
-export class Unavailable extends Data.TaggedError("Unavailable")<{
-  readonly channel: string
-  readonly id: string
-  readonly message: string
-}> {
+export class Unavailable extends Schema.TaggedError<Unavailable>()("Unavailable", {
+  channel: Schema.String,
+  id: Schema.String,
+  message: Schema.String
+}) {
   /** Whether the same publish may succeed later without a change by anybody: always. */
   get isRetryable(): boolean {
     return true
@@ -83,13 +89,13 @@ export class Unavailable extends Data.TaggedError("Unavailable")<{
  * @category errors
  * @since 0.1.0
  */
-export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
-  readonly channel: string
-  readonly id: string
-  readonly message: string
+export class PublishUncertain extends Schema.TaggedError<PublishUncertain>()("PublishUncertain", {
+  channel: Schema.String,
+  id: Schema.String,
+  message: Schema.String,
   /** Whether it can never be found out. */
-  readonly isLasting: boolean
-}> {
+  isLasting: Schema.Boolean
+}) {
   /** Whether publishing it again with its id may succeed later without a change by anybody. */
   get isRetryable(): boolean {
     return !this.isLasting
@@ -102,11 +108,11 @@ export class PublishUncertain extends Data.TaggedError("PublishUncertain")<{
  * @category errors
  * @since 0.1.0
  */
-export class PublishRefused extends Data.TaggedError("PublishRefused")<{
-  readonly channel: string
-  /** The error of the middleware. */
-  readonly error: unknown
-}> {
+export class PublishRefused extends Schema.TaggedError<PublishRefused>()("PublishRefused", {
+  channel: Schema.String,
+  /** The error of the middleware. Over a wire it is plain data, or an `Error` with its name and message. */
+  error: Schema.Defect()
+}) {
   override get message() {
     const why = this.error instanceof Error ? this.error.message : String(this.error)
     return `a middleware refused a message for "${this.channel}": ${why}`
@@ -123,15 +129,15 @@ export class PublishRefused extends Data.TaggedError("PublishRefused")<{
  * @category errors
  * @since 0.1.0
  */
-export class DurabilityNotReached extends Data.TaggedError("DurabilityNotReached")<{
-  readonly channel: string
-  readonly id: string
+export class DurabilityNotReached extends Schema.TaggedError<DurabilityNotReached>()("DurabilityNotReached", {
+  channel: Schema.String,
+  id: Schema.String,
   /** The receipt of the stored message. */
-  readonly receipt: Receipt
+  receipt: Receipt,
   /** The number of replicas that surely had the message when the time was over. */
-  readonly replicas: number
-  readonly message: string
-}> {
+  replicas: Schema.Finite,
+  message: Schema.String
+}) {
   /** Whether publishing it again with its id may succeed later without a change by anybody: always. */
   get isRetryable(): boolean {
     return true
@@ -163,6 +169,9 @@ export type RequestError =
 /**
  * Some messages of a `publishAll` are not stored, perhaps not stored, or not as durably as requested. `outcomes` has one entry for each
  * payload, in order: its receipt, or its error. Publish those with an error again; a `PublishUncertain` and a `DurabilityNotReached` with its id.
+ *
+ * **Details**: among the errors may be those of the channel's own middleware, so this is no `Schema` error. Its outcomes are: they can be sent over
+ * a wire one by one.
  *
  * @category errors
  * @since 0.1.0

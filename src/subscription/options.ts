@@ -1,12 +1,13 @@
 /** Options: those of a subscription, the defaults of a program, and the errors of both. */
 import type { DateTime, Duration, Effect } from "effect"
-import { Data } from "effect"
+import { Schema } from "effect"
 import type * as Channel from "../Channel.ts"
 import type * as Message from "../Message.ts"
 import type * as Retry from "../Retry.ts"
 import type * as Transaction from "../Transaction.ts"
 import type * as Reporting from "../internal/reports.ts"
 import type * as Middleware from "../middleware/definition.ts"
+import * as Given from "../internal/optionChecks.ts"
 
 /**
  * The place where a new group begins on channels that exist already.
@@ -154,9 +155,9 @@ export interface ExactlyOnce<S extends Channel.Source> {
  * @category errors
  * @since 0.1.0
  */
-export class InvalidOnceKey extends Data.TaggedError("InvalidOnceKey")<{
-  readonly message: string
-}> {}
+export class InvalidOnceKey extends Schema.TaggedError<InvalidOnceKey>()("InvalidOnceKey", {
+  message: Schema.String
+}) {}
 
 /**
  * The services that a handler needs, without the transaction that a transactional subscription provides.
@@ -230,7 +231,6 @@ export interface Options<
  * @category errors
  * @since 0.1.0
  */
-export class InvalidSubscription extends Data.TaggedError("InvalidSubscription")<{
-  readonly option: string
-  readonly message: string
-}> {}
+export class InvalidSubscription
+  extends Schema.TaggedError<InvalidSubscription>()("InvalidSubscription", Given.problemFields)
+{}

@@ -53,8 +53,7 @@ export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
 
 export const invalid = (option: string, message: string) => new InvalidSubscription({ option, message })
 
-export const option = <A>(found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidSubscription> =>
-  Effect.fromResult(Result.mapError(found, (problem) => new InvalidSubscription(problem)))
+export const option = Given.failing(InvalidSubscription)
 
 const nameOption = (name: string, value: unknown) => option(Given.name(name, value))
 
