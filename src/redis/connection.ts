@@ -13,6 +13,8 @@ import type { Need, Reached } from "./replicaWait.ts"
  * @since 0.1.0
  */
 export interface Connection {
+  /** A number that changes when the server or the socket is another one than before: what was sent last may be lost, or undone. */
+  readonly generation: () => number
   readonly send: (command: Command, options: { readonly idempotent: boolean }) => Effect.Effect<unknown, RedisError>
   /** Sends all commands in one write; replies in order. A refused command has a `RedisError` in its place. Once a part was sent, it is never repeated as a whole. */
   readonly pipeline: (

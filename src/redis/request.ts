@@ -203,12 +203,29 @@ const firstReply = (replies: ReadonlyArray<unknown>): Effect.Effect<unknown, Red
   return reply instanceof RedisError ? Effect.fail(reply) : Effect.succeed(reply)
 }
 
+const generationOf = (servers: Servers, slot: number) => {
+  let link: Link | undefined
+  let of = 0
+  let generation = 0
+  return () => {
+    const now = servers.owner(slot)
+    const current = now?.generation() ?? 0
+    if (now !== link || current !== of) {
+      link = now
+      of = current
+      generation++
+    }
+    return generation
+  }
+}
+
 export const makeConnection = (
   settings: Settings,
   servers: Servers,
   slot: number,
   executed?: (socket: Socket) => void
 ) => ({
+  generation: generationOf(servers, slot),
   send: (command: Command, { idempotent }: { readonly idempotent: boolean }): Effect.Effect<unknown, RedisError> => {
     const problem = settings.longest.problemOf(command[0], command)
     return problem !== undefined ? Effect.fail(problem) : Effect.flatMap(

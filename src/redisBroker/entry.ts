@@ -2,14 +2,14 @@
  * The wire format: how a message is written into a stream entry, and read back.
  *
  * An entry of a log has the fields `i` (id), `h` (headers as JSON, if there are any), `r` (params, likewise), `x` (ms after its position at
- * which it expires, if it does) and `p` (payload). A stream stores repeated field names once, so the short names cost nothing.
+ * which it expires, if it does), `k` (ordering key, if it has one) and `p` (payload). A stream stores repeated field names once, so the short names cost nothing.
  *
  * A message that was ever kept elsewhere has a body instead: one text, which scripts move as a whole. To take a payload out of it, or to
  * put one in, would copy the payload; a copy of 1 MiB holds up the server for about half a millisecond.
  *
  * - The body of a message that waits for its first delivery: `w` with its deduplication window, if it has one (span in ms, name of the call
- *   that opened it, key), then the fields `h`, `r` and `x` of its entry, each on a line of its own behind its letter, an empty line, and
- *   the payload. Most are a line feed and a payload, so a million of them stay small. Its entry of the log has `i`, `b` (the body) and,
+ *   that opened it, key), then the fields `h`, `r`, `x` and `k` of its entry, each on a line of its own behind its letter (`k` as JSON,
+ *   because it may have line feeds), an empty line, and the payload. Most are a line feed and a payload, so a million of them stay small. Its entry of the log has `i`, `b` (the body) and,
  *   where the body has lines, `l`: the ms by which it came late, which it has less until it expires.
  * - Every other body (in a retry stream, waiting for a retry, dead letter): a JSON object with everything beside the payload, a line feed,
  *   and the payload. Its entry has `b`. A dead letter also has `k`: group, channel and reason, so that a script can count it without
@@ -40,6 +40,9 @@ export interface Meta {
   readonly origin: string
   /** When it expires, by the server's clock. */
   readonly expiresAtMillis?: number | undefined
+  readonly orderingKey?: string | undefined
+  /** It is the head of its ordering key: whoever reads it may handle it. */
+  readonly isHead?: boolean | undefined
   /** Dead letters only. */
   readonly channel?: string | undefined
   readonly group?: string | undefined
@@ -60,7 +63,7 @@ const isEmpty = (strings: Strings | undefined): strings is undefined => {
   return true
 }
 
-type Content = Pick<NewMessage, "payload" | "headers" | "params" | "expiresInMillis">
+type Content = Pick<NewMessage, "payload" | "headers" | "params" | "expiresInMillis" | "orderingKey">
 
 /** The fields of a log entry beside id and payload. */
 const extras = (message: Content): ReadonlyArray<readonly [name: string, value: string]> => {
@@ -68,13 +71,16 @@ const extras = (message: Content): ReadonlyArray<readonly [name: string, value: 
   if (!isEmpty(message.headers)) fields.push(["h", JSON.stringify(message.headers)])
   if (!isEmpty(message.params)) fields.push(["r", JSON.stringify(message.params)])
   if (message.expiresInMillis !== undefined) fields.push(["x", String(message.expiresInMillis)])
+  if (message.orderingKey !== undefined) fields.push(["k", message.orderingKey])
   return fields
 }
 
 /** The fields of a log entry, as arguments of XADD. */
 export const logFields = (message: NewMessage): ReadonlyArray<string> =>
   message.headers === undefined && message.params === undefined && message.expiresInMillis === undefined
-    ? ["i", message.id, "p", message.payload]
+    ? message.orderingKey === undefined
+      ? ["i", message.id, "p", message.payload]
+      : ["i", message.id, "k", message.orderingKey, "p", message.payload]
     : ["i", message.id, ...extras(message).flat(), "p", message.payload]
 
 /**
@@ -83,7 +89,9 @@ export const logFields = (message: NewMessage): ReadonlyArray<string> =>
  */
 export const encodeBody = (message: Content & Pick<NewMessage, "window">, call = "-"): string =>
   (message.window === undefined ? "" : `w${message.window.millis} ${call} ${message.window.key}\n`) +
-  `${extras(message).map(([name, value]) => `${name}${value}\n`).join("")}\n${message.payload}`
+  `${
+    extras(message).map(([name, value]) => `${name}${name === "k" ? JSON.stringify(value) : value}\n`).join("")
+  }\n${message.payload}`
 
 /** The lines of a body by their letters, and the payload as `p`; `undefined` when it is no body. */
 const linesOf = (body: string): Record<string, string> | undefined => {
@@ -102,12 +110,13 @@ const linesOf = (body: string): Record<string, string> | undefined => {
 export const decodeBody = (body: string): Content | undefined => {
   const found = linesOf(body)
   if (found === undefined) return undefined
-  const { h, p, r, x } = found
+  const { h, k, p, r, x } = found
   return {
     payload: p!,
     headers: h === undefined ? none : strings(parseObject(h)),
     params: r === undefined ? none : strings(parseObject(r)),
-    expiresInMillis: x === undefined ? undefined : count(Number(x), 0)
+    expiresInMillis: x === undefined ? undefined : count(Number(x), 0),
+    orderingKey: k === undefined ? undefined : orderingKeyOf(parse(k))
   }
 }
 
@@ -151,6 +160,8 @@ const encodeMeta = (meta: Meta): string =>
     s: meta.isSuspect === true ? 1 : undefined,
     o: meta.origin,
     e: meta.expiresAtMillis,
+    k: meta.orderingKey,
+    kh: meta.isHead === true ? 1 : undefined,
     ch: meta.channel,
     g: meta.group,
     f: meta.failure,
@@ -190,16 +201,23 @@ const mostAttempts = 100_000
 const count = (value: unknown, fallback: number): number =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : fallback
 
-const parseObject = (text: string): Record<string, unknown> | undefined => {
+const parse = (text: string): unknown => {
   try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? value as Record<string, unknown>
-      : undefined
+    return JSON.parse(text)
   } catch {
     return undefined
   }
 }
+
+const parseObject = (text: string): Record<string, unknown> | undefined => {
+  const value = parse(text)
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+    ? value as Record<string, unknown>
+    : undefined
+}
+
+/** The empty text is no key. */
+const orderingKeyOf = (value: unknown) => typeof value === "string" && value !== "" ? value : undefined
 
 const optionalText = (value: unknown) => typeof value === "string" ? value : undefined
 
@@ -280,6 +298,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
   let headers: string | undefined
   let params: string | undefined
   let expires: string | undefined
+  let orderingKey: string | undefined
   let late: string | undefined
   let body: string | undefined
   let meta: string | undefined
@@ -298,6 +317,9 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
         break
       case "x":
         expires = value
+        break
+      case "k":
+        orderingKey = value
         break
       case "l":
         late = value
@@ -320,6 +342,8 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       const lines = linesOf(body)
       if (lines === undefined) return malformed(position, fields, "the entry's body has no payload")
       ;({ h: headers, p: payload, r: params, x: expires } = lines)
+      const key = lines["k"]
+      orderingKey = key === undefined ? undefined : orderingKeyOf(parse(key))
     }
   }
   if (payload === undefined) return malformed(position, fields, "the entry has no payload field")
@@ -343,6 +367,8 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
       isSuspect: known["s"] === 1 ? true : undefined,
       origin: typeof known["o"] === "string" ? known["o"] : position,
       expiresAtMillis: typeof known["e"] === "number" ? known["e"] : undefined,
+      orderingKey: orderingKeyOf(known["k"]),
+      isHead: known["kh"] === 1 ? true : undefined,
       channel: typeof known["ch"] === "string" ? known["ch"] : undefined,
       group: typeof known["g"] === "string" ? known["g"] : undefined,
       failure: failureOf(known["f"]),
@@ -369,6 +395,7 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
     expiresAtMillis: expires === undefined || !Number.isFinite(Number(expires))
       ? undefined
       : millisOf(position) + Number(expires) - count(Number(late), 0),
+    orderingKey: orderingKeyOf(orderingKey),
     payload,
     malformed: undefined
   }
@@ -398,7 +425,7 @@ export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): L
     payload: entry.payload,
     headers: entry.headers,
     params: entry.params,
-    orderingKey: undefined,
+    orderingKey: entry.orderingKey,
     publishedAtMillis: entry.publishedAtMillis,
     attempt: entry.attempt,
     deliveryCount: entry.deliveries,
@@ -420,5 +447,7 @@ export const encodeRequeued = (letterId: string, entry: Entry, failure: Failure,
     crashes: 0,
     isSuspect: failure.reason === "crashed" ? true : undefined,
     origin: entry.origin,
+    // A new arrival: it goes behind what waits for its key.
+    orderingKey: entry.orderingKey,
     history: pastOf(entry.history, failure, millisOf(letterId), entry.attempt)
   }, payload)

@@ -22,6 +22,12 @@
  * | `waiting`      | sorted set  | waiting messages, by due time (ms of the server's clock)                 |
  * | `bodies:G:C`   | hash        | the messages of C that wait for a retry by group G; without a group: for their first delivery |
  * | `trials:G:C`   | hash        | deliveries of C to G that were taken over from lost consumers and begun again |
+ * | `orderings`    | hash        | group → how it treats ordering keys                                      |
+ * | `busy:G:C`     | set         | the ordering keys of C of which a message may run in group G, or is running |
+ * | `lines:G:C`    | hash        | ordering key → the first and the last message that wait behind that one  |
+ * | `behind:G:C`   | hash        | message that waits → the next one of its key                             |
+ * | `reached:G:C`  | hash        | kind of stream → the position up to which everything with an ordering key was entered |
+ * | `taken:G`      | hash        | consumer → a number that changes when something is taken over from it    |
  * | `ticks`        | sorted set  | key of each recurring message, by the time of its next tick              |
  * | `recurring`    | hash        | the definitions of recurring messages                                    |
  * | `dead`         | stream      | dead letters                                                             |
@@ -72,6 +78,12 @@ const kinds = {
   settings: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
   trials: { type: "hash", parts: 2 },
+  orderings: { type: "hash", parts: 0 },
+  busy: { type: "set", parts: 2 },
+  lines: { type: "hash", parts: 2 },
+  behind: { type: "hash", parts: 2 },
+  reached: { type: "hash", parts: 2 },
+  taken: { type: "hash", parts: 1 },
   seen: { type: "string", parts: 2 },
   answer: { type: "string", parts: 1 },
   offers: { type: "zset", parts: 1 },

@@ -148,6 +148,7 @@ export const make = (
           headers: body.headers ?? Entry.none,
           params: body.params ?? Entry.none,
           expiresInMillis: body.expiresInMillis,
+          orderingKey: body.orderingKey,
           nextAtMillis: Number(slice[2 * j + 1])
         })
       }

@@ -34,7 +34,11 @@ const removeFrom = Effect.fnUntraced(function*(connection: Connection, keys: Key
         keys.counts,
         keys.bodies(group, channel),
         keys.trials(group, channel),
-        keys.settled
+        keys.settled,
+        keys.busy(group, channel),
+        keys.lines(group, channel),
+        keys.behind(group, channel),
+        keys.reached(group, channel)
       ],
       [group, channel, isFirst ? 1 : 0]
     )
@@ -72,7 +76,7 @@ export const removeGroup = Effect.fnUntraced(function*(
   // First: its consumers have to learn why the rest is gone.
   yield* connection.evaluate(
     unregisterGroup,
-    [keys.meta, keys.groups, keys.removed(group)],
+    [keys.meta, keys.groups, keys.removed(group), keys.orderings],
     [group, removalMillis, keys.events, ...patternsOf(selector)]
   )
   const [fields, channels] = (yield* connection.pipeline([
@@ -86,5 +90,7 @@ export const removeGroup = Effect.fnUntraced(function*(
   for (const channel of removed) yield* removeFrom(connection, keys, group, channel)
   yield* connection.send(["del", keys.members(group), keys.settings(group)], again)
   yield* removeWaiting(connection, keys, group, new Set(removed))
-  if (left.length === 0) yield* connection.send(["unlink", keys.once(group), keys.olderonce(group)], again)
+  if (left.length === 0) {
+    yield* connection.send(["unlink", keys.once(group), keys.olderonce(group), keys.taken(group)], again)
+  }
 })

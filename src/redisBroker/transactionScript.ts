@@ -71,6 +71,9 @@ export const builder = (fenceKeys: readonly [string, string, string, string], fe
         ])
       }
     },
+    /** Frees an ordering key. */
+    free: (busy: string, consumer: string, orderingKey: string, gate: ReadonlyArray<string>) =>
+      add("free", busy, [consumer, orderingKey, ...gate.map(indexOf)]),
     /** Ends the trial of a suspected delivery. */
     tried: (trials: string, field: string) => add("tried", trials, [field]),
     outbox: (shard: Keys, message: NewMessage) => add("outbox", shard.outbox, Entry.outboxFields(message, nextCall())),

@@ -154,6 +154,11 @@ describe("facts in the documentation", () => {
       shard: _,
       answer,
       trials,
+      busy,
+      lines,
+      behind,
+      reached,
+      taken,
       ...fixed
     } = Keys.make(
       "rotif",
@@ -177,6 +182,11 @@ describe("facts in the documentation", () => {
       once("G"),
       olderonce("G"),
       trials("G", "C"),
+      busy("G", "C"),
+      lines("G", "C"),
+      behind("G", "C"),
+      reached("G", "C"),
+      taken("G"),
       own("K"),
       arrived(0).replace(/0$/, "S")
     ]

@@ -28,6 +28,7 @@ const namespace = Effect.gen(function*() {
     const connectionOf = (shard: number): Redis.Connection => {
       const connection = redis.connection(shards[shard]!.meta)
       return {
+        generation: connection.generation,
         send: (...args) => dying(connection.send(...args)),
         pipeline: (...args) => dying(connection.pipeline(...args)),
         evaluate: (...args) => dying(connection.evaluate(...args))

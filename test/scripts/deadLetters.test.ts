@@ -86,7 +86,7 @@ describe("settle: dead", () => {
       keys.counts,
       keys.trials("billing", "orders")
     ]
-    const args = ["billing", "me", "orders", keys.events, "1-0", 1, "dead", key, "description\nx", "", ""]
+    const args = ["billing", "me", "orders", keys.events, 0, "1-0", 1, "dead", key, "description\nx", "", "", ""]
     assert.deepStrictEqual(await run(settle, names, args), [])
     const after = {
       "log:orders": { entries: [["1-0", { i: "m", p: "x" }]], groups: ["billing"] },
@@ -123,11 +123,13 @@ describe("settle: dead", () => {
       "me",
       "orders",
       keys.events,
+      0,
       "1-0",
       1,
       "dead",
       key,
       "d\nx",
+      "",
       "",
       ""
     ]).catch((error: unknown) => error)

@@ -68,7 +68,16 @@ const searched = (from: string) => [from, from, 0, ...old] as const
 
 const lastPosition = "18446744073709551615-18446744073709551615"
 const settleKeys = ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials"]
-const settleArgs = ["g", "c", "ch", "events"]
+const settleArgs = ["g", "c", "ch", "events", 0]
+/** Of each stream: the stream, the retry stream and the bodies of its channel. */
+const attachKeys = (...streams: ReadonlyArray<readonly [string, string, string]>) => [
+  "floors",
+  "counts",
+  "settled",
+  "removed",
+  "taken",
+  ...streams.flatMap((stream) => [...stream, "busy", "lines", "behind", "reached"])
+]
 const trimArgs = (
   options: {
     readonly version?: string
@@ -163,6 +172,10 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       ["hset", "$meta", "v", 3],
       ["hset", "$bodies", "2-0", "x"],
       ["hset", "$trials", "l1-0", "1 2"],
+      ["sadd", "$busy", "k"],
+      ["hset", "$lines", "k", "l2-0 l2-0"],
+      ["hset", "$behind", "l1-0", "l2-0"],
+      ["hset", "$reached", "l", "2-0"],
       [
         "hset",
         "$counts",
@@ -180,7 +193,21 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         1
       ]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled"],
+    keys: [
+      "log",
+      "retry",
+      "retries",
+      "floors",
+      "meta",
+      "counts",
+      "bodies",
+      "trials",
+      "settled",
+      "busy",
+      "lines",
+      "behind",
+      "reached"
+    ],
     args: ["g", "ch", 1],
     reply: 1,
     after: {
@@ -479,7 +506,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates the group at its floor, or at the beginning of a retry stream",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"], ["hset", "$floors", "ch", "3-0"]],
-      keys: ["floors", "counts", "settled", "removed", "log", "r", "b", "other", "r", "b", "retry", "retry", "retry"],
+      keys: attachKeys(["log", "r", "b"], ["other", "r", "b"], ["retry", "retry", "retry"]),
       args: ["g", "0", "[]", "ch", "other", "\nch"],
       reply: [[1, 2, 3], []],
       after: {
@@ -503,7 +530,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$other", "7-0", "p", "x"],
         ["xgroup", "create", "$other", "h", "7-0"]
       ],
-      keys: ["floors", "counts", "settled", "removed", "log", "r", "b", "other", "r", "b"],
+      keys: attachKeys(["log", "r", "b"], ["other", "r", "b"]),
       args: ["g", "settled", "[]", "ch\nh\ni", "other\nh\nk"],
       reply: [[1, 2], []],
       after: {
@@ -530,7 +557,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "does not count large messages before a position: that would bring all of them into the script",
       seed: [1, 2, 3, 4].map((n) => ["xadd", "$log", `${n}-0`, "p", "x".repeat(200_000)]),
-      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      keys: attachKeys(["log", "retry", "bodies"]),
       args: ["g", "2-0", "[]", "ch"],
       reply: [[1], []],
       after: {
@@ -551,7 +578,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xadd", "$retry", "9-0", "p", "x"],
         ["hset", "$bodies", "w", "x"]
       ],
-      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      keys: attachKeys(["log", "retry", "bodies"]),
       args: ["g", "3-0", "[]", "ch"],
       reply: [[1], []],
       after: {
@@ -573,7 +600,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["xtrim", "$retry", "minid", "3-0"],
         ["hset", "$counts", "z\ng\nch", 3, "z\ng\nold", 21]
       ],
-      keys: ["floors", "counts", "settled", "removed", "retry", "retry", "retry", "gone", "gone", "gone"],
+      keys: attachKeys(["retry", "retry", "retry"], ["gone", "gone", "gone"]),
       args: ["g", "0", "[]", "\nch", "\nold"],
       reply: [[1, 2], []],
       after: {
@@ -586,7 +613,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "does not count where the position is still to come",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "settled", "removed", "log", "r", "b"],
+      keys: attachKeys(["log", "r", "b"]),
       args: ["g", "9-18446744073709551615", "[]", "ch"],
       reply: [[1], []],
       after: {
@@ -601,7 +628,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "remembers where it began",
       seed: [["xadd", "$log", "5-0", "i", "a", "p", "x"]],
-      keys: ["floors", "counts", "settled", "removed", "log", "r", "b"],
+      keys: attachKeys(["log", "r", "b"]),
       args: ["g", "$", "[]", "ch"],
       reply: [[1], []],
       after: {
@@ -617,7 +644,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ...[1, 2, 3].map((n): Array<Arg> => ["xadd", "$log", `${n}-0`, "p", "x"]),
         ["hset", "$settled", "ch", "2-0"]
       ],
-      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      keys: attachKeys(["log", "retry", "bodies"]),
       args: ["g", "settled", "[]", "ch"],
       reply: [[1], []],
       after: {
@@ -634,7 +661,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "creates nothing when the group was removed since",
       seed: [["xadd", "$log", "5-0", "p", "x"], ["hset", "$removed", "a.*", "7"]],
-      keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+      keys: attachKeys(["log", "retry", "bodies"]),
       args: ["g", "0", JSON.stringify([["a.*", "6"]]), "ch"],
       reply: null,
       after: { log: { entries: [["5-0", "p", "x"]] }, removed: { "a.*": "7" } },
@@ -885,27 +912,50 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   registerGroup: [{
     does: "registers what is new and raises the version once",
     seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", ""]],
-    keys: ["meta", "groups", "removed"],
-    args: ["[]", "g\na", "g\nb", "g\nc"],
-    reply: 2,
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["[]", "g", "", "g\na", "g\nb", "g\nc"],
+    reply: [2, ""],
     after: { groups: { "g\na": "", "g\nb": "", "g\nc": "" }, meta: { v: "4" } },
-    again: { reply: 0 }
+    again: { reply: [0, ""] }
   }, {
     does: "registers nothing when the group was removed since",
     seed: [["hset", "$meta", "v", 3], ["hset", "$removed", "a", "2", "b", "3"]],
-    keys: ["meta", "groups", "removed"],
-    args: [JSON.stringify([["a", "2"], ["b", "2"]]), "g\na", "g\nb"],
-    reply: -1,
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: [JSON.stringify([["a", "2"], ["b", "2"]]), "g", "", "g\na", "g\nb"],
+    reply: [-1, ""],
     after: { meta: { v: "3" }, removed: { a: "2", b: "3" } },
-    again: { reply: -1 }
+    again: { reply: [-1, ""] }
   }, {
     does: "registers a group that knows of its removals, and one whose removals are forgotten",
     seed: [["hset", "$meta", "v", 3], ["hset", "$removed", "a", "2"]],
-    keys: ["meta", "groups", "removed"],
-    args: [JSON.stringify([["a", "2"], ["b", "1"]]), "g\na", "g\nb"],
-    reply: 2,
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: [JSON.stringify([["a", "2"], ["b", "1"]]), "g", "", "g\na", "g\nb"],
+    reply: [2, ""],
     after: { groups: { "g\na": "", "g\nb": "" }, meta: { v: "4" }, removed: { a: "2" } },
-    again: { reply: 0 }
+    again: { reply: [0, ""] }
+  }, {
+    does: "records how the group treats ordering keys, once",
+    seed: [["hset", "$meta", "v", 3]],
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["[]", "g", "block", "g\na"],
+    reply: [1, "block"],
+    after: { groups: { "g\na": "" }, meta: { v: "4" }, orderings: { g: "block" } },
+    again: { reply: [0, "block"] }
+  }, {
+    does: "refuses another treatment of ordering keys, and tells the one that is decided",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$orderings", "g", "none"]],
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["[]", "g", "block", "g\na"],
+    reply: [-2, "none"],
+    after: { meta: { v: "3" }, orderings: { g: "none" } }
+  }, {
+    does: "tells what is decided where nothing is asked",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$orderings", "g", "block"]],
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["[]", "g", "", "g\na"],
+    reply: [1, "block"],
+    after: { groups: { "g\na": "" }, meta: { v: "4" }, orderings: { g: "block" } },
+    again: { reply: [0, "block"] }
   }],
   renew: [{
     does: "tells whose entry is gone from the stream, once",
@@ -953,12 +1003,12 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       args: [
         ...settleArgs,
         ...[
-          ["1-0", 1, "ack", "", "", "", ""],
-          ["2-0", 1, "ready+", "", "two\nx", "", ""],
-          ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three\nx", "", ""],
-          ["4-0", 1, "dead", "g\nch\nterm", "four\nx", "", ""],
-          ["5-0", 2, "dead", "", "five\nx", "", ""],
-          ["6-0", 1, "ready", "", "six\nx", "", ""]
+          ["1-0", 1, "ack", "", "", "", "", ""],
+          ["2-0", 1, "ready+", "", "two\nx", "", "", ""],
+          ["3-0", 1, "wait", "60000\ng\nch\n3-0", "three\nx", "", "", ""],
+          ["4-0", 1, "dead", "g\nch\nterm", "four\nx", "", "", ""],
+          ["5-0", 2, "dead", "", "five\nx", "", "", ""],
+          ["6-0", 1, "ready", "", "six\nx", "", "", ""]
         ].flat()
       ],
       reply: ["5-0", "6-0"],
@@ -990,7 +1040,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["hset", "$trials", "l1-0", "1 1", "l2-0", "1 1", "r1-0", "1 1", "r2-0", "1 1"]
       ],
       keys: [source, ...settleKeys.slice(1)],
-      args: [...settleArgs, "1-0", 1, "ack", "", "", "", "", "2-0", 1, "ack", "", "", "", ""],
+      args: [...settleArgs, "1-0", 1, "ack", "", "", "", "", "", "2-0", 1, "ack", "", "", "", "", ""],
       reply: ["2-0"],
       after: {
         counts: { "a\ng\nch": "1", ...(source === "retry" ? { "z\ng\nch": "1" } : {}) },
@@ -1008,7 +1058,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       does: "changes nothing when a key holds something else",
       seed: [...handedOut("c"), ["set", "$dead", "mine"]],
       keys: settleKeys,
-      args: [...settleArgs, "1-0", 1, "dead", "", "one\nx", "", ""],
+      args: [...settleArgs, "1-0", 1, "dead", "", "one\nx", "", "", ""],
       reply: "WRONGTYPE dead is a string, expected a stream",
       after: {
         dead: ["mine", "stays"],
@@ -1021,8 +1071,8 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       keys: settleKeys,
       args: [
         settleArgs,
-        ["1-0", 1, "ack", "", "", "", ""],
-        ["2-0", 1, target === "dead" ? "dead" : "ready+", "", "two\nx", "", ""]
+        ["1-0", 1, "ack", "", "", "", "", ""],
+        ["2-0", 1, target === "dead" ? "dead" : "ready+", "", "two\nx", "", "", ""]
       ].flat(),
       reply: `ERR ${target} has no position left`,
       after: {
@@ -1072,13 +1122,40 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   ],
   unregisterGroup: [{
     does: "ends the registration, and notes with which version, for a time",
-    seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", "", "g\nb", "", "h\na", ""]],
-    keys: ["meta", "groups", "removed"],
+    seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", "", "g\nb", "", "h\na", ""], [
+      "hset",
+      "$orderings",
+      "g",
+      "block"
+    ]],
+    keys: ["meta", "groups", "removed", "orderings"],
     args: ["g", 60_000, "events", "a", "c"],
     reply: 1,
     after: {
       groups: { "g\nb": "", "h\na": "" },
       meta: { v: "4" },
+      orderings: { g: "block" },
+      removed: { a: "4" },
+      "removed ends": "now+60s"
+    },
+    again: { reply: 0 }
+  }, {
+    does: "ends with the last registration what was decided about ordering keys",
+    seed: [["hset", "$meta", "v", 3], ["hset", "$groups", "g\na", "", "h\na", ""], [
+      "hset",
+      "$orderings",
+      "g",
+      "block",
+      "h",
+      "none"
+    ]],
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["g", 60_000, "events", "a"],
+    reply: 1,
+    after: {
+      groups: { "h\na": "" },
+      meta: { v: "4" },
+      orderings: { h: "none" },
       removed: { a: "4" },
       "removed ends": "now+60s"
     },
@@ -1188,7 +1265,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
 }
 
 const names = namesOf("publish", "member", "recurring", "upkeep")
-/** These have their cases in `scheduling.test.ts` and `once.test.ts`: what they do depends on what was done before. */
+/** These have their cases in `scheduling.test.ts`, `once.test.ts` and `ordering.test.ts`: what they do depends on what was done before. */
 const elsewhere = new Set([
   "cancel",
   "removeRecurring",
@@ -1202,6 +1279,9 @@ const elsewhere = new Set([
   "beginOnce",
   "commit",
   "ackOnce",
+  "enter",
+  "leave",
+  "takeOver",
   "deduplicate",
   "sweepOnce"
 ])

@@ -136,7 +136,7 @@ const cases: ReadonlyArray<Case> = [
     script: ackOnce,
     seed: mine,
     keys: ["log", "once", "older", "counts"],
-    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, 2_000_000, "me", 0, "1-1", "c\nm", "t1", 2, ""],
     reply: [1],
     after: { counts: { "a\ng\nc": "1", "c\ng\nc": "2" }, log: log(0), once: doneFor(2_000) },
     again: { reply: [2] }
@@ -148,7 +148,7 @@ const cases: ReadonlyArray<Case> = [
     script: ackOnce,
     seed: [...mine, ["hset", "trials", forgotten, "1 2", "l2-1", "1 2", left, "1 2"]],
     keys: ["log", "once", "older", "counts", "trials"],
-    args: ["g", "c", isRetry, 2_000_000, "1-1", "c\nm", "t1", 0, "2-1", "c\ngone", "t1", 0],
+    args: ["g", "c", isRetry, 2_000_000, "me", 0, "1-1", "c\nm", "t1", 0, "", "2-1", "c\ngone", "t1", 0, ""],
     reply: [1, 0],
     after: {
       counts: isRetry === 1 ? { "a\ng\nc": "1", "z\ng\nc": "1" } : { "a\ng\nc": "1" },
@@ -163,7 +163,7 @@ const cases: ReadonlyArray<Case> = [
     script: ackOnce,
     seed: [...held, ["hset", "older", "c\nm", `${past} t1`]],
     keys: ["log", "once", "older", "counts"],
-    args: ["g", "c", 0, 2_000_000, "1-1", "c\nm", "t1", 2],
+    args: ["g", "c", 0, 2_000_000, "me", 0, "1-1", "c\nm", "t1", 2, ""],
     reply: [1],
     after: {
       counts: { "a\ng\nc": "1", "c\ng\nc": "2" },
@@ -178,7 +178,7 @@ const cases: ReadonlyArray<Case> = [
     script: ackOnce,
     seed: [...held, keyed(`${past} t2`)],
     keys: ["log", "once", "older", "counts"],
-    args: ["g", "c", 0, day, "1-1", "c\nm", "t1", 0, "1-1", "c\ngone", "t1", 0],
+    args: ["g", "c", 0, day, "me", 0, "1-1", "c\nm", "t1", 0, "", "1-1", "c\ngone", "t1", 0, ""],
     reply: [0, 0],
     after: { log: log(1), once: { "": since, "c\nm": "past t2" } }
   },
@@ -187,7 +187,7 @@ const cases: ReadonlyArray<Case> = [
     script: settle,
     seed: mine,
     keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
-    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1"],
+    args: ["g", "me", "c", "events", 0, "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1", ""],
     reply: [],
     after: {
       log: log(0),
@@ -202,7 +202,7 @@ const cases: ReadonlyArray<Case> = [
     script: settle,
     seed: [...held, keyed(`${far} t2`)],
     keys: ["log", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials", "once", "older"],
-    args: ["g", "me", "c", "events", "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1"],
+    args: ["g", "me", "c", "events", 0, "1-1", 1, "dead", "g\nc\nterm", "{}\n1", "c\nm", "t1", ""],
     reply: [],
     after: {
       log: log(0),

@@ -29,6 +29,7 @@ interface Case {
 }
 
 const settleKeys = ["source", "retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials"]
+const gate = ["busy", "lines", "behind", "reached"]
 const handedOut: Case["seed"] = [
   ["xgroup", "create", "$source", "g", "0", "mkstream"],
   ["xadd", "$source", "1-0", "p", "x"],
@@ -41,20 +42,20 @@ const waits = (member: string): Case["seed"] => [
 const settled = (
   action: string,
   value: string
-) => ["g", "c", "ch", "events", "1-0", 1, action, value, "{}\nx", "", ""]
+) => ["g", "c", "ch", "events", 0, "1-0", 1, action, value, "{}\nx", "", "", ""]
 
 const cases: ReadonlyArray<Case> = [
   { script: createChannel, makes: "log", keys: ["meta", "channels", "log"], args: ["ch", "", "events"] },
   {
     script: attachGroup,
     makes: "log",
-    keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies"],
+    keys: ["floors", "counts", "settled", "removed", "taken", "log", "retry", "bodies", ...gate],
     args: ["g", "0", "[]", "ch"]
   },
   {
     script: attachGroup,
     makes: "retry",
-    keys: ["floors", "counts", "settled", "removed", "retry", "retry", "retry"],
+    keys: ["floors", "counts", "settled", "removed", "taken", "retry", "retry", "retry", ...gate],
     args: ["g", "0", "[]", "\nch"]
   },
   { script: settle, makes: "retry", seed: handedOut, keys: settleKeys, args: settled("ready", "") },

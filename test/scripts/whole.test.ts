@@ -26,6 +26,7 @@ interface Case {
 }
 
 const day = 86_400_000
+const stamp = "1700000000000000"
 const far = 9_000_000_000_000
 const past = 1_000_000_000_000
 
@@ -35,6 +36,16 @@ const held = (count: number, stream = "log"): ReadonlyArray<Command> => [
   ...Array.from({ length: count }, (_, i): Command => ["xadd", `$${stream}`, `${i + 1}-0`, "i", `m${i + 1}`, "p", "x"]),
   ["xreadgroup", "group", "g", "c", "streams", `$${stream}`, ">"]
 ]
+/** The same, all with the ordering key `k`: the first may run, the last waits behind it. */
+const entered = (count: number): ReadonlyArray<Command> => [
+  ...held(count),
+  ["sadd", "$busy", "k"],
+  ["hset", "$lines", "k", `l${count}-0 l${count}-0`],
+  ["hset", "$reached", "l", `${count}-0`],
+  ["hset", "$taken", "c", stamp],
+  ["xclaim", "$log", "g", "~gate", 0, `${count}-0`, "justid"]
+]
+const gate = ["busy", "lines", "behind", "reached"]
 const log = ["xadd", "$log", "1-0", "i", "a", "p", "x"]
 const letter = (n: number): Command => ["xadd", "$dead", `${n}-0`, "k", "g\nch\nterm", "b", "{}\nx"]
 const once: Command = ["hset", "$once", "", `${past} ${far}`, "ch\nm", `${far} t`]
@@ -108,6 +119,11 @@ const judges: Readonly<Record<string, Case>> = {
     keys: ["trials", "log", "retry"],
     args: ["repair", "g"]
   },
+  brokenGate: {
+    seed: [...entered(2), ["sadd", "$busy", "other"]],
+    keys: ["log", "retry", "bodies", "busy", "lines", "behind", "reached"],
+    args: ["repair", "g", "c"]
+  },
   waitingInTwoStates: {
     seed: [...held(1), ["zadd", "$waiting", far, "g\nch\n1-0"], ["hset", "$bodies", "1-0", "{}\nx"]],
     keys: ["waiting", "bodies", "log"],
@@ -139,7 +155,21 @@ const cases: Readonly<Record<string, Case>> = {
   },
   attachGroup: {
     seed: [log],
-    keys: ["floors", "counts", "settled", "removed", "log", "retry", "bodies", "other", "r", "b"],
+    keys: [
+      "floors",
+      "counts",
+      "settled",
+      "removed",
+      "taken",
+      "log",
+      "retry",
+      "bodies",
+      ...gate,
+      "other",
+      "r",
+      "b",
+      ...gate
+    ],
     args: ["g", "$", "[]", "ch", "other"]
   },
   heartbeat: { keys: ["members"], args: ["c", 1_000], whenFull: "done" },
@@ -191,14 +221,14 @@ const cases: Readonly<Record<string, Case>> = {
       ["hset", "$counts", "a\ng\nch", 1],
       ["hset", "$bodies", "1-0", "x"]
     ],
-    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled"],
+    keys: ["log", "retry", "retries", "floors", "meta", "counts", "bodies", "trials", "settled", ...gate],
     args: ["g", "ch", 1],
     whenFull: "done"
   },
   ackOnce: {
-    seed: [...held(1), once],
-    keys: ["log", "once", "older", "counts", "trials"],
-    args: ["g", "ch", 0, day, "1-0", "ch\nm", "t", 0],
+    seed: [...entered(2), once],
+    keys: ["log", "once", "older", "counts", "trials", "taken", "log", "retry", "busy", "lines", "behind"],
+    args: ["g", "ch", 0, day, "c", 1, "1-0", "ch\nm", "t", 0, "k"],
     whenFull: "done"
   },
   removeRecurring: {
@@ -244,8 +274,8 @@ const cases: Readonly<Record<string, Case>> = {
   upsertRecurring: { keys: ["recurring", "ticks"], args: ["events", "k", "r\nch", "\nx", far], whenFull: "refused" },
   registerGroup: {
     seed: [["hset", "$meta", "v", 1]],
-    keys: ["meta", "groups", "removed"],
-    args: ["[]", "g\na", "g\nb"],
+    keys: ["meta", "groups", "removed", "orderings"],
+    args: ["[]", "g", "block", "g\na", "g\nb"],
     whenFull: "refused"
   },
   removeLetters: {
@@ -284,15 +314,15 @@ const cases: Readonly<Record<string, Case>> = {
   listScheduled: { seed: [["zadd", "$waiting", 1, "\nch\na"]], keys: ["waiting"], args: ["\n", "", "", 10, 10] },
   search: { seed: [log], keys: ["log"], args: ["0-0", "0-0", "a"] },
   settle: {
-    seed: [...held(5), once],
-    keys: settleKeys,
+    seed: [...entered(6), once],
+    keys: [...settleKeys, "log", "retry", "busy", "lines", "behind"],
     args: [
-      ["g", "c", "ch", "events"],
-      ["1-0", 1, "ack", "", "", "ch\nm", "t"],
-      ["2-0", 1, "ready+", "", "{}\nx", "", ""],
-      ["3-0", 1, "wait", "60000\ng\nch\n3-0", "{}\nx", "", ""],
-      ["4-0", 1, "dead", "g\nch\nterm", "{}\nx", "", ""],
-      ["5-0", 1, "dead", "g\nch\nterm", "{}\nx", "", ""]
+      ["g", "c", "ch", "events", 1],
+      ["1-0", 1, "ack", "", "", "ch\nm", "t", "k"],
+      ["2-0", 1, "ready+", "", "{}\nx", "", "", ""],
+      ["3-0", 1, "wait", "60000\ng\nch\n3-0", "{}\nx", "", "", ""],
+      ["4-0", 1, "dead", "g\nch\nterm", "{}\nx", "", "", ""],
+      ["5-0", 1, "dead", "g\nch\nterm", "{}\nx", "", "", ""]
     ].flat(),
     adds: { retry: 1, dead: 2 },
     whenFull: "done"
@@ -327,9 +357,45 @@ const cases: Readonly<Record<string, Case>> = {
     args: ["0", 0, 0, "", -1, -1, "ch", "g"],
     whenFull: "done"
   },
+  enter: {
+    seed: [...entered(2), ["xadd", "$log", "3-0", "i", "m3", "k", "k", "p", "x"], [
+      "xadd",
+      "$log",
+      "4-0",
+      "i",
+      "m4",
+      "k",
+      "new",
+      "p",
+      "x"
+    ], [
+      "xreadgroup",
+      "group",
+      "g",
+      "c",
+      "streams",
+      "$log",
+      ">"
+    ]],
+    keys: ["log", "busy", "lines", "behind", "reached", "taken"],
+    args: ["g", "c", "l", stamp, "3-0", "4-0", 0, 2, "3-0", "4-0", "k", "new"],
+    whenFull: "done"
+  },
+  leave: {
+    seed: entered(3),
+    keys: ["log", "counts", "taken", "log", "retry", "busy", "lines", "behind"],
+    args: ["g", "c", "ch", 0, stamp, 0, 2, "1-0", "2-0", "k", ""],
+    whenFull: "done"
+  },
+  takeOver: {
+    seed: [...held(1), ["hset", "$taken", "c", stamp]],
+    keys: ["log", "taken"],
+    args: ["g", "other", 0, "1-0"],
+    whenFull: "done"
+  },
   unregisterGroup: {
     seed: [["hset", "$meta", "v", 1], ["hset", "$groups", "g\na", ""]],
-    keys: ["meta", "groups", "removed"],
+    keys: ["meta", "groups", "removed", "orderings"],
     args: ["g", 60_000, "events", "a"],
     whenFull: "done"
   }

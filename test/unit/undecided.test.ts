@@ -22,6 +22,7 @@ const setup = () => {
       return down.has(name) ? Effect.fail(lost(what)) : Effect.succeed(reply)
     })
   const connection = (name: string): Connection => ({
+    generation: () => 1,
     send: ([command]) => noted(name, command, command === "xadd" ? "2-0" : 1),
     pipeline: (commands) => noted(name, "pipeline", commands.map(() => "2-0")) as Effect.Effect<ReadonlyArray<unknown>>,
     evaluate: ({ name: script }, _, args) =>

@@ -52,13 +52,19 @@ export const make = (
   }
 
   /** The keys and the argument of the script for one stream. */
+  const gate = (channel: string) => [
+    keys.busy(group, channel),
+    keys.lines(group, channel),
+    keys.behind(group, channel),
+    keys.reached(group, channel)
+  ]
   const log = (channel: string, others: ReadonlyArray<string> = []) => ({
-    keys: [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel)],
+    keys: [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel), ...gate(channel)],
     argument: [channel, ...others].join("\n")
   })
   const retryStream = (channel: string) => {
     const key = keys.retry(group, channel)
-    return { keys: [key, key, key], argument: `\n${channel}` }
+    return { keys: [key, key, key, ...gate(channel)], argument: `\n${channel}` }
   }
 
   const attach = (
@@ -76,6 +82,7 @@ export const make = (
               keys.counts,
               keys.settled,
               keys.removed(group),
+              keys.taken(group),
               ...chunk.flatMap((stream) => stream.keys)
             ],
             [group, position, JSON.stringify(removals), ...chunk.map(({ argument }) => argument)]

@@ -4,8 +4,12 @@ import type { Claimed } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
+import { brokenGate } from "../scripts/checks/brokenGate.ts"
+import { takeOver } from "../scripts/member/takeOver.ts"
+import { gateConsumer } from "../scripts/parts/gate.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate } from "./gate.ts"
 import type { SharedSettings } from "./groupSettings.ts"
 import type { GroupStream, Lease } from "./lease.ts"
 import { isAnyExpiring, setExpiry, take, trialField } from "./lease.ts"
@@ -35,10 +39,13 @@ export const make = (
   sources: Sources,
   presence: Presence,
   shared: SharedSettings,
-  takeover: Takeover
+  takeover: Takeover,
+  gate: Gate
 ) => {
   let everythingDue = true
   let looked = 0
+  /** The channels in which a head was gone from its stream when it was taken over: its ordering key is not known, and has to be freed. */
+  const unfreed = new Set<string>()
 
   /** The recorded trials of these entries; none where another program has written the key. */
   const trialsOf = Effect.fnUntraced(function*(stream: GroupStream, entries: RawEntries) {
@@ -66,7 +73,7 @@ export const make = (
   ): ReadonlyMap<string, number> => {
     const expired = new Map<string, number>()
     for (const [position, owner, age, handedOut] of pending) {
-      if (owner === consumer && stream.held.has(position)) continue
+      if (owner === consumer && stream.held.has(position) || owner === gateConsumer) continue
       look.owners.add(owner)
       if (age < expiresMillis) {
         if (owner !== consumer) look.nextInMillis = Math.min(look.nextInMillis, expiresMillis - age)
@@ -111,20 +118,74 @@ export const make = (
     out: Array<Lease>
   ) {
     const expired = [...counts.keys()]
-    const before = out.length
+    let found = 0
     for (let at = 0; at < expired.length;) {
       const step = expired.slice(at, at + steps.size)
       // The server compares the idle time again.
-      const entries = (yield* connection.send(
-        ["xclaim", stream.key, group, consumer, expiresMillis, ...step],
-        { idempotent: false }
-      )) as RawEntries
+      const entries = (yield* gate.isOrdering()
+        ? connection.evaluate(takeOver, [stream.key, keys.taken(group)], [group, consumer, expiresMillis, ...step])
+        : connection.send(["xclaim", stream.key, group, consumer, expiresMillis, ...step], {
+          idempotent: false
+        })) as RawEntries
       steps.took(entries.length, charactersIn(entries))
-      take(stream, entries, counts, from, leaseMillis, out, yield* trialsOf(stream, entries))
+      found += entries.length
+      const taken = take(stream, entries, counts, from, leaseMillis, [], yield* trialsOf(stream, entries))
+      out.push(...(yield* gate.admit(stream, taken)))
       at += step.length
     }
-    return out.length - before < expired.length ? yield* endVanished(stream, expired) : 0
+    const vanished = found < expired.length ? yield* endVanished(stream, expired) : 0
+    if (vanished > 0 && gate.isOrdering()) unfreed.add(stream.channel)
+    return vanished
   })
+
+  /** The pending entries of a stream without those that wait for their ordering keys, at most a page of each consumer. */
+  const pendingByConsumer = Effect.fnUntraced(function*(stream: GroupStream, expiresMillis: number) {
+    const consumers = (yield* connection.send(["xinfo", "consumers", stream.key, group], {
+      idempotent: true
+    })) as ReadonlyArray<ReadonlyArray<string | number>>
+    const names = consumers.filter(([, name, , pending]) => name !== gateConsumer && Number(pending) > 0)
+      .map(([, name]) => String(name))
+    const all: Array<RawPending[number]> = []
+    let isComplete = true
+    const pages = yield* connection.pipeline(
+      names.map((name): Command => ["xpending", stream.key, group, "-", "+", pendingPage, name])
+    )
+    for (const [i, name] of names.entries()) {
+      const page = pages[i]
+      if (page instanceof RedisError) return yield* page
+      const isFull = (page as RawPending).length === pendingPage
+      if (isFull) isComplete = false
+      const pending = isFull
+        ? yield* connection.send(
+          ["xpending", stream.key, group, "IDLE", expiresMillis, "-", "+", pendingPage, name],
+          { idempotent: true }
+        )
+        : page
+      all.push(...pending as RawPending)
+    }
+    return { pending: all, isComplete }
+  })
+
+  /** Frees the ordering keys of a channel whose heads are gone; false when that cannot be told yet. The next claim takes over what waited. */
+  const freeOrphans = (channel: string) => {
+    const [log, retry, busy, lines, behind] = gate.keysOf(channel)
+    return Effect.map(
+      connection.evaluate(
+        brokenGate,
+        [log, retry, keys.bodies(group, channel), busy, lines, behind, keys.reached(group, channel)],
+        ["repair", group, consumer]
+      ),
+      (reply) => (reply as readonly [number])[0] === 1
+    )
+  }
+
+  const forgetMembers = (names: ReadonlyArray<string>) =>
+    names.length === 0 || !gate.isOrdering()
+      ? presence.forget(names)
+      : Effect.andThen(
+        presence.forget(names),
+        connection.send(["hdel", keys.taken(group), ...names], { idempotent: true })
+      )
 
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
     // A lease expires when its member is lost, and a lost member is silent. Of many streams only some are checked until one is silent.
@@ -154,7 +215,15 @@ export const make = (
         continue
       }
       let pending = page as RawPending
-      if (pending.length === pendingPage) {
+      stream.isGated ||= gate.isOrdering() && pending.some(([, owner]) => owner === gateConsumer)
+      if (stream.isGated) {
+        const found = yield* pendingByConsumer(stream, expiresMillis)
+        pending = found.pending
+        if (!found.isComplete) {
+          look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
+          look.isComplete = false
+        }
+      } else if (pending.length === pendingPage) {
         // More than a page is pending: the server finds the expired entries, and the rest is checked again soon.
         pending = (yield* connection.send(
           ["xpending", stream.key, group, "IDLE", expiresMillis, "-", "+", pendingPage],
@@ -166,9 +235,14 @@ export const make = (
       const counts = expiredIn(stream, pending, expiresMillis, count - deliveries.length, look)
       if (counts.size > 0) vanished += yield* takeExpired(stream, counts, expiresMillis, claiming, from, deliveries)
     }
+    for (const channel of unfreed) {
+      if (yield* freeOrphans(channel)) unfreed.delete(channel)
+      look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
+    }
+    vanished += gate.takeVanished()
     if (isWhole) {
       everythingDue = !look.isComplete
-      if (look.isComplete) yield* presence.forget(silent.filter((name) => !look.owners.has(name)))
+      if (look.isComplete) yield* forgetMembers(silent.filter((name) => !look.owners.has(name)))
     }
     if (isAnyExpiring(deliveries)) yield* setExpiry(connection, deliveries)
     return {

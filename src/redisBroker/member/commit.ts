@@ -11,14 +11,17 @@ import type { Channels } from "../channels.ts"
 import { commit } from "../scripts/member/commit.ts"
 import { builder, isRefusal, refusalOf, run } from "../transactionScript.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate, HandedOver } from "./gate.ts"
 import { isHeld, Lease, trialField } from "./lease.ts"
 import type { Once } from "./once.ts"
 
 export const make = (
-  { connection, fail, keys, membership: { group } }: MemberContext,
+  { connection, fail, keys, membership: { consumer, group }, monotonic }: MemberContext,
   channels: Channels,
   shardOf: (channel: string) => number,
   once: Once,
+  gate: Gate,
+  giveBack: (leases: ReadonlyArray<Lease>) => Effect.Effect<void>,
   onSettled: (stream: string) => void
 ): Member["commit"] => {
   const commitOne = Effect.fnUntraced(function*(
@@ -27,6 +30,8 @@ export const make = (
     if (!(delivery instanceof Lease)) return "lost"
     const lease = delivery
     if (!isHeld(lease) || lease.mark === "") return "lost"
+    const from = monotonic()
+    const isOrdered = gate.counts([lease])
     const reply = yield* run(
       channels,
       connection,
@@ -48,6 +53,10 @@ export const make = (
           keys.events
         )
         if (lease.isSuspect) script.tried(keys.trials(group, lease.channel), trialField(lease.stream, lease.position))
+        if (isOrdered) {
+          const [log, retry, busy, lines, behind] = gate.keysOf(lease.channel)
+          script.free(busy, consumer, lease.orderingKey!, [keys.taken(group), log, retry, lines, behind])
+        }
         for (const message of messages) {
           if (shardOf(message.channel) !== keys.shard) {
             channels.announce(message)
@@ -58,17 +67,24 @@ export const make = (
         return script
       }),
       commit
-    ).pipe(Effect.tapError((error) =>
-      Effect.sync(() => {
-        if (error.reason === "ConnectionLost") lease.uncertain = true
-      })
-    ))
+    ).pipe(
+      Effect.tapError((error) =>
+        Effect.sync(() => {
+          if (error.reason === "ConnectionLost") lease.uncertain = true
+        })
+      ),
+      gate.orLost
+    )
     const outcome = reply[0]
     if (isRefusal(reply)) return refusalOf(reply)
     if (outcome !== "done" && !(outcome === "already" && lease.uncertain)) return "lost"
     // The member learns of it when all commits have ended: if one fails, this one is sent once more.
     lease.uncertain = true
     onSettled(lease.stream.key)
+    if (isOrdered && outcome === "done") {
+      const [, messages, vanished] = reply as unknown as readonly [string, HandedOver, number]
+      yield* giveBack(yield* gate.handOver(lease.channel, messages, vanished, from))
+    }
     return "done"
   })
 

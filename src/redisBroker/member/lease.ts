@@ -17,6 +17,14 @@ export interface GroupStream {
   readonly isRetry: boolean
   /** The leases that the member holds on it, by position. */
   readonly held: Map<string, Lease>
+  /** Whether this member has seen an ordering key there. */
+  isGated: boolean
+}
+
+/** What a member knows about what it holds, from one generation of its connections; see `gate.ts`. */
+export interface Stamp {
+  readonly value: string
+  readonly generation: number
 }
 
 export class Lease implements Delivery {
@@ -25,7 +33,7 @@ export class Lease implements Delivery {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
-  readonly orderingKey: string | undefined = undefined
+  readonly orderingKey: string | undefined
   readonly publishedAtMillis: number
   readonly attempt: number
   readonly deliveryCount: number
@@ -39,6 +47,10 @@ export class Lease implements Delivery {
   readonly position: string
   readonly origin: string
   readonly history: Entry.Meta["history"]
+  /** Its description says that it is the head of its ordering key. */
+  readonly isHead: boolean
+  /** The stamp by which it was surely held; nothing where that is not known. */
+  stamp: Stamp | undefined = undefined
   /** How often this very entry was handed out: the token, together with the owner. */
   readonly count: number
   /** Until then no other member can have it, on this process's monotonic clock. */
@@ -68,6 +80,7 @@ export class Lease implements Delivery {
     this.payload = entry.payload
     this.headers = entry.headers
     this.params = entry.params
+    this.orderingKey = entry.orderingKey
     this.publishedAtMillis = entry.publishedAtMillis
     this.attempt = entry.attempt
     this.deliveryCount = entry.deliveries + count
@@ -80,6 +93,7 @@ export class Lease implements Delivery {
     this.position = position
     this.origin = entry.origin
     this.history = entry.history
+    this.isHead = entry.isHead === true
     this.count = count
     this.heldUntil = heldUntil
   }
@@ -116,6 +130,7 @@ export const describe = (lease: Lease, attempt: number): Entry.Meta => ({
   isSuspect: lease.isSuspect && attempt === lease.attempt ? true : undefined,
   origin: lease.origin,
   history: lease.history,
+  orderingKey: lease.orderingKey,
   expiresAtMillis: lease.expiresAtMillis
 })
 
@@ -135,10 +150,13 @@ export const take = (
   for (const [position, fields] of entries) {
     // Trimmed between the hand-out and now: nothing is left to deliver.
     if (fields === null) continue
+    const entry = Entry.decode(position, fields)
+    // A settlement hands over what a read of this member may have on its way.
+    if (entry.orderingKey !== undefined && stream.held.has(position)) continue
     const lease = new Lease(
       stream,
       position,
-      Entry.decode(position, fields),
+      entry,
       counts?.get(position) ?? 1,
       from + leaseMillis * surelyHeld,
       tried?.get(position) ?? ""

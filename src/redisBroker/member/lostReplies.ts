@@ -5,6 +5,7 @@ import type { RawPending } from "../replies.ts"
 import { findLostReplies } from "../scripts/member/findLostReplies.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate } from "./gate.ts"
 import type { GroupStream, Lease } from "./lease.ts"
 import { take, trialKind } from "./lease.ts"
 import type { Sources } from "./sources.ts"
@@ -20,7 +21,8 @@ type Entries = ReadonlyArray<
 export const make = (
   { connection, keys, membership: { consumer, group, leaseMillis }, monotonic }: MemberContext,
   { streams }: Pick<Sources, "streams">,
-  takeover: Takeover
+  takeover: Takeover,
+  gate: Gate
 ) => {
   /** Takes lost deliveries of one stream. `from`: when they were seen to be pending. */
   const takeLost = Effect.fnUntraced(function*(
@@ -45,7 +47,7 @@ export const make = (
     const counts = new Map(entries.map(([position, , count]) => [position, count]))
     const tried = new Map(entries.map(([position, , , tried]) => [position, tried]))
     const found = entries.map(([position, fields]) => [position, fields] as const)
-    take(stream, found, counts, from, leaseMillis, out, tried)
+    out.push(...(yield* gate.admit(stream, take(stream, found, counts, from, leaseMillis, [], tried))))
   })
 
   const recoverInto = Effect.fnUntraced(function*(out: Array<Lease>, count: number) {

@@ -6,6 +6,7 @@
  */
 import { Clock, Effect } from "effect"
 import type { BrokerError, Member, Membership } from "../../Broker.ts"
+import type { OrderingConflict } from "../../broker/ordering.ts"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"
 import { chunked } from "../batches.ts"
 import type { Channels } from "../channels.ts"
@@ -15,6 +16,7 @@ import { streamsPerCall } from "./attach.ts"
 import * as Claims from "./claims.ts"
 import * as Commit from "./commit.ts"
 import type { MemberContext } from "./context.ts"
+import * as Gate from "./gate.ts"
 import * as SharedSettings from "./groupSettings.ts"
 import * as LostReplies from "./lostReplies.ts"
 import * as Once from "./once.ts"
@@ -28,8 +30,6 @@ import * as Sources from "./sources.ts"
 import * as Takeover from "./takeover.ts"
 import * as Trials from "./trials.ts"
 import * as Wakeup from "./wakeup.ts"
-
-const none: ReadonlyArray<never> = []
 
 export interface Options extends Selection {
   readonly membership: Membership
@@ -52,7 +52,7 @@ export const make = Effect.fnUntraced(function*(
   { connectionOf, fail, keysOf, shardOf }: Shards,
   channels: Channels,
   options: Options
-): Effect.fn.Return<RedisMember, BrokerError> {
+): Effect.fn.Return<RedisMember, BrokerError | OrderingConflict> {
   const { matches, membership, onSettled, reader } = options
   const { consumer, group, leaseMillis, shard } = membership
   const connection = connectionOf(shard)
@@ -65,13 +65,15 @@ export const make = Effect.fnUntraced(function*(
   const sources = Sources.make(context, options, readiness)
   const presence = Presence.make(context, options.patterns)
   const shared = SharedSettings.make(context)
-  const once = Once.make(context)
+  const gate = Gate.make(context, reader, sources.streams, () => sources.ordering() === "block")
+  const once = Once.make(context, gate)
   const takeover = Takeover.make()
-  const claim = Claims.make(context, sources, presence, shared, takeover)
-  const recover = LostReplies.make(context, sources, takeover)
+  const claim = Claims.make(context, sources, presence, shared, takeover, gate)
+  const recover = LostReplies.make(context, sources, takeover, gate)
   const wakeup = Wakeup.make(reader, monotonic)
-  const { awaitReady, markLost, read } = Reads.make(context, reader, sources, readiness, wakeup, recover)
+  const { awaitReady, markLost, read } = Reads.make(context, reader, sources, readiness, wakeup, recover, gate)
   const renew = Renewal.make(context, once)
+  const { giveBack, ...settlement } = Settlement.make(context, once, gate, onSettled)
 
   const failOr = (operation: string) => (error: RedisError) => sources.removed() ?? fail(operation)(error)
 
@@ -80,31 +82,36 @@ export const make = Effect.fnUntraced(function*(
     runFork(wakeup.nudge)
   }
 
+  /** Makes a read find what is pending for this member and not held. */
+  const recoverSoon = Effect.sync(() => {
+    markLost()
+    runFork(wakeup.nudge)
+  })
+  gate.onLost(recoverSoon)
+
   // Before the first read: a member that falls silent later has been heard of.
-  yield* Effect.mapError(Effect.andThen(sources.sync(false), presence.sayAlive(leaseMillis)), fail("join"))
+  yield* Effect.mapError(
+    Effect.andThen(sources.sync(false), presence.sayAlive(leaseMillis)),
+    (error) => sources.conflict() ?? fail("join")(error)
+  )
 
   return {
     read: (count, blockMillis) => Effect.mapError(read(count, blockMillis), failOr("read")),
     awaitReady: (blockMillis) => Effect.mapError(awaitReady(blockMillis), failOr("read")),
     wake: wakeup.wake,
     shared: (names) => Effect.mapError(presence.shared(names), fail("shared")),
-    takeNext: () => none,
-    ...Settlement.make(context, once, onSettled),
+    takeNext: gate.takeNext,
+    ...settlement,
     // A member that is full claims nothing, and has to know all the same how long its lease is.
     renew: (deliveries) => Effect.andThen(Effect.mapError(shared.refresh, fail("renew")), renew(deliveries)),
     ...Trials.make(context),
     begin: once.begin,
-    commit: Commit.make(context, channels, shardOf, once, onSettled),
+    commit: Commit.make(context, channels, shardOf, once, gate, giveBack, onSettled),
     claim: (count) =>
       // A removal is not always announced: once in a lease a claim checks whether everything is there.
       Effect.andThen(sources.checkIfDue, claim(count)).pipe(
         // Deliveries that a failed claim has taken are pending for this member and not held: a read recovers them.
-        Effect.tapError(() =>
-          Effect.sync(() => {
-            markLost()
-            runFork(wakeup.nudge)
-          })
-        ),
+        Effect.tapError(() => recoverSoon),
         Effect.mapError(failOr("claim"))
       ),
     // A claim always says when the next one is due.
@@ -127,6 +134,9 @@ export const make = Effect.fnUntraced(function*(
       }
       // A member that leaves deliveries behind falls silent instead, and others take them over.
       if (left === all.length) yield* presence.leave
+      if (left === all.length && gate.isOrdering()) {
+        yield* connection.send(["hdel", context.keys.taken(group), consumer], { idempotent: true })
+      }
     }).pipe(
       Effect.tapError((error) => Effect.logDebug(`rotif: the consumer ${consumer} was not removed: ${error.message}`)),
       Effect.ignore

@@ -12,6 +12,7 @@ import { chunked } from "../batches.ts"
 import { ackOnce } from "../scripts/member/ackOnce.ts"
 import { beginOnce } from "../scripts/member/beginOnce.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate, HandedOver } from "./gate.ts"
 import type { GroupStream } from "./lease.ts"
 import { isHeld, Lease, settling } from "./lease.ts"
 
@@ -21,8 +22,8 @@ const markPart = 0.9
 /** Deliveries in one script call. */
 const deliveriesPerCall = 500
 
-export const make = ({ connection, fail, keys, membership }: MemberContext) => {
-  const { group, leaseMillis } = membership
+export const make = ({ connection, fail, keys, membership, monotonic }: MemberContext, gate: Gate) => {
+  const { consumer, group, leaseMillis } = membership
   /** The leases held here that have begun a key, by mark. */
   const begun = new Map<string, Lease>()
   const onceKeys = [keys.once(group), keys.olderonce(group)]
@@ -83,36 +84,58 @@ export const make = ({ connection, fail, keys, membership }: MemberContext) => {
     return items.map(({ delivery }): Begun => found.get(delivery) ?? "busy")
   })
 
-  /** Acknowledges leases of one stream that have begun by key; returns the refused ones. */
+  /** Acknowledges leases of one stream that have begun by key; returns the refused ones. `freed` gets what is handed over and not taken. */
   const ack = Effect.fnUntraced(function*(
     stream: GroupStream,
-    leases: ReadonlyArray<Lease>
+    leases: ReadonlyArray<Lease>,
+    freed: Array<Lease>
   ): Effect.fn.Return<ReadonlyArray<Lease>, BrokerError> {
     const refused: Array<Lease> = []
     for (const chunk of chunked(leases, deliveriesPerCall)) {
-      const args: Array<string | number> = [group, stream.channel, stream.isRetry ? 1 : 0, doneMillis]
+      const isOrdered = gate.counts(chunk)
+      const args: Array<string | number> = [
+        group,
+        stream.channel,
+        stream.isRetry ? 1 : 0,
+        doneMillis,
+        consumer,
+        isOrdered ? 1 : 0
+      ]
       for (const lease of chunk) {
-        args.push(lease.position, lease.mark, lease.token, lease.isVanished ? -1 : lease.count - 1)
+        args.push(
+          lease.position,
+          lease.mark,
+          lease.token,
+          lease.isVanished ? -1 : lease.count - 1,
+          lease.orderingKey ?? ""
+        )
       }
-      const reply = (yield* connection.evaluate(
+      const from = monotonic()
+      const answer = yield* connection.evaluate(
         ackOnce,
         [
           stream.key,
           ...onceKeys,
           keys.counts,
-          ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, stream.channel)] : [])
+          ...(chunk.some((lease) => lease.isSuspect) ? [keys.trials(group, stream.channel)] : []),
+          ...(isOrdered ? [keys.taken(group), ...gate.keysOf(stream.channel)] : [])
         ],
         args
       ).pipe(
         settling(chunk),
+        gate.orLost,
         Effect.mapError(fail("ack"))
-      )) as ReadonlyArray<number>
+      )
+      const [reply, messages, vanished] = isOrdered
+        ? answer as readonly [ReadonlyArray<number>, HandedOver, number]
+        : [answer as ReadonlyArray<number>, [], 0] as const
       for (let i = 0; i < chunk.length; i++) {
         const lease = chunk[i]!
         if (reply[i] === 0 || (reply[i] === 2 && !lease.uncertain)) refused.push(lease)
         // Done, and reported when the whole call is done. If the rest of it fails, this settlement is sent once more.
         else lease.uncertain = true
       }
+      freed.push(...yield* gate.handOver(stream.channel, messages, vanished, from))
     }
     return refused
   })

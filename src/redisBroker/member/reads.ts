@@ -2,6 +2,7 @@
 import { Cause, Effect } from "effect"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate } from "./gate.ts"
 import type { Lease } from "./lease.ts"
 import { forget, isAnyExpiring, setExpiry } from "./lease.ts"
 import type { Recover } from "./lostReplies.ts"
@@ -20,11 +21,12 @@ export const make = (
   sources: Sources,
   readiness: Readiness,
   wakeup: Wakeup,
-  recover: Recover
+  recover: Recover,
+  gate: Gate
 ) => {
   const { connection } = context
   const { idle, isWaking } = wakeup
-  const { lookAtAll, readAll, readMany } = StreamReads.make(context, reader, sources, readiness, wakeup)
+  const { lookAtAll, readAll, readMany } = StreamReads.make(context, reader, sources, readiness, wakeup, gate)
   /** Whether replies may have been lost. */
   let isLost = false
   /** Whether only the retry streams are to be read, as in the beginning. */

@@ -4,6 +4,7 @@
  */
 import { Effect } from "effect"
 import type { RedisError } from "../../Redis.ts"
+import type { Ordering } from "../../broker/ordering.ts"
 import { registrationField } from "../keys.ts"
 import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
 import { listSources } from "../scripts/member/listSources.ts"
@@ -27,8 +28,11 @@ export interface Registry {
 /** Nothing: a comparison with it always gives the whole registry. */
 export const unknown: Registry = { version: "", channels: [], retries: [], registered: [], removals: [] }
 
+const orderingOf = (recorded: unknown): Ordering | undefined =>
+  recorded === "block" || recorded === "none" ? recorded : undefined
+
 export const make = (
-  { connection, keys, membership: { group } }: MemberContext,
+  { connection, keys, membership: { group, ordering: asked } }: MemberContext,
   patterns: ReadonlyArray<string>
 ) => {
   const fields = patterns.map((pattern) => registrationField(group, pattern))
@@ -74,15 +78,21 @@ export const make = (
           (reply) => reply === 1
         )),
 
-    /** Registers the group, and returns whether it did: not when the group was removed since `removals` was read. */
+    /** Returns how the group treats ordering keys; `undefined` when that is not decided. */
+    ordering: Effect.map(connection.send(["hget", keys.orderings, group], { idempotent: true }), orderingOf),
+
+    /** Registers the group. It does not when the group was removed since `removals` was read, or treats ordering keys in another way. */
     register: (removals: Removals) =>
       Effect.map(
         connection.evaluate(
           registerGroup,
-          [keys.meta, keys.groups, keys.removed(group)],
-          [JSON.stringify(removals), ...fields]
+          [keys.meta, keys.groups, keys.removed(group), keys.orderings],
+          [JSON.stringify(removals), group, asked ?? "", ...fields]
         ),
-        (reply) => reply !== -1
+        (reply) => {
+          const [outcome, recorded] = reply as readonly [number, string]
+          return { wasRemoved: outcome === -1, isRefused: outcome === -2, ordering: orderingOf(recorded) }
+        }
       )
   }
 }

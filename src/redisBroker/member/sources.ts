@@ -6,6 +6,8 @@
  */
 import { Deferred, Effect } from "effect"
 import { GroupRemoved } from "../../Broker.ts"
+import type { Ordering } from "../../broker/ordering.ts"
+import { OrderingConflict } from "../../broker/ordering.ts"
 import { RedisError } from "../../Redis.ts"
 import type { Removals } from "./attach.ts"
 import * as Attach from "./attach.ts"
@@ -55,7 +57,7 @@ export const make = (
   { matches, names, patterns }: Selection,
   readiness: Pick<Readiness, "keep" | "reset">
 ) => {
-  const { keys, membership: { group, leaseMillis }, monotonic } = context
+  const { keys, membership: { group, leaseMillis, ordering: asked }, monotonic } = context
   const attach = Attach.make(context, patterns)
   const registry = Registry.make(context, patterns)
 
@@ -71,6 +73,8 @@ export const make = (
   /** The removals of the group that were known when it was registered: a later one ends this member. */
   let removals: Removals = []
   let removed: GroupRemoved | undefined
+  let ordering: Ordering = "none"
+  let conflict: OrderingConflict | undefined
   const removal = Deferred.makeUnsafe<never, GroupRemoved>()
   /** The keys in the place of streams that are not streams, and when they are checked again. */
   let leftOut: ReadonlySet<string> = new Set()
@@ -120,7 +124,9 @@ export const make = (
       ...retryChannels.map((channel) => ({ key: keys.retry(group, channel), channel, isRetry: true })),
       ...channels.map((channel) => ({ key: keys.log(channel), channel, isRetry: false }))
     ].filter(({ key }) => !leftOut.has(key))
-    for (const stream of listed) if (!streams.has(stream.key)) streams.set(stream.key, { ...stream, held: new Map() })
+    for (const stream of listed) {
+      if (!streams.has(stream.key)) streams.set(stream.key, { ...stream, held: new Map(), isGated: false })
+    }
     all = listed.map(({ key }) => key)
     retries = listed.filter(({ isRetry }) => isRetry).map(({ key }) => key)
     const current = new Set(all)
@@ -129,10 +135,20 @@ export const make = (
     else readiness.keep(current)
   }
 
+  const refuse = (recorded: Ordering = "none") => {
+    conflict = new OrderingConflict({ group, recorded, asked: asked ?? "none" })
+    return new RedisError({ reason: "Refused", command: "join", message: conflict.message })
+  }
+
   const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
     let found = yield* registry.read(heal ? Registry.unknown : known)
     nextCheckAt = monotonic() + leaseMillis
     if (found === undefined) return
+    if (!isEstablished && asked !== undefined) {
+      // Before anything is created for the group.
+      const recorded = yield* registry.ordering
+      if (recorded !== undefined && recorded !== asked) return yield* refuse(recorded)
+    }
     const now = found.removals
     if (!isEstablished) removals = patterns.map((pattern, i) => [pattern, now[i] ?? ""])
     else if (removals.some(([, known], i) => now[i] !== "" && now[i] !== known)) return yield* failRemoved
@@ -169,7 +185,10 @@ export const make = (
 
     // A registration that is gone went with a flush of the namespace.
     if (!isEstablished || heal || registered.includes(0)) {
-      if (!(yield* registry.register(removals))) return yield* isEstablished ? failRemoved : look(heal)
+      const registered = yield* registry.register(removals)
+      if (registered.isRefused) return yield* refuse(registered.ordering)
+      if (registered.wasRemoved) return yield* isEstablished ? failRemoved : look(heal)
+      ordering = registered.ordering ?? "none"
     }
     isEstablished = true
     remember(channels, retryChannels, heal || attached.created.length > 0)
@@ -217,6 +236,12 @@ export const make = (
 
     /** Set when the group was removed: it is not created again, and the member has ended. */
     removed: () => removed,
+
+    /** How the group treats ordering keys. */
+    ordering: () => ordering,
+
+    /** Set when this member asks for another treatment of ordering keys than its group has. */
+    conflict: () => conflict,
 
     awaitRemoval: Deferred.await(removal)
   }

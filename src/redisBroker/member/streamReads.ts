@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { BlockingConnection, Command, RedisError } from "../../Redis.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { MemberContext } from "./context.ts"
+import type { Gate } from "./gate.ts"
 import type { Lease } from "./lease.ts"
 import { take } from "./lease.ts"
 import type { RawStreams, Readiness } from "./readiness.ts"
@@ -26,7 +27,8 @@ export const make = (
   reader: BlockingConnection,
   sources: Pick<Sources, "all" | "streams">,
   readiness: Readiness,
-  { idle, isWaking }: Pick<Wakeup, "idle" | "isWaking">
+  { idle, isWaking }: Pick<Wakeup, "idle" | "isWaking">,
+  gate: Gate
 ) => {
   /**
    * Messages to ask for in one read, by the size of the last ones. A read gets as many as it asks for in one reply, and a long reply
@@ -55,7 +57,8 @@ export const make = (
         ...keys.map(() => ">")
       ]
       const from = monotonic()
-      return Effect.map(reader.send(command, blockMillis + readGraceMillis), (reply) => {
+      const since = gate.known()
+      return Effect.flatMap(reader.send(command, blockMillis + readGraceMillis), (reply) => {
         const found = (reply ?? []) as RawStreams
         // A single stream is always read.
         if (sources.all().length > 1 || blockMillis === 0) readiness.took(keys, each, found)
@@ -65,7 +68,7 @@ export const make = (
           sizes.took(entries.length, charactersIn(entries))
           if (stream !== undefined) take(stream, entries, undefined, from, leaseMillis, out)
         }
-        return out
+        return gate.isOrdering() && out.length > 0 ? gate.admitRead(out, since) : Effect.succeed(out)
       })
     })
 

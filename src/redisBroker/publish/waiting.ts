@@ -199,7 +199,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
           headers: body.headers ?? Entry.none,
           params: body.params ?? Entry.none,
           expiresInMillis: body.expiresInMillis,
-          orderingKey: undefined
+          orderingKey: body.orderingKey
         })
       }
     }

@@ -14,19 +14,21 @@ import { wasRemoved } from "../parts/wasRemoved.ts"
  * that is lost before the janitor has seen it does not go back to the beginning. The position `settled` is the one up to which all other
  * groups of the channel have acknowledged everything: the entries below it only wait for the janitor.
  *
- * KEYS: floors of the group, counts, settled, removals of the group, then for each stream: the stream, the retry stream and the bodies of
+ * KEYS: floors of the group, counts, settled, removals of the group, taken of the group, then for each stream: the stream, the retry stream and the bodies of
  * its channel (a retry stream: itself).
  * ARGV: group, position, the removals that the caller knows, then for each stream: its channel and the other groups that are registered for
  * it, with a line feed before each group. A retry stream has one before its channel; it is always read from its beginning.
  * Reply: the numbers, from 1, of the streams on which the group was created; those of the keys that are no streams, where nothing was done.
  * Nothing when the group was removed since: then nothing was done at all.
  *
+ * Where a group is created, its gate begins anew: nothing is entered. Every consumer looks at what it holds from before.
+ *
  * A new group begins its totals. "Stored before" counts the messages before its position, less those it has from an earlier life (dead
  * letters, and messages requeued from them). It is left out where the position lies in the middle of a long log, or of large
  * messages, and where retry stream or bodies have a wrong type.
  */
 export const attachGroup = idempotentScript("attachGroup")`
-local floors, counts, settled, removed = unpack(KEYS)
+local floors, counts, settled, removed, taken = unpack(KEYS)
 local group, start, known = ARGV[1], ARGV[2], ARGV[3]
 local created, wrong = {}, {}
 ${wrongType}${wasRemoved}${makeStream}${floorOf}${isPosition}${sizeOf}${streamInfo}${groupOf}
@@ -100,16 +102,19 @@ local function attachToRetries(stream, account, info)
   local field, gone = '${counters.settledRetries}\\n' .. account, info['entries-added'] - info['length']
   if gone > 0 then redis.call('HSET', counts, field, gone) else redis.call('HDEL', counts, field) end
 end
-for i = 5, #KEYS, 3 do
-  local stream, index = KEYS[i], (i - 2) / 3
+for i = 6, #KEYS, 7 do
+  local stream, index = KEYS[i], (i + 1) / 7
   if redis.call('EXISTS', stream) == 0 then makeStream(stream) end
   if redis.call('TYPE', stream).ok ~= 'stream' then
     wrong[#wrong + 1] = index
   elseif not groupOf(stream, group) then
     local info = infoOf(stream)
     local channel, others = string.match(ARGV[3 + index], '^(\\n?[^\\n]*)(.*)$')
-    if string.byte(channel) == 10 then attachToRetries(stream, group .. channel, info)
+    local isRetry = string.byte(channel) == 10
+    if isRetry then attachToRetries(stream, group .. channel, info)
     else attachToLog(stream, channel, others, info, KEYS[i + 1], KEYS[i + 2]) end
+    redis.call('DEL', taken)
+    if isRetry then redis.pcall('HDEL', KEYS[i + 6], 'r') else redis.call('DEL', unpack(KEYS, i + 3, i + 6)) end
     created[#created + 1] = index
   end
 end

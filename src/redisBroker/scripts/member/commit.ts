@@ -2,6 +2,7 @@ import { script } from "../../script.ts"
 import { signalEvents } from "../../eventNames.ts"
 import { counters } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
+import { free, lost } from "../parts/gate.ts"
 import { add, makeStream } from "../parts/makeStream.ts"
 import { onceKeys } from "../parts/onceKeys.ts"
 import { positions } from "../parts/positions.ts"
@@ -14,7 +15,7 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  *
  * KEYS: the fence's four (below), then the keys that the operations name by their index.
  * ARGV: the fence's nine, events channel, then for each operation: name, index of its key in KEYS, number of arguments, arguments.
- * Reply: {"done"}; {"already"}, by which consumer the fence does not tell; {"lost"}; {"behind"}; {"unknown", log} when a log has to be
+ * Reply: {"done"}, with `free` {"done", messages handed over, number of those that were gone}, as `leave` has them; {"already"}, by which consumer the fence does not tell; {"lost"}; {"behind"}; {"unknown", log} when a log has to be
  * created first; {"type", key, found, expected}; {"number", key}; {"full", key} when a stream has no position left. Nothing was written
  * but for "done".
  *
@@ -30,7 +31,8 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  *
  * The operations: `publish` (a log): window in ms, index of the window key (both 0: no window), call and id, fields. `schedule` (a log):
  * window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of waiting, due time (see `dueAt`), 1 to
- * replace a waiting message, body, call. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `set`: value.
+ * replace a waiting message, body, call. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `free` (busy of the group and channel): consumer,
+ * ordering key, indexes of taken of the group, log, retry stream, lines and behind; it comes first. `set`: value.
  * `hset`: fields and values. `incrby`: number. `del`.
  *
  * Writes: every check that a write could fail is made before the first one. That is XACK, or for a relay ZREM. They pass when memory is
@@ -40,7 +42,8 @@ export const commit = script("commit")`
 local keys, args = KEYS, ARGV
 local kind, fence, position, name, token, channel, takeovers, isRetry, keep, events = unpack(args, 1, 10)
 local counts = keys[4]
-${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}${count}${onceKeys}${scheduleMessage}
+local taken, log, retry, busy, lines, behind, group, consumer
+${makeStream}${add}${clock}${dueAt}${wakeFor}${noRoom}${count}${onceKeys}${scheduleMessage}${free}${lost}
 local function mismatch(key, found, expected)
   return found ~= 'none' and found ~= expected and {'type', key, found, expected} or nil
 end
@@ -69,8 +72,9 @@ while at <= #args do
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
   at = at + 3 + size
 end
-local needs = {publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
+local needs = {free = 'set', publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
 local types, numbers, entries, first, earliest = {}, {}, {}, nil, nil
+local loser
 local now = clock()
 -- What each write will find is played through: the operations before it may have changed the type of its key, or its number.
 for _, operation in ipairs(operations) do
@@ -84,6 +88,18 @@ for _, operation in ipairs(operations) do
   if (verb == 'publish' or verb == 'schedule') and found == 'none' then return {'unknown', key} end
   local problem = expected and mismatch(key, found, expected)
   if problem then return problem end
+  if verb == 'free' then
+    group, consumer, busy = fence, operation[3], key
+    local gate = {}
+    for j = 5, 9 do gate[j - 4] = keys[tonumber(operation[j])] end
+    taken, log, retry, lines, behind = unpack(gate)
+    for j, expected in ipairs({'hash', 'stream', 'stream', 'hash', 'hash'}) do
+      problem = mismatch(gate[j], redis.call('TYPE', gate[j]).ok, expected)
+      if problem then return problem end
+    end
+    local lease = redis.call('XPENDING', keys[1], fence, position, position, 1)[1]
+    loser = lease and lease[2] ~= consumer and lease[2]
+  end
   if verb == 'schedule' then
     local waiting, bodies, due = keys[tonumber(operation[6])], keys[tonumber(operation[7])], dueAt(operation[9], now)
     problem = mismatch(waiting, redis.call('TYPE', waiting).ok, 'zset') or mismatch(bodies, redis.call('TYPE', bodies).ok, 'hash')
@@ -140,6 +156,9 @@ for _, operation in ipairs(operations) do
     if outcome == 'scheduled' and (not earliest or due < earliest) then earliest = due end
   elseif verb == 'tried' then
     redis.call('HDEL', key, operation[3])
+  elseif verb == 'free' then
+    if loser then lost(loser) end
+    free(operation[4])
   elseif verb == 'outbox' then
     relays = true
     add(redis.call, key, unpack(operation, 3))
@@ -149,5 +168,6 @@ for _, operation in ipairs(operations) do
 end
 if relays then redis.call('PUBLISH', events, '${signalEvents.outbox}') end
 wakeFor(earliest, first, now)
+if busy then return {'done', handedOver, vanished} end
 return {'done'}
 `

@@ -8,7 +8,8 @@ import { newVersion } from "../parts/registryVersion.ts"
 /**
  * Removes a group from a channel, with its deliveries, the messages that wait for its retries, and its totals. Its dead letters stay.
  *
- * KEYS: log, retry stream, retries and floors of the group, meta, counts, bodies and trials of the group and channel, settled.
+ * KEYS: log, retry stream, retries and floors of the group, meta, counts, bodies and trials of the group and channel, settled, then busy,
+ * lines, behind and reached of the group and channel.
  * ARGV: group, channel, 1 in the first call of a removal.
  * Reply: 1 when it is removed; 0 when leases were released and there are more.
  *
@@ -37,7 +38,7 @@ if #found == 1000 then
   return 0
 end
 if isStream then redis.call('XGROUP', 'DESTROY', log, group) end
-redis.call('UNLINK', retry, bodies, trials)
+redis.call('UNLINK', retry, bodies, trials, unpack(KEYS, 10))
 redis.call('SREM', retries, channel)
 redis.call('HDEL', floors, channel)
 for _, letter in ipairs(${listOf(Object.values(counters))}) do

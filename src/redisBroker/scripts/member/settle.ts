@@ -2,6 +2,7 @@ import { script } from "../../script.ts"
 import { signalEvents } from "../../eventNames.ts"
 import { counters, letterCounter } from "../../counters.ts"
 import { count } from "../parts/counting.ts"
+import { free } from "../parts/gate.ts"
 import { add } from "../parts/makeStream.ts"
 import { tokenOf } from "../parts/onceKeys.ts"
 import { noRoom } from "../parts/preconditions.ts"
@@ -12,27 +13,32 @@ import { clock, wakeFor } from "../parts/time.ts"
  * Settles deliveries of one stream, each only while this consumer holds this very hand-out (owner and delivery count), and counts them.
  *
  * KEYS: the stream, retry stream, waiting, bodies of the group and channel, dead, retries of the group, meta, counts, trials of the group
- * and channel; where deliveries have idempotency keys: once, older once.
- * ARGV: group, consumer, channel, events channel, then for each delivery: position, delivery count (0: a renewal found its entry gone),
- * action, value, body, idempotency key, token (both "" where it has none).
- * Reply: the refused positions.
+ * and channel; where deliveries have idempotency keys: once, older once; where ordering keys count: log, retry stream, busy, lines and behind
+ * of the group and channel.
+ * ARGV: group, consumer, channel, events channel, 1 where ordering keys count (else 0), then for each delivery: position, delivery count
+ * (0: a renewal found its entry gone), action, value, body, idempotency key, token (both "" where it has none), ordering key ("" where it has
+ * none).
+ * Reply: the refused positions; where ordering keys count {these, messages handed over, number of those that were gone}, as `leave` has them.
  *
  * The actions: `ack` (value `u`: a duplicate); `ready` (again at once); `wait` (again after a delay: value is the ms, a line feed and the
  * member of waiting), these two with a `+` for a retry after a failure; `dead` (value: group, channel and reason). An idempotency key that
- * still has this token is freed, whatever becomes of the delivery.
+ * still has this token is freed, whatever becomes of the delivery. An ordering key is freed by `ack` and `dead`, and its next message is
+ * handed over; for the others it stays closed, as the body says.
  *
  * Writes: types and room for what these actions touch are checked first. XACK is the first write of each delivery: it passes when memory is
  * full, and lets the rest pass. A crash between two deliveries leaves each untouched or wholly settled.
  */
 export const settle = script("settle")`
 local stream, retry, waiting, bodies, dead, retries, meta, counts, trials = unpack(KEYS)
-local group, consumer, channel, events = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local group, consumer, channel, events, isOrdered = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+local lastOnce = isOrdered and #KEYS - 5 or #KEYS
+local log, _, busy, lines, behind = unpack(KEYS, #KEYS - 4)
 local account = group .. '\\n' .. channel
-${openRetries}${add}${clock}${wakeFor}${noRoom}${count}${tokenOf}
+${openRetries}${add}${clock}${wakeFor}${noRoom}${count}${tokenOf}${free}
 local types = {[stream] = 'stream', [counts] = 'hash', [trials] = 'hash'}
-for i = 10, #KEYS do types[KEYS[i]] = 'hash' end
+for i = 10, lastOnce do types[KEYS[i]] = 'hash' end
 local wanted, bytes, waits = {}, 0, false
-for i = 7, #ARGV, 7 do
+for i = 8, #ARGV, 8 do
   bytes = bytes + #ARGV[i + 2]
   local action = ARGV[i]
   local target = action == 'dead' and dead or string.sub(action, 1, 5) == 'ready' and retry
@@ -49,11 +55,13 @@ for key, expected in pairs(types) do
   else problem, found[key] = wrongType(key, expected) end
   if problem then return problem end
 end
+local problem = isOrdered and gateProblem()
+if problem then return problem end
 local now, first, earliest = waits and clock(), waits and firstTime(waiting), nil
 local refused, isOpen = {}, false
 local tried = found[trials] ~= 'none' and (stream == retry and 'r' or 'l')
 local settled, acked, duplicates, failed, retried, buried, crashed = 0, 0, 0, 0, 0, 0, 0
-for i = 5, #ARGV, 7 do
+for i = 6, #ARGV, 8 do
   local position, action, value, body = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   -- Of an entry that is gone this consumer alone has the message.
   local lease = ARGV[i + 1] == '0' and {position, consumer, 0, 0} or redis.call('XPENDING', stream, group, position, position, 1)[1]
@@ -64,6 +72,7 @@ for i = 5, #ARGV, 7 do
     if tried then redis.call('HDEL', trials, tried .. position) end
     settled = settled + 1
     crashed = crashed + math.max(0, lease[4] - 1)
+    if isOrdered and ARGV[i + 7] ~= '' and (action == 'ack' or action == 'dead') then free(ARGV[i + 7]) end
     if action == 'ack' then
       acked = acked + 1
       if value == 'u' then duplicates = duplicates + 1 end
@@ -92,7 +101,7 @@ for i = 5, #ARGV, 7 do
     end
   end
   local name, token = ARGV[i + 5], ARGV[i + 6]
-  for j = 10, name ~= '' and 11 or 0 do
+  for j = 10, name ~= '' and lastOnce or 0 do
     if tokenOf(redis.call('HGET', KEYS[j], name)) == token then redis.call('HDEL', KEYS[j], name) end
   end
 end
@@ -105,5 +114,6 @@ count('${counters.buried}', account, buried)
 count('${counters.crashed}', account, crashed)
 if buried > 0 then redis.call('PUBLISH', events, '${signalEvents.letter}') end
 wakeFor(earliest, first, now)
+if isOrdered then return {refused, handedOver, vanished} end
 return refused
 `
