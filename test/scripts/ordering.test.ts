@@ -123,14 +123,33 @@ const place = async () => {
         settle,
         [
           stream,
-          ...["retry", "waiting", "bodies", "dead", "retries", "meta", "counts", "trials"],
-          ...["log", "retry", "busy", "lines", "behind"]
+          "retry",
+          "waiting",
+          "bodies",
+          "dead",
+          "retries",
+          "meta",
+          "counts",
+          "trials",
+          "log",
+          "retry",
+          "busy",
+          "lines",
+          "behind"
         ],
-        ...["g", consumer, "ch", key("events"), 1],
-        ...[`${number}-0`, 1, action],
+        "g",
+        consumer,
+        "ch",
+        key("events"),
+        1,
+        `${number}-0`,
+        1,
+        action,
         action === "wait" ? `60000\ng\nch\n${number}-0` : action === "dead" ? "g\nch\nterm" : "",
         `{"i":"m","k":"${keyOf.get(number)}"${action === "dead" ? "" : ",\"kh\":1"}}\nx`,
-        ...["", "", keyOf.get(number)!]
+        "",
+        "",
+        keyOf.get(number)!
       ) as Promise<[Array<string>, Array<[string, string]>, number]>,
     takeOver: async (consumer: string, ...numbers: ReadonlyArray<number>) =>
       ((await evaluate(
@@ -145,13 +164,26 @@ const place = async () => {
       evaluate(
         ackOnce,
         ["log", "once", "older", "counts", "taken", "log", "retry", "busy", "lines", "behind"],
-        ...["g", "ch", 0, 60_000, consumer, 1, `${number}-0`, "ch\nm", token, 0, keyOf.get(number)!]
+        "g",
+        "ch",
+        0,
+        60_000,
+        consumer,
+        1,
+        `${number}-0`,
+        "ch\nm",
+        token,
+        0,
+        keyOf.get(number)!
       ),
     attach: (kind: Stream) =>
       evaluate(
         attachGroup,
         ["floors", "counts", "settled", "removed", "taken", kind, "retry", "bodies", ...gateKeys],
-        ...["g", "0", "[]", kind === "log" ? "ch" : "\nch"]
+        "g",
+        "0",
+        "[]",
+        kind === "log" ? "ch" : "\nch"
       ),
     check: (step: "check" | "repair") =>
       evaluate(
