@@ -15,6 +15,7 @@ import * as Mailbox from "./internal/broadcastBuffer.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import * as Ending from "./internal/ending.ts"
 import { pretty } from "./internal/failure.ts"
+import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import * as Workers from "./internal/workers.ts"
@@ -94,12 +95,12 @@ export interface StreamOptions<R> {
   readonly overflow?: "bounded" | "dropping" | "sliding" | undefined
   /**
    * Runs where messages are missing: after the message in front of them is taken, before the next one. It is the place to look up
-   * anew what the messages would have told. Default: a warning in the log.
+   * anew what the messages would have told. If it takes longer than 30 seconds it is interrupted, which is logged. Default: a warning in the log.
    */
   readonly onGap?: ((gap: Gap) => Effect.Effect<unknown, never, R>) | undefined
   /**
-   * Runs for a message that the schema of its channel cannot decode, or that Rotif did not write; the message is skipped. Default: a
-   * warning in the log, less often when there are many.
+   * Runs for a message that the schema of its channel cannot decode, or that Rotif did not write; the message is skipped. If it takes longer
+   * than 5 seconds it is interrupted, which is logged. Default: a warning in the log, less often when there are many.
    */
   readonly onInvalid?: ((error: Channel.InvalidPayload) => Effect.Effect<unknown, never, R>) | undefined
 }
@@ -362,7 +363,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
 
   const invalid = (error: Channel.InvalidPayload, count = 1) => {
     counts.invalid += count
-    return Effect.as(Given.effect("onInvalid", () => onInvalid(error)), undefined)
+    return Effect.as(Given.prompt("onInvalid", Given.effect("onInvalid", () => onInvalid(error))), undefined)
   }
   const foreign = (channel: string, count = 1) =>
     invalid(
@@ -374,28 +375,38 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
       count
     )
 
+  const callbacks = makeRepeating((round, cause) =>
+    Effect.logError(`rotif: code of a listener on "${name}" failed (${round} so far), and it goes on`, pretty(cause))
+  )
+
   /** Decodes the message of an item, if it is one. */
-  const open = (item: Mailbox.Item): Effect.Effect<Message<S> | undefined, never, R | Channel.DecodingServices<S>> => {
+  const decoded = (
+    item: Mailbox.Item
+  ): Effect.Effect<Message<S> | undefined, never, R | Channel.DecodingServices<S>> => {
     if (item instanceof Mailbox.Missing) {
       const { dropped } = item
-      return Effect.as(
-        Given.effect(
-          "onGap",
-          () => onGap(dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped })
-        ),
-        undefined
-      )
+      const gap: Gap = dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped }
+      const told = Given.prompt("onGap", Given.effect("onGap", () => onGap(gap)), Given.longestWorkMillis)
+      return Effect.as(told, undefined)
     }
     if (item instanceof Mailbox.Malformed) return foreign(item.channel, item.count)
     const { channel, headers = {}, params = {} } = item
     const decode = decoderFor(channel)
     if (decode === undefined) return foreign(channel)
-    return Effect.matchEffect(decode(item.payload), {
+    const value = decode(item.payload)
+    return Effect.matchEffect(isDone(value) ? value : Given.prompt("the schema", value), {
       onFailure: (error) => invalid(error),
       // The schema of the source made the payload, and `publish` checked the params.
       onSuccess: (payload) => Effect.succeed({ channel, payload, params, headers } as unknown as Message<S>)
     })
   }
+
+  /** The same. The schema, `onGap` and `onInvalid` must not end what listens. */
+  const open = (item: Mailbox.Item) =>
+    Effect.catchCause(
+      decoded(item),
+      (cause) => Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.as(callbacks.failed(cause), undefined)
+    )
 
   yield* broadcast.listen(Channel.selector(source), {
     onMessage: mailbox.offer,
@@ -508,10 +519,6 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
   )
   let handled = 0
   let failed = 0
-  const callbacks = makeRepeating((round, cause) =>
-    Effect.logError(`rotif: a callback of a listener on "${name}" failed (${round} so far)`, pretty(cause))
-  )
-
   const failedOn = (cause: Cause.Cause<unknown>, channel: string): Effect.Effect<void> => {
     handled++
     failed++
@@ -533,11 +540,7 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
       const item = mailbox.poll()
       if (item === undefined) return yield* mailbox.arrived
       const handled = Effect.scoped(work(Effect.gen(function*() {
-        // `onGap` and `onInvalid` must not end the listener, either.
-        const message = yield* Effect.catchCause(
-          decode(item),
-          (cause) => Effect.as(callbacks.failed(cause), undefined)
-        )
+        const message = yield* decode(item)
         if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
       })))
       // Its fiber has died outside of everything that handles failures.

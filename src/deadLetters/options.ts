@@ -91,7 +91,7 @@ export interface Retention {
   readonly enabled?: boolean | undefined
   /**
    * Archives letters before they are deleted, at most 100 at a time. If it fails nothing is deleted, and it gets the letters again; also after
-   * a crash, so that it gets each letter at least once. Default: none.
+   * a crash, so that it gets each letter at least once. A call that takes longer than 30 seconds is interrupted, and has failed. Default: none.
    *
    * **Details**: an archive may publish to a channel. Use `dlq-archive`, or a name below it (`dlq-archive.orders`): no wildcard of a
    * subscription matches these names, and dead letters of these channels are deleted without being archived again.

@@ -63,8 +63,11 @@ export const optionsOf = Effect.fnUntraced(
       archive: (shard, letters) =>
         archive === undefined
           ? Effect.void
-          : Given.contained(
-            Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter))))
+          // Within the lease of the process that applies the limits: another one would archive the same letters.
+          : Given.prompt(
+            "it",
+            Given.effect("deadLetters.archive", () => archive(letters.map((letter) => fromLetter(shard, letter)))),
+            Given.longestWorkMillis
           ),
       archiveChannel,
       refusals: makeRefusals()
@@ -146,7 +149,7 @@ export const run = (
   supervise(
     "ending the retention of dead letters",
     Effect.andThen(
-      pass(letters, shards, options, letters.lead(options.intervalMillis + 30_000)),
+      pass(letters, shards, options, letters.lead(options.intervalMillis + Given.longestWorkMillis)),
       // A letter that exists now is too old after this span, whether anything happens until then or not.
       Effect.raceFirst(rest(options.intervalMillis), pause(options.maxAgeMillis))
     )

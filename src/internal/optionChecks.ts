@@ -278,14 +278,21 @@ export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
     })
   )
 
-/** After this long, a decision or a report function of the user is given up. */
+/** After this long, a function of the user that only answers or is told something is given up: a decision, a report, a schema. */
 export const longestAnswerMillis = 5_000
 
+/** After this long, a function of the user that works on its own is given up: an archive, `onGap`. */
+export const longestWorkMillis = 30_000
+
 /**
- * Runs an effect of the user for a bounded time. Then it is interrupted, and that is a defect; an effect that cannot be interrupted is left
- * behind.
+ * Runs an effect of the user for a bounded time, in a fiber of its own (see `contained`). Then it is interrupted, and that is a defect; an
+ * effect that cannot be interrupted is left behind.
  */
-export const prompt = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const prompt = <A, E, R>(
+  what: string,
+  effect: Effect.Effect<A, E, R>,
+  millis = longestAnswerMillis
+): Effect.Effect<A, E, R> =>
   Effect.timeoutOrElse(
     Effect.contextWith((context: Context.Context<R>) =>
       Effect.callback<A, E>((resume) => {
@@ -295,8 +302,8 @@ export const prompt = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): E
       })
     ),
     {
-      duration: longestAnswerMillis,
-      orElse: () => Effect.die(new Error(`${what} has not answered for ${longestAnswerMillis / 1_000} seconds`))
+      duration: millis,
+      orElse: () => Effect.die(new Error(`${what} has not answered for ${millis / 1_000} seconds`))
     }
   )
 

@@ -1,8 +1,7 @@
 /**
  * Handling: the payload of one message is decoded, its middleware and handler run, and their outcome becomes a settlement.
  */
-import type { Cause } from "effect"
-import { Effect, Exit, Result } from "effect"
+import { Cause, Effect, Exit, Result } from "effect"
 import type { Broker, Delivery } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import * as Message from "../Message.ts"
@@ -104,20 +103,28 @@ export const make = <
 
   const keyOf = (held: HeldDelivery, consumer: Consumer): ReturnType<KeyOf<Channel.DecodingServices<S>>> => {
     if (key === undefined) return Effect.succeed(keyOfMessage(held.delivery))
-    return Effect.matchCauseEffect(decoded(held, consumer), {
-      onFailure: (cause) => Effect.succeed(undecodable(cause)),
-      onSuccess: (message) => {
-        held.prepared = message
-        return Effect.matchCauseEffect(
-          Effect.suspend(() => {
-            const made = Given.key("what exactlyOnce.key gives", key(message), 512)
-            return Result.isSuccess(made)
-              ? Effect.succeed(made.success)
-              : Effect.fail(new InvalidOnceKey({ message: made.failure.message }))
-          }),
-          { onFailure: (cause) => failed(message, held.delivery, consumer, cause), onSuccess: Effect.succeed }
+    const keyed = (message: Message.Message<S>): Effect.Effect<string | Settlement> => {
+      held.prepared = message
+      const made = Result.try({
+        try: () => Given.key("what exactlyOnce.key gives", key(message), 512),
+        catch: (error) => Cause.die(error)
+      })
+      if (Result.isFailure(made)) return failed(message, held.delivery, consumer, made.failure)
+      return Result.isSuccess(made.success)
+        ? Effect.succeed(made.success.success)
+        : failed(
+          message,
+          held.delivery,
+          consumer,
+          Cause.fail(new InvalidOnceKey({ message: made.success.failure.message }))
         )
-      }
+    }
+    const message = decoded(held, consumer)
+    if (isDone(message)) return keyed(message.value)
+    // No handler runs yet, so that no one would notice a schema that hangs, and other messages wait for this key.
+    return Effect.matchCauseEffect(Given.prompt("the schema", message), {
+      onFailure: (cause) => Effect.succeed(undecodable(cause)),
+      onSuccess: keyed
     })
   }
 

@@ -4,6 +4,7 @@
  */
 import { Effect, Latch } from "effect"
 import type { Begun, BrokerError, Member } from "../Broker.ts"
+import { isDone } from "../internal/immediate.ts"
 import type { Settlement } from "../internal/settlement.ts"
 import type { HeldDelivery } from "./heldDelivery.ts"
 
@@ -31,17 +32,24 @@ export const make = <R>(
   const keys = new Map<HeldDelivery, string>()
   let fresh: Array<HeldDelivery> = []
 
+  const found = (held: HeldDelivery, key: string | Settlement): void => {
+    if (typeof key === "string") keys.set(held, key)
+    else if (held.phase === "waiting") then.end(held, key)
+  }
+
   const next = Effect.gen(function*() {
     yield* arrived.await
     arrived.closeUnsafe()
     const taken = fresh
     fresh = []
+    const slow: Array<Effect.Effect<void, never, R>> = []
     for (const held of taken) {
       if (keys.has(held)) continue
-      const key = yield* keyOf(held)
-      if (typeof key === "string") keys.set(held, key)
-      else if (held.phase === "waiting") then.end(held, key)
+      const key = keyOf(held)
+      if (isDone(key)) found(held, key.value)
+      else slow.push(Effect.map(key, (key) => found(held, key)))
     }
+    if (slow.length > 0) yield* Effect.all(slow, { concurrency: "unbounded", discard: true })
     const batch: Array<HeldDelivery> = []
     for (const held of taken) {
       // A delivery that was lost meanwhile belongs to another consumer.

@@ -1,8 +1,9 @@
 /** Pub/Sub mode, on every backend. */
 import { assert, describe } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Latch, Layer, Queue, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Fiber, Latch, Layer, Option, Queue, Schema, Scope, Stream } from "effect"
 import { Broadcast, Broker, Channel, Publisher } from "rotif"
-import { type Backend, listen as subscribeTo, promises } from "./kit.ts"
+import * as LogLines from "../fixtures/logLines.ts"
+import { type Backend, hanging, listen as subscribeTo, promises } from "./kit.ts"
 
 class Money extends Schema.Class<Money>("Money")({ amount: Schema.BigInt, currency: Schema.String }) {}
 
@@ -11,6 +12,7 @@ const Text = Channel.make("texts", { payload: Schema.String })
 const Count = Channel.make("counts", { payload: Schema.Int })
 const Room = Channel.make("rooms.:id", { payload: Schema.String })
 const text = (name: string) => Channel.make(name, { payload: Schema.String })
+const Hanging = Channel.make("hanging", { payload: hanging })
 
 /** Listens, and records the calls of the handler and of `onGap` in order. */
 const listen = Effect.fnUntraced(function*<S extends Channel.Source>(
@@ -221,6 +223,29 @@ export const broadcastSuite = (backend: Backend): void => {
         assert.strictEqual(yield* soon(Deferred.await(got)), 3)
         yield* counted(listener, { handled: 3, failed: 2, invalid: 1, dropped: 0, interruptions: 0, buffered: 0 })
       })
+    )
+
+    const log = LogLines.make()
+    test(
+      "goes on after a schema and a callback that never answer, in a listener and in a stream",
+      Effect.gen(function*() {
+        const options = { onInvalid: () => Effect.never }
+        const { listener, seen } = yield* listen(Hanging, options)
+        const taken = yield* Effect.forkChild(Stream.runHead(Broadcast.subscribe(Hanging, options)), {
+          startImmediately: true
+        })
+        yield* sendRaw("hanging", "not json")
+        yield* Broadcast.publish(Hanging, "next")
+        assert.strictEqual(payloadOf(yield* soon(Queue.take(seen))), "next")
+        assert.strictEqual(payloadOf(Option.getOrThrow(yield* soon(Fiber.join(taken)))), "next")
+        assert.lengthOf(
+          log.find("Error", "\"hanging\"", "failed (1 so far)", "onInvalid has not answered for 5 seconds"),
+          2
+        )
+        yield* Broadcast.publishAll(Hanging, ["hangs", "last"])
+        assert.strictEqual(payloadOf(yield* soon(Queue.take(seen))), "last")
+        assert.deepInclude(yield* listener.stats, { handled: 2, failed: 0, invalid: 1 })
+      }).pipe(Effect.provide(log.layer))
     )
 
     test(

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Data, Deferred, Effect, Queue, Ref, Schema } from "effect"
 import { Broker, Channel, DeadLetters, Publisher, Subscription } from "rotif"
-import { type Backend, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
+import { type Backend, hanging, leftover, letters, listen, nothingLeft, promises, until } from "./kit.ts"
 
 const Text = Channel.make("once.texts", { payload: Schema.String })
 
@@ -262,6 +262,20 @@ export const exactlyOnceSuite = (backend: Backend): void => {
           ["decode InvalidPayload 1", "exhausted Declined 2", "exhausted InvalidOnceKey 2"]
         )
         assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+    )
+
+    test(
+      "a schema that never answers makes a dead letter of its message, and holds up no other ones for longer",
+      Effect.gen(function*() {
+        const Hanging = Channel.make("once.hanging", { payload: hanging })
+        const { seen } = yield* listen(Hanging, { exactlyOnce: { key: ({ payload }) => payload } })
+        yield* Publisher.publishAll(Hanging, ["hangs", "hangs", "hangs", "good"])
+        assert.strictEqual((yield* backend.soon(Queue.take(seen))).payload, "good")
+        yield* until(backend, Effect.map(letters, (all) => all.length === 3))
+        const [letter] = yield* letters
+        assert.strictEqual(letter!.failure.reason, "decode")
+        assert.include(letter!.failure.message, "has not answered for 5 seconds")
       })
     )
 

@@ -2,7 +2,7 @@
  * Shared by the feature suites: the backends, and how a test observes a subscription.
  */
 import { it } from "@effect/vitest"
-import { Duration, Effect, Layer, Queue, Scope } from "effect"
+import { Duration, Effect, Layer, Queue, Schema, SchemaTransformation, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Message, Middleware, Rotif } from "rotif"
 import { Broker, Channel, Subscription } from "rotif"
@@ -90,6 +90,15 @@ export const listen = Effect.fnUntraced(function*<
   })
   return { subscription, seen }
 })
+
+/** A text whose decoding never ends if it is "hangs". */
+export const hanging = Schema.String.pipe(Schema.decodeTo(
+  Schema.String,
+  SchemaTransformation.transformEffect({
+    decode: (text: string) => text === "hangs" ? Effect.never : Effect.succeed(text),
+    encode: (text: string) => Effect.succeed(text)
+  })
+))
 
 /** Waits until the condition holds. */
 export const until = <E, R>(backend: Backend, isSo: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
