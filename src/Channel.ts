@@ -234,9 +234,7 @@ const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limit
       )
     )
   }
-  if (minId !== undefined && !(typeof minId === "string" && /^\d{1,16}(-\d{1,20})?$/.test(minId))) {
-    orThrow(Given.refuse("minId", "a position such as \"1700000000000-0\"", minId))
-  }
+  if (minId !== undefined) orThrow(Given.position("minId", minId))
   const maxAgeMillis = maxAge === undefined ? undefined : Given.millisOf(maxAge)
   if (maxAgeMillis !== undefined && !(maxAgeMillis > 0 && maxAgeMillis < Infinity)) {
     orThrow(Given.refuse("maxAge", "a duration above 0 (leave it out for no limit)", maxAge))
@@ -397,6 +395,12 @@ export const checkParams = (
  */
 export const isSource = (value: unknown): value is Source =>
   typeof value === "object" && value !== null && TypeId in value
+
+/** @internal */
+export const checkSource = <S>(option: string, value: S): Result.Result<S, Given.Problem> =>
+  isSource(value)
+    ? Result.succeed(value)
+    : Result.fail({ option, message: `the ${option} must be made by Channel.make, Channel.pattern or Channel.union` })
 
 /**
  * Checks whether a value is a channel, which can be published to.

@@ -89,8 +89,8 @@ export const span = (
     : refuse(option, `a duration of at least ${grouped(least)} ms${bound(most)}`, value)
 }
 
-/** A message waits for its next attempt for at most this long: ten years. */
-const longestDelayMillis = 315_576_000_000
+/** A message waits for its next attempt for at most this long, and a key is remembered for at most this long: ten years. */
+export const longestKeptMillis = 315_576_000_000
 
 /** The delay in place of one that cannot be used: never "at once". */
 export const safeDelayMillis = 1_000
@@ -99,7 +99,7 @@ export const safeDelayMillis = 1_000
 export const delay = (option: string, value: unknown): Found<number> => {
   const millis = millisOf(value)
   return millis >= 0 && millis < Infinity
-    ? Result.succeed(Math.min(millis, longestDelayMillis))
+    ? Result.succeed(Math.min(millis, longestKeptMillis))
     : refuse(option, "a duration of 0 or more", value)
 }
 
@@ -154,6 +154,12 @@ export const time = (option: string, value: unknown): Found<number> => {
     ? Result.succeed(millis)
     : refuse(option, "a time in the calendar: a DateTime, a Date, epoch milliseconds or an ISO 8601 text", value)
 }
+
+/** A position in the log of a channel. */
+export const position = (option: string, value: unknown): Found<string> =>
+  typeof value === "string" && /^\d{1,16}(-\d{1,20})?$/.test(value)
+    ? Result.succeed(value)
+    : refuse(option, "a position such as \"1700000000000-0\"", value)
 
 // Texts -----------------------------------------------------------------------------------------------------------------
 

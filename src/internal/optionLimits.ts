@@ -1,11 +1,14 @@
 /** Limits and defaults of the options that both APIs have. Spans are in milliseconds. */
 import type { Bounds } from "./optionChecks.ts"
-import { longestMillis } from "./optionChecks.ts"
+import { longestKeptMillis, longestMillis } from "./optionChecks.ts"
 
 const mostCount = 100_000
 
-/** The longest span of any option. */
+/** The longest span that something waits for in a process. */
 export const longest = longestMillis
+
+/** The longest span that something is kept or waits in the backend: ten years. */
+export const longestKept = longestKeptMillis
 
 export const concurrency: Bounds = { usual: 1, least: 1, most: mostCount }
 export const maxRetries: Bounds = { usual: 5, least: 0, most: mostCount }

@@ -14,7 +14,7 @@
  *   left out and counted in the same line.
  */
 import type { Fiber, LogLevel, Scope } from "effect"
-import { Cause, Clock, Effect, Exit, Metric, References } from "effect"
+import { Cause, Clock, Effect, Exit, Metric, References, Result } from "effect"
 import type { Delivery } from "../Broker.ts"
 import { Attribute, MetricName, system } from "../Telemetry.ts"
 import { Bounded } from "./boundedMap.ts"
@@ -29,11 +29,12 @@ export type Sink = LogLevel.Severity | "None" | ((report: Report) => Effect.Effe
 
 const levels: ReadonlyArray<unknown> = ["Fatal", "Error", "Warn", "Info", "Debug", "Trace", "None"]
 
-/** Finds the mistake in the option `reports`, if there is one. */
-export const sinkProblem = (sink: unknown): string | undefined =>
-  sink === undefined || typeof sink === "function" || levels.includes(sink)
-    ? undefined
-    : "reports must be a log level such as \"Warn\", \"None\", or a function of a report to an Effect"
+/** Checks the option `reports`. */
+export const sinkOf = (option: string, sink: unknown = "Warn"): Result.Result<Sink, Given.Problem> =>
+  typeof sink === "function" || levels.includes(sink) ? Result.succeed(sink as Sink) : Result.fail({
+    option,
+    message: `${option} must be a log level such as "Warn", "None", or a function of a report to an Effect`
+  })
 
 /** Whether something that happens repeatedly is reported in this round: 1, 2, 4, 8, …. */
 export const isTold = (round: number): boolean => (round & (round - 1)) === 0

@@ -7,120 +7,73 @@ import * as Channel from "../Channel.ts"
 import * as Retry from "../Retry.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Limits from "../internal/optionLimits.ts"
+import * as Shape from "../internal/optionShape.ts"
 import * as Reporting from "../internal/reports.ts"
 import { uniqueName } from "../internal/uniqueName.ts"
 import { isProcess } from "../middleware/composition.ts"
 import { prefetchOf } from "./capacity.ts"
-import type { Defaults, ExactlyOnce, Options, StartFrom, StreamOptions } from "./options.ts"
+import type { Defaults, Options, StreamOptions } from "./options.ts"
 import { InvalidSubscription } from "./options.ts"
 
 /** The defaults of a program. */
 export type ProgramDefaults = Defaults & Pick<StreamOptions, "slowHandler">
 
-/** Copies these fields only: the options of a layer also hold credentials. */
-export const defaultsOf = (
-  options: ProgramDefaults
-): { readonly [K in keyof Required<Defaults> | "slowHandler"]: (Defaults & StreamOptions)[K] } => ({
-  groupName: options.groupName,
-  consumerName: options.consumerName,
-  concurrency: options.concurrency,
-  lease: options.lease,
-  blockInterval: options.blockInterval,
-  drainTimeout: options.drainTimeout,
-  maxRetries: options.maxRetries,
-  retryDelay: options.retryDelay,
-  retry: options.retry,
-  maxCrashes: options.maxCrashes,
-  reports: options.reports,
-  slowHandler: options.slowHandler
+/** The options for which a program can have a default. */
+const shared = {
+  concurrency: Shape.count(Limits.concurrency),
+  lease: Shape.span(Limits.lease),
+  blockInterval: Shape.span(Limits.blockInterval),
+  drainTimeout: Shape.span(Limits.drainTimeout),
+  maxRetries: Shape.count(Limits.maxRetries),
+  retryDelay: Shape.span(Limits.retryDelay),
+  maxCrashes: Shape.count(Limits.maxCrashes),
+  reports: Reporting.sinkOf,
+  slowHandler: Shape.span(Limits.slowHandler)
+}
+
+const defaultShape = Shape.shape<ProgramDefaults>()({
+  groupName: Shape.func,
+  consumerName: Shape.func,
+  ...shared,
+  retry: Retry.checkPolicy
 })
 
+/** Copies these fields only: the options of a layer also hold credentials. */
+export const defaultsOf = (options: ProgramDefaults): ProgramDefaults => defaultShape.pick(options)
+
 /** Dies of defaults that cannot be used. Otherwise the first subscription would fail, perhaps in a process that nobody watches. */
-export const checkDefaults = Effect.fnUntraced(function*(defaults: Defaults) {
-  yield* Given.orDie(Given.func("groupName", defaults.groupName))
-  yield* Given.orDie(Given.func("consumerName", defaults.consumerName))
-  yield* Given.orDie(Given.count("concurrency", defaults.concurrency, Limits.concurrency))
-  yield* Given.orDie(Given.span("lease", defaults.lease, Limits.lease))
-  yield* Given.orDie(Given.span("blockInterval", defaults.blockInterval, Limits.blockInterval))
-  yield* Given.orDie(Given.span("drainTimeout", defaults.drainTimeout, Limits.drainTimeout))
-  yield* Given.orDie(Given.count("maxRetries", defaults.maxRetries, Limits.maxRetries))
-  yield* Given.orDie(Given.span("retryDelay", defaults.retryDelay, Limits.retryDelay))
-  yield* Given.orDie(Given.count("maxCrashes", defaults.maxCrashes, Limits.maxCrashes))
-  yield* Given.orDie(Retry.checkPolicy("retry", defaults.retry))
-  const problem = Reporting.sinkProblem(defaults.reports)
-  if (problem !== undefined) yield* Given.orDie(Result.fail({ option: "reports", message: problem }))
-})
+export const checkDefaults = (defaults: ProgramDefaults) => Given.orDie(defaultShape.read(defaults))
+
+/** The names of the defaults. */
+export const defaultNames = defaultShape.names
 
 export const invalid = (option: string, message: string) => new InvalidSubscription({ option, message })
 
 export const option = Given.failing(InvalidSubscription)
 
-const nameOption = (name: string, value: unknown) => option(Given.name(name, value))
-
-/** Checks a name that was given, or that a function makes. */
-const madeOption = (name: string, given: unknown, functionName: string, make: () => unknown) =>
-  given === undefined
-    ? option(Given.made(functionName, make, (made) => Given.name(functionName, made)))
-    : nameOption(name, given)
-
-const countOption = (name: string, value: number | undefined, bounds: Given.Bounds) =>
-  option(Given.count(name, value, bounds))
-
-const spanOption = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
-  option(Given.span(name, value, bounds))
-
-const startOption = (value: StartFrom | undefined): Effect.Effect<Start, InvalidSubscription> => {
-  if (value === undefined || value === "earliest") return Effect.succeed({ _tag: "Earliest" })
-  if (value === "latest") return Effect.succeed({ _tag: "Latest" })
-  if (
-    typeof value === "object" && value !== null && "position" in value && !("time" in value) &&
-    typeof value.position === "string" &&
-    /^\d{1,16}(-\d{1,20})?$/.test(value.position)
-  ) {
-    return Effect.succeed({ _tag: "Position", position: value.position })
+const startOf: Shape.Check<Start> = (option, value) => {
+  if (value === undefined || value === "earliest") return Result.succeed({ _tag: "Earliest" })
+  if (value === "latest") return Result.succeed({ _tag: "Latest" })
+  const { position, time } = typeof value === "object" && value !== null
+    ? value as { readonly position?: unknown; readonly time?: unknown }
+    : {}
+  if (position !== undefined && time === undefined) {
+    const found = Given.position(option, position)
+    if (Result.isSuccess(found)) return Result.succeed({ _tag: "Position", position: found.success })
   }
-  if (typeof value === "object" && value !== null && "time" in value && !("position" in value)) {
-    return Effect.map(option(Given.time("startFrom", value.time)), (atMillis) => ({ _tag: "Time", atMillis }))
+  if (time !== undefined && position === undefined) {
+    return Result.map(Given.time(option, time), (atMillis) => ({ _tag: "Time", atMillis }))
   }
-  return Effect.fail(
-    invalid("startFrom", "startFrom must be \"earliest\", \"latest\", { position: \"1700000000000-0\" } or { time }")
-  )
+  return Result.fail({
+    option,
+    message: `${option} must be "earliest", "latest", { position: "1700000000000-0" } or { time }`
+  })
 }
 
-const streamNames = [
-  "group",
-  "consumer",
-  "concurrency",
-  "prefetch",
-  "startFrom",
-  "lease",
-  "blockInterval",
-  "drainTimeout",
-  "maxCrashes",
-  "expired",
-  "reports",
-  "slowHandler"
-] satisfies ReadonlyArray<keyof StreamOptions>
-
-const optionNames: ReadonlySet<string> = new Set<keyof Options<Channel.Any, never, never>>([
-  ...streamNames,
-  "handler",
-  "middleware",
-  "timeout",
-  "ackMode",
-  "retry",
-  "maxRetries",
-  "retryDelay",
-  "exactlyOnce",
-  "transactional"
-])
-
-const onceNames: ReadonlySet<string> = new Set<keyof ExactlyOnce<Channel.Any>>(["key", "ttl"])
-
-const middlewareProblem = (middleware: unknown): Result.Result<unknown, Given.Problem> =>
+const middlewareOf: Shape.Check = (option, middleware) =>
   middleware === undefined || (Array.isArray(middleware) && middleware.every(isProcess))
     ? Result.succeed(middleware)
-    : Given.refuse("middleware", "a list of middleware of handling (Middleware.process)", middleware)
+    : Given.refuse(option, "a list of middleware of handling (Middleware.process)", middleware)
 
 /** The options of a subscription, whatever its handler may be. */
 interface AnyOptions<E, M extends Retry.MessageInfo>
@@ -133,6 +86,35 @@ interface AnyOptions<E, M extends Retry.MessageInfo>
   readonly transactional?: boolean | undefined
 }
 
+const optionShape = Shape.shape<AnyOptions<never, never>>()({
+  group: Shape.optional(Shape.name),
+  consumer: Shape.optional(Shape.name),
+  ...shared,
+  prefetch: Shape.optional(Shape.count({ usual: 0, least: 0 })),
+  startFrom: startOf,
+  timeout: Shape.span({ usual: 0, least: 1 }),
+  ackMode: Shape.choice("auto", "manual"),
+  expired: Shape.choice("dead-letter", "drop"),
+  handler: Shape.handler,
+  middleware: middlewareOf,
+  transactional: Shape.flag(false),
+  // These need the policies of the program, and the lease.
+  retry: Shape.any,
+  exactlyOnce: Shape.any
+})
+
+const onceShape = (leaseMillis: number) =>
+  Shape.shape<{ readonly key?: unknown; readonly ttl?: Duration.Input | undefined }>()({
+    key: Shape.func,
+    ttl: Shape.span({ most: Limits.longestKept, usual: Math.max(86_400_000, leaseMillis), least: leaseMillis })
+  })
+
+/** A name that was given, or the one that a function of the program makes. */
+const madeName = (given: string | undefined, functionName: string, make: () => string) =>
+  given === undefined
+    ? option(Given.made(functionName, make, (made) => Given.name(functionName, made)))
+    : Effect.succeed(given)
+
 export type Settings<E, M extends Retry.MessageInfo> = Effect.Success<ReturnType<typeof make<E, M>>>
 
 /** Checks the options of a subscription: nothing is started with one that cannot be used. */
@@ -142,64 +124,28 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
   defaults: ProgramDefaults,
   policies: Retry.Retry
 ) {
-  if (!Channel.isSource(source)) {
-    return yield* invalid("source", "the source must be made by Channel.make, Channel.pattern or Channel.union")
-  }
-  yield* option(Given.record("the options", yield* option(Given.known("the options", options, optionNames))))
+  yield* option(Channel.checkSource("source", source))
+  yield* option(Given.record("the options", yield* option(Given.known("the options", options, optionShape.names))))
+  const all = { ...defaults, ...Shape.given(options) }
+  const given = yield* option(optionShape.read(all))
+  const { ackMode, concurrency, expired, maxCrashes, maxRetries, prefetch, reports } = given
+  const { lease: leaseMillis, retryDelay: retryMillis, timeout: timeoutMillis, transactional: isTransactional } = given
   const pattern = Channel.describe(source)
-  const group = yield* madeOption(
-    "group",
-    options.group,
+  const group = yield* madeName(
+    given.group,
     "groupName",
     () => defaults.groupName === undefined ? pattern : defaults.groupName(pattern)
   )
-  const label = yield* madeOption(
-    "consumer",
-    options.consumer,
+  const label = yield* madeName(
+    given.consumer,
     "consumerName",
     () => defaults.consumerName === undefined ? `${hostname()}:${process.pid}` : defaults.consumerName()
   )
-  const count = (name: "concurrency" | "maxCrashes" | "maxRetries", bounds: Given.Bounds) =>
-    countOption(name, Given.first(options[name], defaults[name]), bounds)
-  const span = (
-    name: "lease" | "blockInterval" | "drainTimeout" | "retryDelay" | "slowHandler",
-    bounds: Given.Bounds
-  ) => spanOption(name, Given.first(options[name], defaults[name]), bounds)
-
-  const concurrency = yield* count("concurrency", Limits.concurrency)
-  const prefetch = options.prefetch === undefined
-    ? undefined
-    : yield* countOption("prefetch", options.prefetch, { usual: 0, least: 0 })
-  const maxCrashes = yield* count("maxCrashes", Limits.maxCrashes)
-  const maxRetries = yield* count("maxRetries", Limits.maxRetries)
-  const leaseMillis = yield* span("lease", Limits.lease)
-  const blockMillis = yield* span("blockInterval", Limits.blockInterval)
-  const drainMillis = yield* span("drainTimeout", Limits.drainTimeout)
-  const retryMillis = yield* span("retryDelay", Limits.retryDelay)
-  const timeoutMillis = yield* spanOption("timeout", options.timeout, { usual: 0, least: 1 })
-  const slowMillis = yield* span("slowHandler", Limits.slowHandler)
-  const reports = Given.first(options.reports, defaults.reports) ?? "Warn"
-  const reportsProblem = Reporting.sinkProblem(reports)
-  if (reportsProblem !== undefined) return yield* invalid("reports", reportsProblem)
-  const start = yield* startOption(options.startFrom)
-  const ackMode = yield* option(Given.choice("ackMode", options.ackMode, ["auto", "manual"]))
-  const expired = yield* option(Given.choice("expired", options.expired, ["dead-letter", "drop"]))
-  yield* option(Given.required("handler", options.handler))
   const policy = yield* option(Retry.resolve("retry", options.retry, policies))
-  yield* option(middlewareProblem(options.middleware))
-  const isTransactional = yield* option(Given.flag("transactional", options.transactional, false))
-  const once = typeof options.exactlyOnce === "boolean"
-    ? undefined
-    : yield* option(Given.known("exactlyOnce", options.exactlyOnce, onceNames, "exactlyOnce."))
-  yield* option(Given.func("exactlyOnce.key", once?.key))
-  const isOnce = isTransactional || once !== undefined || options.exactlyOnce === true
-  const doneMillis = isOnce
-    ? yield* spanOption("exactlyOnce.ttl", once?.ttl, {
-      most: 315_576_000_000,
-      usual: Math.max(86_400_000, leaseMillis),
-      least: leaseMillis
-    })
-    : undefined
+  const { exactlyOnce } = options
+  const once = typeof exactlyOnce === "boolean" ? undefined : exactlyOnce
+  const { ttl } = yield* option(onceShape(leaseMillis).optional("exactlyOnce", once, "exactlyOnce."))
+  const isOnce = isTransactional || once !== undefined || exactlyOnce === true
   if (isTransactional && ackMode === "manual") {
     return yield* invalid(
       "ackMode",
@@ -220,24 +166,24 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
     retryMillis,
     maxRetries,
     /** Whether `maxRetries` ends a schedule, too. */
-    isLimited: Given.first(options.maxRetries, defaults.maxRetries) !== undefined,
+    isLimited: all.maxRetries !== undefined,
     membership: {
       group,
       consumer: `${label}:${uniqueName()}`,
       selector: Channel.selector(source),
-      start,
+      start: given.startFrom,
       leaseMillis,
-      doneMillis,
+      doneMillis: isOnce ? ttl : undefined,
       maxCrashes
     },
     /** Settings that the consumer gets as they are. */
     consumer: {
       concurrency,
       prefetch: prefetchOf(prefetch, concurrency, isManual),
-      blockMillis,
-      drainMillis,
+      blockMillis: given.blockInterval,
+      drainMillis: given.drainTimeout,
       maxCrashes,
-      slowMillis,
+      slowMillis: given.slowHandler,
       expired
     }
   }
