@@ -29,6 +29,7 @@ import type { NatMap } from "./redis/servers.ts"
 import { addressOf, clusterServers, nameOf, oneServer } from "./redis/servers.ts"
 import { opener } from "./redis/socket.ts"
 import { tellWait } from "./redis/startWait.ts"
+import type { Handler } from "./redis/subscriber.ts"
 import { makeSubscriber } from "./redis/subscriber.ts"
 
 export type {
@@ -81,10 +82,7 @@ export class Redis extends Context.Service<Redis, {
    */
   readonly listen: (
     names: ReadonlyArray<string>,
-    handler: {
-      readonly onMessage: (name: string, message: string) => void
-      readonly onGap: () => void
-    },
+    handler: Handler,
     command?: Subscribe
   ) => Effect.Effect<void, RedisError, Scope.Scope>
 }>()("rotif/Redis") {}

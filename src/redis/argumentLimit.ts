@@ -3,7 +3,8 @@
  * repetition ends the next one: so an argument that is too long is not sent.
  */
 import type { Command } from "./protocol.ts"
-import { RedisError } from "./protocol.ts"
+import type { RedisError } from "./protocol.ts"
+import { refusedCommand } from "./protocol.ts"
 
 /** The default of proto-max-bulk-len. */
 const usual = 2 ** 29
@@ -34,13 +35,11 @@ export class Longest {
       if (typeof arg === "number" || arg.length <= this.characters) continue
       const bytes = bytesOf(arg)
       if (bytes <= this.bytes) continue
-      return new RedisError({
-        reason: "Refused",
-        command: name,
-        message:
-          `a value of ${bytes} bytes is longer than the ${this.bytes} that the server takes (proto-max-bulk-len), and was not sent: ` +
+      return refusedCommand(
+        name,
+        `a value of ${bytes} bytes is longer than the ${this.bytes} that the server takes (proto-max-bulk-len), and was not sent: ` +
           "make it smaller (maxPayloadBytes tells at once), or raise that setting"
-      })
+      )
     }
     return undefined
   }

@@ -8,7 +8,7 @@ import { Client, Cluster } from "./ioredis.ts"
 import type { Address } from "./link.ts"
 import * as Place from "./optionChecks.ts"
 import type { IoredisClient, Options, SecurityOptions, UrlOptions } from "./options.ts"
-import { RedisError } from "./protocol.ts"
+import { refusedCommand } from "./protocol.ts"
 import type { Mode } from "./serverInfo.ts"
 import type { NatMap } from "./servers.ts"
 import { addressOf, nameOf } from "./servers.ts"
@@ -18,7 +18,7 @@ export type RawOptions = Omit<IoredisOptions, "replyMapping">
 const reveal = (secret: Redacted.Redacted<string> | string): string =>
   Redacted.isRedacted(secret) ? Redacted.value(secret) : secret
 
-export const refused = (message: string) => new RedisError({ reason: "Refused", command: "connect", message })
+export const refused = (message: string) => refusedCommand("connect", message)
 
 const orRefuse = <A>(found: Result.Result<A, Given.Problem>): A =>
   Given.orThrow(found, ({ message }) => refused(message))

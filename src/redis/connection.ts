@@ -1,7 +1,6 @@
 /** The kinds of connections: shared, durable and blocking. */
 import type { Effect } from "effect"
 import type { Command, RedisError, Script } from "./protocol.ts"
-import type { Need, Reached } from "./replicaWait.ts"
 
 /**
  * A connection that all callers share.
@@ -28,6 +27,21 @@ export interface Connection {
     args: ReadonlyArray<string | number>,
     options?: { readonly isCurrent?: (() => boolean) | undefined }
   ) => Effect.Effect<unknown, RedisError>
+}
+
+/** What a write has to reach. */
+export interface Need {
+  readonly replicas: number
+  /** Whether it has to be on disk, on the replicas and on the master. */
+  readonly onDisk: boolean
+  readonly timeoutMillis: number
+}
+
+/** What a write has reached in time. `problem`: the reason why not, other than that time ran out. */
+export interface Reached {
+  readonly isReached: boolean
+  readonly replicas: number
+  readonly problem?: string | undefined
 }
 
 /**

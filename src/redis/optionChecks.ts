@@ -44,9 +44,11 @@ const placeNames = Object.keys(places) as ReadonlyArray<Place>
 /** The names of all options. */
 export const names: ReadonlySet<string> = new Set<string>([...placeNames, ...Object.values(places).flat()])
 
+/** The problem with an option: its name, and the rest of the message. */
+const wrong = (option: string, rest: string) => Result.fail<Given.Problem>({ option, message: `${option} ${rest}` })
+
 /** A wrong value is not quoted: it may be a secret. */
-const secretly = (option: string, wanted: string): Found =>
-  Result.fail<Given.Problem>({ option, message: `${option} must be ${wanted}` })
+const secretly = (option: string, wanted: string) => wrong(option, `must be ${wanted}`)
 
 const text = (option: string, value: unknown): Found =>
   typeof value === "string" ? Result.succeed(value) : secretly(option, "a string")
@@ -86,9 +88,9 @@ const span = (option: string, value: unknown): Found => Given.span(option, value
 const host = (option: string, value: unknown): Found =>
   Result.flatMap(filled(option, value), () =>
     isSocket(value as string)
-      ? Result.fail<Given.Problem>({ option, message: `${option} is the path of a Unix socket: ${socketInstead}` })
+      ? wrong(option, `is the path of a Unix socket: ${socketInstead}`)
       : (value as string).includes("://")
-      ? Result.fail<Given.Problem>({ option, message: `${option} must be the name of a host; a URL is given as url` })
+      ? secretly(option, "the name of a host; a URL is given as url")
       : Result.succeed(value))
 
 const checks: Readonly<Record<string, (option: string, value: unknown) => Found>> = {
@@ -136,31 +138,22 @@ export const check = (options: unknown, where = ""): Found<Options> =>
     const found = placeNames.filter((name) => given[name] !== undefined)
     const [place = "host", second] = found
     if (second !== undefined) {
-      return yield* Result.fail<Given.Problem>({
-        option: `${where}${second}`,
-        message: `${where}${second} cannot stand beside ${where}${place}: give one of ${placeNames.join(", ")}`
-      })
+      return yield* wrong(
+        `${where}${second}`,
+        `cannot stand beside ${where}${place}: give one of ${placeNames.join(", ")}`
+      )
     }
     for (const [name, value] of Object.entries(given)) {
       if (name !== place && !(places[place] as ReadonlyArray<string>).includes(name)) {
-        return yield* Result.fail<Given.Problem>({
-          option: `${where}${name}`,
-          message: `${where}${name} has no meaning beside ${where}${place}: leave it out`
-        })
+        return yield* wrong(`${where}${name}`, `has no meaning beside ${where}${place}: leave it out`)
       }
       yield* checks[name]!(`${where}${name}`, value)
     }
     if (found.length === 0) {
-      return yield* Result.fail<Given.Problem>({
-        option: `${where}url`,
-        message: `${where}url is missing: say where Redis is by one of ${placeNames.join(", ")}`
-      })
+      return yield* wrong(`${where}url`, `is missing: say where Redis is by one of ${placeNames.join(", ")}`)
     }
     if (place === "sentinels" && given["name"] === undefined) {
-      return yield* Result.fail<Given.Problem>({
-        option: `${where}name`,
-        message: `${where}name must be the name of the master that the Sentinels know, such as "mymaster"`
-      })
+      return yield* wrong(`${where}name`, `must be the name of the master that the Sentinels know, such as "mymaster"`)
     }
     if (place === "url") yield* agreeing(given, where)
     return given
@@ -181,10 +174,7 @@ const agreeing = (given: Options, where: string): Found => {
         ? `leave ${where}tls out, or write redis:// for a connection without TLS`
         : `write rediss:// for a connection with TLS, or leave ${where}tls out`
       : `leave ${where}${name} out, or take it out of the URL`
-    return Result.fail({
-      option: `${where}${name}`,
-      message: `${where}${name} says something else than ${where}url does: ${instead}`
-    })
+    return wrong(`${where}${name}`, `says something else than ${where}url does: ${instead}`)
   }
   return Result.succeed(given)
 }
@@ -219,42 +209,42 @@ export const parseUrl = (
   option: string,
   given: Redacted.Redacted<string> | string
 ): Result.Result<Url, Given.Problem> => {
-  const wrong = (message: string) => Result.fail<Given.Problem>({ option, message: `${option}: ${message}` })
+  const refuse = (message: string) => Result.fail<Given.Problem>({ option, message: `${option}: ${message}` })
   const text = Redacted.isRedacted(given) ? Redacted.value(given) : given
   if (isSocket(text)) {
-    return wrong(
+    return refuse(
       `this is the path of a Unix socket, which is not taken from a URL: ${socketInstead}`
     )
   }
   const url = URL.canParse(text) ? new URL(text) : undefined
   const path = url === undefined ? "" : url.pathname.replace(/^\//, "")
   if (url === undefined || !/^rediss?:$/.test(url.protocol) || url.hostname === "" || !/^\d*$/.test(path)) {
-    return wrong("the URL is not of the form redis://user:password@host:port/db or rediss://…")
+    return refuse("the URL is not of the form redis://user:password@host:port/db or rediss://…")
   }
   if (url.hash !== "") {
-    return wrong("the URL has a part behind \"#\", which means nothing; write # as %23 in a password")
+    return refuse("the URL has a part behind \"#\", which means nothing; write # as %23 in a password")
   }
   let db = path === "" ? undefined : Number(path)
   let family: number | undefined
   let tls = url.protocol === "rediss:" ? true : undefined
   for (const [name, value] of url.searchParams) {
     if (name === "db" && /^\d+$/.test(value)) {
-      if (db !== undefined && db !== Number(value)) return wrong("the URL names two databases, in its path and as ?db")
+      if (db !== undefined && db !== Number(value)) return refuse("the URL names two databases, in its path and as ?db")
       db = Number(value)
     } else if (name === "family" && /^[046]$/.test(value)) family = Number(value)
     else if (name === "tls" && (value === "true" || value === "false")) {
-      if (tls && value === "false") return wrong("the URL says rediss:// and ?tls=false: write redis:// without TLS")
+      if (tls && value === "false") return refuse("the URL says rediss:// and ?tls=false: write redis:// without TLS")
       tls = value === "true"
     } else if (["db", "family", "tls"].includes(name)) {
-      return wrong(`?${name} of the URL is not valid: db is a number, family is 4 or 6, tls is true or false`)
+      return refuse(`?${name} of the URL is not valid: db is a number, family is 4 or 6, tls is true or false`)
     } else {
       const instead = names.has(name)
         ? `give it as an option beside the URL: { url, ${name} }`
         : "a URL may have db, family and tls"
-      return wrong(`the URL has ?${name.slice(0, 80)}, which is not taken from a URL: ${instead}`)
+      return refuse(`the URL has ?${name.slice(0, 80)}, which is not taken from a URL: ${instead}`)
     }
   }
-  if (db !== undefined && db > 100_000) return wrong("the number of the database in the URL is too large")
+  if (db !== undefined && db > 100_000) return refuse("the number of the database in the URL is too large")
   return Result.succeed({
     host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
     port: url.port === "" ? 6379 : Number(url.port),

@@ -127,5 +127,8 @@ export const errorOf = (command: string, error: unknown): RedisError =>
 export const refusal = (command: string, failure: RedisError): RedisError =>
   new RedisError({ reason: failure.reason, command, message: failure.message })
 
-export const unavailable = (command: string, message: string): RedisError =>
-  new RedisError({ reason: "Unavailable", command, message })
+const failing = (reason: RedisErrorReason) => (command: string, message: string): RedisError =>
+  new RedisError({ reason, command, message })
+
+export const unavailable = failing("Unavailable")
+export const refusedCommand = failing("Refused")

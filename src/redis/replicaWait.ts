@@ -6,26 +6,12 @@
  * and is repeated, so that new writes are not held up for long when a replica is away.
  */
 import { Effect } from "effect"
+import type { Need, Reached } from "./connection.ts"
 import type { Settings, Socket } from "./link.ts"
 import type { Command } from "./protocol.ts"
 import { RedisError } from "./protocol.ts"
 import { makeConnection } from "./request.ts"
 import type { Servers } from "./servers.ts"
-
-/** What a write has to reach. */
-export interface Need {
-  readonly replicas: number
-  /** Whether it has to be on disk, on the replicas and on the master. */
-  readonly onDisk: boolean
-  readonly timeoutMillis: number
-}
-
-/** What a write has reached in time. `problem`: the reason why not, other than that time ran out. */
-export interface Reached {
-  readonly isReached: boolean
-  readonly replicas: number
-  readonly problem?: string | undefined
-}
 
 /** A new write on the connection waits at most this long for a WAIT that is under way. */
 const sliceMillis = 100

@@ -3,6 +3,7 @@
  */
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
+import type { Connection } from "./connection.ts"
 import type { Link, Settings, Socket } from "./link.ts"
 import type { Command, Script } from "./protocol.ts"
 import { RedisError, refusal, unavailable } from "./protocol.ts"
@@ -224,19 +225,16 @@ export const makeConnection = (
   servers: Servers,
   slot: number,
   executed?: (socket: Socket) => void
-) => ({
+): Connection => ({
   generation: generationOf(servers, slot),
-  send: (command: Command, { idempotent }: { readonly idempotent: boolean }): Effect.Effect<unknown, RedisError> => {
+  send: (command, { idempotent }) => {
     const problem = settings.longest.problemOf(command[0], command)
     return problem !== undefined ? Effect.fail(problem) : Effect.flatMap(
       exchange(servers, slot, settings.commandMillis, { commands: [command], idempotent, executed }),
       firstReply
     )
   },
-  pipeline: (
-    commands: ReadonlyArray<Command>,
-    options?: { readonly isCurrent?: (() => boolean) | undefined }
-  ): Effect.Effect<ReadonlyArray<unknown>, RedisError> => {
+  pipeline: (commands, options) => {
     const problems = new Map<number, RedisError>()
     for (let i = 0; i < commands.length; i++) {
       const problem = settings.longest.problemOf(commands[i]![0], commands[i]!)
@@ -258,12 +256,7 @@ export const makeConnection = (
       return commands.map((_, i) => problems.get(i) ?? some[next++])
     })
   },
-  evaluate: (
-    script: Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<string | number>,
-    options?: { readonly isCurrent?: (() => boolean) | undefined }
-  ): Effect.Effect<unknown, RedisError> => {
+  evaluate: (script, keys, args, options) => {
     const problem = settings.longest.problemOf(script.name, args)
     if (problem !== undefined) return Effect.fail(problem)
     const rest = [keys.length, ...keys, ...args]

@@ -5,12 +5,14 @@
  */
 import { Effect } from "effect"
 import type { Settings, Socket, Subscribe } from "./link.ts"
-import { RedisError } from "./protocol.ts"
+import type { RedisError } from "./protocol.ts"
+import { unavailable } from "./protocol.ts"
 import type { Servers } from "./servers.ts"
 import type { SubscriberLink, Topic } from "./subscriberLink.ts"
 import { makeSubscriberLink } from "./subscriberLink.ts"
 
-interface Handler {
+/** What a listener is told. */
+export interface Handler {
   readonly onMessage: (channel: string, message: string) => void
   readonly onGap: () => void
 }
@@ -172,11 +174,7 @@ export const makeSubscriber = (settings: Settings, servers: Servers, slotOf: (ch
     const problem = () => {
       const [topic] = listener?.missing ?? []
       return topic?.refusal ?? topic?.link?.link.problem() ??
-        new RedisError({
-          reason: "Unavailable",
-          command,
-          message: "no node of the Cluster is known to serve the channel"
-        })
+        unavailable(command, "no node of the Cluster is known to serve the channel")
     }
     const established = Effect.callback<void, RedisError>((resume) => {
       const timer = setTimeout(() => resume(Effect.fail(problem())), settings.commandMillis)

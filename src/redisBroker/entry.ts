@@ -405,14 +405,19 @@ export const decode = (position: string, fields: ReadonlyArray<string>): Entry =
 export const letterKey = (group: string, channel: string, reason: Failure["reason"]): string =>
   `${group}\n${channel}\n${reason}`
 
+/** The field `k` among the fields of an entry. */
+export const letterKeyIn = (fields: ReadonlyArray<string>): string | undefined => {
+  const at = fields.findIndex((field, i) => i % 2 === 0 && field === "k")
+  return at < 0 ? undefined : fields[at + 1]
+}
+
 /** Reads a dead letter. An entry of another program comes back as `malformed`. */
 export const decodeLetter = (letterId: string, fields: ReadonlyArray<string>): Letter => {
   const entry = decode(letterId, fields)
-  const key = fields[fields.findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
   const problem = entry.malformed
     ?? (entry.group === undefined || entry.channel === undefined || entry.failure === undefined
       ? "the entry does not say which group failed, on which channel, and why"
-      : key !== letterKey(entry.group, entry.channel, entry.failure.reason)
+      : letterKeyIn(fields) !== letterKey(entry.group, entry.channel, entry.failure.reason)
       ? "the entry's key is not that of its description"
       : undefined)
   return {

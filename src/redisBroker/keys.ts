@@ -50,6 +50,7 @@
  * | `broadcasts`   | Pub/Sub     | on a Cluster, these messages once more, for listeners on patterns        |
  */
 import { escape, tagOf } from "../broker/keyText.ts"
+import { reading } from "../internal/pattern.ts"
 
 /** The word behind the tag of each key; its Redis type; and the number of parts that follow, as in the table above. */
 const kinds = {
@@ -186,6 +187,7 @@ export const waitingMember = (group: string, channel: string, id: string): strin
 export interface Registration {
   readonly group: string
   readonly pattern: string
+  readonly reads: (channel: string) => boolean
 }
 
 export const registrationField = (group: string, pattern: string): string => `${group}\n${pattern}`
@@ -194,7 +196,9 @@ export const registrationField = (group: string, pattern: string): string => `${
 export const registrationOf = (field: string): Registration | undefined => {
   const at = field.indexOf("\n")
   const pattern = field.slice(at + 1)
-  return at <= 0 || pattern === "" || pattern.includes("\n") ? undefined : { group: field.slice(0, at), pattern }
+  return at <= 0 || pattern === "" || pattern.includes("\n")
+    ? undefined
+    : { group: field.slice(0, at), pattern, reads: reading(pattern) }
 }
 
 /** Reads all entries of `groups`, without those of other programs. */

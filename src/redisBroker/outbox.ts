@@ -6,7 +6,7 @@
 import { Effect } from "effect"
 import type { NewMessage } from "../broker/publishing.ts"
 import type { Connection } from "../redis/connection.ts"
-import { RedisError } from "../redis/protocol.ts"
+import { RedisError, refusedCommand } from "../redis/protocol.ts"
 import type { Channels } from "./channels.ts"
 import * as Entry from "./entry.ts"
 import { commit } from "./scripts/member/commit.ts"
@@ -128,7 +128,7 @@ const deliver = Effect.fnUntraced(function*(
       if (found.some(([, fields]) => Entry.outboxName(position, fields) === item[2])) reply = yield* send(item, true)
     }
     if (isRefusal(reply)) {
-      return yield* new RedisError({ reason: "Refused", command: "relay", message: refusalOf(reply).message })
+      return yield* refusedCommand("relay", refusalOf(reply).message)
     }
     gone.push(position)
   })

@@ -5,7 +5,7 @@
  */
 import { Effect } from "effect"
 import type { Selector } from "../broker/selector.ts"
-import { patternsOf, reading, readingOf } from "../internal/pattern.ts"
+import { patternsOf, readingOf } from "../internal/pattern.ts"
 import type { Connection } from "../redis/connection.ts"
 import { RedisError } from "../redis/protocol.ts"
 import type { Keys } from "./keys.ts"
@@ -84,9 +84,9 @@ export const removeGroup = Effect.fnUntraced(function*(
     ["hkeys", keys.channels]
   ])) as ReadonlyArray<unknown>
   for (const reply of [fields, channels]) if (reply instanceof RedisError) return yield* reply
-  const left = registrationsOf(fields).filter((one) => one.group === group).map(({ pattern }) => reading(pattern))
+  const left = registrationsOf(fields).filter((one) => one.group === group)
   const matches = readingOf(selector)
-  const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some((still) => still(name)))
+  const removed = (channels as Array<string>).filter((name) => matches(name) && !left.some(({ reads }) => reads(name)))
   for (const channel of removed) yield* removeFrom(connection, keys, group, channel)
   yield* connection.send(["del", keys.members(group), keys.settings(group)], again)
   yield* removeWaiting(connection, keys, group, new Set(removed))

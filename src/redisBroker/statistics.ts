@@ -5,11 +5,12 @@ import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
-import { matcherOf, reading } from "../internal/pattern.ts"
+import { matcherOf } from "../internal/pattern.ts"
 import { reported } from "./counters.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { lead } from "./leadership.ts"
+import { groupsIn } from "./replies.ts"
 import { statistics as statsScript } from "./scripts/upkeep/statistics.ts"
 import type { Shards } from "./shards.ts"
 
@@ -110,7 +111,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
     const connection = connectionOf(keys.shard)
     const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
     for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
-    const registered = registrationsOf(fields).map(({ group, pattern }) => ({ group, reads: reading(pattern) }))
+    const registered = registrationsOf(fields)
     const channels = (names as ReadonlyArray<string>).filter(matches).sort()
     const out: Array<ChannelStats> = []
     for (let i = 0; i < channels.length; i += channelsPerCall) {
@@ -125,11 +126,9 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
         )
         : []
       const looked = yield* Effect.forEach(some, (channel, j) => {
-        const attached = groups[j]
-        // A log that is gone has no groups.
-        const present = Array.isArray(attached) ? (attached as ReadonlyArray<ReadonlyArray<unknown>>) : []
         const names = new Set([
-          ...present.map((info) => String(info[1])),
+          // A log that is gone has no groups.
+          ...groupsIn(groups[j]).keys(),
           ...registered.filter(({ reads }) => reads(channel)).map(({ group }) => group)
         ])
         return lookAt(keys, channel, [...names].sort(), orUndefined(sizes[j]))

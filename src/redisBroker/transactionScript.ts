@@ -9,7 +9,7 @@ import type { NewMessage } from "../broker/publishing.ts"
 import type { CommitRefused, Write } from "../broker/transaction.ts"
 import type { Connection } from "../redis/connection.ts"
 import type { Script } from "../redis/protocol.ts"
-import { RedisError } from "../redis/protocol.ts"
+import { RedisError, unavailable } from "../redis/protocol.ts"
 import type { Channels } from "./channels.ts"
 import * as Entry from "./entry.ts"
 import { nextCall } from "./callOutcome.ts"
@@ -119,9 +119,5 @@ export const run = Effect.fnUntraced(function*(
     if (reply[0] !== "unknown") return reply
     for (const message of messages) channels.forget(message.channel)
   }
-  return yield* new RedisError({
-    reason: "Unavailable",
-    command: "commit",
-    message: "the log of a channel vanishes as often as it is created"
-  })
+  return yield* unavailable("commit", "the log of a channel vanishes as often as it is created")
 })

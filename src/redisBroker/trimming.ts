@@ -8,7 +8,6 @@ import { Clock, Effect, Result } from "effect"
 import type { Limits } from "../Broker.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
-import { reading } from "../internal/pattern.ts"
 import { monotonicMillis } from "../internal/times.ts"
 import { uniqueName } from "../internal/uniqueName.ts"
 import { Signal } from "../internal/wake.ts"
@@ -112,7 +111,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   const load = Effect.fnUntraced(function*() {
     const [limits, fields] = yield* connection.pipeline([["hgetall", keys.channels], ["hkeys", keys.groups]])
     for (const reply of [limits, fields]) if (reply instanceof RedisError) return yield* reply
-    const groups = registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
+    const groups = registrationsOf(fields)
     const names = [...new Set(groups.map(({ group }) => group))]
     groupNames = names
     const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
@@ -122,7 +121,7 @@ export const make = Effect.fnUntraced(function*(setup: {
       out.set(stream, {
         stream,
         channel,
-        groups: [...new Set(groups.filter(({ matches }) => matches(channel)).map(({ group }) => group))],
+        groups: [...new Set(groups.filter(({ reads }) => reads(channel)).map(({ group }) => group))],
         limits: limitsOf(text),
         isRetry: false
       })

@@ -5,7 +5,7 @@ import type { Command } from "../../Redis.ts"
 import type { Finding, Page } from "../../broker/inspection.ts"
 import type { ChannelStats, GroupStats } from "../../broker/statistics.ts"
 import type { Checks } from "./check.ts"
-import { groupsIn } from "./check.ts"
+import { groupsIn } from "../replies.ts"
 import { limitsIn } from "./registry.ts"
 
 /** Finds statistics that do not add up, and messages that were removed although no limit did it. */

@@ -7,7 +7,8 @@ import type { Command, Connection, Script } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import type { Finding, Page, Suspect } from "../../broker/inspection.ts"
 import type { Keys } from "../keys.ts"
-import { millisOfTime } from "../replies.ts"
+import { waitingMember } from "../keys.ts"
+import { millisOfTime, pairsOf } from "../replies.ts"
 
 /** Commands in one pipeline. */
 const commandsPerCall = 500
@@ -79,7 +80,47 @@ export const make = (
   /** The server's clock, in ms. */
   const now = Effect.map(ask([["time"]]), ([time]) => millisOfTime(time))
 
-  return { keys, ask, run, report, suspect, now }
+  /** Whether the score of a member is a time that has passed, by more than the tolerance. */
+  const isOverdue = (key: string, member: string, toleranceMillis: number): Effect.Effect<boolean, BrokerError> =>
+    Effect.map(
+      ask([["zscore", key, member], ["time"]]),
+      ([score, time]) => typeof score === "string" && Number(score) <= millisOfTime(time) - toleranceMillis
+    )
+
+  /** Whether each of these messages waits for a retry of its group, and whether it is handed out to the group in the log. */
+  const statesOf = (
+    messages: ReadonlyArray<{ readonly group: string; readonly channel: string; readonly origin: string }>
+  ): Effect.Effect<ReadonlyArray<{ readonly waits: boolean; readonly isLeased: boolean }>, BrokerError> =>
+    Effect.map(
+      ask(messages.flatMap(({ channel, group, origin }): ReadonlyArray<Command> => [
+        ["zscore", keys.waiting, waitingMember(group, channel, origin)],
+        ["xpending", keys.log(channel), group, origin, origin, 1]
+      ])),
+      (replies) =>
+        messages.map((_, i) => ({
+          waits: typeof replies[2 * i] === "string",
+          isLeased: ((replies[2 * i + 1] ?? []) as ReadonlyArray<unknown>).length > 0
+        }))
+    )
+
+  /** Walks through a hash or a sorted set, in pages of about `size` names and their values. */
+  const scan = (
+    command: "hscan" | "zscan",
+    key: string,
+    size: number,
+    step: (some: ReadonlyArray<readonly [name: string, value: string]>) => Effect.Effect<Page, BrokerError>
+  ): Stream.Stream<Page, BrokerError> =>
+    paged(
+      "0",
+      Effect.fnUntraced(function*(cursor) {
+        const [reply] = yield* ask([[command, key, cursor, "COUNT", size]])
+        const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+        const page = yield* step(pairsOf(flat))
+        return [page, next === "0" ? undefined : next] as const
+      })
+    )
+
+  return { keys, ask, run, report, suspect, now, isOverdue, statesOf, scan }
 }
 
 export type Checks = ReturnType<typeof make>
@@ -107,12 +148,3 @@ export const chunks = <A>(
     ]))
 
 export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)
-
-/** The groups of a stream, by the reply of XINFO GROUPS; none if there is no stream. */
-export const groupsIn = (
-  reply: unknown
-): ReadonlyMap<string, { readonly pending: number; readonly at: string }> =>
-  new Map((Array.isArray(reply) ? reply as ReadonlyArray<ReadonlyArray<unknown>> : []).map((flat) => {
-    const valueOf = (name: string) => flat[flat.indexOf(name) + 1]
-    return [String(flat[1]), { pending: Number(valueOf("pending")), at: String(valueOf("last-delivered-id")) }]
-  }))

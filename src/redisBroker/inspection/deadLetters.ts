@@ -7,6 +7,7 @@ import { letterCounter } from "../counters.ts"
 import * as Entry from "../entry.ts"
 import { waitingMember } from "../keys.ts"
 import type { RawEntries } from "../replies.ts"
+import { pairsOf } from "../replies.ts"
 import { letterCount } from "../scripts/checks/letterCount.ts"
 import { letterInTwoStates } from "../scripts/checks/letterInTwoStates.ts"
 import { lostOffer } from "../scripts/checks/lostOffer.ts"
@@ -24,14 +25,13 @@ interface Extent {
 
 const extentOf = ({ ask, keys }: Checks): Effect.Effect<Extent, BrokerError> =>
   Effect.map(ask([["exists", keys.dead], ["xinfo", "STREAM", keys.dead]]), ([exists, info]) => {
-    const flat = exists === 1 && Array.isArray(info) ? info as ReadonlyArray<unknown> : []
-    const valueOf = (name: string) => flat.length === 0 ? 0 : Number(flat[flat.indexOf(name) + 1])
-    return { length: valueOf("length"), added: valueOf("entries-added") }
+    const fields = new Map(exists === 1 && Array.isArray(info) ? pairsOf(info as ReadonlyArray<unknown>) : [])
+    return { length: Number(fields.get("length") ?? 0), added: Number(fields.get("entries-added") ?? 0) }
   })
 
 /** Finds letters whose message is still to be handled, and wrong counts of letters. */
 export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>): Stream.Stream<Page, BrokerError> => {
-  const { ask, keys, report, run, suspect } = checks
+  const { ask, keys, report, run, statesOf, suspect } = checks
   const counted = new Map<string, number>()
   const compare = Effect.fnUntraced(function*(before: Extent): Effect.fn.Return<Page, BrokerError> {
     const after = yield* extentOf(checks)
@@ -78,8 +78,8 @@ export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>)
           const entries = (reply ?? []) as RawEntries
           steps.took(entries.length, charactersIn(entries))
           const known = entries.flatMap(([id, fields]) => {
-            const key = (fields ?? [])[(fields ?? []).findIndex((field, i) => i % 2 === 0 && field === "k") + 1]
-            if (key !== undefined && (fields ?? []).includes("k")) {
+            const key = Entry.letterKeyIn(fields ?? [])
+            if (key !== undefined) {
               const field = `${letterCounter}\n${key}`
               counted.set(field, (counted.get(field) ?? 0) + 1)
             }
@@ -88,15 +88,12 @@ export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>)
               ? [{ id, group, channel, origin, member: waitingMember(group, channel, origin) }]
               : []
           })
-          const replies = yield* ask(known.flatMap(({ channel, group, member, origin }): ReadonlyArray<Command> => [
-            ["zscore", keys.waiting, member],
-            ["xpending", keys.log(channel), group, origin, origin, 1]
-          ]))
+          const states = yield* statesOf(known)
           const suspects: Array<Suspect> = []
           for (const [i, { channel, group, id, member, origin }] of known.entries()) {
-            const leases = replies[2 * i + 1] as ReadonlyArray<unknown> | undefined
+            const { isLeased, waits } = states[i]!
             const position = remembered.get(member)
-            if (typeof replies[2 * i] !== "string" && (leases ?? []).length === 0 && position === undefined) continue
+            if (!waits && !isLeased && position === undefined) continue
             const names = [keys.dead, keys.waiting, keys.log(channel), keys.retry(group, channel)]
             suspects.push(report(
               {
@@ -125,33 +122,30 @@ export const letters = (checks: Checks, remembered: ReadonlyMap<string, string>)
 }
 
 /** Finds letters that count as offered to a subscription and would never be offered again. */
-export const offers = ({ ask, keys, suspect }: Checks, name: string): Stream.Stream<Page, BrokerError> =>
-  paged(
-    "0",
-    Effect.fnUntraced(function*(cursor) {
-      const [reply] = yield* ask([["hscan", keys.offered(name), cursor, "COUNT", lettersPerStep]])
-      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
-      const ids = flat.filter((id, i) => i % 2 === 0 && id !== "cursor")
+export const offers = ({ ask, keys, scan, suspect }: Checks, name: string): Stream.Stream<Page, BrokerError> =>
+  scan(
+    "hscan",
+    keys.offered(name),
+    lettersPerStep,
+    Effect.fnUntraced(function*(some) {
+      const ids = some.map(([id]) => id).filter((id) => id !== "cursor")
       const scores = yield* ask(ids.map((id): Command => ["zscore", keys.offers(name), id]))
-      return [
-        {
-          suspects: ids.filter((_, i) => scores[i] === null).map((id) =>
-            suspect(
-              {
-                kind: "LostOffer",
-                key: keys.offered(name),
-                id: `${keys.shard}:${id}`,
-                message:
-                  `the dead letter counts as offered to the subscription "${name}", and would never be offered again`,
-                repair: "offers it again, or forgets it where the letter is gone"
-              },
-              lostOffer,
-              [keys.dead, keys.offers(name), keys.offered(name)],
-              [id, keys.events]
-            )
+      return {
+        suspects: ids.filter((_, i) => scores[i] === null).map((id) =>
+          suspect(
+            {
+              kind: "LostOffer",
+              key: keys.offered(name),
+              id: `${keys.shard}:${id}`,
+              message:
+                `the dead letter counts as offered to the subscription "${name}", and would never be offered again`,
+              repair: "offers it again, or forgets it where the letter is gone"
+            },
+            lostOffer,
+            [keys.dead, keys.offers(name), keys.offered(name)],
+            [id, keys.events]
           )
-        },
-        next === "0" ? undefined : next
-      ] as const
+        )
+      }
     })
   )

@@ -87,7 +87,7 @@ export const ready = (
   at: string,
   remembered: Map<string, string>
 ) => {
-  const { ask, keys, suspect } = checks
+  const { ask, keys, statesOf, suspect } = checks
   type State = { readonly unread: boolean; readonly from: string }
   const steps = new Steps(entriesPerStep)
   return paged<State>(
@@ -110,18 +110,14 @@ export const ready = (
       const isLast = last === undefined
       const messages = entries.flatMap(([position, fields]) => {
         const { malformed, origin } = Entry.decode(position, fields ?? [])
-        return malformed === undefined && isPosition(origin) ? [{ position, origin }] : []
+        return malformed === undefined && isPosition(origin) ? [{ group, channel, origin, position }] : []
       })
-      const replies = yield* ask(messages.flatMap(({ origin }): ReadonlyArray<Command> => [
-        ["zscore", keys.waiting, waitingMember(group, channel, origin)],
-        ["xpending", keys.log(channel), group, origin, origin, 1]
-      ]))
+      const states = yield* statesOf(messages)
       const suspects: Array<Suspect> = []
       for (const [i, { origin, position }] of messages.entries()) {
         const member = waitingMember(group, channel, origin)
         if (remembered.size < mostRemembered) remembered.set(member, position)
-        const waits = typeof replies[2 * i] === "string"
-        const isLeased = Array.isArray(replies[2 * i + 1]) && (replies[2 * i + 1] as ReadonlyArray<unknown>).length > 0
+        const { isLeased, waits } = states[i]!
         const twice = (where: "waiting" | "log", message: string, repair: string) =>
           suspects.push(suspect(
             { kind: "TwoStates", key, group, channel, id: origin, message, repair },

@@ -5,19 +5,18 @@ import type { Suspect } from "../../broker/inspection.ts"
 import * as Recurrence from "../../internal/recurrence.ts"
 import { brokenRecurrence } from "../scripts/checks/brokenRecurrence.ts"
 import type { Checks } from "./check.ts"
-import { paged } from "./check.ts"
 
 const keysPerStep = 200
 
 /** Finds ticks without a definition, and overdue ones. */
-export const ticks = ({ ask, keys, now, report, suspect }: Checks, toleranceMillis: number) =>
-  paged(
-    "0",
-    Effect.fnUntraced(function*(cursor) {
-      const [reply] = yield* ask([["zscan", keys.ticks, cursor, "COUNT", keysPerStep]])
-      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+export const ticks = ({ ask, isOverdue, keys, now, report, scan, suspect }: Checks, toleranceMillis: number) =>
+  scan(
+    "zscan",
+    keys.ticks,
+    keysPerStep,
+    Effect.fnUntraced(function*(some) {
       const nowMillis = yield* now
-      const found = flat.flatMap((key, i) => i % 2 === 0 ? [{ key, score: Number(flat[i + 1]) }] : [])
+      const found = some.map(([key, score]) => ({ key, score: Number(score) }))
       const defined = yield* ask(found.map(({ key }): Command => ["hexists", keys.recurring, key]))
       const suspects = found.flatMap(({ key, score }, i): ReadonlyArray<Suspect> => {
         if (defined[i] === 0) {
@@ -43,27 +42,23 @@ export const ticks = ({ ask, keys, now, report, suspect }: Checks, toleranceMill
               `its tick was due ${Math.round((nowMillis - score) / 1000)} seconds ago and nobody has published it: ` +
               `does any process run with \`delayed\`, and what does its log say?`
           },
-          Effect.gen(function*() {
-            const [late] = yield* ask([["zscore", keys.ticks, key]])
-            return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
-          })
+          isOverdue(keys.ticks, key, toleranceMillis)
         )]
       })
-      return [{ looked: { recurring: found.length }, suspects }, next === "0" ? undefined : next] as const
+      return { looked: { recurring: found.length }, suspects }
     })
   )
 
 /** Finds definitions without a tick. */
-export const definitions = ({ ask, keys, now, suspect }: Checks) =>
-  paged(
-    "0",
-    Effect.fnUntraced(function*(cursor) {
-      const [reply] = yield* ask([["hscan", keys.recurring, cursor, "COUNT", keysPerStep]])
-      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
-      const found = flat.flatMap((key, i) => i % 2 === 0 ? [{ key, definition: flat[i + 1]! }] : [])
-      const scores = yield* ask(found.map(({ key }): Command => ["zscore", keys.ticks, key]))
+export const definitions = ({ ask, keys, now, scan, suspect }: Checks) =>
+  scan(
+    "hscan",
+    keys.recurring,
+    keysPerStep,
+    Effect.fnUntraced(function*(found) {
+      const scores = yield* ask(found.map(([key]): Command => ["zscore", keys.ticks, key]))
       const nowMillis = yield* now
-      const suspects = found.filter((_, i) => scores[i] === null).map(({ definition, key }) => {
+      const suspects = found.filter((_, i) => scores[i] === null).map(([key, definition]) => {
         const [recurrence = "", channel = ""] = definition.split("\n")
         const at = Recurrence.decode(recurrence).pipe(Result.flatMap((ticks) => ticks.after(nowMillis)))
         return suspect(
@@ -82,6 +77,6 @@ export const definitions = ({ ask, keys, now, suspect }: Checks) =>
           ["definition", key, Result.isSuccess(at) ? at.success : "", keys.events]
         )
       })
-      return [{ suspects }, next === "0" ? undefined : next] as const
+      return { suspects }
     })
   )

@@ -3,21 +3,16 @@ import { Effect, Result } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Page, Suspect } from "../../broker/inspection.ts"
-import { reading } from "../../internal/pattern.ts"
 import { isAfter } from "../entry.ts"
+import type { Registration } from "../keys.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
+import { groupsIn } from "../replies.ts"
 import { brokenChannel as brokenChannelScript } from "../scripts/checks/brokenChannel.ts"
 import { brokenFloor } from "../scripts/checks/brokenFloor.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
 import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import type { Checks } from "./check.ts"
-import { groupsIn } from "./check.ts"
 import type { GroupChannel } from "./deliveries.ts"
-
-export interface Registration {
-  readonly group: string
-  readonly matches: (channel: string) => boolean
-}
 
 export interface Registry {
   /** The channels, with their limits as they are stored. */
@@ -26,12 +21,9 @@ export interface Registry {
   readonly groups: ReadonlySet<string>
 }
 
-const registrationsIn = (fields: unknown): ReadonlyArray<Registration> =>
-  registrationsOf(fields).map(({ group, pattern }) => ({ group, matches: reading(pattern) }))
-
 export const read = ({ ask, keys }: Checks): Effect.Effect<Registry, BrokerError> =>
   Effect.map(ask([["hgetall", keys.channels], ["hkeys", keys.groups]]), ([limits, fields]) => {
-    const registrations = registrationsIn(fields)
+    const registrations = registrationsOf(fields)
     return {
       channels: new Map(Object.entries((limits ?? {}) as Record<string, string>)),
       registrations,
@@ -128,8 +120,8 @@ export const unregistered = (
     Effect.gen(function*() {
       if (!(yield* isThere)) return false
       const [fields] = yield* ask([["hkeys", keys.groups]])
-      return !registrationsIn(fields).some((one) =>
-        one.group === group && (channel === undefined || one.matches(channel))
+      return !registrationsOf(fields).some((one) =>
+        one.group === group && (channel === undefined || one.reads(channel))
       )
     })
   )
@@ -156,7 +148,7 @@ export const places = (
       if (replies[2 * i] === 0) suspects.push(brokenChannel(checks, channel, "log"))
       const key = keys.log(channel)
       const present = groupsIn(replies[2 * i + 1])
-      const expected = new Set(registrations.filter(({ matches }) => matches(channel)).map(({ group }) => group))
+      const expected = new Set(registrations.filter(({ reads }) => reads(channel)).map(({ group }) => group))
       for (const [group, { at, pending }] of present) {
         pairs.push([group, channel, at])
         if (pending > 0) sources.push({ key, group, channel, isRetry: false })

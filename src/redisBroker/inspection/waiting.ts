@@ -11,7 +11,8 @@ import { timeWithoutBody } from "../scripts/checks/timeWithoutBody.ts"
 import { waitingInTwoStates } from "../scripts/checks/waitingInTwoStates.ts"
 import { Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
-import { groupsIn, isPosition, paged } from "./check.ts"
+import { groupsIn } from "../replies.ts"
+import { isPosition, paged } from "./check.ts"
 
 /** Members in one step, and bodies, about. */
 const membersPerStep = 500
@@ -23,16 +24,14 @@ export const waiting = (
   toleranceMillis: number,
   promote: Effect.Effect<unknown, BrokerError>
 ) => {
-  const { ask, keys, now, report, suspect } = checks
-  return paged(
-    "0",
-    Effect.fnUntraced(function*(cursor) {
-      const [reply] = yield* ask([["zscan", keys.waiting, cursor, "COUNT", membersPerStep]])
-      const [next, flat] = (reply ?? ["0", []]) as readonly [string, ReadonlyArray<string>]
+  const { ask, isOverdue, keys, now, report, scan, suspect } = checks
+  return scan(
+    "zscan",
+    keys.waiting,
+    membersPerStep,
+    Effect.fnUntraced(function*(some) {
       const nowMillis = yield* now
-      const members = flat.flatMap((member, i) =>
-        i % 2 === 0 ? [{ member, score: Number(flat[i + 1]), parts: waitingParts(member) }] : []
-      )
+      const members = some.map(([member, score]) => ({ member, score: Number(score), parts: waitingParts(member) }))
       const found = yield* ask(
         members.map(({ parts }): Command =>
           parts === undefined ? ["exists", keys.waiting] : ["hexists", keys.bodies(parts[0], parts[1]), parts[2]]
@@ -60,10 +59,7 @@ export const waiting = (
             [member, id ?? ""]
           ))
         } else if (score <= nowMillis - toleranceMillis) {
-          const isLate = Effect.gen(function*() {
-            const [late] = yield* ask([["zscore", keys.waiting, member]])
-            return typeof late === "string" && Number(late) <= (yield* now) - toleranceMillis
-          })
+          const isLate = isOverdue(keys.waiting, member, toleranceMillis)
           suspects.push(report(
             {
               ...about,
@@ -109,7 +105,7 @@ export const waiting = (
           [group, member, id]
         ))
       }
-      return [{ looked: { waiting: members.length }, suspects }, next === "0" ? undefined : next] as const
+      return { looked: { waiting: members.length }, suspects }
     })
   )
 }

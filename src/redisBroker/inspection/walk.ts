@@ -32,7 +32,7 @@ export interface Options {
 const expectedBodies = (registries: ReadonlyArray<Registry.Registry>): Seen["bodies"] =>
   registries.flatMap(({ channels, registrations }, shard) =>
     [...channels.keys()].flatMap((channel) => {
-      const groups = new Set(registrations.filter(({ matches }) => matches(channel)).map(({ group }) => group))
+      const groups = new Set(registrations.filter(({ reads }) => reads(channel)).map(({ group }) => group))
       return ["", ...groups].map((group) => [shard, group, channel] as const)
     })
   )

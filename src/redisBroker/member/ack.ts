@@ -7,7 +7,7 @@
 import { Effect } from "effect"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
-import { messageOf } from "../../redis/protocol.ts"
+import { messageOf, refusedCommand } from "../../redis/protocol.ts"
 import { counterField } from "../counters.ts"
 import { ack as ackScript } from "../scripts/member/ack.ts"
 import type { MemberContext } from "./context.ts"
@@ -70,7 +70,7 @@ export const make = (
     // A stream that refuses does not hold up the others.
     for (const reply of replies) {
       if (typeof reply === "string") {
-        return yield* new RedisError({ reason: "Refused", command: "ack", message: messageOf(reply) })
+        return yield* refusedCommand("ack", messageOf(reply))
       }
     }
   })

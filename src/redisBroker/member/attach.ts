@@ -5,7 +5,6 @@
  */
 import { Effect } from "effect"
 import type { RedisError } from "../../Redis.ts"
-import * as Pattern from "../../internal/pattern.ts"
 import { chunked } from "../batches.ts"
 import { registrationsOf } from "../keys.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
@@ -115,9 +114,7 @@ export const make = (
       removals: Removals
     ): Effect.fn.Return<Attached | undefined, RedisError> {
       if (channels.length === 0) return none
-      const registered = registrationsOf(yield* connection.send(["hkeys", keys.groups], { idempotent: true })).map(
-        (one) => ({ ...one, reads: Pattern.reading(one.pattern) })
-      )
+      const registered = registrationsOf(yield* connection.send(["hkeys", keys.groups], { idempotent: true }))
       const others = registered.filter((one) => one.group !== group)
       // Another registration of the group keeps its place on the channels it reaches: the group is not new there.
       const earlier = registered.filter((one) => one.group === group && !patterns.includes(one.pattern))

@@ -10,6 +10,7 @@ import type { BlockingConnection, Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
 import { chunked } from "../batches.ts"
 import type { RawEntries } from "../replies.ts"
+import { groupsIn } from "../replies.ts"
 import type { MemberContext } from "./context.ts"
 
 /** A read that has no answer this long after its block time is given up, and its connection replaced. */
@@ -25,16 +26,6 @@ const busyBatch = 8
 const recheckedStreams = 16
 
 export type RawStreams = ReadonlyArray<readonly [key: string, entries: RawEntries]>
-
-/** The fields of a group in the reply of `XINFO GROUPS`. */
-const placeOf = (reply: unknown, group: string): ReadonlyMap<unknown, unknown> | undefined => {
-  for (const flat of reply as ReadonlyArray<ReadonlyArray<unknown>>) {
-    const fields = new Map<unknown, unknown>()
-    for (let i = 0; i < flat.length; i += 2) fields.set(flat[i], flat[i + 1])
-    if (fields.get("name") === group) return fields
-  }
-  return undefined
-}
 
 export const make = (
   { connection, membership: { group, leaseMillis }, monotonic }: MemberContext,
@@ -55,12 +46,12 @@ export const make = (
       for (const [i, key] of chunk.entries()) {
         const reply = replies[i]
         if (reply instanceof RedisError && !/no such key/.test(reply.message)) return yield* Effect.fail(reply)
-        const place = reply instanceof RedisError ? undefined : placeOf(reply, group)
+        const place = groupsIn(reply).get(group)
         if (place === undefined) {
           return yield* new RedisError({ reason: "NoGroup", command: "xinfo", message: `NOGROUP of ${key}` })
         }
-        positions.set(key, String(place.get("last-delivered-id")))
-        if (place.get("lag") !== 0) ready.set(key, 1)
+        positions.set(key, place.at)
+        if (place.lag !== 0) ready.set(key, 1)
       }
     }
   })

@@ -4,6 +4,7 @@
  * A sync compares them with the registry of the shard, and attaches the group where it is missing. Whatever a fault or another program
  * has removed (a channel, the registration, the place of the group in a stream) is created again and named in the log.
  */
+import { refusedCommand } from "../../redis/protocol.ts"
 import { Deferred, Effect } from "effect"
 import { GroupRemoved } from "../../Broker.ts"
 import type { Ordering } from "../../broker/ordering.ts"
@@ -83,7 +84,7 @@ export const make = (
   const failRemoved = Effect.suspend(() => {
     removed = new GroupRemoved({ group, patterns })
     Deferred.doneUnsafe(removal, Effect.fail(removed))
-    return Effect.fail(new RedisError({ reason: "Refused", command: "listSources", message: removed.message }))
+    return Effect.fail(refusedCommand("listSources", removed.message))
   })
 
   /** The channels where the start option counts: those that were there before the group, and that no registered pattern of it reaches. */
@@ -106,7 +107,7 @@ export const make = (
     const named = new Set(names.map(keys.log))
     const asked = wrong.find((key) => named.has(key))
     if (asked !== undefined) {
-      return yield* new RedisError({ reason: "Refused", command: "attach", message: `WRONGTYPE ${asked} is no stream` })
+      return yield* refusedCommand("attach", `WRONGTYPE ${asked} is no stream`)
     }
     const fresh = wrong.filter((key) => !leftOut.has(key))
     leftOut = new Set(wrong)

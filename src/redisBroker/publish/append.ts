@@ -2,6 +2,7 @@
  * Publishing on Redis: a plain XADD where possible, and a script where a message must not be stored twice: inside a deduplication window,
  * when it waits for its time, or after a reply was lost.
  */
+import { refusedCommand } from "../../redis/protocol.ts"
 import { Effect } from "effect"
 import type { Appended, NewMessage } from "../../broker/publishing.ts"
 import type { Command, DurableConnection } from "../../Redis.ts"
@@ -207,7 +208,7 @@ export const make = (shards: Shards, channels: Channels, { durable, graceMillis 
           failed(
             reply instanceof RedisError
               ? reply
-              : new RedisError({ reason: "Refused", command: "xadd", message: "XADD gave an unexpected reply" })
+              : refusedCommand("xadd", "XADD gave an unexpected reply")
           )
         )
       }

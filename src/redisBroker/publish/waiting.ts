@@ -11,7 +11,7 @@ import * as Entry from "../entry.ts"
 import type { Evidence } from "../callOutcome.ts"
 import { answer, duplicateOf, keptMillis, nextCall } from "../callOutcome.ts"
 import type { Keys } from "../keys.ts"
-import { waitingMember } from "../keys.ts"
+import { waitingMember, waitingParts } from "../keys.ts"
 import { cancel } from "../scripts/publish/cancel.ts"
 import { listScheduled } from "../scripts/publish/listScheduled.ts"
 import { promote } from "../scripts/publish/promote.ts"
@@ -35,12 +35,6 @@ const passedPerMilli = 100
 
 /** At most this many targets are named in advance to the script. */
 const rememberedTargets = 64
-
-const partsOf = (member: string): readonly [group: string, channel: string, id: string] => {
-  const a = member.indexOf("\n")
-  const b = member.indexOf("\n", a + 1)
-  return [member.slice(0, a), member.slice(a + 1, b), member.slice(b + 1)]
-}
 
 const outcomeOf = ([outcome, value]: readonly [string, string]): Appended =>
   outcome === "scheduled"
@@ -122,7 +116,7 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       }
       if (known.size + unknown.length > rememberedTargets) known.clear()
       for (const prefix of unknown) {
-        const [group, channel] = partsOf(prefix)
+        const [group, channel] = waitingParts(prefix)!
         known.set(
           prefix,
           group === ""
@@ -179,8 +173,9 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       )) as readonly [ReadonlyArray<string>, string?, string?]
       const [found] = reply
       for (let i = 0; i < found.length; i += 2) {
-        const [, channel, id] = partsOf(found[i + 1]!)
-        places.push({ channel, id, dueAtMillis: Number(found[i]) })
+        // A name that another program wrote is passed over.
+        const [, channel, id] = waitingParts(found[i + 1]!) ?? []
+        if (channel !== undefined && id !== undefined) places.push({ channel, id, dueAtMillis: Number(found[i]) })
       }
       score = reply[1] ?? ""
       member = reply[2]
