@@ -192,7 +192,7 @@ const place = async () => {
         step,
         "g",
         "c"
-      ) as Promise<[number, Array<[string, string]>?]>,
+      ) as Promise<[number, Array<[string, string]>?, number?]>,
     stampOf: (consumer: string) => client.hget(key("taken"), consumer),
     /** The gate, and who has what pending, by numbers. */
     state: async () => {
@@ -551,11 +551,11 @@ describe("brokenGate", () => {
     await client.hset(here.key("bodies"), "9-0", "{\"i\":\"m\",\"k\":\"w\",\"kh\":1}\nx")
     const more = await here.publish("a", "b")
     await here.read("d", 2)
-    assert.deepStrictEqual(await here.check("check"), [1, []])
+    assert.deepStrictEqual(await here.check("check"), [1, [], 0])
     await here.enter("d", more)
     await here.leave("c", [numbers[0]!])
     const before = await here.state()
-    assert.deepStrictEqual(await here.check("repair"), [1, []])
+    assert.deepStrictEqual(await here.check("repair"), [1, [], 0])
     assert.deepStrictEqual(await here.state(), before)
   })
 
@@ -564,14 +564,14 @@ describe("brokenGate", () => {
     await client.xdel(here.key("log"), `${first}-0`)
     assert.deepStrictEqual(await here.check("check"), [0], "as long as it is handed out, its key is not known")
     await client.xack(here.key("log"), "g", `${first}-0`)
-    assert.deepStrictEqual(await here.check("check"), [1, [["closed", "a"]]])
-    assert.deepStrictEqual(await here.check("repair"), [1, [["closed", "a"]]])
+    assert.deepStrictEqual(await here.check("check"), [1, [["closed", "a"]], 0])
+    assert.deepStrictEqual(await here.check("repair"), [1, [["closed", "a"]], 0])
     const state = await here.state()
     assert.deepStrictEqual(state.busy, ["a", "b"])
     assert.deepStrictEqual(state.lines, { a: `l${last} l${last}` })
     assert.deepStrictEqual(state.pending["c"]?.includes(`l${second}`), true)
     assert.deepStrictEqual(await here.takeOver("d", second!), [second])
-    assert.deepStrictEqual(await here.check("repair"), [1, []])
+    assert.deepStrictEqual(await here.check("repair"), [1, [], 0])
   })
 
   it.each([
@@ -584,7 +584,16 @@ describe("brokenGate", () => {
     await client.del(here.key(name))
     assert.deepStrictEqual((await here.check("repair"))[1]!.map(([problem]) => problem), problems)
     assert.deepStrictEqual(await here.state(), before)
-    assert.deepStrictEqual(await here.check("repair"), [1, []])
+    assert.deepStrictEqual(await here.check("repair"), [1, [], 0])
+  })
+
+  it("ends what waits and is gone from its stream", async () => {
+    const { here, numbers: [first, second, , last] } = await busyPlace()
+    await client.xdel(here.key("log"), `${first}-0`, `${second}-0`)
+    await client.xack(here.key("log"), "g", `${first}-0`)
+    assert.deepStrictEqual(await here.check("repair"), [1, [["closed", "a"]], 1])
+    assert.deepStrictEqual(await here.takeOver("d", last!), [last])
+    assert.isUndefined((await here.state()).pending["~gate"])
   })
 
   it("removes from a line what does not wait", async () => {

@@ -166,7 +166,10 @@ export const make = (
     return { pending: all, isComplete }
   })
 
-  /** Frees the ordering keys of a channel whose heads are gone; false when that cannot be told yet. The next claim takes over what waited. */
+  /**
+   * Frees the ordering keys of a channel whose heads are gone, and returns how many that waited are gone, too; `undefined` when it cannot be
+   * told yet. The next claim takes over what waited.
+   */
   const freeOrphans = (channel: string) => {
     const [log, retry, busy, lines, behind] = gate.keysOf(channel)
     return Effect.map(
@@ -175,7 +178,10 @@ export const make = (
         [log, retry, keys.bodies(group, channel), busy, lines, behind, keys.reached(group, channel)],
         ["repair", group, consumer]
       ),
-      (reply) => (reply as readonly [number])[0] === 1
+      (reply) => {
+        const [isTold, problems = [], gone = 0] = reply as readonly [number, ReadonlyArray<unknown>?, number?]
+        return isTold === 0 ? undefined : problems.length === 0 ? 0 : gone
+      }
     )
   }
 
@@ -236,7 +242,9 @@ export const make = (
       if (counts.size > 0) vanished += yield* takeExpired(stream, counts, expiresMillis, claiming, from, deliveries)
     }
     for (const channel of unfreed) {
-      if (yield* freeOrphans(channel)) unfreed.delete(channel)
+      const gone = yield* freeOrphans(channel)
+      if (gone !== undefined) unfreed.delete(channel)
+      vanished += gone ?? 0
       look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
     }
     vanished += gate.takeVanished()

@@ -12,7 +12,7 @@ import { wrongType } from "../parts/preconditions.ts"
  * KEYS: log, retry stream, bodies, busy, lines, behind and reached of the group and channel.
  * ARGV: `check` or `repair`, group, consumer for which new heads are pending.
  * Reply: {1 when it can be told (0: a message that is handed out is gone from its stream, or there is too much to look at), at most 100
- * problems}. A problem is {name, ordering key or message}; `closed`: a key has no head; `open`: a key with a head is not busy; `unlinked`:
+ * problems, number of the messages that wait and are gone from their stream: a repair ends them}. A problem is {name, ordering key or message}; `closed`: a key has no head; `open`: a key with a head is not busy; `unlinked`:
  * a message waits in no line; `link`: what stands in a line does not wait.
  *
  * Writes: types are checked first. DEL passes when memory is full, and lets the rest pass.
@@ -31,7 +31,7 @@ for _, body in ipairs(redis.call('HVALS', bodies)) do
   local key, isHead = keyOfBody(body)
   if isHead then headed[key] = true end
 end
-local waiting, isPending, looked = {}, {}, 0
+local waiting, gone, isPending, looked = {}, {}, {}, 0
 local function look(stream, kind)
   local place
   for _, info in ipairs(redis.call('EXISTS', stream) == 1 and redis.call('XINFO', 'GROUPS', stream) or {}) do
@@ -48,8 +48,7 @@ local function look(stream, kind)
     local entry = redis.call('XRANGE', stream, position, position)[1]
     local key, isHead = orderingKeyOf(entry)
     if not entry then
-      -- One that waits is passed over when it is its turn.
-      if owner ~= '${gateConsumer}' then isTold = false end
+      if owner == '${gateConsumer}' then gone[#gone + 1] = {stream, position} else isTold = false end
     elseif owner == '${gateConsumer}' then
       if key then waiting[#waiting + 1] = {key, link, stream, position, true} end
     elseif isHead then
@@ -96,6 +95,7 @@ for _, one in ipairs(waiting) do
 end
 if step == 'repair' and #problems > 0 then
   redis.call('DEL', busy, lines, behind)
+  for _, one in ipairs(gone) do redis.call('XACK', one[1], group, one[2]) end
   for key in pairs(headed) do redis.call('SADD', busy, key) end
   for _, one in ipairs(waiting) do
     local key, link, stream, position, isGates = unpack(one, 1, 5)
@@ -106,5 +106,5 @@ if step == 'repair' and #problems > 0 then
     end
   end
 end
-return {1, problems}
+return {1, problems, #gone}
 `
