@@ -430,6 +430,27 @@ const looks: Readonly<Record<string, ReadonlyArray<Omit<Case, "repaired" | "repl
     keys: ["log"],
     args: ["g", "-", 1, 0],
     reply: [1, "(1-0", ["1-0"]]
+  }, {
+    does: "ends after about 1 MiB",
+    seed: [
+      ["xgroup", "create", "$log", "g", "0", "mkstream"],
+      ...[1, 2, 3, 4].map((n) => ["xadd", "$log", `${n}-0`, "p", "x".repeat(600_000)]),
+      ["xreadgroup", "group", "g", "c", "streams", "$log", ">"],
+      ["xdel", "$log", "1-0"]
+    ],
+    keys: ["log"],
+    args: ["g", "-", 10, 0],
+    reply: [3, "(3-0", ["1-0"]]
+  }, {
+    does: "reads no message of a delivery that was touched lately",
+    seed: [
+      ["xgroup", "create", "$log", "g", "0", "mkstream"],
+      ...[1, 2].map((n) => ["xadd", "$log", `${n}-0`, "p", "x".repeat(600_000)]),
+      ["xreadgroup", "group", "g", "c", "streams", "$log", ">"]
+    ],
+    keys: ["log"],
+    args: ["g", "-", 10, 60_000],
+    reply: [2, "", []]
   }],
   scanBodies: [
     {

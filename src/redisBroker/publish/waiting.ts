@@ -18,6 +18,7 @@ import { promote } from "../scripts/publish/promote.ts"
 import { reschedule } from "../scripts/publish/reschedule.ts"
 import { schedule } from "../scripts/publish/schedule.ts"
 import type { Shards } from "../shards.ts"
+import { Steps } from "../stepSize.ts"
 import type { Route } from "./route.ts"
 
 /** A message that cannot be moved, because of wrong data under a key, is put off for this long. */
@@ -180,13 +181,27 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards) => {
       score = reply[1] ?? ""
       member = reply[2]
     }
-    const bodies = yield* connection.pipeline(
-      places.map(({ channel, id }) => ["hget", keys.bodies("", channel), id])
-    )
+    const bodies: Array<unknown> = []
+    const reading = new Steps(places.length)
+    while (bodies.length < places.length) {
+      const some = yield* connection.pipeline(
+        places.slice(bodies.length, bodies.length + reading.size).map(({ channel, id }) => [
+          "hget",
+          keys.bodies("", channel),
+          id
+        ])
+      )
+      reading.took(
+        some.length,
+        some.reduce<number>((sum, body) => sum + (typeof body === "string" ? body.length : 0), 0)
+      )
+      bodies.push(...some)
+    }
     const messages: Array<ScheduledMessage> = []
     for (const [i, place] of places.entries()) {
-      const body = typeof bodies[i] === "string" ? Entry.decodeBody(bodies[i]) : undefined
-      if (bodies[i] instanceof RedisError && bodies[i].reason !== "Refused") return yield* bodies[i]
+      const found = bodies[i]
+      const body = typeof found === "string" ? Entry.decodeBody(found) : undefined
+      if (found instanceof RedisError && found.reason !== "Refused") return yield* found
       if (body !== undefined) {
         messages.push({
           ...place,
