@@ -17,6 +17,7 @@ import * as Ending from "./internal/ending.ts"
 import { pretty } from "./internal/failure.ts"
 import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Shape from "./internal/optionShape.ts"
 import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
 import * as Workers from "./internal/workers.ts"
 import * as Envelope from "./publisher/envelope.ts"
@@ -226,7 +227,7 @@ export class Broadcast extends Context.Service<Broadcast, {
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { broadcast } = yield* Broker
   const endings = yield* Ending.registry
-  const limit = yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes))
+  const limit = yield* Given.orDie(Envelope.limitOf("maxPayloadBytes", options?.maxPayloadBytes))
 
   const castOf = <C extends Channel.Any>(
     channel: C,
@@ -316,38 +317,27 @@ export const publishAll: PublishMany<Broadcast> = (channel, payloads, ...options
 
 const option = Given.failing(InvalidListener)
 
-const countOption = (name: string, value: number | undefined, usual: number) =>
-  option(Given.count(name, value, { usual, least: 1, most: Number.MAX_SAFE_INTEGER }))
+const most = Number.MAX_SAFE_INTEGER
 
-const optionNames: ReadonlySet<string> = new Set<keyof ListenOptions<Channel.Any, never, never>>([
-  "capacity",
-  "maxBufferedChars",
-  "overflow",
-  "onGap",
-  "onInvalid",
-  "handler",
-  "concurrency"
-])
+const shape = Shape.shape<Partial<ListenOptions<Channel.Any, unknown, unknown>>>()({
+  capacity: Shape.count({ usual: 4096, least: 1, most }),
+  maxBufferedChars: Shape.count({ usual: 64 * 1024 * 1024, least: 1, most }),
+  overflow: Shape.choice("bounded", "dropping", "sliding"),
+  onGap: Shape.func,
+  onInvalid: Shape.func,
+  handler: Shape.func,
+  concurrency: Shape.count({ usual: 1, least: 1, most })
+})
 
 /** Subscribes in the current scope: the buffer, and the handling of an item of it. */
 const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
   const broadcast = yield* Broadcast
-  if (!Channel.isSource(source)) {
-    return yield* new InvalidListener({
-      option: "source",
-      message: "the source must be made by Channel.make, Channel.pattern or Channel.union"
-    })
-  }
-  yield* option(Given.known("the options", options, optionNames))
-  yield* option(Given.func("onGap", options.onGap))
-  yield* option(Given.func("onInvalid", options.onInvalid))
+  yield* option(Channel.checkSource("source", source))
+  const given = yield* option(Given.known("the options", options, shape.names))
+  const { capacity, concurrency, maxBufferedChars: maxChars, overflow } = yield* option(shape.read(given))
   const name = Channel.describe(source)
   const decoderFor = Channel.decoderFor(source)
-  const mailbox = Mailbox.make({
-    capacity: yield* countOption("capacity", options.capacity, 4096),
-    maxChars: yield* countOption("maxBufferedChars", options.maxBufferedChars, 64 * 1024 * 1024),
-    overflow: yield* option(Given.choice("overflow", options.overflow, ["bounded", "dropping", "sliding"]))
-  })
+  const mailbox = Mailbox.make({ capacity, maxChars, overflow })
   const counts = { invalid: 0, interruptions: 0 }
 
   const onGap = options.onGap ?? ((gap: Gap) =>
@@ -416,7 +406,7 @@ const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S,
       mailbox.interrupted()
     }
   })
-  return { name, mailbox, counts, open, endings: broadcast.endings }
+  return { name, mailbox, counts, concurrency, open, endings: broadcast.endings }
 })
 
 /** At most this many messages are decoded before the first of them is passed on. */
@@ -511,9 +501,8 @@ export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = 
 > {
   yield* option(Given.record("the options", options))
   yield* option(Given.required("handler", options.handler))
-  const concurrency = yield* countOption("concurrency", options.concurrency, 1)
   const scope = yield* Scope.make()
-  const { counts, endings, mailbox, name, open: decode } = yield* open(source, options).pipe(
+  const { concurrency, counts, endings, mailbox, name, open: decode } = yield* open(source, options).pipe(
     Scope.provide(scope),
     Effect.onError(() => Scope.close(scope, Exit.void))
   )

@@ -12,6 +12,8 @@ import * as Calls from "./internal/runningCalls.ts"
 import { durabilityOf } from "./internal/durabilityOption.ts"
 import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Limits from "./internal/optionLimits.ts"
+import * as Shape from "./internal/optionShape.ts"
 import { uniqueName } from "./internal/uniqueName.ts"
 import * as Chain from "./middleware/composition.ts"
 import type { PublishErrors, PublishServices } from "./middleware/definition.ts"
@@ -145,21 +147,11 @@ const allOrIncomplete = (
     : Effect.succeed(receipts)
 }
 
-/**
- * Reads the options; dies if one cannot be used.
- *
- * @internal
- */
-export const givenOf = Effect.fnUntraced(function*(options: Options | undefined) {
-  return {
-    limit: yield* Given.orDie(Envelope.limitOf(options?.maxPayloadBytes)),
-    mostMillis: yield* Given.orDie(
-      Given.span("maxWindow", options?.maxWindow, { usual: usualMaxWindowMillis, least: 1, most: 315_576_000_000 })
-    ),
-    usualDurability: options?.durability === undefined
-      ? undefined
-      : yield* Given.orDie(durabilityOf(options.durability))
-  }
+/** @internal */
+export const shape = Shape.shape<Options>()({
+  maxPayloadBytes: Envelope.limitOf,
+  maxWindow: Shape.span({ usual: usualMaxWindowMillis, least: 1, most: Limits.longestKept }),
+  durability: Shape.optional(durabilityOf)
 })
 
 /**
@@ -171,7 +163,9 @@ export const givenOf = Effect.fnUntraced(function*(options: Options | undefined)
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const broker = yield* Broker
   const clock = yield* Clock.Clock
-  const { limit, mostMillis, usualDurability } = yield* givenOf(options)
+  const { durability: usualDurability, maxPayloadBytes: limit, maxWindow: mostMillis } = yield* Given.orDie(
+    shape.read(options)
+  )
   const nextId = makeIds()
   const program = yield* Program
 

@@ -21,6 +21,8 @@ import * as Subscription from "./Subscription.ts"
 import * as Duties from "./duties/duties.ts"
 import { durabilityOf } from "./internal/durabilityOption.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Limits from "./internal/optionLimits.ts"
+import * as Shape from "./internal/optionShape.ts"
 import { names as connectionNames } from "./redis/optionChecks.ts"
 
 /**
@@ -72,41 +74,18 @@ export interface Options extends Publisher.Options, Subscription.Defaults, DeadL
   readonly health?: Health.Options | undefined
 }
 
-const dutiesOf = (options: Options | undefined) => {
-  const interval = (name: "checkInterval" | "trimInterval", usual: number) =>
-    Given.orDie(Given.span(name, options?.[name], { usual, least: 10 }))
-  return Effect.all({
-    delayed: Given.orDie(Given.flag("delayed", options?.delayed, true)),
-    checkMillis: interval("checkInterval", 30_000),
-    trimMillis: interval("trimInterval", 20_000)
-  })
-}
-
-const ownNames = [
-  "maxPayloadBytes",
-  "maxWindow",
-  "durability",
-  "groupName",
-  "consumerName",
-  "concurrency",
-  "lease",
-  "blockInterval",
-  "drainTimeout",
-  "maxRetries",
-  "retryDelay",
-  "retry",
-  "maxCrashes",
-  "reports",
-  "deadLetters",
-  "delayed",
-  "checkInterval",
-  "trimInterval",
-  "health"
-] satisfies ReadonlyArray<keyof Options>
+const dutiesShape = Shape.shape<Pick<Options, "checkInterval" | "delayed" | "trimInterval">>()({
+  delayed: Shape.flag(true),
+  checkInterval: Shape.span(Limits.checkInterval),
+  trimInterval: Shape.span({ usual: 20_000, least: 10 })
+})
 
 /** Options of Redis are known on every backend, so that a program can use one set of options in its tests, too. */
 const optionNames: ReadonlySet<string> = new Set<string>([
-  ...ownNames,
+  ...Publisher.shape.names,
+  ...Subscription.defaultNames,
+  ...dutiesShape.names,
+  ...["deadLetters", "health"] satisfies ReadonlyArray<keyof Options>,
   ...["prefix", "shards", "graceMillis"] satisfies ReadonlyArray<keyof RedisBroker.Options>,
   ...connectionNames
 ])
@@ -114,11 +93,11 @@ const optionNames: ReadonlySet<string> = new Set<string>([
 /** Checks all options before anything is started, connected or stored. */
 const checkOptions = Effect.fnUntraced(function*(options: Options | undefined) {
   yield* Given.orDie(Given.known("the options of Rotif", options, optionNames))
-  yield* Publisher.givenOf(options)
+  yield* Given.orDie(Publisher.shape.read(options))
   yield* Subscription.checkDefaults(options ?? {})
   yield* DeadLetters.retentionOf(options?.deadLetters)
   yield* Health.thresholdsOf(options?.health)
-  yield* dutiesOf(options)
+  yield* Given.orDie(dutiesShape.read(options))
 })
 
 /**
@@ -133,7 +112,7 @@ export const layerBroker = (
   options?: Options
 ): Layer.Layer<Exclude<Services, Deduplication.Deduplication>, never, Broker> => {
   const registry = Subscription.layerRegistry({ ...options, slowHandler: options?.health?.slowHandler })
-  const duties = Layer.unwrap(Effect.map(dutiesOf(options), Duties.layer))
+  const duties = Layer.unwrap(Effect.map(Given.orDie(dutiesShape.read(options)), Duties.layer))
   return Layer.unwrap(Effect.as(
     checkOptions(options),
     Layer.mergeAll(
@@ -185,7 +164,7 @@ export type RedisOptions = Redis.Options & RedisBroker.Options & Options
 const brokerOnRedis = Effect.fnUntraced(function*(options?: RedisBroker.Options & Options) {
   const broker = yield* RedisBroker.make(options)
   if (options?.durability !== undefined) {
-    yield* broker.checkDurability(yield* Given.orDie(durabilityOf(options.durability)))
+    yield* broker.checkDurability(yield* Given.orDie(durabilityOf("durability", options.durability)))
   }
   return broker
 })

@@ -16,6 +16,8 @@ import type { Place, Reference } from "./broker/scheduled.ts"
 import { order } from "./broker/scheduled.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Limits from "./internal/optionLimits.ts"
+import * as Shape from "./internal/optionShape.ts"
 import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
 import { shown } from "./internal/describe.ts"
@@ -190,25 +192,30 @@ const placeOf = (cursor: string): Place | undefined => {
 
 const cursorOf = ({ channel, dueAtMillis, id }: Place): string => `${dueAtMillis}\n${channel}\n${id}`
 
-const catchUpOf = (catchUp: CatchUp | undefined): Result.Result<CatchUp, InvalidSchedule> => {
-  if (catchUp === undefined || catchUp === "latest" || catchUp === "none") return Result.succeed(catchUp ?? "latest")
-  return Recur.isCatchUp(catchUp)
-    ? Result.succeed({ all: catchUp.all })
-    : Result.fail(invalid("catchUp", "catchUp must be \"none\", \"latest\" or { all: a whole number from 1 to 1,000 }"))
-}
+const catchUpOf: Shape.Check<CatchUp> = (option, catchUp = "latest") =>
+  Recur.isCatchUp(catchUp)
+    ? Result.succeed(typeof catchUp === "string" ? catchUp : { all: catchUp.all })
+    : Result.fail({
+      option,
+      message: `${option} must be "none", "latest" or { all: a whole number from 1 to 1,000 }`
+    })
 
-const whenNames: ReadonlySet<string> = new Set<keyof When>(["delay", "at"])
-const listNames: ReadonlySet<string> = new Set<keyof ListOptions>(["channel", "cursor", "limit"])
+const whenShape = Shape.shape<When>()({ delay: Shape.any, at: Shape.any })
+const listShape = Shape.shape<ListOptions>()({
+  channel: Shape.any,
+  cursor: Shape.any,
+  limit: Shape.count(Limits.pageSize)
+})
 
 const everyOnly: ReadonlySet<string> = new Set(["every"])
 const recursWanted = "a cron expression, a Cron, or { every: a duration }"
-const recurringNames: ReadonlySet<string> = new Set<keyof LooseOptions>([
-  "headers",
-  "expiresIn",
-  "timeZone",
-  "catchUp",
-  "params"
-])
+const recurringShape = Shape.shape<LooseOptions>()({
+  headers: Shape.any,
+  expiresIn: Shape.any,
+  timeZone: Shape.any,
+  catchUp: catchUpOf,
+  params: Shape.any
+})
 
 const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, InvalidSchedule> => {
   if (DateTime.isTimeZone(zone)) return Result.succeed(DateTime.zoneToString(zone))
@@ -224,8 +231,7 @@ const refused = <A>(found: Result.Result<A, Given.Problem>): Result.Result<A, In
 
 const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
   Result.gen(function*() {
-    yield* refused(Given.known("options", options, recurringNames))
-    const catchUp = yield* catchUpOf(options?.catchUp)
+    const { catchUp, timeZone } = yield* refused(recurringShape.optional("options", options))
     if (typeof recurs !== "string" && !Cron.isCron(recurs)) yield* refused(Given.known("recurs", recurs, everyOnly))
     if (recurs === undefined) return yield* refused(Given.refuse("recurs", recursWanted, recurs))
     if (typeof recurs === "object" && "every" in recurs) {
@@ -233,7 +239,7 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
       if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
         return yield* refused(Given.refuse("every", "a duration from 1 ms to 10 years", recurs.every))
       }
-      if (options?.timeZone !== undefined) {
+      if (timeZone !== undefined) {
         return yield* Result.fail(
           invalid(
             "timeZone",
@@ -247,8 +253,7 @@ const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
       return yield* refused(Given.refuse("recurs", recursWanted, recurs))
     }
     const usual = typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value
-    const given = options?.timeZone === undefined ? usual : options.timeZone
-    const zone = yield* zoneOf(given)
+    const zone = yield* zoneOf(timeZone === undefined ? usual : timeZone)
     if (typeof recurs !== "string") return Recur.fromCron(recurs, zone, catchUp)
     const cron = yield* Result.mapError(
       Cron.parse(recurs, zone),
@@ -273,7 +278,7 @@ export const make = Effect.gen(function*() {
     cancel: (channel, id) => Effect.flatMap(referenceOf(channel, id), broker.scheduled.cancel),
     reschedule: Effect.fnUntraced(function*(channel, id, when) {
       const reference = yield* referenceOf(channel, id)
-      yield* option(Given.record("when", yield* option(Given.known("when", when, whenNames))))
+      yield* option(whenShape.required("when", when))
       const due = when.at === undefined && when.delay === undefined
         ? "give a delay or a time (at)"
         : dueOf(when, clock.currentTimeMillisUnsafe())
@@ -286,13 +291,12 @@ export const make = Effect.gen(function*() {
         (reference) => broker.scheduled.reschedule(reference, { delayMillis: 0 })
       ),
     list: Effect.fnUntraced(function*(options) {
-      yield* option(Given.known("the options", options, listNames))
-      const limit = yield* option(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
-      const after = options?.cursor === undefined ? undefined : placeOf(options.cursor)
-      if (options?.cursor !== undefined && after === undefined) {
+      const { channel: of, cursor, limit } = yield* option(listShape.optional("the options", options))
+      const after = cursor === undefined ? undefined : placeOf(cursor)
+      if (cursor !== undefined && after === undefined) {
         return yield* invalid("cursor", "the cursor is not one of a page of Scheduler.list")
       }
-      const channel = options?.channel === undefined ? undefined : yield* channelName(options.channel)
+      const channel = of === undefined ? undefined : yield* channelName(of)
       const among = channel === undefined ? shards : broker.shardsOf({ _tag: "Channels", names: [channel] })
       const pages = yield* Effect.forEach(
         among,

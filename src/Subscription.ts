@@ -42,7 +42,7 @@ export type {
 export { InvalidOnceKey, InvalidSubscription } from "./subscription/options.ts"
 export { layerRegistry, running, Subscriptions } from "./subscription/registry.ts"
 /** @internal */
-export { checkDefaults } from "./subscription/settings.ts"
+export { checkDefaults, defaultNames } from "./subscription/settings.ts"
 
 /** At most this many failed streams are remembered. */
 const mostFailures = 100

@@ -1,10 +1,11 @@
 /** Moves dead letters: requeues them to the group that failed, or deletes them. */
-import { Effect, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import type { Broker } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import type { Filter } from "../DeadLetter.ts"
 import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import * as Envelope from "../publisher/envelope.ts"
 import { PayloadTooLarge } from "../publisher/outcome.ts"
 import type { Edit, RequeueAllOptions } from "./options.ts"
@@ -29,7 +30,16 @@ export class WrongChannel extends Schema.TaggedError<WrongChannel>()("WrongChann
   }
 }
 
-const requeueAllNames: ReadonlySet<string> = new Set<keyof RequeueAllOptions>(["limit", "rate", "dryRun", "onProgress"])
+const requeueAllShape = Shape.shape<RequeueAllOptions>()({
+  limit: (option, value = Number.NaN) =>
+    Given.count(option, value as number, { usual: 0, least: 1, most: Number.MAX_SAFE_INTEGER }),
+  rate: (option, value) =>
+    value === undefined || (typeof value === "number" && value > 0)
+      ? Result.succeed(value)
+      : Given.refuse(option, "a number of letters a second above 0", value),
+  dryRun: Shape.flag(false),
+  onProgress: Shape.func
+})
 
 /** Requires a filter, because a forgotten one must not mean all letters. */
 const required = (filter: Filter): Effect.Effect<Filter, InvalidDeadLetterOption> => {
@@ -63,30 +73,22 @@ export const make = (broker: Broker["Service"], largest: number) => {
   })
 
   const requeueAll = Effect.fnUntraced(function*(filter: Filter, options: RequeueAllOptions) {
-    yield* read(Given.record("the options", yield* read(Given.known("the options", options, requeueAllNames))))
-    const bounds = { usual: 0, least: 1, most: Number.MAX_SAFE_INTEGER }
-    const limit = yield* read(Given.count("limit", options.limit ?? Number.NaN, bounds))
-    const { onProgress, rate } = options
-    const dryRun = yield* read(Given.flag("dryRun", options.dryRun, false))
-    yield* read(Given.func("onProgress", onProgress))
-    if (rate !== undefined && !(typeof rate === "number" && rate > 0)) {
-      return yield* read(Given.refuse("rate", "a number of letters a second above 0", rate))
-    }
+    const { dryRun, limit, onProgress, rate } = yield* read(requeueAllShape.required("the options", options))
     // About ten batches a second, so that a rate is kept evenly.
-    const batch = rate === undefined || dryRun === true ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
+    const batch = rate === undefined || dryRun ? 100 : Math.max(1, Math.min(100, Math.floor(rate / 10)))
     return yield* Query.sweep(
       store,
       yield* Query.make(broker, yield* required(filter)),
       limit,
       batch,
       (shard, letterIds) =>
-        dryRun === true
+        dryRun
           ? Effect.succeed(0)
           : Effect.map(store.requeue(shard, letterIds.map((letterId) => ({ letterId }))), (moved) => moved.length),
       (progress, size) =>
         Effect.andThen(
           onProgress === undefined ? Effect.void : Given.effect("onProgress", () => onProgress(progress)),
-          rate === undefined || dryRun === true || progress.matched >= limit
+          rate === undefined || dryRun || progress.matched >= limit
             ? Effect.void
             : Effect.sleep((size / rate) * 1000)
         )

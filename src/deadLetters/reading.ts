@@ -6,11 +6,17 @@ import { fromLetter } from "../DeadLetter.ts"
 import type { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type { LetterCount } from "../broker/deadLetters.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Limits from "../internal/optionLimits.ts"
+import * as Shape from "../internal/optionShape.ts"
 import type { Page, PageOptions } from "./options.ts"
 import { read } from "./options.ts"
 import * as Query from "./query.ts"
 
-const pageNames: ReadonlySet<string> = new Set<keyof PageOptions>(["limit", "cursor", "order"])
+const pageShape = Shape.shape<PageOptions>()({
+  limit: Shape.count(Limits.pageSize),
+  cursor: Shape.any,
+  order: Shape.choice("newest", "oldest")
+})
 
 export const make = (broker: Broker["Service"]) => {
   const store = broker.letters
@@ -20,12 +26,10 @@ export const make = (broker: Broker["Service"]) => {
     options?: PageOptions
   ): Effect.fn.Return<Page, InvalidDeadLetterOption | BrokerError> {
     const query = yield* Query.make(broker, filter)
-    yield* read(Given.known("the options", options, pageNames))
-    const limit = yield* read(Given.count("limit", options?.limit, { usual: 100, least: 1, most: 1_000 }))
-    const order = yield* read(Given.choice("order", options?.order, ["newest", "oldest"]))
-    const from = options?.cursor === undefined ? undefined : Query.parsePlace(options.cursor)
-    if (options?.cursor !== undefined && from === undefined) {
-      return yield* read(Given.refuse("cursor", "the cursor of a page", options.cursor))
+    const { cursor, limit, order } = yield* read(pageShape.optional("the options", options))
+    const from = cursor === undefined ? undefined : Query.parsePlace(cursor)
+    if (cursor !== undefined && from === undefined) {
+      return yield* read(Given.refuse("cursor", "the cursor of a page", cursor))
     }
     const next = Query.scan(store, query, { order, from, wanted: limit + 1 })
     const letters: Array<DeadLetter> = []

@@ -2,13 +2,13 @@
  * Retention: deletes dead letters that are too old, and the oldest of those that are too many. They go through the archive first, if there is
  * one; letters that the archive refuses stay.
  */
-import type { Duration } from "effect"
-import { Cause, Effect } from "effect"
+import { Cause, Effect, Result } from "effect"
 import type { Broker, BrokerError } from "../Broker.ts"
 import { fromLetter } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../broker/deadLetters.ts"
 import { pretty } from "../internal/failure.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import { isArchive } from "../internal/pattern.ts"
 import { pause } from "../internal/pause.ts"
 import * as Reports from "../internal/reports.ts"
@@ -35,31 +35,28 @@ const makeRefusals = (): Reports.Repeating =>
     )
   )
 
-const retentionNames: ReadonlySet<string> = new Set<keyof Retention>([
-  "maxAge",
-  "maxCount",
-  "interval",
-  "archive",
-  "enabled",
-  "archiveChannel"
-])
+const shape = Shape.shape<Retention>()({
+  // A value that is no number must not count as 0 here: that would delete every letter.
+  maxAge: Shape.span({ usual: 7_776_000_000, least: 0, most: Infinity }),
+  maxCount: (option, value) =>
+    value === Infinity
+      ? Result.succeed(value)
+      : Given.count(option, value as number | undefined, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER }),
+  // The bounds prevent a busy loop, and a lease without an end.
+  interval: Shape.span({ usual: 60_000, least: 10, most: 86_400_000 }),
+  enabled: Shape.any,
+  archive: Shape.func,
+  archiveChannel: Shape.any
+})
 
 /** Reads the options of the retention; dies of one that cannot be used. */
-export const optionsOf = Effect.fnUntraced(
-  function*(options: Retention | undefined): Effect.fn.Return<Options> {
-    const { archive, archiveChannel, interval, maxAge, maxCount } =
-      (yield* Given.orDie(Given.known("deadLetters", options, retentionNames, "deadLetters."))) ?? {}
-    yield* Given.orDie(Given.func("deadLetters.archive", archive))
-    const span = (name: string, value: Duration.Input | undefined, bounds: Given.Bounds) =>
-      Given.orDie(Given.span(`deadLetters.${name}`, value, bounds))
-    return {
-      // A value that is no number must not count as 0 here: that would delete every letter.
-      maxAgeMillis: yield* span("maxAge", maxAge, { usual: 7_776_000_000, least: 0, most: Infinity }),
-      maxCount: maxCount === Infinity ? maxCount : yield* Given.orDie(
-        Given.count("deadLetters.maxCount", maxCount, { usual: 100_000, least: 0, most: Number.MAX_SAFE_INTEGER })
-      ),
-      // The bounds prevent a busy loop, and a lease without an end.
-      intervalMillis: yield* span("interval", interval, { usual: 60_000, least: 10, most: 86_400_000 }),
+export const optionsOf = (options: Retention | undefined): Effect.Effect<Options> =>
+  Effect.map(
+    Given.orDie(shape.optional("deadLetters", options, "deadLetters.")),
+    ({ archive, archiveChannel, interval, maxAge, maxCount }): Options => ({
+      maxAgeMillis: maxAge,
+      maxCount,
+      intervalMillis: interval,
       archive: (shard, letters) =>
         archive === undefined
           ? Effect.void
@@ -71,9 +68,8 @@ export const optionsOf = Effect.fnUntraced(
           ),
       archiveChannel,
       refusals: makeRefusals()
-    }
-  }
-)
+    })
+  )
 
 /** At most this many letters are archived and deleted at a time. */
 const batch = 100

@@ -4,7 +4,7 @@ import { Cause, Duration, Effect } from "effect"
 import type { Broker } from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import type { Offered } from "../DeadLetter.ts"
-import { fromLetter, InvalidDeadLetterOption } from "../DeadLetter.ts"
+import { fromLetter } from "../DeadLetter.ts"
 import { givenDelay } from "../Message.ts"
 import * as Retry from "../Retry.ts"
 import type { LetterStore } from "../broker/deadLetters.ts"
@@ -13,6 +13,7 @@ import { pretty } from "../internal/failure.ts"
 import { showAs, withoutCode } from "../internal/inspected.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Limits from "../internal/optionLimits.ts"
+import * as Shape from "../internal/optionShape.ts"
 import * as Asking from "../internal/policyCalls.ts"
 import * as Reports from "../internal/reports.ts"
 import { paceMillis } from "../internal/settlement.ts"
@@ -126,18 +127,19 @@ const run = <E, R>(options: Options<E, R>): Effect.Effect<Ending, never, R | Sco
   })
 }
 
-const names: ReadonlySet<string> = new Set<keyof SubscribeOptions<never, never, never>>([
-  "name",
-  "group",
-  "startFrom",
-  "concurrency",
-  "slowHandler",
-  "lease",
-  "checkInterval",
-  "drainTimeout",
-  "handler",
-  "retry"
-])
+const shape = Shape.shape<SubscribeOptions<never, unknown, unknown>>()({
+  name: (option, value = "dead-letters") => Given.name(option, value),
+  group: Shape.any,
+  startFrom: Shape.choice("earliest", "latest"),
+  concurrency: Shape.count({ usual: 1, least: 1, most: 1_000 }),
+  slowHandler: Shape.span(Limits.slowHandler),
+  lease: Shape.span(Limits.lease),
+  checkInterval: Shape.span(Limits.checkInterval),
+  drainTimeout: Shape.optional(Shape.span(Limits.drainTimeout)),
+  handler: Shape.handler,
+  // It may be a name of the policies of the program.
+  retry: Shape.any
+})
 
 /** Settings of the layer that a subscription falls back to. */
 export interface Shared {
@@ -152,30 +154,20 @@ export const start = Effect.fnUntraced(function*<E, R>(
   options: SubscribeOptions<never, E, R>,
   { drainMillis, policies }: Shared
 ) {
-  if (source !== undefined && !Channel.isSource(source)) {
-    return yield* new InvalidDeadLetterOption({
-      option: "source",
-      message: "the source must be made by Channel.make, Channel.pattern or Channel.union"
-    })
-  }
-  yield* read(Given.record("the options", yield* read(Given.known("the options", options, names))))
-  const name = yield* read(Given.name("name", Given.first(options.name, "dead-letters")))
-  yield* read(Given.required("handler", options.handler))
-  const retry = yield* read(Retry.resolve("retry", options.retry, Retry.within(yield* Retry.Retry, policies)))
+  if (source !== undefined) yield* read(Channel.checkSource("source", source))
+  const { group, name, ...given } = yield* read(shape.required("the options", options))
   return yield* run({
     store: broker.letters,
     source,
     name,
-    query: yield* Query.make(broker, { channel: source, group: options.group }),
-    start: yield* read(Given.choice("startFrom", options.startFrom, ["earliest", "latest"])),
-    concurrency: yield* read(Given.count("concurrency", options.concurrency, { usual: 1, least: 1, most: 1_000 })),
-    slowMillis: yield* read(Given.span("slowHandler", options.slowHandler, { usual: 300_000, least: 1 })),
-    leaseMillis: yield* read(Given.span("lease", options.lease, { usual: 30_000, least: 100 })),
-    checkMillis: yield* read(Given.span("checkInterval", options.checkInterval, { usual: 30_000, least: 10 })),
-    drainMillis: yield* read(
-      Given.span("drainTimeout", options.drainTimeout, { ...Limits.drainTimeout, usual: drainMillis })
-    ),
-    retry,
+    query: yield* Query.make(broker, { channel: source, group }),
+    start: given.startFrom,
+    concurrency: given.concurrency,
+    slowMillis: given.slowHandler,
+    leaseMillis: given.lease,
+    checkMillis: given.checkInterval,
+    drainMillis: given.drainTimeout ?? drainMillis,
+    retry: yield* read(Retry.resolve("retry", given.retry, Retry.within(yield* Retry.Retry, policies))),
     handler: options.handler
   })
 })

@@ -14,8 +14,9 @@ export class Duties extends Context.Service<Duties, {
 export const layer = (options: {
   /** Whether this process promotes what is due and publishes recurring messages. */
   readonly delayed: boolean
-  readonly checkMillis: number
-  readonly trimMillis: number
+  /** In milliseconds. */
+  readonly checkInterval: number
+  readonly trimInterval: number
 }): Layer.Layer<Duties, never, Broker> =>
   Layer.effect(
     Duties,
@@ -23,7 +24,7 @@ export const layer = (options: {
       const broker = yield* Broker
       const clock = yield* Clock.Clock
       const pulses: Array<Heartbeat> = []
-      const { checkMillis, delayed, trimMillis } = options
+      const { checkInterval: checkMillis, delayed, trimInterval: trimMillis } = options
       const start = (
         name: string,
         shard: number,

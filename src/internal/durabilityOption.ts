@@ -5,6 +5,7 @@ import type { Duration } from "effect"
 import { Result } from "effect"
 import type { Durability } from "../Broker.ts"
 import * as Given from "./optionChecks.ts"
+import * as Shape from "./optionShape.ts"
 
 export interface Options {
   readonly replicas?: number | undefined
@@ -12,30 +13,27 @@ export interface Options {
   readonly timeout?: Duration.Input | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof Options>(["replicas", "fsync", "timeout"])
-
-const usualDurabilityMillis = 1_000
 /** At most this many replicas: no setup has more, and Redis would wait for the missing ones each time. */
 const mostReplicas = 100
 
+const shape = Shape.shape<Options>()({
+  replicas: Shape.any,
+  fsync: Shape.flag(false),
+  timeout: Shape.span({ usual: 1_000, least: 1 })
+})
+
 /** Reads the option, or refuses it. */
-export const durabilityOf = (options: Options): Result.Result<Durability, Given.Problem> =>
+export const durabilityOf = (option: string, value: unknown): Result.Result<Durability, Given.Problem> =>
   Result.gen(function*() {
-    if (Result.isFailure(Given.record("durability", options))) {
-      return yield* Given.refuse("durability", "an object such as { replicas: 1 }", options)
-    }
-    yield* Given.known("durability", options, names, "durability.")
-    const { fsync = false, replicas, timeout } = options
-    if (typeof fsync !== "boolean") {
-      return yield* Given.refuse("durability.fsync", "true or false", fsync)
-    }
+    const options: Options = yield* Result.mapError(
+      Given.record(option, value),
+      () => Given.refuse(option, "an object such as { replicas: 1 }", value).failure
+    )
+    const { fsync, replicas, timeout } = yield* shape.optional(option, options, `${option}.`)
+    const bounds = { usual: 1, least: fsync ? 0 : 1, most: mostReplicas }
     return {
-      replicas: yield* Given.count("durability.replicas", replicas, {
-        usual: 1,
-        least: fsync ? 0 : 1,
-        most: mostReplicas
-      }),
+      replicas: yield* Given.count(`${option}.replicas`, replicas, bounds),
       onDisk: fsync,
-      timeoutMillis: yield* Given.span("durability.timeout", timeout, { usual: usualDurabilityMillis, least: 1 })
+      timeoutMillis: timeout
     }
   })

@@ -16,5 +16,8 @@ export const maxCrashes: Bounds = { usual: 3, least: 0, most: mostCount }
 export const lease: Bounds = { usual: 30_000, least: 100, most: longestMillis }
 export const blockInterval: Bounds = { usual: 5_000, least: 10, most: longestMillis }
 export const drainTimeout: Bounds = { usual: 30_000, least: 0, most: longestMillis }
+export const checkInterval: Bounds = { usual: 30_000, least: 10, most: longestMillis }
+/** The entries on a page of a list. */
+export const pageSize: Bounds = { usual: 100, least: 1, most: 1_000 }
 export const retryDelay: Bounds = { usual: 1_000, least: 0, most: longestMillis }
 export const slowHandler: Bounds = { usual: 300_000, least: 1, most: longestMillis }

@@ -2,6 +2,7 @@
  * Recurrences: a cron expression in a time zone, or an interval. They are stored as text, so that any process can compute the next tick.
  */
 import { Cron, DateTime, Duration, Result } from "effect"
+import { longestKept } from "./optionLimits.ts"
 
 /**
  * The ticks that are published late, because no process ran at their time: none, the last, or all in order, at most the last `max`.
@@ -46,7 +47,7 @@ const mostTime = 8.64e15
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
 /** The longest interval, and the largest number of ticks to catch up with. */
-export const mostMillis = 315_576_000_000
+export const mostMillis = longestKept
 export const mostTicks = 1_000
 
 export const isCatchUp = (value: unknown): value is CatchUp =>

@@ -2,7 +2,7 @@ import type { Exit } from "effect"
 import { Duration, Effect } from "effect"
 import type { CircuitBreakerError, Outcome } from "effect/persistence/CircuitBreaker"
 import { CircuitBreaker } from "effect/persistence/CircuitBreaker"
-import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import { sides } from "./composition.ts"
 import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
@@ -29,17 +29,12 @@ export interface CircuitBreakerOptions {
   readonly probeInterval?: Duration.Input | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof CircuitBreakerOptions>([
-  "key",
-  "classify",
-  "whenOpen",
-  "probeInterval"
-])
-
-const keyOf = (limited: Limited): string =>
-  limited.operation === "publish"
-    ? `rotif:publish:${limited.channel}`
-    : `rotif:process:${limited.channel}:${limited.group}`
+const shape = Shape.shape<CircuitBreakerOptions>()({
+  key: Shape.func,
+  classify: Shape.func,
+  whenOpen: Shape.choice("wait", "fail"),
+  probeInterval: Shape.span({ usual: 1_000, least: 1 })
+})
 
 /**
  * Stops calls that keep failing, with Effect's `CircuitBreaker`: its layer decides when the circuit opens and for how long, its store whether
@@ -56,13 +51,11 @@ const keyOf = (limited: Limited): string =>
 export const circuitBreaker = (
   options?: CircuitBreakerOptions
 ): Publish<CircuitBreakerError, CircuitBreaker> & Process<CircuitBreakerError, CircuitBreaker> => {
-  checked(Given.known("options", options, names))
-  const key = limitKey(checked(Given.func("key", options?.key)) ?? keyOf)
-  const classify = checked(Given.func("classify", options?.classify))
-  const waits = checked(Given.choice("whenOpen", options?.whenOpen, ["wait", "fail"])) === "wait"
-  const probeInterval = Duration.millis(
-    checked(Given.span("probeInterval", options?.probeInterval, { usual: 1_000, least: 1 }))
-  )
+  const given = checked(shape.optional("options", options))
+  const { classify } = given
+  const key = limitKey(given.key)
+  const waits = given.whenOpen === "wait"
+  const probeInterval = Duration.millis(given.probeInterval)
 
   const execute = <A, E, R>(effect: Effect.Effect<A, E, R>, limited: Limited) =>
     CircuitBreaker.use((breaker) => Effect.suspend(() => breaker.execute(effect, { key: key(limited), classify })))

@@ -1,7 +1,7 @@
 import { Cause, Effect } from "effect"
 import { InHook } from "../internal/activity.ts"
 import { pretty } from "../internal/failure.ts"
-import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import * as Reports from "../internal/reports.ts"
 import { calm, isPromise } from "../internal/describe.ts"
 import type { Receipt } from "../publisher/outcome.ts"
@@ -57,13 +57,13 @@ export interface Hooks<
   readonly onError?: ((failure: HookFailure) => OnError) | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof Hooks>([
-  "beforePublish",
-  "afterPublish",
-  "beforeProcess",
-  "afterProcess",
-  "onError"
-])
+const shape = Shape.shape<Hooks<Hooked, Hooked, Hooked, Hooked, Hooked>>()({
+  beforePublish: Shape.func,
+  afterPublish: Shape.func,
+  beforeProcess: Shape.func,
+  afterProcess: Shape.func,
+  onError: Shape.func
+})
 
 const run = <X extends Hooked>(name: string, hook: () => X): Effect.Effect<unknown, ErrorOf<X>, ServicesOf<X>> =>
   Effect.suspend(() => {
@@ -139,9 +139,7 @@ export const hooks = <
     ServicesOf<BeforeProcess> | ServicesOf<AfterProcess> | ServicesOf<OnError>
   > =>
 {
-  for (const [name, hook] of Object.entries(checked(Given.known("hooks", hooks, names)))) {
-    checked(Given.func(name, hook))
-  }
+  checked(shape.required("hooks", hooks))
   const { afterProcess, afterPublish, beforeProcess, beforePublish, onError } = hooks
   const reportError = makeReport("onError")
   const reportPublish = makeReport("afterPublish")

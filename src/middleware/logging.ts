@@ -2,6 +2,7 @@ import type { LogLevel } from "effect"
 import { Cause, Effect } from "effect"
 import { Attribute } from "../Telemetry.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import { sides } from "./composition.ts"
 import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
@@ -19,8 +20,10 @@ export interface LoggingOptions {
   readonly failure?: LogLevel.Severity | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof LoggingOptions>(["success", "failure"])
-const levels = ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"] as const
+const level = (usual: LogLevel.Severity): Shape.Check<LogLevel.Severity> => (option, value = usual) =>
+  Given.choice(option, value as LogLevel.Severity, ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"])
+
+const shape = Shape.shape<LoggingOptions>()({ success: level("Debug"), failure: level("Warn") })
 
 /**
  * Logs each publish and each attempt, and annotates every line that is logged within with the channel, the group, the message id and
@@ -30,11 +33,9 @@ const levels = ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"] as const
  * @since 0.1.0
  */
 export const logging = (options?: LoggingOptions): Publish & Process => {
-  checked(Given.known("options", options, names))
-  const level = (name: keyof LoggingOptions, usual: LogLevel.Severity) =>
-    Effect.logWithLevel(checked(Given.choice(name, options?.[name] ?? usual, levels)))
-  const success = level("success", "Debug")
-  const failure = level("failure", "Warn")
+  const given = checked(shape.optional("options", options))
+  const success = Effect.logWithLevel(given.success)
+  const failure = Effect.logWithLevel(given.failure)
   const failed = (what: string) => (cause: Cause.Cause<unknown>) =>
     Cause.hasInterruptsOnly(cause) ? success(`${what} was interrupted`) : failure(`${what} failed`, cause)
   return sides<never, never, never, never>({

@@ -2,6 +2,7 @@ import { Duration, Effect } from "effect"
 import type { RateLimiterError } from "effect/persistence/RateLimiter"
 import { RateLimiter } from "effect/persistence/RateLimiter"
 import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import { sides } from "./composition.ts"
 import type { Process, Publish } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
@@ -34,26 +35,24 @@ export interface RateLimitOptions {
   readonly key?: ((limited: Limited) => string) | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof RateLimitOptions>([
-  "limit",
-  "window",
-  "algorithm",
-  "onExceeded",
-  "key"
-])
+const shape = Shape.shape<RateLimitOptions>()({
+  limit: (option, value = Number.NaN) =>
+    Given.count(option, value as number, { usual: 1, least: 1, most: 1_000_000_000 }),
+  window: (option, value = Number.NaN) => Given.span(option, value as Duration.Input, { usual: 0, least: 1 }),
+  algorithm: Shape.choice("token-bucket", "fixed-window"),
+  onExceeded: Shape.choice("delay", "fail"),
+  key: Shape.func
+})
 
 /**
  * Checks the key of a limit: a value that is no key would be one limit for all.
  *
  * @internal
  */
-export const limitKey = (key: (limited: Limited) => string) => (limited: Limited): string =>
-  checked(Given.key("what the function key gives", key(limited), 1024))
-
-const keyOf = (limited: Limited): string =>
-  limited.operation === "publish"
-    ? `rotif:publish:${limited.channel}`
-    : `rotif:process:${limited.channel}:${limited.group}`
+export const limitKey = (key: ((limited: Limited) => string) | undefined) => (limited: Limited): string => {
+  if (key !== undefined) return checked(Given.key("what the function key gives", key(limited), 1024))
+  return `rotif:${limited.operation}:${limited.channel}${limited.operation === "publish" ? "" : `:${limited.group}`}`
+}
 
 /**
  * Limits how many messages are published or handled in a span of time, with Effect's `RateLimiter`. With its Redis store the limit holds for all
@@ -69,12 +68,9 @@ const keyOf = (limited: Limited): string =>
 export const rateLimit = (
   options: RateLimitOptions
 ): Publish<RateLimiterError, RateLimiter> & Process<RateLimiterError, RateLimiter> => {
-  checked(Given.record("options", checked(Given.known("options", options, names))))
-  const limit = checked(Given.count("limit", options.limit ?? Number.NaN, { usual: 1, least: 1, most: 1_000_000_000 }))
-  const window = Duration.millis(checked(Given.span("window", options.window ?? Number.NaN, { usual: 0, least: 1 })))
-  const algorithm = checked(Given.choice("algorithm", options.algorithm, ["token-bucket", "fixed-window"]))
-  const onExceeded = checked(Given.choice("onExceeded", options.onExceeded, ["delay", "fail"]))
-  const key = limitKey(checked(Given.func("key", options.key)) ?? keyOf)
+  const { algorithm, limit, onExceeded, ...given } = checked(shape.required("options", options))
+  const window = Duration.millis(given.window)
+  const key = limitKey(given.key)
   const pass = (limited: Limited) =>
     RateLimiter.use((limiter) =>
       Effect.flatMap(

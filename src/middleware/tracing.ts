@@ -3,7 +3,7 @@ import { Cause, Clock, Effect, Exit, References, Tracer } from "effect"
 import { Attribute, fromHeaders, Operation, system, toHeaders, TraceState } from "../Telemetry.ts"
 import { Bounded } from "../internal/boundedMap.ts"
 import { errorTagOf } from "../internal/failure.ts"
-import * as Given from "../internal/optionChecks.ts"
+import * as Shape from "../internal/optionShape.ts"
 import type { Entered } from "./composition.ts"
 import { Around, sides } from "./composition.ts"
 import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "./definition.ts"
@@ -23,7 +23,7 @@ export interface TracingOptions {
   readonly relation?: "link" | "parent" | undefined
 }
 
-const names: ReadonlySet<string> = new Set<keyof TracingOptions>(["relation"])
+const shape = Shape.shape<TracingOptions>()({ relation: Shape.choice("link", "parent") })
 
 /** Effect's own tracer exports nothing: no span is made for it. */
 const isOff = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
@@ -98,8 +98,7 @@ const within = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>, note
  * @since 0.1.0
  */
 export const tracing = (options?: TracingOptions): Publish & Process => {
-  checked(Given.known("options", options, names))
-  const isChild = checked(Given.choice("relation", options?.relation, ["link", "parent"])) === "parent"
+  const isChild = checked(shape.optional("options", options)).relation === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
   /** The span of a publish, and the request that carries its trace. */

@@ -141,11 +141,7 @@ const prefix: Check = (option, value) => {
     : Result.fail<Given.Problem>({ option, message: `${option} is not valid: ${problem}` })
 }
 
-const durability: Check = (option, value) =>
-  Result.flatMap(
-    Given.known(option, value as object, new Set(["replicas", "fsync", "timeout"]), `${option}.`),
-    () => durabilityOf(value as object)
-  )
+const durability: Check = (option, value) => durabilityOf(option, value)
 
 const channelName: Check = (option, value) =>
   typeof value !== "string" ? Given.refuse(option, "a string", value) : Result.mapError(

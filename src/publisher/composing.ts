@@ -69,7 +69,7 @@ export const make = ({ limit, mostMillis, nextId, now, usualDurability }: Option
   }
   let durability = usualDurability
   if (options?.durability !== undefined) {
-    const found = options.durability === false ? undefined : durabilityOf(options.durability)
+    const found = options.durability === false ? undefined : durabilityOf("durability", options.durability)
     if (found?._tag === "Failure") return invalid(found.failure.message)
     durability = found?.success
   }

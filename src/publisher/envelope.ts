@@ -15,12 +15,12 @@ const largestBytes = 64 * 1024 * 1024
 const mostHeaders = 256
 
 /** Reads the option `maxPayloadBytes`. */
-export const limitOf = (maxPayloadBytes: number = 1024 * 1024): Result.Result<number, Given.Problem> =>
-  Given.count(
-    "maxPayloadBytes",
-    typeof maxPayloadBytes === "number" && maxPayloadBytes > largestBytes ? largestBytes : maxPayloadBytes,
-    { usual: largestBytes, least: 1, most: largestBytes }
-  )
+export const limitOf = (option: string, value: unknown): Result.Result<number, Given.Problem> =>
+  Given.count(option, typeof value === "number" && value > largestBytes ? largestBytes : value as number | undefined, {
+    usual: 1024 * 1024,
+    least: 1,
+    most: largestBytes
+  })
 
 /** Finds the problem with the payloads of one call, if they are no list. */
 const payloadsProblem = (payloads: unknown): string | undefined =>
