@@ -119,7 +119,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   const janitors = yield* Effect.forEach(
     all,
-    (keys) => RedisJanitor.make({ keys, connection: connectionOf(keys.shard), graceMillis }),
+    (keys) => RedisJanitor.make(keys, connectionOf(keys.shard), graceMillis),
     { concurrency: 16 }
   ).pipe(Effect.mapError(fail("open")))
 

@@ -4,18 +4,18 @@
  * So an idle namespace costs next to nothing, however many channels it has, and messages that a lost process has left behind do not stay
  * for ever.
  */
-import { Clock, Effect, Result } from "effect"
-import type { Limits } from "../Broker.ts"
-import type { Command, Connection } from "../Redis.ts"
+import { Clock, Effect } from "effect"
+import type { Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import { monotonicMillis } from "../internal/times.ts"
 import { uniqueName } from "../internal/uniqueName.ts"
 import { Signal } from "../internal/wake.ts"
+import * as Grace from "./grace.ts"
 import type { Keys } from "./keys.ts"
-import { registrationsOf } from "./keys.ts"
-import { shareSettings } from "./scripts/member/shareSettings.ts"
 import { sweepOnce } from "./scripts/upkeep/sweepOnce.ts"
 import { trim as trimScript } from "./scripts/upkeep/trim.ts"
+import type { Subject } from "./trimSubjects.ts"
+import { subjectsOf } from "./trimSubjects.ts"
 
 /** At most this many streams without recent settlements are trimmed in one pass; the next pass continues. */
 const streamsPerPass = 200
@@ -38,45 +38,11 @@ const turnMillis = 30_000
 /** Exactly-once keys without a recorded time to live are kept this long. */
 const longestMarksMillis = 86_400_000
 
-/** A process confirms its settings this often, sooner where they are gone, and they count for this long. */
-const agreeMillis = 60_000
-const settingsMillis = 600_000
-
-/** A stream, and the groups and limits that decide what is removed from it. */
-interface Subject {
-  readonly stream: string
-  readonly channel: string
-  readonly groups: ReadonlyArray<string>
-  readonly limits: Limits
-  readonly isRetry: boolean
-}
-
-/** Reads the limits of a channel. A value that another program wrote, and that is no limit, counts as none. */
-const limitsOf = (text: string): Limits => {
-  const parsed = Result.getOrElse(Result.try((): unknown => text === "" ? {} : JSON.parse(text)), () => ({}))
-  const { maxAgeMillis, maxLength, minId } = (parsed ?? {}) as { readonly [Name in keyof Limits]: unknown }
-  const isCount = (value: unknown): value is number => typeof value === "number" && value >= 0 && value < 2 ** 53
-  return {
-    maxAgeMillis: isCount(maxAgeMillis) ? Math.ceil(maxAgeMillis) : undefined,
-    maxLength: isCount(maxLength) ? Math.trunc(maxLength) : undefined,
-    minId: typeof minId === "string" && /^\d{1,16}(-\d{1,20})?$/.test(minId) ? minId : undefined
-  }
-}
-
-export interface RedisJanitor {
-  /** Asks the next pass to visit a stream. */
-  readonly touch: (stream: string) => void
-  /** Completes when a stream waits for a visit. */
-  readonly awaitWork: Effect.Effect<void>
-  readonly trim: Effect.Effect<number, RedisError>
-}
-
-export const make = Effect.fnUntraced(function*(setup: {
-  readonly keys: Keys
-  readonly connection: Connection
-  readonly graceMillis: number
-}): Effect.fn.Return<RedisJanitor, RedisError> {
-  const { connection, graceMillis, keys } = setup
+export const make = Effect.fnUntraced(function*(
+  keys: Keys,
+  connection: Connection,
+  graceMillis: number
+) {
   const clock = yield* Clock.Clock
   const me = uniqueName()
   const touched = new Set<string>()
@@ -85,19 +51,7 @@ export const make = Effect.fnUntraced(function*(setup: {
   const aging = new Set<string>()
   let agingAt = 0
   const millis = () => monotonicMillis(clock)
-  let longestGraceMillis = graceMillis
-  let agreeAt = -Infinity
-  /** The longest grace counts: another process of the namespace may need more time than this one to find its messages. */
-  const hear = (told: ReadonlyArray<string>) => {
-    longestGraceMillis = told.reduce((longest, text) => Math.max(longest, Number(text) || 0), graceMillis)
-  }
-  const agreeOnGrace = Effect.gen(function*() {
-    const reply = yield* connection.evaluate(shareSettings, [keys.settings("")], [graceMillis, settingsMillis])
-    hear(reply as ReadonlyArray<string>)
-    agreeAt = millis() + agreeMillis
-  }).pipe(Effect.catchIf((error) => error.message.startsWith("WRONGTYPE "), () => Effect.void))
-
-  yield* agreeOnGrace
+  const grace = yield* Grace.make(keys, connection, graceMillis, millis)
 
   let version: string | undefined
   let subjects = new Map<string, Subject>()
@@ -107,35 +61,6 @@ export const make = Effect.fnUntraced(function*(setup: {
   let cursor = 0
   /** Streams that refuse, each logged once. */
   const refusing = new Set<string>()
-
-  const load = Effect.fnUntraced(function*() {
-    const [limits, fields] = yield* connection.pipeline([["hgetall", keys.channels], ["hkeys", keys.groups]])
-    for (const reply of [limits, fields]) if (reply instanceof RedisError) return yield* reply
-    const groups = registrationsOf(fields)
-    const names = [...new Set(groups.map(({ group }) => group))]
-    groupNames = names
-    const retries = yield* connection.pipeline(names.map((group): Command => ["smembers", keys.retries(group)]))
-    const out = new Map<string, Subject>()
-    for (const [channel, text] of Object.entries(limits as Record<string, string>)) {
-      const stream = keys.log(channel)
-      out.set(stream, {
-        stream,
-        channel,
-        groups: [...new Set(groups.filter(({ reads }) => reads(channel)).map(({ group }) => group))],
-        limits: limitsOf(text),
-        isRetry: false
-      })
-    }
-    for (const [i, group] of names.entries()) {
-      const channels = retries[i]
-      if (channels instanceof RedisError) return yield* channels
-      for (const channel of channels as ReadonlyArray<string>) {
-        const stream = keys.retry(group, channel)
-        out.set(stream, { stream, channel, groups: [group], limits: {}, isRetry: true })
-      }
-    }
-    return out
-  })
 
   /** Trims a stream, in as many steps as it needs. */
   const visit = (
@@ -150,7 +75,7 @@ export const make = Effect.fnUntraced(function*(setup: {
         [keys.meta, stream, ...(isRetry ? [] : groups.map(keys.floors))],
         [
           version ?? "0",
-          isRetry ? 0 : longestGraceMillis,
+          isRetry ? 0 : grace.longestMillis(),
           limits.maxAgeMillis ?? 0,
           limits.minId ?? "",
           limits.maxLength ?? -1,
@@ -198,12 +123,12 @@ export const make = Effect.fnUntraced(function*(setup: {
     if (isOthers) yield* connection.send(["del", keys.janitor], { idempotent: true })
     else if (turn instanceof RedisError && !isFull) return yield* turn
     if (current instanceof RedisError) return yield* current
-    if (!(told instanceof RedisError)) hear(told)
-    // Settings that cannot be read are confirmed again, which fails with the reason.
-    if (millis() >= agreeAt || told instanceof RedisError || !told.includes(String(graceMillis))) yield* agreeOnGrace
+    yield* grace.hear(told)
     const owner = turn instanceof RedisError ? null : turn
     if ((current ?? "0") !== version) {
-      subjects = yield* load()
+      const { groups, subjects: found } = yield* subjectsOf(keys, connection)
+      subjects = found
+      groupNames = groups
       for (const stream of refusing) if (!subjects.has(stream)) refusing.delete(stream)
       version = current ?? "0"
       unvisited = new Set(subjects.keys())
@@ -251,5 +176,11 @@ export const make = Effect.fnUntraced(function*(setup: {
     work.wake()
   }
 
-  return { touch, awaitWork: work.wait(() => touched.size > 0), trim }
+  return {
+    /** Asks the next pass to visit a stream. */
+    touch,
+    /** Completes when a stream waits for a visit. */
+    awaitWork: work.wait(() => touched.size > 0),
+    trim
+  }
 })

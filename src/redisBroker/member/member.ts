@@ -10,6 +10,7 @@ import type { OrderingConflict } from "../../broker/ordering.ts"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"
 import { chunked } from "../batches.ts"
 import type { Channels } from "../channels.ts"
+import type { Listener } from "../events.ts"
 import { leaveGroup } from "../scripts/member/leaveGroup.ts"
 import type { Shards } from "../shards.ts"
 import { streamsPerCall } from "./attach.ts"
@@ -38,13 +39,7 @@ export interface Options extends Selection {
   readonly onSettled: (stream: string) => void
 }
 
-export interface RedisMember extends Member {
-  /** Takes note of an event of the shard: this member may have something new to read. */
-  readonly notify: (channel: string, group: string | undefined) => void
-  /** Takes note that a group was removed, from some of the channels it reads at least. */
-  readonly notifyRemoved: (group: string) => void
-  /** Takes note that events may have been missed. */
-  readonly notifyGap: () => void
+export interface RedisMember extends Member, Listener {
   readonly close: Effect.Effect<void>
 }
 

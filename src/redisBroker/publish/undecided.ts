@@ -179,3 +179,5 @@ export const make = ({ keysOf, shardOf }: Shards, channels: Channels, graceMilli
       evidence._tag === "Log" ? findOrAdd(message, evidence, route) : ask(message, evidence, route)
   }
 }
+
+export type UndecidedMessages = ReturnType<typeof make>
