@@ -5,7 +5,7 @@
  * @since 0.1.0
  */
 import type { Duration, Result } from "effect"
-import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Record, Schema, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type { Finding, Looked, Suspect } from "./broker/inspection.ts"
@@ -99,17 +99,8 @@ const nothing: Looked = {
   recurring: 0
 }
 
-const plus = (looked: Looked, more: Partial<Looked> = {}): Looked => ({
-  keys: looked.keys + (more.keys ?? 0),
-  channels: looked.channels + (more.channels ?? 0),
-  groups: looked.groups + (more.groups ?? 0),
-  pending: looked.pending + (more.pending ?? 0),
-  ready: looked.ready + (more.ready ?? 0),
-  waiting: looked.waiting + (more.waiting ?? 0),
-  bodies: looked.bodies + (more.bodies ?? 0),
-  letters: looked.letters + (more.letters ?? 0),
-  recurring: looked.recurring + (more.recurring ?? 0)
-})
+const plus = (looked: Looked, more: Partial<Looked> = {}): Looked =>
+  Record.map({ ...looked }, (count, name) => count + (more[name] ?? 0))
 
 /** At most this many suspects are confirmed at the same time. */
 const confirmedAtOnce = 8

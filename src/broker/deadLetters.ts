@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import type { Effect } from "effect"
-import type { Failure } from "./delivery.ts"
+import type { Delivery, Failure } from "./delivery.ts"
 import type { BrokerError } from "./error.ts"
 
 /**
@@ -27,27 +27,14 @@ export interface PastFailure extends Failure {
  * @category models
  * @since 0.1.0
  */
-export interface Letter {
+export interface Letter extends Omit<Delivery, "origin" | "isSuspect" | "expiresInMillis" | "isVanished"> {
   /** The id of the dead letter (not of the message), unique within its shard and ascending in time. */
   readonly letterId: string
   readonly group: string
   readonly diedAtMillis: number
   readonly failure: Failure
-  readonly id: string
-  readonly channel: string
-  readonly payload: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly params: Readonly<Record<string, string>>
-  readonly orderingKey: string | undefined
-  readonly publishedAtMillis: number
-  readonly attempt: number
-  readonly deliveryCount: number
-  /** Number of consumers that were lost after they had begun to handle it. */
-  readonly crashes: number
   /** Its failures before it was requeued, oldest first; at most the last 10. */
   readonly history: ReadonlyArray<PastFailure>
-  /** Set when the stored entry could not be read as a dead letter; `payload` then holds the entry as JSON. */
-  readonly malformed: string | undefined
 }
 
 /**

@@ -1,4 +1,5 @@
 /** Publishing in the port: new messages, their durability, and the outcomes. */
+import type { BroadcastMessage } from "./broadcast.ts"
 import type { BrokerError } from "./error.ts"
 
 /**
@@ -23,15 +24,9 @@ export interface Limits {
  * @category models
  * @since 0.1.0
  */
-export interface NewMessage {
+export interface NewMessage extends BroadcastMessage {
   /** The message id; made once per publish call and kept by every repetition of it. */
   readonly id: string
-  /** The name of the channel, or its template text (`users.:userId.notices`). */
-  readonly channel: string
-  /** The encoded payload. */
-  readonly payload: string
-  readonly headers?: Readonly<Record<string, string>> | undefined
-  readonly params?: Readonly<Record<string, string>> | undefined
   /** The limits that the publisher defines for the channel; `{}`: no limits; `undefined`: it defines nothing. */
   readonly limits?: Limits | undefined
   /** When given, a second message of this channel with the same key within the window is a duplicate, and is not stored. */

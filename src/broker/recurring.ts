@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import type { Effect } from "effect"
+import type { Delivery } from "./delivery.ts"
 import type { BrokerError } from "./error.ts"
 import type { Limits, Window } from "./publishing.ts"
 
@@ -13,15 +14,11 @@ import type { Limits, Window } from "./publishing.ts"
  * @category models
  * @since 0.1.0
  */
-export interface Definition {
+export interface Definition extends Pick<Delivery, "channel" | "payload" | "headers" | "params"> {
   /** Unique in the namespace. */
   readonly key: string
-  readonly channel: string
   /** The recurrence. The backend only compares it. */
   readonly recurrence: string
-  readonly payload: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly params: Readonly<Record<string, string>>
   readonly expiresInMillis: number | undefined
   readonly orderingKey?: string | undefined
   /** The limits of the channel, as in `NewMessage`; `list` does not return them. */

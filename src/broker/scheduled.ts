@@ -4,25 +4,9 @@
  * @since 0.1.0
  */
 import type { Effect } from "effect"
+import type { Delivery } from "./delivery.ts"
 import type { BrokerError } from "./error.ts"
 import type { Due } from "./publishing.ts"
-
-/**
- * A message that waits for its first delivery.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ScheduledMessage {
-  readonly id: string
-  readonly channel: string
-  readonly dueAtMillis: number
-  readonly payload: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly params: Readonly<Record<string, string>>
-  readonly expiresInMillis: number | undefined
-  readonly orderingKey: string | undefined
-}
 
 /**
  * A reference to a message: its channel and id.
@@ -43,6 +27,16 @@ export interface Reference {
  */
 export interface Place extends Reference {
   readonly dueAtMillis: number
+}
+
+/**
+ * A message that waits for its first delivery.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ScheduledMessage extends Place, Pick<Delivery, "payload" | "headers" | "params" | "orderingKey"> {
+  readonly expiresInMillis: number | undefined
 }
 
 /**

@@ -1,11 +1,11 @@
 /** Dead letters in the order of their death, and their offers to subscriptions. */
 import type { Failure } from "../Broker.ts"
-import type { Conclusion, Letter, LetterCount, LetterRange, Offer, PastFailure } from "../broker/deadLetters.ts"
+import type { Conclusion, Letter, LetterCount, LetterRange, Offer } from "../broker/deadLetters.ts"
 import { pastOf } from "../broker/deadLetters.ts"
 import type { Position } from "../broker/position.ts"
 import { firstIndex, format, isAfter, parse, Positions } from "../broker/position.ts"
 import { Signal } from "../internal/wake.ts"
-import type { Lease } from "./group.ts"
+import type { Lease, Redelivery } from "./group.ts"
 import type { Stored } from "./log.ts"
 
 interface Dead {
@@ -17,13 +17,9 @@ interface Dead {
 }
 
 /** A message that leaves the dead letters and begins with attempt 1. */
-export interface Requeued {
+export interface Requeued extends Pick<Redelivery, "stored" | "deliveryCount" | "isSuspect" | "history"> {
   readonly group: string
   readonly channel: string
-  readonly stored: Stored
-  readonly deliveryCount: number
-  readonly isSuspect: boolean
-  readonly history: ReadonlyArray<PastFailure>
 }
 
 /** An offered letter without a conclusion. */

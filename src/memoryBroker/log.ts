@@ -4,7 +4,7 @@
  * Every message has a number, counted from the first one ever stored. The place of a group is such a number, and stays right when messages are
  * removed from the head.
  */
-import type { NewMessage } from "../Broker.ts"
+import type { Delivery, NewMessage } from "../Broker.ts"
 import type { Position } from "../broker/position.ts"
 import { firstIndex, isAfter, Positions } from "../broker/position.ts"
 
@@ -13,13 +13,8 @@ type Strings = Readonly<Record<string, string>>
 export type Content = Pick<NewMessage, "id" | "payload" | "headers" | "params" | "expiresInMillis" | "orderingKey">
 
 /** A stored message. It never changes, and all groups share it. */
-export interface Stored {
+export interface Stored extends Pick<Delivery, "id" | "payload" | "headers" | "params" | "orderingKey"> {
   readonly position: Position
-  readonly id: string
-  readonly payload: string
-  readonly headers: Strings
-  readonly params: Strings
-  readonly orderingKey: string | undefined
   readonly expiresAtMillis: number | undefined
 }
 

@@ -101,16 +101,31 @@ const includes = (delivery: Broker.Delivery | undefined, wanted: Partial<Broker.
 export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCase> => {
   const cases: Array<PortCase> = []
   let about = ""
-  const promises = (promise: string, check: PortCase["check"]) => void cases.push({ about, promises: promise, check })
+  const promises = (
+    promise: string,
+    check: () => Generator<Effect.Effect<unknown, unknown, Broker.Broker | Scope.Scope>, void, never>
+  ) => void cases.push({ about, promises: promise, check: Effect.gen(check) })
+
+  /** A member of these messages, and its deliveries of them. */
+  const holding = Effect.fnUntraced(function*(some: ReadonlyArray<string>, options?: Partial<Broker.Membership>) {
+    const member = yield* join("first", options)
+    yield* append(some)
+    return { member, deliveries: yield* soon(readSome(member, 10)) }
+  })
+
+  /** Waits for an effect, and measures how long it takes. */
+  const timed = Effect.fnUntraced(function*<A, E, R>(effect: Effect.Effect<A, E, R>) {
+    const since = yield* Clock.currentTimeMillis
+    const value = yield* soon(effect)
+    return { value, millis: (yield* Clock.currentTimeMillis) - since }
+  })
 
   about = "Broker.join: leases"
   promises(
     "gives an expired hand-out to the member that claims it, as a suspect, and refuses its first owner",
-    Effect.gen(function*() {
-      const first = yield* join("first")
+    function*() {
+      const { deliveries: [mine], member: first } = yield* holding(["x"])
       const second = yield* join("second")
-      yield* append(["x"])
-      const [mine] = yield* soon(readSome(first, 10))
       const early = yield* second.claim(10)
       assert.deepStrictEqual(early.deliveries, [])
       assert.ok(early.nextInMillis! <= leaseMillis)
@@ -130,199 +145,147 @@ export const portContract = ({ advance, soon }: PortTime): ReadonlyArray<PortCas
       assert.deepStrictEqual(yield* second.ack([theirs!]), [])
       assert.deepStrictEqual(yield* counts, { lag: 0, pending: 0, ready: 0, waiting: 0 })
       assert.deepStrictEqual(yield* letters, [])
-    })
+    }
   )
 
-  promises(
-    "leaves a hand-out to its owner while nobody has claimed it",
-    Effect.gen(function*() {
-      const member = yield* join("first")
-      yield* append(["x"])
-      const deliveries = yield* soon(readSome(member, 10))
-      yield* advance(leaseMillis + 50)
-      assert.deepStrictEqual(yield* member.ack(deliveries), [])
-      assert.deepStrictEqual(yield* counts, { lag: 0, pending: 0, ready: 0, waiting: 0 })
-    })
-  )
+  promises("leaves a hand-out to its owner while nobody has claimed it", function*() {
+    const { deliveries, member } = yield* holding(["x"])
+    yield* advance(leaseMillis + 50)
+    assert.deepStrictEqual(yield* member.ack(deliveries), [])
+    assert.deepStrictEqual(yield* counts, { lag: 0, pending: 0, ready: 0, waiting: 0 })
+  })
 
-  promises(
-    "starts a lease anew when it is renewed",
-    Effect.gen(function*() {
-      const first = yield* join("first", { leaseMillis: 1_500 })
-      const second = yield* join("second", { leaseMillis: 1_500 })
-      yield* append(["kept", "lost"])
-      const [kept] = yield* soon(readSome(first, 2))
-      yield* advance(1_000)
-      assert.deepStrictEqual(yield* first.renew([kept!]), [])
-      yield* advance(700)
-      const { deliveries } = yield* second.claim(10)
-      assert.deepStrictEqual(payloads(deliveries), ["lost"])
-    })
-  )
+  promises("starts a lease anew when it is renewed", function*() {
+    const second = yield* join("second", { leaseMillis: 1_500 })
+    const { deliveries: [kept], member: first } = yield* holding(["kept", "lost"], { leaseMillis: 1_500 })
+    yield* advance(1_000)
+    assert.deepStrictEqual(yield* first.renew([kept!]), [])
+    yield* advance(700)
+    const { deliveries } = yield* second.claim(10)
+    assert.deepStrictEqual(payloads(deliveries), ["lost"])
+  })
 
-  promises(
-    "claims no more than it is asked to, and says that there is more",
-    Effect.gen(function*() {
-      const second = yield* join("second")
-      yield* append(["a", "b", "c"])
-      yield* soon(readSome(yield* join("first"), 10))
-      yield* advance(leaseMillis + 50)
-      const some = yield* second.claim(2)
-      const rest = yield* second.claim(2)
-      assert.deepStrictEqual([payloads(some.deliveries), some.nextInMillis], [["a", "b"], 1])
-      assert.deepStrictEqual(payloads(rest.deliveries), ["c"])
-    })
-  )
+  promises("claims no more than it is asked to, and says that there is more", function*() {
+    const second = yield* join("second")
+    yield* holding(["a", "b", "c"])
+    yield* advance(leaseMillis + 50)
+    const some = yield* second.claim(2)
+    const rest = yield* second.claim(2)
+    assert.deepStrictEqual([payloads(some.deliveries), some.nextInMillis], [["a", "b"], 1])
+    assert.deepStrictEqual(payloads(rest.deliveries), ["c"])
+  })
 
-  promises(
-    "keeps what a member held when it left, until the lease expires",
-    Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const first = yield* Scope.provide(join("first"), scope)
-      yield* append(["x"])
-      yield* soon(readSome(first, 10))
-      yield* Scope.close(scope, yield* Effect.exit(Effect.void))
-      const second = yield* join("second")
-      assert.deepStrictEqual((yield* second.claim(10)).deliveries, [])
-      yield* advance(leaseMillis + 50)
-      assert.deepStrictEqual(payloads((yield* second.claim(10)).deliveries), ["x"])
-    })
-  )
+  promises("keeps what a member held when it left, until the lease expires", function*() {
+    const scope = yield* Scope.make()
+    yield* Scope.provide(holding(["x"]), scope)
+    yield* Scope.close(scope, yield* Effect.exit(Effect.void))
+    const second = yield* join("second")
+    assert.deepStrictEqual((yield* second.claim(10)).deliveries, [])
+    yield* advance(leaseMillis + 50)
+    assert.deepStrictEqual(payloads((yield* second.claim(10)).deliveries), ["x"])
+  })
 
   about = "Broker.join: read"
-  promises(
-    "hands out redeliveries before new messages",
-    Effect.gen(function*() {
-      const member = yield* join("first")
-      yield* append(["old"])
-      const [old] = yield* soon(readSome(member, 10))
-      yield* append(["new"])
-      yield* member.redeliver([{ delivery: old!, delayMillis: 0, attempt: 1 }])
-      // A member that runs hears of its first redelivery a moment later on Redis; a new one knows.
-      const fresh = yield* join("second")
-      assert.deepStrictEqual(payloads(yield* soon(readSome(fresh, 10))).slice(0, 1), ["old"])
-    })
-  )
+  promises("hands out redeliveries before new messages", function*() {
+    const { deliveries: [old], member } = yield* holding(["old"])
+    yield* append(["new"])
+    yield* member.redeliver([{ delivery: old!, delayMillis: 0, attempt: 1 }])
+    // A member that runs hears of its first redelivery a moment later on Redis; a new one knows.
+    const fresh = yield* join("second")
+    assert.deepStrictEqual(payloads(yield* soon(readSome(fresh, 10))).slice(0, 1), ["old"])
+  })
 
-  promises(
-    "waits until it is woken",
-    Effect.gen(function*() {
-      const member = yield* join("first")
-      const since = yield* Clock.currentTimeMillis
-      const reading = yield* Effect.forkChild(member.read(10, 60_000), { startImmediately: true })
-      yield* member.wake
-      assert.deepStrictEqual(yield* soon(Fiber.join(reading)), [])
-      assert.ok((yield* Clock.currentTimeMillis) - since < 5_000)
-    })
-  )
+  promises("waits until it is woken", function*() {
+    const member = yield* join("first")
+    const reading = yield* Effect.forkChild(member.read(10, 60_000), { startImmediately: true })
+    const { millis, value } = yield* timed(Effect.andThen(member.wake, Fiber.join(reading)))
+    assert.deepStrictEqual(value, [])
+    assert.ok(millis < 5_000)
+  })
 
-  promises(
-    "waits no longer than it is told to",
-    Effect.gen(function*() {
-      const member = yield* join("first")
-      const since = yield* Clock.currentTimeMillis
-      assert.deepStrictEqual(yield* soon(member.read(10, 100)), [])
-      assert.ok((yield* Clock.currentTimeMillis) - since >= 99)
-    })
-  )
+  promises("waits no longer than it is told to", function*() {
+    const member = yield* join("first")
+    const { millis, value } = yield* timed(member.read(10, 100))
+    assert.deepStrictEqual(value, [])
+    assert.ok(millis >= 99)
+  })
 
-  promises(
-    "goes on waiting when a channel appears and has nothing for it",
-    Effect.gen(function*() {
-      const broker = yield* Broker.Broker
-      const selector: Broker.Selector = { _tag: "Channels", names: ["texts.empty"] }
-      const [shard] = broker.shardsOf(selector)
-      const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
-      const since = yield* Clock.currentTimeMillis
-      const reading = yield* Effect.forkChild(member.read(10, 400), { startImmediately: true })
-      yield* join("second", { shard: shard!, selector, group: "other" })
-      assert.deepStrictEqual(yield* soon(Fiber.join(reading)), [])
-      assert.ok((yield* Clock.currentTimeMillis) - since >= 399)
-    })
-  )
+  promises("goes on waiting when a channel appears and has nothing for it", function*() {
+    const broker = yield* Broker.Broker
+    const selector: Broker.Selector = { _tag: "Channels", names: ["texts.empty"] }
+    const [shard] = broker.shardsOf(selector)
+    const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
+    const since = yield* Clock.currentTimeMillis
+    const reading = yield* Effect.forkChild(member.read(10, 400), { startImmediately: true })
+    yield* join("second", { shard: shard!, selector, group: "other" })
+    assert.deepStrictEqual(yield* soon(Fiber.join(reading)), [])
+    assert.ok((yield* Clock.currentTimeMillis) - since >= 399)
+  })
 
-  promises(
-    "waits for a message, also on a channel that is not there yet",
-    Effect.gen(function*() {
-      const broker = yield* Broker.Broker
-      const [shard] = broker.shardsOf({ _tag: "Channels", names: ["texts.new"] })
-      const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
-      const first = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
-      yield* append(["a"], "texts.new")
-      const [a] = yield* soon(Fiber.join(first))
-      includes(a, { channel: "texts.new", payload: "a" })
-      const second = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
-      yield* append(["b"], "texts.new")
-      assert.deepStrictEqual(payloads(yield* soon(Fiber.join(second))), ["b"])
-    })
-  )
+  promises("waits for a message, also on a channel that is not there yet", function*() {
+    const broker = yield* Broker.Broker
+    const [shard] = broker.shardsOf({ _tag: "Channels", names: ["texts.new"] })
+    const member = yield* join("first", { shard: shard!, selector: { _tag: "Pattern", pattern: "texts.*" } })
+    const first = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
+    yield* append(["a"], "texts.new")
+    const [a] = yield* soon(Fiber.join(first))
+    includes(a, { channel: "texts.new", payload: "a" })
+    const second = yield* Effect.forkChild(readSome(member, 10), { startImmediately: true })
+    yield* append(["b"], "texts.new")
+    assert.deepStrictEqual(payloads(yield* soon(Fiber.join(second))), ["b"])
+  })
 
   about = "Broker.join: redeliver with a delay"
-  promises(
-    "wakes whoever waits for an earlier time, and brings the message back to the same group only",
-    Effect.gen(function*() {
-      const broker = yield* Broker.Broker
-      const [shard] = broker.shardsOf(texts)
-      const member = yield* join("first")
-      const other = yield* join("other", { group: "other" })
-      yield* append(["x"])
-      const [x] = yield* soon(readSome(member, 10))
-      yield* other.ack(yield* soon(readSome(other, 10)))
-      const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard!), { startImmediately: true })
-      const since = yield* Clock.currentTimeMillis
-      yield* member.redeliver([{ delivery: x!, delayMillis: 150, attempt: 2 }])
-      yield* soon(Fiber.join(earlier))
-      yield* advance(150)
-      yield* broker.promote(shard!, 10)
-      const [again] = yield* soon(readSome(member, 10))
-      assert.ok((yield* Clock.currentTimeMillis) - since >= 149)
-      includes(again, { payload: "x", attempt: 2, deliveryCount: 2, crashes: 0 })
-      assert.deepStrictEqual(yield* soon(other.read(10, 20)), [])
-    })
-  )
+  promises("wakes whoever waits for an earlier time, and brings the message back to the same group only", function*() {
+    const broker = yield* Broker.Broker
+    const [shard] = broker.shardsOf(texts)
+    const other = yield* join("other", { group: "other" })
+    const { deliveries: [x], member } = yield* holding(["x"])
+    yield* other.ack(yield* soon(readSome(other, 10)))
+    const earlier = yield* Effect.forkChild(broker.awaitEarlier(shard!), { startImmediately: true })
+    const since = yield* Clock.currentTimeMillis
+    yield* member.redeliver([{ delivery: x!, delayMillis: 150, attempt: 2 }])
+    yield* soon(Fiber.join(earlier))
+    yield* advance(150)
+    yield* broker.promote(shard!, 10)
+    const [again] = yield* soon(readSome(member, 10))
+    assert.ok((yield* Clock.currentTimeMillis) - since >= 149)
+    includes(again, { payload: "x", attempt: 2, deliveryCount: 2, crashes: 0 })
+    assert.deepStrictEqual(yield* soon(other.read(10, 20)), [])
+  })
 
   about = "Broker.removeGroup"
-  promises(
-    "forgets what the group had; a member that goes on is told, and does not make it again",
-    Effect.gen(function*() {
-      const broker = yield* Broker.Broker
-      const member = yield* join("first")
-      yield* append(["x"])
-      const [x] = yield* soon(readSome(member, 10))
-      yield* broker.removeGroup("g", texts)
-      assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
-      assert.deepStrictEqual(yield* member.redeliver([{ delivery: x!, delayMillis: 0, attempt: 2 }]), [x!])
-      const told = [
-        yield* soon(Effect.flip(Effect.repeat(member.read(10, 50), { until: () => false }))),
-        yield* soon(Effect.flip(member.claim(10)))
-      ]
-      assert.deepStrictEqual(told.map(({ _tag }) => _tag), ["GroupRemoved", "GroupRemoved"])
-      assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
-    })
-  )
+  promises("forgets what the group had; a member that goes on is told, and does not make it again", function*() {
+    const broker = yield* Broker.Broker
+    const { deliveries: [x], member } = yield* holding(["x"])
+    yield* broker.removeGroup("g", texts)
+    assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
+    assert.deepStrictEqual(yield* member.redeliver([{ delivery: x!, delayMillis: 0, attempt: 2 }]), [x!])
+    const told = [
+      yield* soon(Effect.flip(Effect.repeat(member.read(10, 50), { until: () => false }))),
+      yield* soon(Effect.flip(member.claim(10)))
+    ]
+    assert.deepStrictEqual(told.map(({ _tag }) => _tag), ["GroupRemoved", "GroupRemoved"])
+    assert.deepStrictEqual((yield* broker.info(texts)).channels.flatMap(({ groups }) => groups), [])
+  })
 
   about = "Broker.letters"
-  promises(
-    "gives pages in order",
-    Effect.gen(function*() {
-      const broker = yield* Broker.Broker
-      const [shard] = broker.shardsOf(texts)
-      const member = yield* join("first")
-      yield* append(["a", "b", "c"])
-      const deliveries = yield* soon(readSome(member, 10))
-      yield* member.bury(
-        deliveries.map((delivery) => ({ delivery, failure: { reason: "term", message: delivery.payload } }))
-      )
-      const first = yield* broker.letters.list(shard!, { order: "oldest", limit: 2 })
-      const rest = yield* broker.letters.list(shard!, { order: "oldest", limit: 2, after: first[1]!.letterId })
-      assert.deepStrictEqual([...first, ...rest].map(({ failure, payload }) => [payload, failure.message]), [
-        ["a", "a"],
-        ["b", "b"],
-        ["c", "c"]
-      ])
-      assert.strictEqual(rest.length, 1)
-    })
-  )
+  promises("gives pages in order", function*() {
+    const broker = yield* Broker.Broker
+    const [shard] = broker.shardsOf(texts)
+    const { deliveries, member } = yield* holding(["a", "b", "c"])
+    yield* member.bury(
+      deliveries.map((delivery) => ({ delivery, failure: { reason: "term", message: delivery.payload } }))
+    )
+    const first = yield* broker.letters.list(shard!, { order: "oldest", limit: 2 })
+    const rest = yield* broker.letters.list(shard!, { order: "oldest", limit: 2, after: first[1]!.letterId })
+    assert.deepStrictEqual([...first, ...rest].map(({ failure, payload }) => [payload, failure.message]), [
+      ["a", "a"],
+      ["b", "b"],
+      ["c", "c"]
+    ])
+    assert.strictEqual(rest.length, 1)
+  })
 
   return cases
 }
