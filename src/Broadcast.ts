@@ -265,7 +265,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
     listen: broadcast.listen,
     endings
   })
-  return Calls.guard(yield* Calls.ofLayer("broadcast"), service, ["publish", "publishAll"])
+  return Calls.guard(yield* Calls.ofLayer("broadcast"), service, ["listen", "endings"])
 })
 
 /**

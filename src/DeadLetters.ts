@@ -134,18 +134,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         (name) => Effect.forEach(shards, (shard) => store.forget(shard, name), { concurrency: 8, discard: true })
       )
   })
-  return Calls.guard(yield* Calls.ofLayer("dead letters"), service, [
-    "list",
-    "get",
-    "count",
-    "countBy",
-    "requeue",
-    "requeueAll",
-    "remove",
-    "purge",
-    "applyRetention",
-    "forgetSubscription"
-  ])
+  return Calls.guard(yield* Calls.ofLayer("dead letters"), service, ["all", "subscribe", "endings"])
 })
 
 /**

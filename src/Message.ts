@@ -34,6 +34,34 @@ export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
 }
 
 /**
+ * The ways to settle a message by hand. `E` is the error of a settlement whose lease was lost.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Settling<out E> {
+  /**
+   * Acknowledges the message: this group is done with it. In a transactional subscription a handler that succeeds acknowledges it, and `ack`
+   * dies.
+   */
+  readonly ack: Effect.Effect<void, E>
+  /**
+   * Returns the message for its next attempt: at once (paced as `release` is) or after `delay`. It has no limit: `maxRetries` counts failures
+   * of the handler (of a stream: calls of `fail`). A delay that cannot be used (NaN, below 0, a Promise) is logged, and the message comes again after 1 second.
+   */
+  readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, E>
+  /** Ends the message for this group: it becomes a dead letter with this reason. */
+  readonly term: (reason: string) => Effect.Effect<void, E>
+  /**
+   * Gives the message back untouched: it comes again at once, to any consumer of the group, as the same attempt.
+   *
+   * Everything that returns a message "at once" is paced, so that it cannot make a busy loop. After each of its first three hand-outs a message
+   * comes again at once, after the fourth in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. All hand-outs count (`deliveryCount`).
+   */
+  readonly release: Effect.Effect<void, E>
+}
+
+/**
  * The part of a message that is the same for every channel.
  *
  * **Details**: the first settlement counts; a second one is harmless and waits for the first. A settlement succeeds when it is stored; while
@@ -42,7 +70,7 @@ export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
  * @category models
  * @since 0.1.0
  */
-export interface Envelope {
+export interface Envelope extends Settling<LeaseLost> {
   readonly id: string
   readonly channel: string
   readonly headers: Readonly<Record<string, string>>
@@ -55,25 +83,6 @@ export interface Envelope {
   readonly deliveryCount: number
   /** The number of consumers that were lost after they had begun its handler. It is known from the second hand-out on. */
   readonly crashes: number
-  /**
-   * Acknowledges the message: this group is done with it. In a transactional subscription a handler that succeeds acknowledges it, and `ack`
-   * dies.
-   */
-  readonly ack: Effect.Effect<void, LeaseLost>
-  /**
-   * Returns the message for its next attempt: at once (paced as `release` is) or after `delay`. It has no limit: `maxRetries` counts failures
-   * of the handler. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the message comes again after 1 second.
-   */
-  readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, LeaseLost>
-  /** Ends the message for this group: it becomes a dead letter with this reason. */
-  readonly term: (reason: string) => Effect.Effect<void, LeaseLost>
-  /**
-   * Gives the message back untouched: it comes again at once, to any consumer of the group, as the same attempt.
-   *
-   * Everything that returns a message "at once" is paced, so that it cannot make a busy loop. After each of its first three hand-outs a message
-   * comes again at once, after the fourth in 10 ms, then in 20 ms, 40 ms and so on, at most 1 second. All hand-outs count (`deliveryCount`).
-   */
-  readonly release: Effect.Effect<void, LeaseLost>
   /** Starts the lease anew. A lease is renewed automatically while the message is held; this checks that it still is. */
   readonly renew: Effect.Effect<void, LeaseLost | BrokerError>
 }
@@ -97,15 +106,7 @@ export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends 
  * @category models
  * @since 0.1.0
  */
-export interface StreamEnvelope<out E, in Error = unknown> extends Omit<Envelope, "ack" | "nack" | "term" | "release"> {
-  /** Acknowledges the message: this group is done with it. */
-  readonly ack: Effect.Effect<void, E>
-  /** Returns the message for its next attempt, at once or after `delay`. It has no limit: `maxRetries` counts calls of `fail`. */
-  readonly nack: (options?: { readonly delay?: Duration.Input | undefined }) => Effect.Effect<void, E>
-  /** Ends the message for this group: it becomes a dead letter with this reason. */
-  readonly term: (reason: string) => Effect.Effect<void, E>
-  /** Gives the message back untouched: it comes again at once, to any consumer of the group, as the same attempt. */
-  readonly release: Effect.Effect<void, E>
+export interface StreamEnvelope<out E, in Error = unknown> extends Omit<Envelope, keyof Settling<E>>, Settling<E> {
   /** Fails the attempt with `error`: `retry` and `maxRetries` of the stream decide whether it comes again or becomes a dead letter. */
   readonly fail: (error: Error) => Effect.Effect<void, E>
 }

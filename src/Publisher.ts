@@ -292,7 +292,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
         )
     }
   })
-  return Calls.guard(yield* Calls.ofLayer("publisher"), service, ["publish", "publishAll"])
+  return Calls.guard(yield* Calls.ofLayer("publisher"), service, ["prepare"])
 })
 
 /**

@@ -394,16 +394,7 @@ export const make = Effect.gen(function*() {
         })
     )
   })
-  return Calls.guard(yield* Calls.ofLayer("scheduler"), service, [
-    "cancel",
-    "reschedule",
-    "deliverNow",
-    "list",
-    "count",
-    "recurring",
-    "removeRecurring",
-    "listRecurring"
-  ])
+  return Calls.guard(yield* Calls.ofLayer("scheduler"), service)
 })
 
 /**

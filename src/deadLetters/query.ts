@@ -286,21 +286,19 @@ export const sweep = Effect.fnUntraced(function*<E, R>(
   const next = scan(store, query, { order: "oldest", upTo, wanted: Math.min(limit, 1000) })
   let progress: Swept = { matched: 0, moved: 0 }
   while (progress.matched < limit) {
-    const byShard = new Map<number, Array<string>>()
-    let size = 0
-    while (size < Math.min(batch, limit - progress.matched)) {
+    const some: Array<Found> = []
+    while (some.length < Math.min(batch, limit - progress.matched)) {
       const found = yield* next
       if (found === undefined) break
-      size++
-      const same = byShard.get(found.shard)
-      if (same === undefined) byShard.set(found.shard, [found.letter.letterId])
-      else same.push(found.letter.letterId)
+      some.push(found)
     }
-    if (size === 0) break
-    let moved = 0
-    for (const [shard, letterIds] of byShard) moved += yield* act(shard, letterIds)
-    progress = { matched: progress.matched + size, moved: progress.moved + moved }
-    yield* after(progress, size)
+    if (some.length === 0) break
+    let { matched, moved } = progress
+    for (const [shard, found] of Map.groupBy(some, ({ shard }) => shard)) {
+      moved += yield* act(shard, found.map(({ letter }) => letter.letterId))
+    }
+    progress = { matched: matched + some.length, moved }
+    yield* after(progress, some.length)
   }
   return progress
 })

@@ -124,14 +124,9 @@ export const pass = Effect.fnUntraced(function*(
       for (const letter of letters) oldest.push({ shard, letter })
     }
     oldest.sort((a, b) => a.letter.diedAtMillis - b.letter.diedAtMillis)
-    const byShard = new Map<number, Array<Letter>>()
-    for (const { letter, shard } of oldest.slice(0, Math.min(excess, batch))) {
-      const same = byShard.get(shard)
-      if (same === undefined) byShard.set(shard, [letter])
-      else same.push(letter)
-    }
-    for (const [shard, letters] of byShard) {
-      if (!(yield* end(shard, letters))) return deleted
+    const byShard = Map.groupBy(oldest.slice(0, Math.min(excess, batch)), ({ shard }) => shard)
+    for (const [shard, found] of byShard) {
+      if (!(yield* end(shard, found.map(({ letter }) => letter)))) return deleted
     }
     if (byShard.size === 0 || !(yield* leads)) return deleted
   }

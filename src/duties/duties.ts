@@ -2,6 +2,8 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import { Broker } from "../Broker.ts"
 import { Heartbeat } from "../internal/heartbeat.ts"
+import { monotonicMillis } from "../internal/times.ts"
+import type { Duty } from "./duty.ts"
 import * as Janitor from "./janitor.ts"
 import * as Promoter from "./promoter.ts"
 import * as Relayer from "./relay.ts"
@@ -29,13 +31,13 @@ export const layer = (options: {
         name: string,
         shard: number,
         intervalMillis: number,
-        run: typeof Janitor.run,
+        run: Duty,
         waitMillis = broker.isPolled ? intervalMillis : Infinity
       ) => {
         const pulse = new Heartbeat(
           broker.shards === 1 ? name : `${name} of shard ${shard}`,
           intervalMillis,
-          () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n),
+          () => monotonicMillis(clock),
           broker.isPolled
         )
         pulses.push(pulse)

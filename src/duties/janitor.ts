@@ -3,19 +3,13 @@
  * there is something to remove, at once while there is much, and rarely otherwise.
  */
 import { Duration, Effect } from "effect"
-import type { Broker } from "../Broker.ts"
-import type { Heartbeat } from "../internal/heartbeat.ts"
 import { supervise } from "../internal/supervise.ts"
+import type { Duty } from "./duty.ts"
 
 /** After a pass that took this long there is much to remove: the next one follows at once. */
 const longMillis = 1_000
 
-export const run = (
-  broker: Broker["Service"],
-  shard: number,
-  intervalMillis: number,
-  pulse: Heartbeat
-): Effect.Effect<never> =>
+export const run: Duty = (broker, shard, intervalMillis, pulse) =>
   supervise(
     `trimming in shard ${shard}`,
     Effect.flatMap(

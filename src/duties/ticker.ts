@@ -2,15 +2,13 @@
  * The ticker publishes recurring messages when they are due. It sleeps until the next tick, and wakes when a definition changes. Every process
  * tries; the backend lets one of them publish each tick.
  */
-import { DateTime, Effect, Fiber, Result } from "effect"
-import type { Broker } from "../Broker.ts"
+import { DateTime, Effect, Result } from "effect"
 import { BrokerError } from "../Broker.ts"
 import { windowOf } from "../broker/idWindow.ts"
 import type { DueTicks } from "../broker/recurring.ts"
-import type { Heartbeat } from "../internal/heartbeat.ts"
-import { pause } from "../internal/pause.ts"
 import * as Recurrence from "../internal/recurrence.ts"
-import { supervise } from "../internal/supervise.ts"
+import type { Duty } from "./duty.ts"
+import { turns } from "./duty.ts"
 
 const batch = 100
 
@@ -23,12 +21,7 @@ const lookMillis = 500
 /** The id of the message of one tick. */
 const idOf = (key: string, atMillis: number) => `${key}@${DateTime.formatIso(DateTime.makeUnsafe(atMillis))}`
 
-export const run = (
-  broker: Broker["Service"],
-  shard: number,
-  intervalMillis: number,
-  pulse: Heartbeat
-): Effect.Effect<never> =>
+export const run: Duty = (broker, shard, intervalMillis, pulse) =>
   Effect.suspend(() => {
     /** Skipped definitions, until when by the clock of the backend. */
     const broken = new Map<string, number>()
@@ -51,35 +44,32 @@ export const run = (
       })
     })
 
-    return supervise(
-      `publishing recurring messages in shard ${shard}`,
-      // The scope is one turn: its listener ends with it, also after a failure.
-      Effect.scoped(Effect.gen(function*() {
-        // Listening starts before reading: a change in between is not missed.
-        const change = yield* Effect.forkScoped(broker.recurring.awaitChange(shard), { startImmediately: true })
-        const { nextInMillis, nowMillis, ticks } = yield* broker.recurring.due(shard, batch + broken.size)
-        for (const [key, untilMillis] of broken) if (untilMillis <= nowMillis) broken.delete(key)
-        let progress = false
-        for (const tick of ticks) {
-          if (broken.has(tick.key)) continue
-          // A definition that cannot be published must not hold up the ticks of others.
-          const published = yield* Effect.result(publish(tick, nowMillis))
-          if (Result.isSuccess(published)) {
-            progress = true
-          } else if (published.failure.reason === "Refused") {
-            broken.set(tick.key, nowMillis + putOffMillis)
-            yield* Effect.logError(
-              `rotif: the recurring message "${tick.key}" cannot be published: ${published.failure.message}`
-            )
-          } else {
-            return yield* published.failure
-          }
+    const work = Effect.gen(function*() {
+      const { nextInMillis, nowMillis, ticks } = yield* broker.recurring.due(shard, batch + broken.size)
+      for (const [key, untilMillis] of broken) if (untilMillis <= nowMillis) broken.delete(key)
+      let progress = false
+      for (const tick of ticks) {
+        if (broken.has(tick.key)) continue
+        // A definition that cannot be published must not hold up the ticks of others.
+        const published = yield* Effect.result(publish(tick, nowMillis))
+        if (Result.isSuccess(published)) {
+          progress = true
+        } else if (published.failure.reason === "Refused") {
+          broken.set(tick.key, nowMillis + putOffMillis)
+          yield* Effect.logError(
+            `rotif: the recurring message "${tick.key}" cannot be published: ${published.failure.message}`
+          )
+        } else {
+          return yield* published.failure
         }
-        if (!progress) {
-          const wait = ticks.length > 0 ? lookMillis : nextInMillis ?? intervalMillis
-          yield* Effect.raceFirst(Fiber.join(change), pause(Math.min(wait, intervalMillis)))
-        }
-      })),
-      pulse
-    )
+      }
+      if (progress) return 0
+      return ticks.length > 0 ? lookMillis : nextInMillis === 0 ? 1 : nextInMillis
+    })
+    return turns(`publishing recurring messages in shard ${shard}`, {
+      intervalMillis,
+      pulse,
+      signal: broker.recurring.awaitChange(shard),
+      work
+    })
   })

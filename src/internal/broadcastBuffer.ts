@@ -25,18 +25,7 @@ export class Malformed {
 
 export type Item = BroadcastMessage | Missing | Malformed
 
-export interface Mailbox {
-  readonly offer: (cast: BroadcastMessage) => void
-  readonly malformed: (channel: string) => void
-  readonly interrupted: () => void
-  /** The next item, if there is one. */
-  readonly poll: () => Item | undefined
-  /** Completes when there is an item. */
-  readonly arrived: Effect.Effect<void>
-  /** The number of messages that wait. */
-  readonly size: () => number
-  readonly dropped: () => number
-}
+export type Mailbox = ReturnType<typeof make>
 
 /** From this many taken items on, the array is cut when half of it is taken. */
 const compactFrom = 1024
@@ -49,7 +38,7 @@ export const make = (options: {
   readonly capacity: number
   readonly maxChars: number
   readonly overflow: Overflow
-}): Mailbox => {
+}) => {
   const { capacity, maxChars, overflow } = options
   let items: Array<Item | undefined> = []
   let head = 0
@@ -105,7 +94,7 @@ export const make = (options: {
   }
 
   return {
-    offer: (cast) => {
+    offer: (cast: BroadcastMessage): void => {
       while (isFull(cast)) {
         dropped++
         if (overflow === "sliding") {
@@ -121,7 +110,7 @@ export const make = (options: {
       chars += cast.payload.length
       wake()
     },
-    malformed: (channel) => {
+    malformed: (channel: string): void => {
       const previous = last()
       if (previous instanceof Malformed) {
         previous.count++
@@ -130,25 +119,28 @@ export const make = (options: {
       items.push(new Malformed(channel))
       wake()
     },
-    interrupted: () => {
+    interrupted: (): void => {
       tell()
       if (last() === interruption) return
       items.push(interruption)
       wake()
     },
-    poll: () => {
+    /** The next item, if there is one. */
+    poll: (): Item | undefined => {
       const item = kept.shift() ?? shift()
       if (item !== undefined || untold === 0) return item
       tell()
       return shift()
     },
+    /** Completes when there is an item. */
     arrived: Effect.callback<void>((resume) => {
       if (kept.length > 0 || untold > 0 || head < items.length) return resume(Effect.void)
       const entry = () => resume(Effect.void)
       waiting.add(entry)
       return Effect.sync(() => waiting.delete(entry))
     }),
-    size: () => size,
-    dropped: () => dropped
+    /** The number of messages that wait. */
+    size: (): number => size,
+    dropped: (): number => dropped
   }
 }

@@ -9,43 +9,27 @@ export const Inspect: unique symbol = Symbol.for("nodejs.util.inspect.custom") a
 export const showAs = <A extends object>(object: A, show: () => object): A =>
   Object.defineProperty(object, Inspect, { value: show, enumerable: false, configurable: true })
 
+const ofPort = [
+  "id",
+  "channel",
+  "payload",
+  "headers",
+  "params",
+  "orderingKey",
+  "publishedAtMillis",
+  "attempt",
+  "deliveryCount",
+  "crashes",
+  "isSuspect",
+  "isVanished",
+  "expiresInMillis",
+  "malformed",
+  "origin"
+] as const satisfies ReadonlyArray<keyof Delivery>
+
 /** What of a delivery is of the port, and not of an adapter. */
-export const publicPart = (delivery: Delivery): Delivery => {
-  const {
-    attempt,
-    channel,
-    crashes,
-    deliveryCount,
-    expiresInMillis,
-    headers,
-    id,
-    isSuspect,
-    isVanished,
-    malformed,
-    orderingKey,
-    origin,
-    params,
-    payload,
-    publishedAtMillis
-  } = delivery
-  return {
-    id,
-    channel,
-    payload,
-    headers,
-    params,
-    orderingKey,
-    publishedAtMillis,
-    attempt,
-    deliveryCount,
-    crashes,
-    isSuspect,
-    isVanished,
-    expiresInMillis,
-    malformed,
-    origin
-  }
-}
+export const publicPart = (delivery: Delivery): object =>
+  Object.fromEntries(ofPort.map((name) => [name, delivery[name]]))
 
 /** An object without its effects and functions. */
 export const withoutCode = (object: object, code: ReadonlySet<string>): object =>

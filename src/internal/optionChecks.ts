@@ -271,18 +271,25 @@ export const effect = <A, E, R>(what: string, call: () => Effect.Effect<A, E, R>
     return Effect.die(new TypeError(`${what} must return an Effect, it returned ${shown(returned)}`))
   })
 
+/** Runs an effect in a fiber of its own, which `interrupt` ends with its caller. */
+const apart = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  interrupt: (fiber: Fiber.Fiber<A, E>) => Effect.Effect<void>
+): Effect.Effect<A, E, R> =>
+  Effect.contextWith((context: Context.Context<R>) =>
+    Effect.callback<A, E>((resume) => {
+      const fiber = Effect.runForkWith(context)(effect)
+      fiber.addObserver(resume)
+      return interrupt(fiber)
+    })
+  )
+
 /**
  * Runs an effect of the user in a fiber of its own. If a part of it is no effect (`flatMap(() => undefined)`), Effect ends the whole fiber, and
  * nothing in it can catch that: here it is a defect like any other, and the caller continues.
  */
 export const contained = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.contextWith((context: Context.Context<R>) =>
-    Effect.callback<A, E>((resume) => {
-      const fiber = Effect.runForkWith(context)(effect)
-      fiber.addObserver(resume)
-      return Fiber.interrupt(fiber)
-    })
-  )
+  apart(effect, Fiber.interrupt)
 
 /** After this long, a function of the user that only answers or is told something is given up: a decision, a report, a schema. */
 export const longestAnswerMillis = 5_000
@@ -300,13 +307,7 @@ export const prompt = <A, E, R>(
   millis = longestAnswerMillis
 ): Effect.Effect<A, E, R> =>
   Effect.timeoutOrElse(
-    Effect.contextWith((context: Context.Context<R>) =>
-      Effect.callback<A, E>((resume) => {
-        const fiber = Effect.runForkWith(context)(effect)
-        fiber.addObserver(resume)
-        return Effect.sync(() => fiber.interruptUnsafe())
-      })
-    ),
+    apart(effect, (fiber) => Effect.sync(() => fiber.interruptUnsafe())),
     {
       duration: millis,
       orElse: () => Effect.die(new Error(`${what} has not answered for ${millis / 1_000} seconds`))

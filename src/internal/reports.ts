@@ -13,7 +13,7 @@
  * - A function for reports gets all of them. Each call has a time limit. If it does not keep up, at most `mostWaiting` reports wait; more are
  *   left out and counted in the same line.
  */
-import type { Fiber, LogLevel, Scope } from "effect"
+import type { Fiber, LogLevel } from "effect"
 import { Cause, Clock, Effect, Exit, Metric, References, Result } from "effect"
 import type { Delivery } from "../Broker.ts"
 import { Attribute, MetricName, system } from "../Telemetry.ts"
@@ -122,6 +122,9 @@ const slow = Metric.counter(MetricName.SlowHandlers, {
   incremental: true
 })
 
+const countSlow = (group: string): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(slow, { [Attribute.System]: system, [Attribute.Group]: group }), 1)
+
 /** Reports a slow handler of a dead letter. */
 export const tellSlowLetter = (
   name: string,
@@ -129,7 +132,7 @@ export const tellSlowLetter = (
   millis: number
 ): Effect.Effect<void> =>
   Effect.andThen(
-    Metric.update(Metric.withAttributes(slow, { [Attribute.System]: system, [Attribute.Group]: group }), 1),
+    countSlow(group),
     Effect.logWarning(
       `rotif: "${name}" has been handling dead letter ${letterId} of group "${group}" on "${channel}" for ${
         Math.round(millis)
@@ -137,13 +140,13 @@ export const tellSlowLetter = (
     )
   )
 
-const words = (report: Pick<Report, "kind" | "round" | "reason">, detail: string): string => {
-  const times = report.round === 1 ? "" : ` ${report.round} times`
-  switch (report.kind) {
+const words = (kind: Kind, round: number, reason: string | undefined, detail: string): string => {
+  const times = round === 1 ? "" : ` ${round} times`
+  switch (kind) {
     case "DeadLetter":
-      return `became a dead letter, reason ${report.reason}${detail}`
+      return `became a dead letter, reason ${reason}${detail}`
     case "Defect":
-      return `met a defect in its handler and is tried again (this kind of defect has happened ${report.round} times)${detail}`
+      return `met a defect in its handler and is tried again (this kind of defect has happened ${round} times)${detail}`
     case "Failure":
       return `failed and is tried again${detail}`
     case "Interrupted":
@@ -156,7 +159,7 @@ const words = (report: Pick<Report, "kind" | "round" | "reason">, detail: string
       return "lost its lease before it was settled, and will be handled again; a longer lease helps, or a handler that does not block the " +
         "event loop"
     case "Expired":
-      return `expired before it was handled and is dropped (so have ${report.round} of this channel here)`
+      return `expired before it was handled and is dropped (so have ${round} of this channel here)`
     case "NotJudged":
       return `was not judged${times}, and is given back: a mistake of Rotif's${detail}`
     case "SlowHandler":
@@ -177,22 +180,10 @@ const defectName = (channel: string, { errorTag, message }: ReturnType<typeof fa
   `defect\n${channel}\n${errorTag ?? ""}\n${message.slice(0, 200).replace(/\d+/g, "#")}`
 
 /** Reports about the deliveries of one subscription. Its functions neither wait nor fail: they are called between deliveries. */
-export interface Reporter {
-  /** A settlement has been stored. */
-  readonly settled: (delivery: Delivery, settlement: Settlement) => void
-  readonly leaseLost: (delivery: Delivery) => void
-  /** No verdict about the failure of its handler could be made. */
-  readonly noVerdict: (delivery: Delivery, cause: Cause.Cause<unknown>) => void
-  /** Its handler is slow. Called once for each delivery. */
-  readonly slow: (delivery: Delivery, millis: number) => void
-}
+export type Reporter = Effect.Success<ReturnType<typeof make>>
 
 /** Makes the reporter of a subscription. The number of reports left out is logged at the end of the scope at the latest. */
-export const make = Effect.fnUntraced(function*(
-  budgets: Budgets,
-  group: string,
-  sink: Sink
-): Effect.fn.Return<Reporter, never, Scope.Scope> {
+export const make = Effect.fnUntraced(function*(budgets: Budgets, group: string, sink: Sink) {
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const clock = yield* Clock.Clock
   const least = yield* References.MinimumLogLevel
@@ -275,22 +266,30 @@ export const make = Effect.fnUntraced(function*(
     else leaveOut(report.kind)
   }
 
+  /** Reports in the log at the level `at`, by default that of the option. */
   const tell = (
     delivery: Delivery,
-    about: Pick<Report, "kind" | "round" | "reason" | "tag">,
-    detail: string,
-    at: LogLevel.Severity | undefined
+    kind: Kind,
+    { at, detail = "", reason, round = 1, tag }: {
+      readonly round?: number
+      readonly reason?: string
+      readonly tag?: string | undefined
+      readonly detail?: string
+      readonly at?: LogLevel.Severity | undefined
+    } = {}
   ) => {
     const { attempt, channel, id } = delivery
+    const what = words(kind, round, reason, detail)
     const report: Report = {
-      ...about,
+      kind,
+      round,
+      reason,
+      tag,
       group,
       channel,
       id,
       attempt,
-      message: `rotif: message ${id} of channel "${channel}" for group "${group}" (attempt ${attempt}) ${
-        words(about, detail)
-      }`
+      message: `rotif: message ${id} of channel "${channel}" for group "${group}" (attempt ${attempt}) ${what}`
     }
     if (typeof sink === "function") {
       give(sink, report)
@@ -306,12 +305,12 @@ export const make = Effect.fnUntraced(function*(
     if (!isDefect && !isOften && !isDebugging && typeof sink !== "function") return
     const failure = failureOf("exhausted", cause)
     const round = isDefect ? rounds.next(defectName(delivery.channel, failure)) : delivery.attempt
-    tell(
-      delivery,
-      { kind: isDefect ? "Defect" : "Failure", round, reason: undefined, tag: failure.errorTag },
-      detailOf(failure),
-      isOften || (isDefect && isTold(round)) ? undefined : "Debug"
-    )
+    tell(delivery, isDefect ? "Defect" : "Failure", {
+      round,
+      tag: failure.errorTag,
+      detail: detailOf(failure),
+      at: isOften || (isDefect && isTold(round)) ? undefined : "Debug"
+    })
   }
 
   const givenBack = (delivery: Delivery, because: Exclude<Because, Cause.Cause<unknown>>) => {
@@ -320,44 +319,41 @@ export const make = Effect.fnUntraced(function*(
     if (!isTold(round)) return
     // One release, or one wait for a busy key, is normal.
     const isUsual = round === 1 && kind !== "Interrupted"
-    tell(delivery, { kind, round, reason: undefined, tag: undefined }, "", isUsual ? "Info" : undefined)
+    tell(delivery, kind, { round, at: isUsual ? "Info" : undefined })
   }
 
   return {
-    settled: (delivery, settlement) => {
+    /** A settlement has been stored. */
+    settled: (delivery: Delivery, settlement: Settlement): void => {
       if (settlement._tag === "Bury") {
         const { errorTag, reason } = settlement.failure
-        tell(
-          delivery,
-          { kind: "DeadLetter", round: 1, reason, tag: errorTag },
-          detailOf(settlement.failure),
-          undefined
-        )
+        tell(delivery, "DeadLetter", { reason, tag: errorTag, detail: detailOf(settlement.failure) })
       } else if (settlement._tag === "Drop") {
         const round = rounds.next(`expired\n${delivery.channel}`)
-        const level = round >= many && isTold(round) ? undefined : "Debug"
-        tell(delivery, { kind: "Expired", round, reason: "expired", tag: undefined }, "", level)
+        tell(delivery, "Expired", {
+          round,
+          reason: "expired",
+          at: round >= many && isTold(round) ? undefined : "Debug"
+        })
       } else if (settlement._tag === "Redeliver" && settlement.because !== undefined) {
         const { because } = settlement
         if (typeof because === "string") givenBack(delivery, because)
         else failed(delivery, because)
       }
     },
-    leaseLost: (delivery) =>
-      tell(delivery, { kind: "LeaseLost", round: 1, reason: undefined, tag: undefined }, "", undefined),
-    noVerdict: (delivery, cause) => {
+    leaseLost: (delivery: Delivery): void => tell(delivery, "LeaseLost"),
+    /** No verdict about the failure of its handler could be made. */
+    noVerdict: (delivery: Delivery, cause: Cause.Cause<unknown>): void => {
       const round = rounds.next(`not judged\n${delivery.channel}\n${delivery.id}`)
       if (!isTold(round)) return
       const tag = failureOf("exhausted", cause).errorTag
-      tell(delivery, { kind: "NotJudged", round, reason: undefined, tag }, `: ${pretty(cause)}`, "Error")
+      tell(delivery, "NotJudged", { round, tag, detail: `: ${pretty(cause)}`, at: "Error" })
     },
-    slow: (delivery, millis) => {
-      runFork(Metric.update(
-        Metric.withAttributes(slow, { [Attribute.System]: system, [Attribute.Group]: group }),
-        1
-      ))
+    /** Its handler is slow. Called once for each delivery. */
+    slow: (delivery: Delivery, millis: number): void => {
+      runFork(countSlow(group))
       const detail = ` for ${Math.round(millis)} ms now; it may hang, and what waits for it waits on`
-      tell(delivery, { kind: "SlowHandler", round: 1, reason: undefined, tag: undefined }, detail, undefined)
+      tell(delivery, "SlowHandler", { detail })
     }
   }
 })

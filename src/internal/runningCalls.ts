@@ -13,22 +13,14 @@ export const callsMillis = 10_000
 /** The same while there is no connection yet: probably there will be none. */
 export const startMillis = 3_000
 
-export interface Calls {
-  /** Runs a call, or fails with `refusal` if it is too late. A call of a handler that still runs is never too late. */
-  readonly run: <A, E, R, E2>(effect: Effect.Effect<A, E, R>, refusal: () => E2) => Effect.Effect<A, E | E2, R>
-  /** Refuses calls from now on. */
-  readonly close: () => void
-  /** Waits for the calls in progress, for at most this long. */
-  readonly over: (millis: number) => Effect.Effect<void>
-  /** Whether only calls are left that wait for an end themselves, or belong to a handler that does. */
-  readonly isLeftToAskers: () => boolean
-}
+export type Calls = ReturnType<typeof make>
 
-export const make = (): Calls => {
+export const make = () => {
   const begun = new Set<Activity.Activity>()
   const { moved, within } = Ending.makeWait()
   let isClosed = false
   return {
+    /** Runs a call, or fails with `refusal` if it is too late. A call of a handler that still runs is never too late. */
     run: <A, E, R, E2>(effect: Effect.Effect<A, E, R>, refusal: () => E2) =>
       Effect.suspend((): Effect.Effect<A, E | E2, R> => {
         const inside = Activity.current()
@@ -45,11 +37,14 @@ export const make = (): Calls => {
           })
         )
       }),
-    close: () => {
+    /** Refuses calls from now on. */
+    close: (): void => {
       isClosed = true
     },
-    over: (millis) => Effect.asVoid(within(millis, () => begun.size === 0)),
-    isLeftToAskers: () => [...begun].every(({ asks }) => asks > 0)
+    /** Waits for the calls in progress, for at most this long. */
+    over: (millis: number): Effect.Effect<void> => Effect.asVoid(within(millis, () => begun.size === 0)),
+    /** Whether only calls are left that wait for an end themselves, or belong to a handler that does. */
+    isLeftToAskers: (): boolean => [...begun].every(({ asks }) => asks > 0)
   }
 }
 
@@ -98,18 +93,15 @@ export const ofLayer = (service: string): Effect.Effect<Run, never, Scope.Scope>
     )
   })
 
-/** The same service, with these of its members (functions or effects) run by `run`. */
-export const guard = <S extends object>(run: Run, service: S, names: ReadonlyArray<keyof S & string>): S => {
-  const guarded = new Map<string, unknown>(Object.entries(service))
-  for (const name of names) {
-    const call: unknown = service[name]
-    guarded.set(
-      name,
-      typeof call === "function"
-        ? (...args: ReadonlyArray<unknown>) => run(call(...args) as Effect.Effect<unknown>)
-        : run(call as Effect.Effect<unknown>)
-    )
-  }
+/** The same service, with its members (functions or effects) run by `run`, but for those that do not call the backend themselves. */
+export const guard = <S extends object>(run: Run, service: S, except: ReadonlyArray<keyof S & string> = []): S => {
+  const guarded = Object.entries(service).map(([name, call]: [string, unknown]) =>
+    (except as ReadonlyArray<string>).includes(name)
+      ? [name, call]
+      : typeof call === "function"
+      ? [name, (...args: ReadonlyArray<unknown>) => run(call(...args) as Effect.Effect<unknown>)]
+      : [name, run(call as Effect.Effect<unknown>)]
+  )
   // Each of these members can fail with a `BrokerError` already.
   return Object.fromEntries(guarded) as S
 }
