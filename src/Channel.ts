@@ -97,6 +97,12 @@ export interface Pattern<S extends Schema.Constraint> {
   readonly pattern: string
   readonly payload: S
   readonly codec: Codec<S>
+  /**
+   * Channels that match, and decode their payloads in a way of their own.
+   *
+   * @internal
+   */
+  readonly own?: ReadonlyArray<Channel<string, S>> | undefined
 }
 
 /**
@@ -450,12 +456,11 @@ export const decoderFor = <S extends Source>(
   const decoderOf = ({ codec }: { readonly codec: Codec<Schema.Constraint> }): Decode =>
     ((text: string) => codec.decode(text)) as Decode
   const any: Source = source
-  if (any[TypeId] !== "Union") {
-    const decode = decoderOf(any)
-    return () => decode
-  }
-  const decoders = new Map(any.members.map((member) => [member.name, decoderOf(member)]))
-  return (channel) => decoders.get(channel)
+  const members = any[TypeId] === "Union" ? any.members : any[TypeId] === "Pattern" ? any.own ?? [] : []
+  const others = any[TypeId] === "Union" ? undefined : decoderOf(any)
+  if (members.length === 0) return () => others
+  const decoders = new Map(members.map((member) => [member.name, decoderOf(member)]))
+  return (channel) => decoders.get(channel) ?? others
 }
 
 /**

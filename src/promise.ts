@@ -15,9 +15,11 @@ import * as Rotif from "./Rotif.ts"
 import * as Core from "./Subscription.ts"
 import * as Activity from "./internal/activity.ts"
 import { Bounded } from "./internal/boundedMap.ts"
+import { compile } from "./internal/pattern.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import * as Ending from "./internal/ending.ts"
 import * as Unnamed from "./internal/unnamedGroups.ts"
+import type { AnyChannels, AnyName, ChannelName, ChannelPattern, InputOf, MessageOf } from "./promise/channels.ts"
 import * as Checks from "./promise/checks.ts"
 import * as Connecting from "./promise/connecting.ts"
 import type { DlqMessage, DlqStats } from "./promise/deadLetters.ts"
@@ -44,6 +46,8 @@ import type {
 import * as Options from "./promise/options.ts"
 import { policyOf } from "./promise/retry.ts"
 import { toPromise, translated } from "./promise/running.ts"
+import type { Validator } from "./promise/validation.ts"
+import { validated, validatorsOf } from "./promise/validation.ts"
 
 export {
   BrokerError,
@@ -62,6 +66,20 @@ export {
   UnrecoverableError,
   UnrecoverableError as Reject
 } from "./promise/errors.ts"
+export {
+  type AnyChannels,
+  type AnyName,
+  type ChannelName,
+  type ChannelOptions,
+  type ChannelPattern,
+  type InputOf,
+  type MatchingNames,
+  type MessageOf,
+  type OutputOf,
+  type StandardSchema,
+  type ValidationIssue,
+  type ValidationResult
+} from "./promise/channels.ts"
 export { type HealthStatus } from "./promise/health.ts"
 export { type Middleware } from "./promise/hooks.ts"
 export { type DlqMessage, type DlqStats } from "./promise/deadLetters.ts"
@@ -176,22 +194,25 @@ const mostChannels = 1000
  * @category constructors
  * @since 0.1.0
  */
-export class NotificationManager {
+export class NotificationManager<Channels extends object = AnyChannels> {
   readonly #config: RotifConfig
   readonly #client: RedisClient | undefined
   readonly #layer: Layer.Layer<Rotif.Services, unknown>
   readonly #scope = Scope.makeUnsafe("parallel")
   readonly #channels = new Bounded<string, Channel.Channel<string, Schema.Unknown>>(mostChannels)
+  readonly #validators: ReadonlyMap<string, Validator>
   readonly #middleware: Array<Middleware> = []
   readonly #subscriptions = new Set<Subscription>()
   #runtime: ManagedRuntime.ManagedRuntime<Rotif.Services, unknown> | undefined
   readonly #calls = Calls.make()
   readonly #end: Ending.Ending
 
-  constructor(config: RotifConfig = {}) {
+  constructor(given: RotifConfig<Channels> = {}) {
+    const config = given as RotifConfig
     const problem = Checks.checkConfig(config)
     if (problem !== undefined) throw problem
     this.#config = config
+    this.#validators = validatorsOf(config)
     const { client, options: redis } = Connecting.redisOf(config)
     this.#client = client
     const archive = config.dlqCleanup?.archivePrefix ?? Options.defaults.archive
@@ -270,14 +291,19 @@ export class NotificationManager {
       const limits = maxStreamLength === undefined && minStreamId === undefined
         ? undefined
         : { maxLength: maxStreamLength, minId: minStreamId }
-      channel = Channel.make(name, { ...Options.anything, limits })
+      const plain = Channel.make(name, { ...Options.anything, limits })
+      const validator = this.#validators.get(name)
+      channel = validator === undefined ? plain : validated(plain, validator)
       this.#channels.set(name, channel)
     }
     return channel
   }
 
   #source(pattern: string): Channel.Channel<string, Schema.Unknown> | Channel.Pattern<Schema.Unknown> {
-    return pattern.includes("*") ? Channel.pattern(pattern, Options.anything) : this.#channel(pattern)
+    if (!pattern.includes("*")) return this.#channel(pattern)
+    const matches = compile(pattern)
+    const own = Array.from(this.#validators.keys()).filter(matches).map((name) => this.#channel(name))
+    return { ...Channel.pattern(pattern, Options.anything), own }
   }
 
   /**
@@ -305,6 +331,8 @@ export class NotificationManager {
     return Effect.gen({ self: this }, function*() {
       yield* Hooks.before(hooks, "beforePublish", channel, payload, options)
       const value = yield* Sameness.plain(channel, payload)
+      const validator = this.#validators.get(channel)
+      if (validator !== undefined) yield* validator("encode", value)
       const key = options?.exactlyOnce === true || options?.dedupKey !== undefined
         ? yield* Effect.try({
           try: () => Sameness.publishKey(config, channel, value, options.dedupKey),
@@ -334,6 +362,12 @@ export class NotificationManager {
    * or refusing, an error of `beforePublish`. After `PublishUncertain` it may be stored, and after `DurabilityNotReached` it is stored, but not
    * as durably as requested.
    */
+  publish<P = Payload>(channel: AnyName<Channels>, payload: P, options?: PublishOptions): Promise<string>
+  publish<Name extends ChannelName<Channels>>(
+    channel: Name,
+    payload: InputOf<Channels[Name]>,
+    options?: PublishOptions
+  ): Promise<string>
   publish(channel: string, payload: Payload, options?: PublishOptions): Promise<string> {
     const problem = Checks.checkMessage(channel, payload, options, Options.mostSecondsOf(this.#config))
     if (problem !== undefined) return Promise.reject(problem)
@@ -356,11 +390,15 @@ export class NotificationManager {
    * or the error of each.
    */
   publishBatch(
-    messages: ReadonlyArray<{
-      readonly channel: string
-      readonly payload: Payload
-      readonly options?: PublishOptions | undefined
-    }>
+    messages: ReadonlyArray<
+      {
+        [Name in ChannelName<Channels>]: {
+          readonly channel: Name
+          readonly payload: InputOf<Channels[Name]>
+          readonly options?: PublishOptions | undefined
+        }
+      }[ChannelName<Channels>]
+    >
   ): Promise<ReadonlyArray<string>> {
     const mostSeconds = Options.mostSecondsOf(this.#config)
     const problem = Checks.checkMessages(messages) ??
@@ -423,9 +461,20 @@ export class NotificationManager {
    * **Errors**: rejects if an option or the pattern cannot be used, or the group could not be joined. While it runs, it logs failures of Redis and
    * continues.
    */
+  subscribe<P = Payload>(
+    pattern: AnyName<Channels>,
+    handler: (message: RotifMessage<P>) => unknown,
+    options?: SubscribeOptions
+  ): Promise<Subscription>
+  subscribe<Pattern extends ChannelPattern<Channels>>(
+    pattern: Pattern,
+    handler: (message: MessageOf<Channels, Pattern>) => unknown,
+    options?: SubscribeOptions
+  ): Promise<Subscription>
   subscribe(
     pattern: string,
-    handler: (message: RotifMessage) => unknown,
+    // oxlint-disable-next-line typescript/no-explicit-any -- the message of either overload
+    handler: (message: any) => unknown,
     options: SubscribeOptions = {}
   ): Promise<Subscription> {
     const config = this.#config
@@ -628,3 +677,26 @@ export class NotificationManager {
     return this.stopAll()
   }
 }
+
+/**
+ * The methods of a `NotificationManager`, without its class: for code that takes a manager or a fake of it.
+ *
+ * **Example** (A fake for a test)
+ *
+ * ```ts
+ * import type { Notifications } from "rotif/promise"
+ *
+ * const placeOrder = async (notifications: Pick<Notifications, "publish">, id: string) => {
+ *   await notifications.publish("orders.placed", { id })
+ * }
+ *
+ * const published: Array<unknown> = []
+ * await placeOrder({ publish: async (_channel: string, payload: unknown) => String(published.push(payload)) }, "o-1")
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Notifications<Channels extends object = AnyChannels>
+  extends Pick<NotificationManager<Channels>, keyof NotificationManager<Channels>>
+{}

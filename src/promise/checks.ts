@@ -20,6 +20,7 @@ import type {
   SubscribeOptions,
   UnsubscribeOptions
 } from "./options.ts"
+import type { ChannelOptions } from "./channels.ts"
 import { InvalidOption } from "./errors.ts"
 
 type Found = Result.Result<unknown, Given.Problem>
@@ -198,7 +199,32 @@ const cleanup = shape<DlqCleanup>({
   archivePrefix: channelName
 })
 
+const isSchema = (value: unknown): boolean =>
+  typeof (value as { readonly "~standard"?: { readonly validate?: unknown } } | null | undefined)?.["~standard"]
+    ?.validate === "function"
+
+const channelOptions = shape<ChannelOptions<unknown>>({
+  schema: (option, value) =>
+    isSchema(value)
+      ? Result.succeed(value)
+      : Given.refuse(option, "a validator by the Standard Schema interface, such as one of zod", typeof value)
+})
+
+const channels: Check = (option, value) => {
+  const found = Given.record(option, value)
+  if (Result.isFailure(found)) return found
+  for (const [name, options] of Object.entries(found.success)) {
+    const where = `${option}["${name}"]`
+    const checked = options === undefined
+      ? found
+      : Result.flatMap(channelName(where, name), () => channelOptions(where, options))
+    if (Result.isFailure(checked)) return checked
+  }
+  return found
+}
+
 const config = shape<RotifConfig>({
+  channels,
   redis,
   maxRetries: whole(0),
   retryDelay,

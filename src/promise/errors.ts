@@ -2,6 +2,7 @@
  * The errors of the Promise API: plain classes, told apart by `instanceof` or by `_tag`. The errors of the layers below are translated into them
  * where a Promise is rejected.
  */
+import type { ValidationIssue } from "./channels.ts"
 
 /**
  * An error of Rotif. Its message says what was wrong, where, and what to do.
@@ -61,7 +62,11 @@ export class InvalidChannelName extends RotifError {
 export class InvalidPayload extends RotifError {
   declare readonly _tag: "InvalidPayload"
   declare readonly channel: string
-  constructor(fields: { readonly channel: string; readonly message: string }) {
+  /** What the validator of the channel found wrong; empty if the payload has no JSON form. */
+  declare readonly issues: ReadonlyArray<ValidationIssue>
+  constructor(
+    fields: { readonly channel: string; readonly issues: ReadonlyArray<ValidationIssue>; readonly message: string }
+  ) {
     super("InvalidPayload", fields)
   }
 }

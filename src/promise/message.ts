@@ -13,7 +13,7 @@ import { UnrecoverableError } from "./errors.ts"
 import { toPromise } from "./running.ts"
 
 /**
- * Any JSON value. The Promise API has no schemas; Effect programs do.
+ * Any JSON value: the payload of a channel without a type.
  *
  * @category models
  * @since 0.1.0
@@ -30,10 +30,10 @@ export type Payload = any
  * @category models
  * @since 0.1.0
  */
-export interface RotifMessage {
+export interface RotifMessage<P = Payload, Channel extends string = string> {
   readonly id: string
-  readonly channel: string
-  readonly payload: Payload
+  readonly channel: Channel
+  readonly payload: P
   /** When it was first published, by the clock of Redis, in milliseconds since 1970. */
   readonly timestamp: number
   /** From 1. Only failures count. */

@@ -10,6 +10,7 @@ import type * as Subscription from "../Subscription.ts"
 import { archive } from "../internal/pattern.ts"
 import type { Report } from "../internal/report.ts"
 import type { Client, Cluster, IoredisOptions } from "../redis/ioredis.ts"
+import type { AnyChannels, ChannelOptions } from "./channels.ts"
 import type { Payload, RotifMessage } from "./message.ts"
 
 /**
@@ -89,7 +90,10 @@ export interface DlqCleanup {
  * @category models
  * @since 0.1.0
  */
-export interface RotifConfig {
+export interface RotifConfig<Channels extends object = AnyChannels> {
+  /** Options of channels by their names, such as a validator for the payloads of each. Other channels have none. */
+  readonly channels?: { readonly [Name in keyof Channels]?: ChannelOptions<Channels[Name]> | undefined } | undefined
+
   /**
    * Where Redis is: a URL, options (`url`, `host` and `port`, `sentinels`, `cluster`, `username`, `password`, `tls`, `db`, …), or `"memory"`
    * for everything in this process, without Redis. Default `"redis://localhost:6379"`. Options of ioredis are taken, too, but for

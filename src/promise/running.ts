@@ -11,6 +11,7 @@ import * as Publisher from "../Publisher.ts"
 import * as Redis from "../Redis.ts"
 import * as Core from "../Subscription.ts"
 import * as Errors from "./errors.ts"
+import { issuesIn } from "./validation.ts"
 
 /** The error of the Promise API for one of the layers below; any other value as it is. */
 export const translated = (error: unknown): unknown => {
@@ -27,7 +28,9 @@ export const translated = (error: unknown): unknown => {
   if (error instanceof Publisher.InvalidPublishOptions) {
     return new Errors.InvalidOption({ option: "options", message: error.message })
   }
-  if (error instanceof Channel.InvalidPayload) return new Errors.InvalidPayload(only(error, "channel", "message"))
+  if (error instanceof Channel.InvalidPayload) {
+    return new Errors.InvalidPayload({ ...only(error, "channel", "message"), issues: issuesIn(error) })
+  }
   if (error instanceof Channel.InvalidChannelName) {
     return new Errors.InvalidChannelName({ channel: error.name, message: error.message })
   }

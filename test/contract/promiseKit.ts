@@ -12,7 +12,10 @@ export const backends: ReadonlyArray<{ readonly name: string; readonly config: (
   { name: "Redis", config: () => ({ redis: redisUrl, prefix: freshPrefix() }) }
 ]
 
-const open = new Set<NotificationManager>()
+/** A manager of any channels. */
+type Stoppable = Pick<NotificationManager, "stopAll">
+
+const open = new Set<Stoppable>()
 
 /** Makes a manager that logs nothing and ends with its test. */
 export const managed = (config: RotifConfig): NotificationManager => {
@@ -22,7 +25,7 @@ export const managed = (config: RotifConfig): NotificationManager => {
 }
 
 /** Ends a manager that a test has made itself with that test. */
-export const close = (manager: NotificationManager): void => void open.add(manager)
+export const close = (manager: Stoppable): void => void open.add(manager)
 
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 

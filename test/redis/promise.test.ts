@@ -7,11 +7,13 @@ import { freshPrefix } from "../contract/kit.ts"
 import { backends, managed, quiet, redisUrl, until } from "../contract/promiseKit.ts"
 import { promiseSuite } from "../contract/promise.ts"
 import { promiseEndsSuite } from "../contract/promiseEnds.ts"
+import { promiseTypedSuite } from "../contract/promiseTyped.ts"
 import { promiseValuesSuite } from "../contract/promiseValues.ts"
 
 for (const { config, name } of backends) {
   promiseSuite(name, config)
   promiseEndsSuite({ name, config })
+  promiseTypedSuite(name, config)
   promiseValuesSuite(name, config)
 }
 
@@ -73,6 +75,7 @@ describe("the configuration", () => {
   it("takes every option", async () => {
     const all: Required<RotifConfig> = {
       redis: { url: redisUrl, username: undefined, password: undefined, connectionName: "all" },
+      channels: { "orders.placed": { schema: undefined } },
       maxRetries: 3,
       retryDelay: (attempt) => attempt,
       retryStrategy: {

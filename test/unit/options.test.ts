@@ -461,6 +461,7 @@ describe("NotificationManager", () => {
   }
   const config: Wrong<Omit<RotifConfig, Meaningless | "dlqCleanup">> = {
     redis: [6379, "", null, [], "http://x", "redis://localhost?role=slave"],
+    channels: [5, null, []],
     maxRetries: [...noNumber, 100_001],
     retryDelay: noMillis,
     retryStrategy: ["random", 5, null],
@@ -501,7 +502,11 @@ describe("NotificationManager", () => {
     ["redis.host", { redis: { url: nobody, host: "a" } }],
     ["redis.natMap", { redis: { url: nobody, natMap: {} } }],
     ["disableDelayed", { enableDelayed: true, disableDelayed: true }],
-    ["messageConcurrency", { messageConcurrency: 5 }]
+    ["messageConcurrency", { messageConcurrency: 5 }],
+    [`channels["a..b"]`, { channels: { "a..b": {} } }],
+    [`channels["a"]`, { channels: { a: 5 } }],
+    [`channels["a"].schema`, { channels: { a: { schema: { parse: () => 1 } } } }],
+    [`channels["a"].scheme`, { channels: { a: { scheme: 1 } } }]
   ] as ReadonlyArray<readonly [string, object]>
   it.each(all)("%s: the constructor throws", (option, options) => {
     try {
