@@ -75,11 +75,9 @@ export {
   type InputOf,
   type MatchingNames,
   type MessageOf,
-  type OutputOf,
-  type StandardSchema,
-  type ValidationIssue,
-  type ValidationResult
+  type OutputOf
 } from "./promise/channels.ts"
+export { type StandardSchema, type ValidationIssue, type ValidationResult } from "./promise/standardSchema.ts"
 export { type HealthStatus } from "./promise/health.ts"
 export { type Middleware } from "./promise/hooks.ts"
 export { type DlqMessage, type DlqStats } from "./promise/deadLetters.ts"
@@ -212,7 +210,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     const problem = Checks.checkConfig(config)
     if (problem !== undefined) throw problem
     this.#config = config
-    this.#validators = validatorsOf(config)
+    this.#validators = validatorsOf(config.channels ?? {})
     const { client, options: redis } = Connecting.redisOf(config)
     this.#client = client
     const archive = config.dlqCleanup?.archivePrefix ?? Options.defaults.archive

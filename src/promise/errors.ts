@@ -2,7 +2,7 @@
  * The errors of the Promise API: plain classes, told apart by `instanceof` or by `_tag`. The errors of the layers below are translated into them
  * where a Promise is rejected.
  */
-import type { ValidationIssue } from "./channels.ts"
+import type { ValidationIssue } from "./standardSchema.ts"
 
 /**
  * An error of Rotif. Its message says what was wrong, where, and what to do.

@@ -5,8 +5,7 @@ import type { Schema } from "effect"
 import { Effect } from "effect"
 import * as Channel from "../Channel.ts"
 import { messageOf } from "../internal/describe.ts"
-import type { StandardSchema, ValidationIssue, ValidationResult } from "./channels.ts"
-import type { RotifConfig } from "./options.ts"
+import type { StandardSchema, ValidationIssue, ValidationResult } from "./standardSchema.ts"
 
 type Any = Channel.Channel<string, Schema.Unknown>
 
@@ -74,7 +73,9 @@ export const validated = (channel: Any, validator: Validator): Any => ({
 })
 
 /** The validators of the channels that have one. */
-export const validatorsOf = ({ channels = {} }: RotifConfig): ReadonlyMap<string, Validator> =>
+export const validatorsOf = (
+  channels: Readonly<Record<string, { readonly schema?: unknown } | undefined>>
+): ReadonlyMap<string, Validator> =>
   new Map(
     Object.entries(channels).flatMap(([name, options]) =>
       options?.schema === undefined ? [] : [[name, validatorOf(name, options.schema as StandardSchema)] as const]
