@@ -14,8 +14,10 @@ import { Redis } from "./Redis.ts"
 import { prefixProblem } from "./broker/keyText.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Limits from "./internal/optionLimits.ts"
+import * as Shape from "./internal/optionShape.ts"
 import { shown } from "./internal/describe.ts"
-import { uniqueName } from "./internal/uniqueName.ts"
+import { uniqueNames } from "./internal/uniqueName.ts"
 import { Marks } from "./memoryBroker/onceKeys.ts"
 import { brokerError } from "./redisBroker/brokerError.ts"
 import * as Keys from "./redisBroker/keys.ts"
@@ -111,21 +113,19 @@ export class Deduplication extends Context.Service<Deduplication, {
   readonly run: Calls.Run
 }>()("rotif/Deduplication") {}
 
-const checkKey = (key: string): Effect.Effect<void, InvalidKey> =>
-  Effect.asVoid(Effect.mapError(
-    Effect.fromResult(Given.key("the key", key, 1024)),
+const given = <A>(key: string, found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidKey> =>
+  Effect.mapError(
+    Effect.fromResult(found),
     ({ message }) => new InvalidKey({ key: typeof key === "string" ? key : shown(key), message })
-  ))
-
-const spanOf = (
-  key: string,
-  name: string,
-  input: Duration.Input | undefined,
-  least: number
-): Effect.Effect<number, InvalidKey> =>
-  Effect.fromResult(Given.span(name, input ?? Number.NaN, { usual: 0, least, most: 315_576_000_000 })).pipe(
-    Effect.mapBoth({ onFailure: ({ message }) => new InvalidKey({ key, message }), onSuccess: Math.ceil })
   )
+
+const checkKey = (key: string): Effect.Effect<string, InvalidKey> => given(key, Given.key("the key", key, 1024))
+
+const ttlOf = Shape.span({ usual: Number.NaN, least: 1, most: Limits.longestKept })
+
+const shape = Shape.shape<OnceOptions>()({
+  lease: Shape.span({ usual: 30_000, least: 30, most: Limits.longestKept })
+})
 
 /** An effect is interrupted when this part of its lease is left, because interruption takes time, too. */
 const margin = 0.1
@@ -140,13 +140,8 @@ const tooSlow = (key: string, leaseMillis: number) =>
     message:
       `the store gives the key "${key}" for ${leaseMillis} ms and answers later than that: take a longer lease; nothing was run`
   })
-const onceNames: ReadonlySet<string> = new Set<keyof OnceOptions>(["lease"])
 
-const given = <A>(key: string, found: Result.Result<A, Given.Problem>): Effect.Effect<A, InvalidKey> =>
-  Effect.mapError(Effect.fromResult(found), ({ message }) => new InvalidKey({ key, message }))
-
-const process = uniqueName()
-let tokens = 0
+const nextToken = uniqueNames()
 
 /**
  * Runs an effect once by a key: if it has succeeded before, within `ttl`, in any process, it is not run.
@@ -182,12 +177,11 @@ export const once = Effect.fnUntraced(function*<A, E, R>(
 ): Effect.fn.Return<Outcome<A>, E | InProgress | KeyLost | InvalidKey | BrokerError, R | Deduplication> {
   const { run, step } = yield* Deduplication
   yield* checkKey(key)
-  const ttlMillis = yield* spanOf(key, "ttl", ttl, 1)
-  yield* given(key, Given.known("the options", options, onceNames))
+  const ttlMillis = Math.ceil(yield* given(key, ttlOf("ttl", ttl ?? Number.NaN)))
+  const leaseMillis = Math.ceil((yield* given(key, shape.optional("the options", options))).lease)
   if (!Effect.isEffect(effect)) yield* given(key, Given.refuse("what is to be done", "an Effect", effect))
-  const leaseMillis = yield* spanOf(key, "lease", Given.first(options?.lease, 30_000), 30)
   const clock = yield* Clock.Clock
-  const token = { text: `${process}${(tokens++).toString(36)}` }
+  const token = { text: nextToken() }
   const monotonic = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
   return yield* run(Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {

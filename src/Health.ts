@@ -14,6 +14,7 @@ import * as Subscription from "./Subscription.ts"
 import { Duties } from "./duties/duties.ts"
 import type { Heartbeat } from "./internal/heartbeat.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Shape from "./internal/optionShape.ts"
 
 /**
  * Thresholds of a healthy program. A group's threshold that is not given is not checked.
@@ -126,48 +127,35 @@ export class Health extends Context.Service<Health, {
 
 const spoken = (millis: number) => Duration.format(Duration.millis(Math.round(millis)))
 
-const names: ReadonlySet<string> = new Set<keyof Options>([
-  "timeout",
-  "latency",
-  "staleAfter",
-  "hungAfter",
-  "slowHandler",
-  "maxLag",
-  "maxPending",
-  "maxAge",
-  "deadLetters"
-])
+const threshold = (usual: number) => Shape.span({ usual, least: 0, most: Infinity })
+const number = Shape.count({ usual: Number.NaN, least: 0, most: Number.MAX_SAFE_INTEGER })
 
-const deadLetterNames: ReadonlySet<string> = new Set(["max", "within"])
+/** Both must be there: what is left out is no number. */
+const letterShape = Shape.shape<NonNullable<Options["deadLetters"]>>()({
+  max: (option, value) => number(option, value ?? Number.NaN),
+  within: (option, value) => threshold(0)(option, value ?? Number.NaN)
+})
+
+const shape = Shape.shape<Options>()({
+  timeout: Shape.span({ usual: 2_000, least: 1 }),
+  latency: threshold(500),
+  staleAfter: threshold(10_000),
+  hungAfter: threshold(60_000),
+  slowHandler: threshold(300_000),
+  maxLag: Shape.optional(number),
+  maxPending: Shape.optional(number),
+  maxAge: Shape.optional(threshold(0)),
+  deadLetters: Shape.optional((option, value) =>
+    letterShape.optional(option, value as Options["deadLetters"], `${option}.`)
+  )
+})
 
 /**
  * Reads the thresholds; dies if one cannot be used.
  *
  * @internal
  */
-export const thresholdsOf = Effect.fnUntraced(function*(options: Options | undefined) {
-  yield* Given.orDie(Given.known("health", options, names, "health."))
-  const span = (name: string, value: Duration.Input | undefined, usual: number, least = 1) =>
-    Given.orDie(Given.span(`health.${name}`, value, { usual, least, most: Infinity }))
-  const count = (name: string, value: number | undefined) =>
-    Given.orDie(Given.count(`health.${name}`, value, { usual: 0, least: 0, most: Number.MAX_SAFE_INTEGER }))
-  yield* count("maxLag", options?.maxLag)
-  yield* count("maxPending", options?.maxPending)
-  const letters = options?.deadLetters
-  if (letters !== undefined) {
-    yield* Given.orDie(Given.known("health.deadLetters", letters, deadLetterNames, "health.deadLetters."))
-    yield* count("deadLetters.max", letters.max ?? Number.NaN)
-  }
-  return {
-    timeoutMillis: yield* Given.orDie(Given.span("health.timeout", options?.timeout, { usual: 2_000, least: 1 })),
-    latencyMillis: yield* span("latency", options?.latency, 500, 0),
-    staleMillis: yield* span("staleAfter", options?.staleAfter, 10_000, 0),
-    hungMillis: yield* span("hungAfter", options?.hungAfter, 60_000, 0),
-    slowMillis: yield* span("slowHandler", options?.slowHandler, 300_000, 0),
-    ageMillis: options?.maxAge === undefined ? undefined : yield* span("maxAge", options.maxAge, 0, 0),
-    withinMillis: letters === undefined ? 0 : yield* span("deadLetters.within", letters.within ?? Number.NaN, 0, 0)
-  }
-})
+export const thresholdsOf = (options: Options | undefined) => Given.orDie(shape.optional("health", options, "health."))
 
 /** The result of a check within its time, or why there is none. */
 const within = <A>(effect: Effect.Effect<A, BrokerError>, millis: number): Effect.Effect<Result.Result<A, string>> =>
@@ -210,11 +198,10 @@ export const layer = (
       const { pulses } = yield* Duties
       const { failures, running, watched } = yield* Subscription.Subscriptions
       const clock = yield* Clock.Clock
-      const { ageMillis, hungMillis, latencyMillis, staleMillis, timeoutMillis, withinMillis } = yield* thresholdsOf(
-        options
-      )
-      const judgesGroups = ageMillis !== undefined || options?.maxLag !== undefined ||
-        options?.maxPending !== undefined || options?.deadLetters !== undefined
+      const thresholds = yield* thresholdsOf(options)
+      const { deadLetters: letters, maxAge, maxLag, maxPending } = thresholds
+      const judgesGroups = [maxLag, maxPending, maxAge, letters].some((one) => one !== undefined)
+      const withinMillis = letters?.within ?? 0
       const monotonic = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
       let history: ReadonlyArray<Sample> = []
 
@@ -228,7 +215,7 @@ export const layer = (
         })
 
       const hung = (pulse: Heartbeat, subject: string): ReadonlyArray<Reason> =>
-        pulse.sinceTurnMillis <= pulse.roundMillis + hungMillis ? [] : [{
+        pulse.sinceTurnMillis <= pulse.roundMillis + thresholds.hungAfter ? [] : [{
           kind: "Hung",
           status: "unhealthy",
           subject,
@@ -245,7 +232,7 @@ export const layer = (
           if (vitals === undefined) continue
           for (const pulse of vitals.readers) {
             reasons.push(...hung(pulse, subject))
-            if (pulse.sincePassMillis > pulse.roundMillis + staleMillis) {
+            if (pulse.sincePassMillis > pulse.roundMillis + thresholds.staleAfter) {
               reasons.push({
                 kind: "StaleReader",
                 status: "unhealthy",
@@ -278,7 +265,7 @@ export const layer = (
         }
         for (const pulse of pulses) {
           reasons.push(...hung(pulse, pulse.name))
-          if (pulse.sincePassMillis > pulse.roundMillis + staleMillis) {
+          if (pulse.sincePassMillis > pulse.roundMillis + thresholds.staleAfter) {
             reasons.push({
               kind: "StaleDuty",
               status: "degraded",
@@ -325,19 +312,19 @@ export const layer = (
         }
         const grown = growth(sums)
         return [...sums].flatMap(([name, { lag, oldestMillis, pending }]) => [
-          ...beyond("Lag", name, lag, options?.maxLag, (n, most) => `${n} messages wait to be handed out, ${most} may`),
-          ...beyond("Pending", name, pending, options?.maxPending, (n, most) =>
+          ...beyond("Lag", name, lag, maxLag, (n, most) => `${n} messages wait to be handed out, ${most} may`),
+          ...beyond("Pending", name, pending, maxPending, (n, most) =>
             `${n} messages are handed out and not settled, ${most} may be`),
-          ...beyond("Age", name, oldestMillis, ageMillis, (age, most) =>
+          ...beyond("Age", name, oldestMillis, maxAge, (age, most) =>
             `the oldest message is not settled after ${spoken(age)}, ${spoken(most)} is allowed`),
-          ...beyond("DeadLetters", name, grown.get(name), options?.deadLetters?.max, (n, most) =>
+          ...beyond("DeadLetters", name, grown.get(name), letters?.max, (n, most) =>
             `${n} new dead letters within ${spoken(withinMillis)}, ${most} may be`)
         ])
       })
 
       const ask = Effect.gen(function*() {
         const from = monotonic()
-        const answer = yield* within(broker.ping, timeoutMillis)
+        const answer = yield* within(broker.ping, thresholds.timeout)
         const tookMillis = monotonic() - from
         if (Result.isFailure(answer)) {
           const reason: Reason = {
@@ -348,12 +335,12 @@ export const layer = (
           }
           return { latencyMillis: undefined, reasons: [reason] }
         }
-        const slow = beyond("Slow", "backend", tookMillis, latencyMillis, (took, most) =>
+        const slow = beyond("Slow", "backend", tookMillis, thresholds.latency, (took, most) =>
           `it answered after ${spoken(took)}, ${spoken(most)} is allowed`)
         if (!judgesGroups) {
           return { latencyMillis: tookMillis, reasons: slow }
         }
-        const judged = yield* within(judgeGroups, Math.max(0, timeoutMillis - tookMillis))
+        const judged = yield* within(judgeGroups, Math.max(0, thresholds.timeout - tookMillis))
         const reasons: ReadonlyArray<Reason> = Result.isSuccess(judged)
           ? judged.success
           : [{ kind: "Unreadable", status: "degraded", subject: "backend", message: judged.failure }]

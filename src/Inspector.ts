@@ -4,12 +4,13 @@
  *
  * @since 0.1.0
  */
-import type { Duration, Result } from "effect"
+import type { Duration } from "effect"
 import { Context, Effect, Layer, Record, Schema, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type { Finding, Looked, Suspect } from "./broker/inspection.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Shape from "./internal/optionShape.ts"
 
 export { Finding, Kind } from "./broker/inspection.ts"
 export type { Looked } from "./broker/inspection.ts"
@@ -108,19 +109,17 @@ const confirmedAtOnce = 8
 /** After at most this many rounds the rest is left to the next call: the repairs of one round may reveal something else. */
 const mostRounds = 5
 
-const names: ReadonlySet<string> = new Set<keyof Options>(["tolerance", "confirmAfter", "limit"])
+const shape = Shape.shape<Options>()({
+  tolerance: Shape.span({ usual: 120_000, least: 0 }),
+  confirmAfter: Shape.span({ usual: 1_000, least: 0 }),
+  limit: Shape.count({ usual: 1_000, least: 1 })
+})
 
-const given = (options: Options = {}) =>
-  Effect.gen(function*() {
-    const read = <A>(found: Result.Result<A, Given.Problem>) =>
-      Effect.mapError(Effect.fromResult(found), (problem) => new InvalidInspectorOption(problem))
-    yield* read(Given.known("the options", options, names))
-    return {
-      toleranceMillis: yield* read(Given.span("tolerance", options.tolerance, { usual: 120_000, least: 0 })),
-      confirmMillis: yield* read(Given.span("confirmAfter", options.confirmAfter, { usual: 1_000, least: 0 })),
-      limit: yield* read(Given.count("limit", options.limit, { usual: 1_000, least: 1 }))
-    }
-  })
+const given = (options?: Options) =>
+  Effect.map(
+    Given.failing(InvalidInspectorOption)(shape.optional("the options", options)),
+    ({ confirmAfter: confirmMillis, limit, tolerance: toleranceMillis }) => ({ confirmMillis, limit, toleranceMillis })
+  )
 
 interface Step {
   readonly looked: Partial<Looked> | undefined

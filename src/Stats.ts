@@ -12,6 +12,7 @@ import * as Subscription from "./Subscription.ts"
 import type { ChannelStats, GroupStats } from "./broker/statistics.ts"
 import * as GroupMetrics from "./duties/groupMetrics.ts"
 import * as Given from "./internal/optionChecks.ts"
+import * as Shape from "./internal/optionShape.ts"
 
 export type { ChannelStats, ConsumerStats, GroupStats, Totals } from "./broker/statistics.ts"
 
@@ -169,7 +170,10 @@ export const snapshot = (source?: Channel.Source): Effect.Effect<Snapshot, Broke
  */
 export const reset: Effect.Effect<void, never, Stats> = Stats.use((stats) => stats.reset)
 
-const streamNames: ReadonlySet<string> = new Set(["source", "interval"])
+const streamShape = Shape.shape<NonNullable<Parameters<typeof stream>[0]>>()({
+  source: Shape.any,
+  interval: Shape.span({ usual: 10_000, least: 10 })
+})
 
 /**
  * Streams a snapshot now, and one after each interval (default 10 seconds), for as long as the stream is consumed.
@@ -187,17 +191,16 @@ export const stream = (options?: {
   readonly interval?: Duration.Input | undefined
 }): Stream.Stream<Snapshot, BrokerError, Stats> =>
   Stream.unwrap(Effect.gen(function*() {
-    yield* Given.orDie(Given.known("the options", options, streamNames))
-    const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 10_000, least: 10 }))
+    const { interval, source } = yield* Given.orDie(streamShape.optional("the options", options))
     return Stream.fromEffectSchedule(
-      snapshot(options?.source).pipe(
+      snapshot(source).pipe(
         Effect.map((found): Snapshot | undefined => found),
         Effect.catchIf(
           (error) => error.isRetryable,
           (error) => Effect.as(Effect.logWarning(`rotif: no snapshot of the statistics: ${error.message}`), undefined)
         )
       ),
-      Schedule.spaced(millis)
+      Schedule.spaced(interval)
     ).pipe(Stream.filter((found) => found !== undefined))
   }))
 
@@ -221,14 +224,14 @@ export const layerMetrics = (options?: {
   readonly namespace?: string | undefined
 }): Layer.Layer<never, never, Broker> =>
   Layer.effectDiscard(Effect.gen(function*() {
-    yield* Given.orDie(Given.known("the options", options, metricsNames))
-    const millis = yield* Given.orDie(Given.span("interval", options?.interval, { usual: 15_000, least: 100 }))
-    const namespace = options?.namespace
-    if (namespace !== undefined) yield* Given.orDie(Given.name("namespace", namespace))
-    yield* Effect.forkScoped(GroupMetrics.run(yield* Broker, millis, namespace))
+    const { interval, namespace } = yield* Given.orDie(metricsShape.optional("the options", options))
+    yield* Effect.forkScoped(GroupMetrics.run(yield* Broker, interval, namespace))
   }))
 
-const metricsNames: ReadonlySet<string> = new Set(["interval", "namespace"])
+const metricsShape = Shape.shape<NonNullable<Parameters<typeof layerMetrics>[0]>>()({
+  interval: Shape.span({ usual: 15_000, least: 100 }),
+  namespace: Shape.optional(Shape.name)
+})
 
 const plus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a + b
 

@@ -2,7 +2,10 @@
 import type { Delivery } from "../Broker.ts"
 
 /** One call moves at most this many characters of payloads, or one payload: a script blocks the server while it runs. */
-const charactersPerCall = 2 ** 20
+export const charactersPerCall = 2 ** 20
+
+/** At most this many messages in one pipeline. */
+export const messagesPerWrite = 500
 
 /** Splits items into portions of at most `most` items, and fewer where their payloads are large. */
 export const portioned = <A extends Pick<Delivery, "payload">>(

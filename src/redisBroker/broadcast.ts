@@ -10,13 +10,10 @@ import type { Command, Connection, Redis } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { BroadcastMessage, BroadcastPort } from "../broker/broadcast.ts"
 import { matcherOf } from "../internal/pattern.ts"
+import { messagesPerWrite, portioned } from "./batches.ts"
 import * as Wire from "./broadcastWire.ts"
 import type { Keys } from "./keys.ts"
 import type { Shards } from "./shards.ts"
-
-/** At most this many messages and characters in one pipeline. */
-const messagesPerWrite = 500
-const charsPerWrite = 1024 * 1024
 
 export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis: Redis["Service"]): BroadcastPort => {
   const failed = fail("broadcast")
@@ -35,22 +32,10 @@ export const make = ({ all, connectionOf, fail, keysOf, shardOf }: Shards, redis
 
   const publishAll = Effect.fnUntraced(function*(casts: ReadonlyArray<BroadcastMessage>) {
     const shard = shardOf(casts[0]!.channel)
-    const connection = connectionOf(shard)
-    let commands: Array<Command> = []
-    let messages = 0
-    let chars = 0
-    for (const cast of casts) {
-      const text = Wire.encode(cast)
-      if (messages === messagesPerWrite || (messages > 0 && chars + text.length > charsPerWrite)) {
-        yield* write(connection, commands)
-        commands = []
-        messages = chars = 0
-      }
-      commands.push(...commandsFor(cast, keysOf(shard), text))
-      messages++
-      chars += text.length
+    const texts = casts.map((cast) => ({ cast, payload: Wire.encode(cast) }))
+    for (const some of portioned(texts, messagesPerWrite)) {
+      yield* write(connectionOf(shard), some.flatMap(({ cast, payload }) => commandsFor(cast, keysOf(shard), payload)))
     }
-    yield* write(connection, commands)
   })
 
   const publishOne = (cast: BroadcastMessage) => {

@@ -6,7 +6,7 @@
  * window that lasts as long is the answer itself: it holds the name of the call that opened it.
  */
 import type { Appended } from "../Broker.ts"
-import { uniqueName } from "../internal/uniqueName.ts"
+import { uniqueNames } from "../internal/uniqueName.ts"
 
 /** A script's answer is kept for this long. */
 export const keptMillis = 600_000
@@ -49,11 +49,8 @@ export const answer = (key: string, read: (value: string) => Appended | undefine
   until: performance.now() + Math.max(0, millis - marginMillis)
 })
 
-const process = uniqueName()
-let calls = 0
-
 /** Returns a short name for a call, unique among all processes. */
-export const nextCall = (): string => `${process}${(calls++).toString(36)}`
+export const nextCall = uniqueNames()
 
 /** Reads the value of an open window: the position of the first message (`@`: it was scheduled), the name of its call, and its id. */
 export const duplicateOf = (first: string): Extract<Appended, { readonly _tag: "Duplicate" }> => {

@@ -153,15 +153,10 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
       (keys) => connectionOf(keys.shard).pipeline([["zcard", keys.waiting], ["xlen", keys.dead]]),
       { concurrency: 16 }
     )
-    let waiting = 0
-    let dead = 0
-    for (const [some, others] of sizes) {
-      if (some instanceof RedisError) return yield* some
-      if (others instanceof RedisError) return yield* others
-      waiting += Number(some)
-      dead += Number(others)
-    }
-    return { channels, waiting, dead }
+    const refused = sizes.flat().find((reply) => reply instanceof RedisError)
+    if (refused !== undefined) return yield* refused
+    const sum = (at: 0 | 1) => sizes.reduce((total, replies) => total + Number(replies[at]), 0)
+    return { channels, waiting: sum(0), dead: sum(1) }
   })
 
   const store: StatsStore = {

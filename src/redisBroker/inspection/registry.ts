@@ -3,6 +3,7 @@ import { Effect, Result } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Page, Suspect } from "../../broker/inspection.ts"
+import { callOf, ofLog } from "../attachment.ts"
 import { isAfter } from "../entry.ts"
 import type { Registration } from "../keys.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
@@ -181,19 +182,7 @@ export const places = (
           brokenFloor,
           names,
           ["lost", group, channel],
-          run(
-            attachGroup,
-            [
-              keys.floors(group),
-              keys.counts,
-              keys.settled,
-              keys.removed(group),
-              keys.log(channel),
-              keys.retry(group, channel),
-              keys.bodies(group, channel)
-            ],
-            [group, "0", "[]", channel]
-          )
+          run(attachGroup, ...callOf(keys, group, "0", [], [ofLog(keys, group, channel)]))
         ))
       } else if (isAfter(floor, at) || (typeof first === "string" && !isAfter(first, floor))) {
         suspects.push(suspect(

@@ -5,6 +5,8 @@
  */
 import { Effect } from "effect"
 import type { RedisError } from "../../Redis.ts"
+import type { Attachment, Removals } from "../attachment.ts"
+import { callOf, ofLog, ofRetryStream } from "../attachment.ts"
 import { chunked } from "../batches.ts"
 import { registrationsOf } from "../keys.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
@@ -19,9 +21,6 @@ export interface Attached {
   /** The keys that are not streams: nothing was done there. */
   readonly wrong: ReadonlyArray<string>
 }
-
-/** The last removal of the group by each of its patterns, as it is recorded in Redis. */
-export type Removals = ReadonlyArray<readonly [pattern: string, removal: string]>
 
 const none: Attached = { created: [], wrong: [] }
 
@@ -50,42 +49,15 @@ export const make = (
     }
   }
 
-  /** The keys and the argument of the script for one stream. */
-  const gate = (channel: string) => [
-    keys.busy(group, channel),
-    keys.lines(group, channel),
-    keys.behind(group, channel),
-    keys.reached(group, channel)
-  ]
-  const log = (channel: string, others: ReadonlyArray<string> = []) => ({
-    keys: [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel), ...gate(channel)],
-    argument: [channel, ...others].join("\n")
-  })
-  const retryStream = (channel: string) => {
-    const key = keys.retry(group, channel)
-    return { keys: [key, key, key, ...gate(channel)], argument: `\n${channel}` }
-  }
-
   const attach = (
-    streams: ReadonlyArray<ReturnType<typeof log>>,
+    streams: ReadonlyArray<Attachment>,
     position: string,
     removals: Removals
   ): Effect.Effect<Attached | undefined, RedisError> =>
     Effect.map(
       Effect.forEach(chunked(streams, streamsPerCall), (chunk) =>
         Effect.map(
-          connection.evaluate(
-            attachGroup,
-            [
-              keys.floors(group),
-              keys.counts,
-              keys.settled,
-              keys.removed(group),
-              keys.taken(group),
-              ...chunk.flatMap((stream) => stream.keys)
-            ],
-            [group, position, JSON.stringify(removals), ...chunk.map(({ argument }) => argument)]
-          ),
+          connection.evaluate(attachGroup, ...callOf(keys, group, position, removals, chunk)),
           (reply): Attached | undefined => {
             if (reply === null) return undefined
             const [created = [], wrong = []] = (reply as ReadonlyArray<ReadonlyArray<number>>).map((indexes) =>
@@ -98,7 +70,7 @@ export const make = (
     )
 
   const logs = (channels: ReadonlyArray<string>, removals: Removals) =>
-    attach(channels.map((channel) => log(channel)), "0", removals)
+    attach(channels.map((channel) => ofLog(keys, group, channel)), "0", removals)
 
   return {
     /** Attaches the group to logs, from the beginning where it has no floor. */
@@ -106,7 +78,7 @@ export const make = (
 
     /** Attaches the group to retry streams, which it always reads from the beginning. */
     retryStreams: (channels: ReadonlyArray<string>, removals: Removals) =>
-      attach(channels.map(retryStream), "0", removals),
+      attach(channels.map((channel) => ofRetryStream(keys, group, channel)), "0", removals),
 
     /** Attaches the group to logs by its start option. */
     logsAtStart: Effect.fnUntraced(function*(
@@ -123,7 +95,7 @@ export const make = (
         yield* logs(channels.filter(isKept), removals),
         yield* attach(
           channels.filter((channel) => !isKept(channel)).map((channel) =>
-            log(channel, others.filter(({ reads }) => reads(channel)).map(({ group }) => group))
+            ofLog(keys, group, channel, others.filter(({ reads }) => reads(channel)).map(({ group }) => group))
           ),
           startPosition(),
           removals

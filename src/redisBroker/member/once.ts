@@ -7,7 +7,7 @@ import { Effect } from "effect"
 import type { Begun, BrokerError, Delivery, Member } from "../../Broker.ts"
 import type { RedisError } from "../../Redis.ts"
 import { markOf } from "../../broker/keyText.ts"
-import { uniqueName } from "../../internal/uniqueName.ts"
+import { uniqueNames } from "../../internal/uniqueName.ts"
 import { chunked } from "../batches.ts"
 import { ackOnce } from "../scripts/member/ackOnce.ts"
 import { beginOnce } from "../scripts/member/beginOnce.ts"
@@ -28,8 +28,7 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
   const begun = new Map<string, Lease>()
   const onceKeys = [keys.once(group), keys.olderonce(group)]
   const doneMillis = Math.ceil(Math.max(membership.doneMillis ?? 0, leaseMillis))
-  const me = uniqueName()
-  let counter = 0
+  const nextToken = uniqueNames()
 
   /** Sets or renews the marks of leases: in each call leases of one token, and a bounded number of them. */
   const mark = Effect.fnUntraced(function*(leases: ReadonlyArray<Lease>): Effect.fn.Return<
@@ -59,7 +58,7 @@ export const make = ({ connection, fail, keys, membership, monotonic }: MemberCo
   const begin: Member["begin"] = Effect.fnUntraced(function*(items) {
     const found = new Map<Delivery, Begun>()
     const leases: Array<Lease> = []
-    const token = `${me}${(counter++).toString(36)}`
+    const token = nextToken()
     for (const { delivery, key } of items) {
       // A delivery that is not held any more belongs to another member.
       if (!(delivery instanceof Lease) || !isHeld(delivery)) continue

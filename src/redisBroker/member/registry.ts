@@ -10,7 +10,7 @@ import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
 import { listSources } from "../scripts/member/listSources.ts"
 import { registerGroup } from "../scripts/member/registerGroup.ts"
 import { createChannel } from "../scripts/publish/createChannel.ts"
-import type { Removals } from "./attach.ts"
+import type { Removals } from "../attachment.ts"
 import type { MemberContext } from "./context.ts"
 
 /** What a member knows of the registry. */

@@ -9,6 +9,7 @@ import { BrokerError } from "../../broker/error.ts"
 import type { Appended, NewMessage } from "../../broker/publishing.ts"
 import { RedisError, refusedCommand } from "../../redis/protocol.ts"
 import { inLog } from "../callOutcome.ts"
+import { charactersPerCall, messagesPerWrite } from "../batches.ts"
 import type { Channels, KnownChannel } from "../channels.ts"
 import type { Shards } from "../shards.ts"
 import type { Route } from "./route.ts"
@@ -16,12 +17,8 @@ import type { Single } from "./single.ts"
 import { addCommand } from "./single.ts"
 import type { UndecidedMessages } from "./undecided.ts"
 
-/** At most this many messages and characters in one pipeline. */
-const messagesPerWrite = 500
-const charsPerWrite = 1024 * 1024
-
 const isFull = ({ chars, indexes }: { readonly indexes: ReadonlyArray<number>; readonly chars: number }) =>
-  indexes.length >= messagesPerWrite || chars >= charsPerWrite
+  indexes.length >= messagesPerWrite || chars >= charactersPerCall
 
 export const make = (
   { shardOf }: Shards,
