@@ -9,65 +9,17 @@
  *
  * @since 0.1.0
  */
-import type { DateTime } from "effect"
-import {
-  Context,
-  Data,
-  DateTime as Time,
-  Duration,
-  Effect,
-  Layer,
-  Pull,
-  Random,
-  Result,
-  Schedule,
-  Schema
-} from "effect"
-import { Age, ageSince } from "./internal/messageAge.ts"
+import type { Duration } from "effect"
+import { Context, Data, Effect, Layer, Result, Schedule } from "effect"
 import { errorTagOf } from "./internal/failure.ts"
 import { nearest } from "./internal/suggestion.ts"
 import * as Given from "./internal/optionChecks.ts"
+import { replay } from "./retry/replay.ts"
+import type { Attempt, MessageInfo, Verdict } from "./retry/verdict.ts"
+import { isVerdict, orThrow, spanOf, verdictOf } from "./retry/verdict.ts"
 
-/**
- * The message that failed, as a policy sees it. A subscription passes its own message, with the payload.
- *
- * @category models
- * @since 0.1.0
- */
-export interface MessageInfo {
-  readonly id: string
-  readonly channel: string
-  readonly publishedAt: DateTime.Utc
-  readonly headers: Readonly<Record<string, string>>
-}
-
-/**
- * One failed attempt at a message: the failure that a policy decides about.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Attempt<out E, out M extends MessageInfo = MessageInfo> {
-  /** The attempt that failed, from 1. */
-  readonly attempt: number
-  readonly error: E
-  readonly message: M
-}
-
-/**
- * The answer of a policy to one failure.
- *
- * - `Retry`: again after `delay`, as the next attempt. - `Exhausted`: the policy has ended; the message becomes a dead letter.
- * - `Term`: never again. - `Release`: again at once, as the same attempt.
- *
- * @category models
- * @since 0.1.0
- */
-export type Verdict =
-  | { readonly _tag: "Retry"; readonly delay: Duration.Duration; readonly isScheduled?: boolean | undefined }
-  | { readonly _tag: "Exhausted" }
-  | { readonly _tag: "Term" }
-  | { readonly _tag: "Release" }
+export { decorrelated, exponential, fibonacci, fixed, linear, type StrategyOptions, until } from "./retry/strategies.ts"
+export { type Attempt, InvalidRetry, type MessageInfo, nack, release, term, type Verdict } from "./retry/verdict.ts"
 
 /**
  * The decision about one error tag: a schedule, or one of `term`, `release`, `nack`.
@@ -191,47 +143,6 @@ export interface LayerOptions {
 }
 
 /**
- * A delay, a decision or a setting of a strategy cannot be used. It is thrown where the value is written. A value that a policy returns at
- * run time is logged instead, and the message waits for `retryDelay`.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidRetry extends Schema.TaggedError<InvalidRetry>()("InvalidRetry", Given.problemFields) {}
-
-const orThrow = Given.throwing(InvalidRetry)
-
-/**
- * Decides that the message is never handled again: it becomes a dead letter with reason `term`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const term: Verdict = { _tag: "Term" }
-
-/**
- * Decides that the message is handled again at once, and that the attempt does not count. Use it for errors that say nothing about the
- * message. It has no limit, but it is paced: see `Message.release`.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const release: Verdict = { _tag: "Release" }
-
-/**
- * Decides that the message is handled again after a fixed delay, at most `maxRetries` times. A delay of 0 is paced: see `Message.release`.
- *
- * **Errors**: throws `InvalidRetry` unless the delay is a duration of 0 or more.
- *
- * @category constructors
- * @since 0.1.0
- */
-export const nack = (delay: Duration.Input): Verdict => ({
-  _tag: "Retry",
-  delay: Duration.millis(orThrow(Given.delay("delay", delay)))
-})
-
-/**
  * Makes a policy with a decision for each error tag of the handler. It is total: a handler with an error tag that has no decision does not
  * compile. Defects and timeouts are not errors of the handler; the default policy decides about them.
  *
@@ -265,191 +176,6 @@ export const make = <const Decisions extends Readonly<Record<string, Decision>>>
 }
 
 /**
- * Options of the named strategies. In their formulas n is the number of the retry, from 1.
- *
- * @category models
- * @since 0.1.0
- */
-export interface StrategyOptions {
-  /** The longest delay, before jitter. Default: no limit. */
-  readonly max?: Duration.Input | undefined
-  /** The number of retries. Default: `maxRetries` of the subscription if it has one, else no end. */
-  readonly times?: number | undefined
-  /**
-   * Spreads the delay d: `"full"` over 0 to d, `"equal"` over d / 2 to d, `"proportional"` over 0.8 d to 1.2 d, a number j from 0 to 1 over
-   * (1 - j) d to (1 + j) d. The random part depends only on the message and the number of the retry, so that every process finds the same
-   * delay. Default: none.
-   */
-  readonly jitter?: "full" | "equal" | "proportional" | number | undefined
-}
-
-const spread = {
-  full: [0, 1],
-  equal: [0.5, 1],
-  proportional: [0.8, 1.2]
-} as const
-
-const strategyOptions: ReadonlySet<string> = new Set(["max", "times", "jitter", "step", "factor"])
-
-const decorrelatedOptions: ReadonlySet<string> = new Set(["max", "times"])
-
-const jitterOf = (jitter: number) =>
-  jitter >= 0 && jitter <= 1
-    ? Result.succeed([1 - jitter, 1 + jitter] as const)
-    : Given.refuse("jitter", "a number from 0 to 1", jitter)
-
-const spanOf = (option: string, value: Duration.Input): Duration.Duration =>
-  Duration.millis(orThrow(Given.delay(option, value)))
-
-const strategy = <Output>(
-  schedule: Schedule.Schedule<Output>,
-  options: StrategyOptions | undefined
-): Schedule.Schedule<Output> => {
-  const { jitter, max, times } = orThrow(Given.known("options", options, strategyOptions)) ?? {}
-  if (times !== undefined) orThrow(Given.count("times", times, { usual: 0, least: 0 }))
-  let out = schedule
-  if (max !== undefined) {
-    const longest = Duration.millis(orThrow(Given.delay("max", max)))
-    out = Schedule.modifyDelay(out, ({ duration }) => Effect.succeed(Duration.min(duration, longest)))
-  }
-  if (jitter !== undefined) {
-    const [from, to] = typeof jitter === "number"
-      ? orThrow(jitterOf(jitter))
-      : spread[orThrow(Given.choice("jitter", jitter, ["full", "equal", "proportional"]))]
-    out = Schedule.modifyDelay(
-      out,
-      ({ duration }) =>
-        Effect.map(
-          Random.next,
-          (random) => Duration.millis(Duration.toMillis(duration) * (from + (to - from) * random))
-        )
-    )
-  }
-  return times === undefined ? out : Schedule.upTo(out, { times })
-}
-
-/**
- * Waits equally long each time: d(n) = `delay`. It is `Schedule.spaced` with `StrategyOptions`.
- *
- * @category strategies
- * @since 0.1.0
- */
-export const fixed = (delay: Duration.Input, options?: StrategyOptions): Schedule.Schedule<number> =>
-  strategy(Schedule.spaced(spanOf("delay", delay)), options)
-
-/**
- * Adds the same span each time: d(n) = `initial` + (n − 1) · `step`. `step` defaults to `initial`.
- *
- * @category strategies
- * @since 0.1.0
- */
-export const linear = (
-  initial: Duration.Input,
-  options?: StrategyOptions & { readonly step?: Duration.Input | undefined }
-): Schedule.Schedule<number> => {
-  const from = spanOf("initial", initial)
-  const first = Duration.toMillis(from)
-  const step = options?.step === undefined ? first : Duration.toMillis(spanOf("step", options.step))
-  return strategy(
-    Schedule.modifyDelay(
-      Schedule.spaced(from),
-      ({ attempt }) => Effect.succeed(Duration.millis(first + (attempt - 1) * step))
-    ),
-    options
-  )
-}
-
-/**
- * Multiplies the delay each time: d(n) = `initial` · `factor`^(n − 1). `factor` defaults to 2. It is `Schedule.exponential` with
- * `StrategyOptions`.
- *
- * @category strategies
- * @since 0.1.0
- */
-export const exponential = (
-  initial: Duration.Input,
-  options?: StrategyOptions & { readonly factor?: number | undefined }
-): Schedule.Schedule<Duration.Duration> => {
-  const factor = options?.factor ?? 2
-  if (!(factor > 0 && factor < Infinity)) orThrow(Given.refuse("factor", "a number above 0", factor))
-  return strategy(Schedule.exponential(spanOf("initial", initial), factor), options)
-}
-
-/**
- * Grows the delay like the Fibonacci numbers 1, 1, 2, 3, 5, …: d(n) = `initial` · F(n). It is `Schedule.fibonacci` with `StrategyOptions`.
- *
- * @category strategies
- * @since 0.1.0
- */
-export const fibonacci = (initial: Duration.Input, options?: StrategyOptions): Schedule.Schedule<Duration.Duration> =>
-  strategy(Schedule.fibonacci(spanOf("initial", initial)), options)
-
-/**
- * Draws each delay at random from the one before: d(n) lies between `initial` and 3 · d(n − 1), and is at most `max`; d(0) = `initial`. On
- * average it is exponential. Messages that failed together do not come back together.
- *
- * @category strategies
- * @since 0.1.0
- */
-export const decorrelated = (
-  initial: Duration.Input,
-  options: { readonly max: Duration.Input; readonly times?: number | undefined }
-): Schedule.Schedule<Duration.Duration> => {
-  orThrow(Given.record("options", orThrow(Given.known("options", options, decorrelatedOptions))))
-  const least = Duration.toMillis(spanOf("initial", initial))
-  const most = Duration.toMillis(spanOf("max", options.max))
-  return strategy(
-    Schedule.fromStep(Effect.sync(() => {
-      let last = least
-      return () =>
-        Effect.map(Random.next, (random) => {
-          last = Math.min(most, least + random * (3 * last - least))
-          const delay = Duration.millis(last)
-          return [delay, delay]
-        })
-    })),
-    { times: options.times }
-  )
-}
-
-/**
- * Ends a schedule this long after the message was published, by the clock of the backend. So all processes agree, even if their own clocks
- * are wrong.
- *
- * **Details**: a delay that would end later is shortened, so that the last attempt comes at that time (or later, if no handler is free). If
- * that attempt fails, the message becomes a dead letter with reason `exhausted`. `Schedule.upTo({ duration })` adds up only the delays; the
- * time of the attempts, and the wait for the first one, do not count there. Here they do: a message that is first handled after that time,
- * or was requeued by `DeadLetters.requeue`, has one attempt. Each failure that such a schedule decides about costs one `TIME`. If Redis does
- * not answer it, the message has one more attempt.
- *
- * **Errors**: throws `InvalidRetry` unless the duration is above 0.
- *
- * **Example** (Giving up after an hour)
- *
- * ```ts
- * import { Retry } from "rotif"
- *
- * const policy = Retry.exponential("1 second", { max: "5 minutes" }).pipe(Retry.until("1 hour"))
- * ```
- *
- * @category strategies
- * @since 0.1.0
- */
-export const until = (duration: Duration.Input) => {
-  const most = orThrow(Given.positive("duration", duration))
-  const left = Effect.flatMap(Age, Effect.map((age) => most - age))
-  return <Output, Input, Error, Env>(
-    schedule: Schedule.Schedule<Output, Input, Error, Env>
-  ): Schedule.Schedule<Output, Input, Error, Env> =>
-    schedule.pipe(
-      Schedule.while(() => Effect.map(left, (millis) => millis > 0)),
-      Schedule.modifyDelay(({ duration }) =>
-        Effect.map(left, (millis) => Duration.min(duration, Duration.millis(millis)))
-      )
-    )
-}
-
-/**
  * Fail with this in a handler to be retried after exactly this delay (0 is paced: see `Message.release`). It counts as an attempt:
  * `maxRetries`, or the end of the subscription's schedule, still applies. It is a wish of a handler and is not sent over a wire, so it is no
  * `Schema` error as the other errors are.
@@ -463,10 +189,6 @@ export class RetryAfter extends Data.TaggedError("RetryAfter")<{
 }> {}
 
 const isByTag = (policy: object): policy is ByTag<never> => TypeId in policy
-
-const isVerdict = (answer: unknown): answer is Verdict =>
-  typeof answer === "object" && answer !== null && "_tag" in answer
-  && (answer._tag === "Retry" || answer._tag === "Exhausted" || answer._tag === "Term" || answer._tag === "Release")
 
 /**
  * Refuses a value that is no policy.
@@ -569,37 +291,6 @@ export const layer = (options: LayerOptions): Layer.Layer<never> =>
       return within({ default: options.default, policies: new Map(named as Array<[string, AnyRule]>) }, yield* Retry)
     })
   )
-
-/** Reads the result of a function: one of the verdicts, or a delay. Anything else is a mistake, and must not become "at once". */
-const verdictOf = (option: string, answer: unknown): Verdict =>
-  !isVerdict(answer)
-    ? { _tag: "Retry", delay: spanOf(option, answer as Duration.Input) }
-    : answer._tag === "Retry"
-    ? { ...answer, delay: spanOf(option, answer.delay) }
-    : answer
-
-const exhausted: Verdict = { _tag: "Exhausted" }
-
-/**
- * Finds the delay after an attempt: steps the schedule up to it, on a clock that advances by the delays themselves, with random numbers that
- * depend only on the message. So the answer is the same in every process.
- */
-const replay = Effect.fnUntraced(function*(
-  schedule: Schedule.Schedule<unknown, unknown>,
-  { attempt, error, message }: Attempt<unknown>
-): Effect.fn.Return<Verdict> {
-  const step = yield* Schedule.toStep(schedule)
-  let now = Time.toEpochMillis(message.publishedAt)
-  const age = yield* ageSince(now)
-  let delay = Duration.zero
-  for (let i = 0; i < attempt; i++) {
-    const next = yield* Pull.catchDone(step(now, error), () => Effect.undefined).pipe(Effect.provideService(Age, age))
-    if (next === undefined) return exhausted
-    delay = next[1]
-    now += Duration.toMillis(delay)
-  }
-  return { _tag: "Retry", delay: spanOf("the delay of the schedule", delay), isScheduled: true }
-}, (effect, _, { message }) => Random.withSeed(effect, `${message.channel}\n${message.id}`))
 
 const judge = <E, M extends MessageInfo>(
   policy: Policy<E, M>,

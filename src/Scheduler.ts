@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import type { Duration } from "effect"
-import { Clock, Context, Cron, DateTime, Effect, Layer, Result, Schema } from "effect"
+import { Clock, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
@@ -18,12 +18,15 @@ import * as Calls from "./internal/runningCalls.ts"
 import * as Given from "./internal/optionChecks.ts"
 import * as Limits from "./internal/optionLimits.ts"
 import * as Shape from "./internal/optionShape.ts"
-import type { CatchUp, Recurrence } from "./internal/recurrence.ts"
+import type { CatchUp } from "./internal/recurrence.ts"
 import * as Recur from "./internal/recurrence.ts"
-import { shown } from "./internal/describe.ts"
 import { momentOf } from "./internal/times.ts"
 import type { When } from "./publisher/due.ts"
 import { dueOf } from "./publisher/due.ts"
+import type { LooseOptions, RecurringOptions, Recurs } from "./scheduler/recurs.ts"
+import { recurrenceOf } from "./scheduler/recurs.ts"
+
+export type { RecurringOptions, Recurs } from "./scheduler/recurs.ts"
 
 /**
  * A scheduled message: it waits for its time.
@@ -69,35 +72,6 @@ export interface Page {
   readonly cursor: string | undefined
 }
 
-/**
- * The recurrence of a message: a cron expression (five fields, or six with seconds first), a `Cron`, or an interval, whose first tick is one
- * interval after the definition.
- *
- * @category models
- * @since 0.1.0
- */
-export type Recurs = string | Cron.Cron | { readonly every: Duration.Input }
-
-/**
- * Options of a recurring message: its headers, its time zone, and what happens to missed ticks.
- *
- * @category models
- * @since 0.1.0
- */
-export interface RecurringOptions {
-  readonly headers?: Readonly<Record<string, string>> | undefined
-  /** The message of a tick is delivered for at most this long; see `Publisher.PublishOptions`. */
-  readonly expiresIn?: Duration.Input | undefined
-  /** The zone of the cron expression, such as `"Europe/Berlin"`. Default: that of the `Cron`, or UTC. */
-  readonly timeZone?: string | DateTime.TimeZone | undefined
-  /**
-   * What happens to ticks that were missed by more than 30 seconds because no process ran: `"none"` skips them, `"latest"` (the default)
-   * publishes the last one, `{ all: max }` publishes all in order, at most the last `max`. (Ticks that follow each other faster than they can
-   * be published count as missed, too.)
-   */
-  readonly catchUp?: CatchUp | undefined
-}
-
 type Defined<C extends Channel.Any, Self> = Effect.Effect<
   { readonly next: DateTime.Utc },
   InvalidSchedule | Publisher.RequestError | BrokerError | Middleware.PublishErrors<C>,
@@ -117,8 +91,6 @@ export type DefineRecurring<Self> = <C extends Channel.Any>(
   payload: Channel.PayloadOf<C>,
   ...options: Channel.OptionsArgument<C, Channel.WithParams<C, RecurringOptions>>
 ) => Defined<C, Self>
-
-type LooseOptions = RecurringOptions & { readonly params?: Readonly<Record<string, string>> | undefined }
 
 /**
  * A recurring message and its next tick.
@@ -192,75 +164,12 @@ const placeOf = (cursor: string): Place | undefined => {
 
 const cursorOf = ({ channel, dueAtMillis, id }: Place): string => `${dueAtMillis}\n${channel}\n${id}`
 
-const catchUpOf: Shape.Check<CatchUp> = (option, catchUp = "latest") =>
-  Recur.isCatchUp(catchUp)
-    ? Result.succeed(typeof catchUp === "string" ? catchUp : { all: catchUp.all })
-    : Result.fail({
-      option,
-      message: `${option} must be "none", "latest" or { all: a whole number from 1 to 1,000 }`
-    })
-
 const whenShape = Shape.shape<When>()({ delay: Shape.any, at: Shape.any })
 const listShape = Shape.shape<ListOptions>()({
   channel: Shape.any,
   cursor: Shape.any,
   limit: Shape.count(Limits.pageSize)
 })
-
-const everyOnly: ReadonlySet<string> = new Set(["every"])
-const recursWanted = "a cron expression, a Cron, or { every: a duration }"
-const recurringShape = Shape.shape<LooseOptions>()({
-  headers: Shape.any,
-  expiresIn: Shape.any,
-  timeZone: Shape.any,
-  catchUp: catchUpOf,
-  params: Shape.any
-})
-
-const zoneOf = (zone: string | DateTime.TimeZone): Result.Result<string, InvalidSchedule> => {
-  if (DateTime.isTimeZone(zone)) return Result.succeed(DateTime.zoneToString(zone))
-  return typeof zone === "string" && DateTime.zoneFromString(zone)._tag === "Some"
-    ? Result.succeed(zone)
-    : Result.fail(
-      invalid("timeZone", `timeZone: "${shown(zone)}" is not a time zone: expected a name such as "Europe/Berlin"`)
-    )
-}
-
-const refused = <A>(found: Result.Result<A, Given.Problem>): Result.Result<A, InvalidSchedule> =>
-  Result.mapError(found, (problem) => new InvalidSchedule(problem))
-
-const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefined) =>
-  Result.gen(function*() {
-    const { catchUp, timeZone } = yield* refused(recurringShape.optional("options", options))
-    if (typeof recurs !== "string" && !Cron.isCron(recurs)) yield* refused(Given.known("recurs", recurs, everyOnly))
-    if (recurs === undefined) return yield* refused(Given.refuse("recurs", recursWanted, recurs))
-    if (typeof recurs === "object" && "every" in recurs) {
-      const everyMillis = Given.millisOf(recurs.every)
-      if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
-        return yield* refused(Given.refuse("every", "a duration from 1 ms to 10 years", recurs.every))
-      }
-      if (timeZone !== undefined) {
-        return yield* Result.fail(
-          invalid(
-            "timeZone",
-            "timeZone has no meaning beside { every }, which counts from now: write a cron expression"
-          )
-        )
-      }
-      return { everyMillis: Math.ceil(everyMillis), catchUp } satisfies Recurrence as Recurrence
-    }
-    if (typeof recurs === "object" && !Cron.isCron(recurs)) {
-      return yield* refused(Given.refuse("recurs", recursWanted, recurs))
-    }
-    const usual = typeof recurs === "string" || recurs.tz._tag === "None" ? "UTC" : recurs.tz.value
-    const zone = yield* zoneOf(timeZone === undefined ? usual : timeZone)
-    if (typeof recurs !== "string") return Recur.fromCron(recurs, zone, catchUp)
-    const cron = yield* Result.mapError(
-      Cron.parse(recurs, zone),
-      (error) => invalid("recurs", `"${recurs}" is not a cron expression: ${error.message}`)
-    )
-    return Recur.fromCron(cron, zone, catchUp)
-  })
 
 /**
  * Makes the service on the broker and the publisher in the context. Use `layer` unless you wire services yourself.
@@ -339,7 +248,7 @@ export const make = Effect.gen(function*() {
     > {
       yield* keyOf(key)
       yield* channelName(channel)
-      const recurrence = yield* Effect.fromResult(recurrenceOf(recurs, options))
+      const recurrence = yield* option(recurrenceOf(recurs, options))
       const [shard = 0] = broker.shardsOf({ _tag: "Channels", names: [channel.name] })
       const now = yield* broker.recurring.nowMillis(shard)
       const first = yield* Effect.fromResult(

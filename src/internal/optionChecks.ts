@@ -39,9 +39,6 @@ const problemOf = (wanted: string, value: unknown): string => {
 export const refuse = (option: string, wanted: string, value: unknown): Result.Failure<never, Problem> =>
   wrong(option, `${option} ${problemOf(wanted, value)}`) as Result.Failure<never, Problem>
 
-/** The option of the subscription, else that of the program. `null` does not leave one out. */
-export const first = <A>(own: A | undefined, shared: A | undefined): A | undefined => own === undefined ? shared : own
-
 // Numbers and spans -----------------------------------------------------------------------------------------------------
 
 export const count = (option: string, value: number | undefined, bounds: Bounds): Found<number> => {

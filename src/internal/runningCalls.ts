@@ -13,8 +13,6 @@ export const callsMillis = 10_000
 /** The same while there is no connection yet: probably there will be none. */
 export const startMillis = 3_000
 
-export type Calls = ReturnType<typeof make>
-
 export const make = () => {
   const begun = new Set<Activity.Activity>()
   const { moved, within } = Ending.makeWait()

@@ -7,6 +7,7 @@ import { prefixProblem } from "../broker/keyText.ts"
 import { durabilityOf } from "../internal/durabilityOption.ts"
 import * as Given from "../internal/optionChecks.ts"
 import * as Limits from "../internal/optionLimits.ts"
+import * as Shape from "../internal/optionShape.ts"
 import { globProblem } from "../internal/pattern.ts"
 import { calm, isDate } from "../internal/describe.ts"
 import * as Place from "../redis/optionChecks.ts"
@@ -24,7 +25,7 @@ import type { ChannelOptions } from "./channels.ts"
 import { InvalidOption } from "./errors.ts"
 
 type Found = Result.Result<unknown, Given.Problem>
-type Check = (option: string, value: unknown) => Found
+type Check = Shape.Check
 
 const grouped = (value: number) => value.toLocaleString("en")
 
@@ -43,13 +44,11 @@ const millis = (bounds: Omit<Given.Bounds, "usual">): Check => amount("milliseco
 const whole = (least: number, most = 100_000): Check => (option, value) =>
   Given.count(option, value as number, { usual: 0, least, most })
 
-const flag: Check = (option, value) => Given.flag(option, value as boolean, false)
-const func: Check = (option, value) => Given.required(option, value)
-const text: Check = (option, value) => Given.name(option, value)
-const anything: Check = (_, value) => Result.succeed(value)
-
-const oneOf = (...values: readonly [string, ...ReadonlyArray<string>]): Check => (option, value) =>
-  Given.choice(option, value as string, values)
+const flag: Check = Shape.flag(false)
+const func: Check = Shape.handler
+const text: Check = Shape.name
+const anything: Check = Shape.any
+const oneOf = Shape.choice
 
 /** The first check that accepts the value; otherwise the problem of the last one. */
 const either = (wanted: string, ...checks: ReadonlyArray<Check>): Check => (option, value) =>
@@ -63,28 +62,16 @@ const renamed: Readonly<Record<string, string>> = {
   healthCheckInterval: "healthInterval"
 }
 
+/** Every option may be left out. */
 const shape = <O extends object>(checks: { readonly [K in keyof Required<O>]: Check }): Check => {
-  const names = new Set(Object.keys(checks))
+  const table = Object.entries<Check>(checks).map(([name, check]) => [name, Shape.optional(check)])
+  const { names, required } = Shape.shape<O>()(Object.fromEntries(table) as typeof checks)
   return (option, value) => {
-    const where = option === "" ? "" : `${option}.`
-    const isObject = Given.record(option === "" ? "the options" : option, value)
-    if (Result.isFailure(isObject)) return isObject
-    for (const [name, part] of Object.entries(value as object)) {
-      if (part !== undefined && name in renamed && where === "" && !names.has(name)) {
-        return Result.fail<Given.Problem>({
-          option: name,
-          message: `there is no option "${name}": it is "${renamed[name]}" here`
-        })
-      }
-    }
-    const known = Given.known(option, value, names, where)
-    if (Result.isFailure(known)) return known
-    for (const [name, check] of Object.entries<Check>(checks)) {
-      const part = (value as Readonly<Record<string, unknown>>)[name]
-      const found = part === undefined ? known : check(`${where}${name}`, part)
-      if (Result.isFailure(found)) return found
-    }
-    return known
+    const given = typeof value === "object" && value !== null ? value as Readonly<Record<string, unknown>> : {}
+    const old = Object.keys(renamed).find((name) => option === "" && given[name] !== undefined && !names.has(name))
+    return old === undefined
+      ? required(option === "" ? "the options" : option, value as O, option === "" ? "" : `${option}.`)
+      : notBoth(old, `there is no option "${old}": it is "${renamed[old]}" here`)
   }
 }
 
@@ -94,10 +81,7 @@ const notBoth = (option: string, message: string): Found => Result.fail<Given.Pr
 // The options -----------------------------------------------------------------------------------------------------------
 
 const seconds: Check = amount("seconds", { least: 0.001, most: 315_576_000 })
-const position: Check = (option, value) =>
-  typeof value === "string" && /^\d{1,16}(-\d{1,20})?$/.test(value)
-    ? Result.succeed(value)
-    : Given.refuse(option, "a position such as \"1700000000000-0\"", value)
+const position: Check = Given.position
 
 const strategyName = oneOf("exponential", "fixed", "linear", "fibonacci", "custom")
 
@@ -115,7 +99,7 @@ const strategyShape = shape<RetryStrategy>({
     isNumber(value, Number.MIN_VALUE, Number.MAX_VALUE)
       ? Result.succeed(value)
       : Given.refuse(option, "a number above 0", value),
-  maxDelay: millis({ least: 0, most: 315_576_000_000 }),
+  maxDelay: millis({ least: 0, most: Limits.longestKept }),
   jitter,
   customDelayFn: func
 })
@@ -275,7 +259,7 @@ const config = shape<RotifConfig>({
 
 const publishing = shape<PublishOptions>({
   // Below 0 is now.
-  delayMs: millis({ least: -Number.MAX_VALUE, most: 315_576_000_000 }),
+  delayMs: millis({ least: -Number.MAX_VALUE, most: Limits.longestKept }),
   deliverAt: (option, value) => Given.time(option, value),
   exactlyOnce: flag,
   dedupKey: (option, value) => Given.key(option, value, Infinity),
