@@ -20,6 +20,7 @@ import { Context } from "effect"
 import type { BroadcastPort } from "./broker/broadcast.ts"
 import type { LetterStore } from "./broker/deadLetters.ts"
 import type { BrokerError } from "./broker/error.ts"
+import type { GroupStore } from "./broker/groups.ts"
 import type { InspectionStore } from "./broker/inspection.ts"
 import type { Member, Membership } from "./broker/member.ts"
 import type { OrderingConflict } from "./broker/ordering.ts"
@@ -37,6 +38,7 @@ export * from "./broker/delivery.ts"
 export * from "./broker/deliveries.ts"
 export * from "./broker/member.ts"
 export * from "./broker/ordering.ts"
+export type * from "./broker/groups.ts"
 export * from "./broker/transaction.ts"
 export * from "./broker/deadLetters.ts"
 export * from "./broker/scheduled.ts"
@@ -100,6 +102,8 @@ export class Broker extends Context.Service<Broker, {
   readonly awaitTrim: (shard: number) => Effect.Effect<void>
   /** Removes the group from all channels of the selector, with its deliveries. Dead letters stay. */
   readonly removeGroup: (group: string, selector: Selector) => Effect.Effect<void, BrokerError>
+  /** Groups, their members and their pauses. */
+  readonly groups: GroupStore
   /** Counts for the channels of the selector. The cost grows with the number of channels and groups, not of messages. */
   readonly info: (selector: Selector) => Effect.Effect<BrokerInfo, BrokerError>
   /** Counts and totals of channels and groups. */

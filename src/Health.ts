@@ -6,7 +6,7 @@
 import { Clock, Context, Duration, Effect, Layer, Result } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import type { BrokerError, Selector } from "./Broker.ts"
+import type { BrokerError, Pause, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import type { GroupSum } from "./Stats.ts"
 import { ofGroup } from "./Stats.ts"
@@ -112,6 +112,8 @@ export interface Report {
   /** How long the backend took to answer; `undefined` if it did not. */
   readonly latencyMillis: number | undefined
   readonly reasons: ReadonlyArray<Reason>
+  /** The pauses of its groups (`Groups.pause`), as its consumers know them. A paused group is no reason: somebody wants it so. */
+  readonly paused: ReadonlyArray<Pause>
 }
 
 /**
@@ -277,6 +279,17 @@ export const layer = (
         return reasons
       }
 
+      /** The pauses of its groups: each once, if several subscriptions keep it. */
+      const paused = (): ReadonlyArray<Pause> => [
+        ...new Map(
+          [...running].flatMap((subscription) =>
+            (watched.get(subscription)?.vitals().pauses ?? []).map((pause) =>
+              [`${pause.group}\n${pause.pattern}`, pause] as const
+            )
+          )
+        ).values()
+      ]
+
       const beyond = (
         kind: ReasonKind,
         subject: string,
@@ -311,11 +324,13 @@ export const layer = (
           if (sum !== undefined) sums.set(name, sum)
         }
         const grown = growth(sums)
-        return [...sums].flatMap(([name, { lag, oldestMillis, pending }]) => [
-          ...beyond("Lag", name, lag, maxLag, (n, most) => `${n} messages wait to be handed out, ${most} may`),
+        return [...sums].flatMap(([name, { lag, oldestMillis, pauses, pending }]) => [
+          // What waits because of a pause is no fault.
+          ...beyond("Lag", name, pauses.length > 0 ? undefined : lag, maxLag, (n, most) =>
+            `${n} messages wait to be handed out, ${most} may`),
           ...beyond("Pending", name, pending, maxPending, (n, most) =>
             `${n} messages are handed out and not settled, ${most} may be`),
-          ...beyond("Age", name, oldestMillis, maxAge, (age, most) =>
+          ...beyond("Age", name, pauses.length > 0 ? undefined : oldestMillis, maxAge, (age, most) =>
             `the oldest message is not settled after ${spoken(age)}, ${spoken(most)} is allowed`),
           ...beyond("DeadLetters", name, grown.get(name), letters?.max, (n, most) =>
             `${n} new dead letters within ${spoken(withinMillis)}, ${most} may be`)
@@ -360,7 +375,8 @@ export const layer = (
             ),
             isReady: !isUnhealthy,
             latencyMillis,
-            reasons
+            reasons,
+            paused: paused()
           }
         }),
         liveness: Effect.sync(() => {

@@ -100,6 +100,21 @@ export const make: Effect.Effect<Broker["Service"]> = Effect.clockWith((clock: C
           while (store.tidy(now())) yield* Effect.yieldNow
           return store.trim(now())
         }),
+      groups: {
+        list: (group) => store.run(() => store.listGroups(now(), group)),
+        pause: (pause) =>
+          store.tell(() => {
+            store.wake(store.pausesChanged)
+            return store.pauses.add(pause, now())
+          }),
+        resume: (group, selector) =>
+          store.tell(() => {
+            store.wake(store.pausesChanged)
+            return store.pauses.end(group, selector === undefined ? undefined : patternsOf(selector), now())
+          }),
+        handedOut: (group, selector) => store.run(() => store.handedOut(group, matcherOf(selector))),
+        countLetters: (recent) => store.run(() => store.pauses.countLetters(recent, now()))
+      },
       removeGroup: (group, selector) => store.run(() => store.removeGroup(group, patternsOf(selector))),
       info: (selector) =>
         Effect.sync(() => ({

@@ -19,6 +19,7 @@ import * as RedisBroadcast from "./redisBroker/broadcast.ts"
 import * as Channels from "./redisBroker/channels.ts"
 import * as RedisLetters from "./redisBroker/deadLetters.ts"
 import * as Events from "./redisBroker/events.ts"
+import * as RedisGroups from "./redisBroker/groups.ts"
 import * as RedisInspection from "./redisBroker/inspection/walk.ts"
 import * as RedisMember from "./redisBroker/member/member.ts"
 import * as Namespace from "./redisBroker/namespace.ts"
@@ -168,6 +169,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   const me = uniqueName()
   const stats = RedisStats.make(shards, me)
+  const groups = RedisGroups.make(shards, shardsOf)
 
   const readOwn = Effect.fnUntraced(function*(connection: Connection, key: string) {
     const send = (...command: Command) => connection.send(command, { idempotent: true })
@@ -208,6 +210,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
         shard === 0 ? recordShards : Effect.void,
         Effect.mapError(Effect.andThen(channels.reassure(shard), janitors[shard]!.trim), fail("trim"))
       ),
+    groups,
     removeGroup: (group, selector) =>
       Effect.mapError(
         Effect.forEach(
@@ -216,7 +219,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
           { discard: true }
         ),
         fail("removeGroup")
-      ),
+      ).pipe(Effect.andThen(groups.endIfGone(group))),
     info: stats.info,
     letters: RedisLetters.make(shards, me, (shard) => events.wait("letter", shard)),
     inspection: RedisInspection.make(shards, {

@@ -9,6 +9,7 @@ import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Deduplication from "./Deduplication.ts"
+import * as Groups from "./Groups.ts"
 import * as Health from "./Health.ts"
 import * as Inspector from "./Inspector.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
@@ -38,6 +39,7 @@ export type Services =
   | Subscription.Subscriptions
   | DeadLetters.DeadLetters
   | Stats.Stats
+  | Groups.Groups
   | Health.Health
   | Inspector.Inspector
   | Broker
@@ -122,6 +124,7 @@ export const layerBroker = (
       DeadLetters.layer(options),
       Layer.effect(Broker, Broker),
       Inspector.layer(),
+      Groups.layer(),
       Layer.provide(Stats.layer(), registry),
       Layer.provide(Health.layer(options?.health), [registry, duties])
     )

@@ -5,7 +5,7 @@
  */
 import type { Duration } from "effect"
 import { Context, DateTime, Effect, Layer, Schedule, Stream } from "effect"
-import type { BrokerError, Selector } from "./Broker.ts"
+import type { BrokerError, Pause, Selector } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
 import * as Subscription from "./Subscription.ts"
@@ -50,10 +50,12 @@ export interface Snapshot {
  * @category models
  * @since 0.1.0
  */
-export interface GroupSum extends Omit<GroupStats, "channel" | "consumers"> {
+export interface GroupSum extends Omit<GroupStats, "channel" | "consumers" | "pause"> {
   /** Messages ever stored on these channels. */
   readonly published: number
   readonly channels: ReadonlyArray<string>
+  /** The pauses that keep it from these channels now. */
+  readonly pauses: ReadonlyArray<Pause>
 }
 
 /**
@@ -246,16 +248,19 @@ export const ofGroup = (channels: ReadonlyArray<ChannelStats>, group: string): G
   for (const { channel, groups, published } of channels) {
     const one = groups.find((found) => found.group === group)
     if (one === undefined) continue
-    const { channel: _, consumers: __, ...rest } = one
+    const { channel: _, consumers: __, pause, ...rest } = one
+    const pauses = pause === undefined ? [] : [pause]
     if (sum === undefined) {
-      sum = { ...rest, published, channels: [channel] }
+      sum = { ...rest, published, channels: [channel], pauses }
       continue
     }
     const { totals } = sum
+    const known = sum.pauses
     sum = {
       group,
       published: sum.published + published,
       channels: [...sum.channels, channel],
+      pauses: [...known, ...pauses.filter(({ pattern }) => known.every((other) => other.pattern !== pattern))],
       lag: plus(sum.lag, one.lag),
       pending: sum.pending + one.pending,
       ready: sum.ready + one.ready,

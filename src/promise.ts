@@ -27,6 +27,8 @@ import * as Letters from "./promise/deadLetters.ts"
 import * as Sameness from "./promise/dedupKey.ts"
 import type { GroupRemoved } from "./promise/errors.ts"
 import { ManagerStopped, PublishIncomplete } from "./promise/errors.ts"
+import type { GroupInfo, GroupPause, PauseGroupOptions, SelectGroupOptions } from "./promise/groups.ts"
+import * as Groups from "./promise/groups.ts"
 import type { HealthStatus } from "./promise/health.ts"
 import * as Health from "./promise/health.ts"
 import type { Middleware } from "./promise/hooks.ts"
@@ -78,6 +80,7 @@ export {
   type OutputOf
 } from "./promise/channels.ts"
 export { type StandardSchema, type ValidationIssue, type ValidationResult } from "./promise/standardSchema.ts"
+export { type GroupInfo, type GroupPause, type PauseGroupOptions, type SelectGroupOptions } from "./promise/groups.ts"
 export { type HealthStatus } from "./promise/health.ts"
 export { type Middleware } from "./promise/hooks.ts"
 export { type DlqMessage, type DlqStats } from "./promise/deadLetters.ts"
@@ -505,6 +508,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         lease,
         startFrom: Options.startOf(options.startFrom),
         maxRetries: options.maxRetries,
+        pauseWhen: options.pauseWhen,
         handler: (message) => this.#handle(handler, Message.fromMessage(message)),
         retry: policyOf(options, config),
         exactlyOnce: options.exactlyOnce === true
@@ -588,6 +592,42 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     const problem = Checks.checkMiddleware(middleware ?? null)
     if (problem !== undefined) throw problem
     this.#middleware.push(middleware)
+  }
+
+  // Groups -----------------------------------------------------------------------------------------------------------
+
+  /**
+   * Pauses a group in all processes: its subscriptions stop taking messages, also those that start later, until `resumeGroup` or `until`. The pause
+   * is stored in Redis. `subscription.pause` is another thing: it is of one subscription in this process. Both hold together.
+   */
+  pauseGroup(group: string, options: PauseGroupOptions): Promise<void> {
+    const problem = Checks.checkPauseGroup(options ?? null)
+    return problem === undefined ? this.#run(Groups.pause(group, options)) : Promise.reject(problem)
+  }
+
+  /** Ends pauses of a group: the one of this pattern, or all of them. Resolves to those that were in force. */
+  resumeGroup(group: string, options?: SelectGroupOptions): Promise<Array<GroupPause>> {
+    const problem = Checks.checkResumeGroup(options)
+    return problem === undefined ? this.#run(Groups.resume(group, options)) : Promise.reject(problem)
+  }
+
+  /** Whether a group is paused and none of its messages is being handled, in any process; see `docs/groups.md`. */
+  isGroupQuiet(group: string, options?: SelectGroupOptions): Promise<boolean> {
+    const problem = Checks.checkIsGroupQuiet(options)
+    return problem === undefined ? this.#run(Groups.isQuiet(group, options)) : Promise.reject(problem)
+  }
+
+  /** Lists all groups, also those without subscriptions, with what they read, what waits, and their pauses. */
+  listGroups(): Promise<Array<GroupInfo>> {
+    return this.#run(Groups.list)
+  }
+
+  /**
+   * Removes a group from a channel or pattern, or from all that it subscribed to, with all messages that it has not handled. Its running
+   * subscriptions end with `GroupRemoved`. Resolves to the patterns that were there.
+   */
+  removeGroup(group: string, pattern?: string): Promise<ReadonlyArray<string>> {
+    return this.#run(Groups.remove(group, pattern))
   }
 
   // Dead letters -----------------------------------------------------------------------------------------------------

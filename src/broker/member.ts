@@ -2,6 +2,7 @@
 import type { Effect } from "effect"
 import type { Delivery, Failure } from "./delivery.ts"
 import type { BrokerError, GroupRemoved } from "./error.ts"
+import type { Pause } from "./groups.ts"
 import type { Ordering } from "./ordering.ts"
 import type { Selector, Start } from "./selector.ts"
 import type { Commit, Committed } from "./transaction.ts"
@@ -167,6 +168,17 @@ export interface Member {
   readonly endTrial: (deliveries: ReadonlyArray<Delivery>) => Effect.Effect<void, BrokerError>
   /** Takes over at most `count` deliveries of this group whose lease has expired, by the longest lease of its live members. With 0 it takes none. */
   readonly claim: (count: number) => Effect.Effect<Claimed, BrokerError | GroupRemoved>
+  /**
+   * Completes with the pauses of the group that are in force when they are others than this member keeps; at first it keeps none. What a pause
+   * covers is neither read nor claimed from then on; a read that was under way may still bring something. A change is told by an event, and found
+   * within half a lease if the event was lost.
+   */
+  readonly awaitPauses: Effect.Effect<ReadonlyArray<Pause>, BrokerError | GroupRemoved>
+  /**
+   * Tells the backend that this member keeps these pauses: no read of it is under way that began before it knew them, and it begins no message that
+   * they cover.
+   */
+  readonly keepPauses: (pauses: ReadonlyArray<Pause>) => Effect.Effect<void, BrokerError>
   /** Completes when another member has joined the group since the last call of `shared`; never on a backend that is polled (`Broker.isPolled`). */
   readonly awaitJoin: Effect.Effect<void>
   /** Fails once the group is known to be removed: by an event, or by the next `read` or `claim`. */

@@ -5,6 +5,7 @@
  */
 import type { Effect } from "effect"
 import type { BrokerError } from "./error.ts"
+import type { Pause } from "./groups.ts"
 import type { Selector } from "./selector.ts"
 
 /**
@@ -79,6 +80,8 @@ export interface GroupStats {
   /** How long ago the oldest message that is not settled was published, or became ready again; those that wait do not count. */
   readonly oldestMillis: number | undefined
   readonly consumers: ReadonlyArray<ConsumerStats>
+  /** The pause that keeps the group from this channel now; `undefined`: none. */
+  readonly pause: Pause | undefined
   readonly totals: Totals
 }
 

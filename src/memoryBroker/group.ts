@@ -1,7 +1,7 @@
 /** A consumer group: its place on each channel, the leases it has handed out, the messages that are ready again, and the members that wait. */
 import type { Latch } from "effect"
 import { MutableList } from "effect"
-import type { Delivery, GroupSettings, Ordering } from "../Broker.ts"
+import type { Delivery, GroupSettings, Ordering, Pause } from "../Broker.ts"
 import type { PastFailure } from "../broker/deadLetters.ts"
 import type { Position } from "../broker/position.ts"
 import { format, isAfter } from "../broker/position.ts"
@@ -353,6 +353,10 @@ export interface Owner {
   readonly consumer: string
   readonly settings: GroupSettings
   readonly reads: (channel: string) => boolean
+  /** The channels or patterns it reads. */
+  readonly patterns: ReadonlyArray<string>
+  /** The pauses of the group that it keeps. */
+  keeps: ReadonlyArray<Pause>
   /** When it last asked for messages, renewed or claimed any. */
   heardAtMillis: number
 }
@@ -417,6 +421,13 @@ export class Group {
       this.guards.delete(guard)
       this.resumed.push(guard.wake)
     }
+  }
+
+  /** Ends all waits: what its members may take has changed. */
+  wakeAll(): void {
+    this.wake(() => true)
+    for (const guard of this.guards) this.resumed.push(guard.wake)
+    this.guards.clear()
   }
 
   /** Ends the waits for which `holds` is true. */

@@ -1,11 +1,13 @@
 /** One consumer of one group in memory. */
 import type { Clock } from "effect"
 import { Duration, Effect, Latch } from "effect"
-import type { Begun, Committed, Delivery, Member, Membership } from "../Broker.ts"
+import type { Begun, Committed, Delivery, Member, Membership, Pause } from "../Broker.ts"
 import { GroupRemoved } from "../Broker.ts"
 import { markOf } from "../broker/keyText.ts"
+import { firstEndIn } from "../internal/pauses.ts"
 import type { Group, GroupCursor, Guard, Owner, Waiter } from "./group.ts"
 import { Lease } from "./group.ts"
+import { none as unpaused } from "./pauses.ts"
 import type { Store } from "./store.ts"
 
 const none: ReadonlyArray<Lease> = []
@@ -28,9 +30,13 @@ export const make = (
     consumer: membership.consumer,
     settings: membership,
     reads,
+    patterns,
+    keeps: unpaused,
     heardAtMillis: clock.currentTimeMillisUnsafe()
   }
   const now = () => clock.currentTimeMillisUnsafe()
+  /** Whether it may take messages of a channel now: not while the group is paused there. */
+  const takes = (channel: string) => reads(channel) && store.pauses.resting(name, now())?.(channel) !== true
   const group: Group = store.register(name, patterns, names, membership.start)
   group.ordering ??= membership.ordering
   group.members.add(owner)
@@ -83,7 +89,7 @@ export const make = (
     const ready: Array<GroupCursor> = []
     const unread: Array<GroupCursor> = []
     for (const one of group.active) {
-      if (!reads(one.channel)) continue
+      if (!takes(one.channel)) continue
       if (one.readyCount > 0) ready.push(one)
       if (one.unreadCount > 0) unread.push(one)
       // A limit may have removed its messages.
@@ -106,7 +112,7 @@ export const make = (
 
   const hasAny = () => {
     for (const one of group.active) {
-      if (reads(one.channel) && (one.readyCount > 0 || one.unreadCount > 0)) return true
+      if (takes(one.channel) && (one.readyCount > 0 || one.unreadCount > 0)) return true
     }
     return false
   }
@@ -154,11 +160,24 @@ export const make = (
   /** Whether another member holds a message that this one may read. */
   const holdsForeign = () => {
     for (const one of group.cursors.values()) {
-      if (!reads(one.channel)) continue
+      if (!takes(one.channel)) continue
       for (const lease of one.leases) if (!lease.isHeldBy(owner)) return true
     }
     return false
   }
+
+  const awaitPauses: Effect.Effect<ReadonlyArray<Pause>, GroupRemoved> = Effect.suspend(() => {
+    const nowMillis = now()
+    const pauses = store.pauses.of(name, nowMillis)
+    // What it may take is another now, also of what it waits for.
+    if (pauses !== owner.keeps) return asMember(Effect.as(store.run(() => group.wakeAll()), pauses))
+    const change = store.pausesChanged.wait(() => store.pauses.of(name, now()) !== owner.keeps)
+    const endsInMillis = firstEndIn(pauses, nowMillis)
+    return Effect.andThen(
+      endsInMillis === Infinity ? change : Effect.raceFirst(change, clock.sleep(Duration.millis(endsInMillis))),
+      awaitPauses
+    )
+  })
 
   /** The deliveries that settlements have handed over. */
   let handedOver: Array<Lease> = []
@@ -320,7 +339,7 @@ export const make = (
         let nextInMillis = Infinity
         let vanished = 0
         search: for (const one of group.cursors.values()) {
-          if (!reads(one.channel)) continue
+          if (!takes(one.channel)) continue
           vanished += one.takeVanished()
           for (const lease of one.leases) {
             if (lease.isHeldBy(owner)) continue
@@ -356,6 +375,11 @@ export const make = (
       removed()
       return Effect.sync(() => group.removing.delete(removed))
     }),
+    awaitPauses,
+    keepPauses: (pauses) =>
+      Effect.sync(() => {
+        owner.keeps = pauses
+      }),
     awaitJoin: Effect.callback((resume) => {
       const joined = () => resume(Effect.void)
       if (group.joins > joins) return joined()

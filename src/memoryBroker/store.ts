@@ -4,13 +4,14 @@
  * Each operation is done at once, at a time that is passed to it. So an interrupted fiber leaves nothing half done.
  */
 import { Effect } from "effect"
-import type { Appended, Failure, Limits, Membership, NewMessage, Start } from "../Broker.ts"
+import type { Appended, Failure, GroupState, Limits, Membership, NewMessage, Start } from "../Broker.ts"
 import { OrderingConflict } from "../Broker.ts"
 import * as Definitions from "../broker/limits.ts"
 import type { Position } from "../broker/position.ts"
 import { format, parse } from "../broker/position.ts"
 import type { ChannelStats } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
+import { pausedOn } from "../internal/pauses.ts"
 import { reading } from "../internal/pattern.ts"
 import { yieldTurns } from "../internal/pause.ts"
 import { Signal } from "../internal/wake.ts"
@@ -24,6 +25,7 @@ import type { Content } from "./log.ts"
 import { Log } from "./log.ts"
 import type { Later } from "./scheduled.ts"
 import { dueAt, Scheduled } from "./scheduled.ts"
+import { Pauses } from "./pauses.ts"
 import { OwnKeys } from "./transactionKeys.ts"
 import { Windows } from "./windows.ts"
 
@@ -64,6 +66,9 @@ export class Store {
   /** Messages requeued to a group that does not read their channel now. */
   private readonly orphans = new Map<string, Array<Requeued & { readonly atMillis: number }>>()
   readonly own = new OwnKeys()
+  readonly pauses = new Pauses()
+  /** Woken when a group is paused or resumed. */
+  readonly pausesChanged = new Signal()
   /** Warnings of definitions that differ, to be logged. */
   readonly notices: Array<string> = []
   /** Woken when a message waits for an earlier time than all others. */
@@ -255,6 +260,8 @@ export class Store {
     if (group.registered.size === 0) {
       group.marks.clear()
       group.ordering = undefined
+      this.pauses.end(name, undefined, 0)
+      this.wake(this.pausesChanged)
     }
     // Its members learn that the group was removed.
     group.wake(() => true)
@@ -279,6 +286,36 @@ export class Store {
     if (group.members.size === 0 && group.cursors.size === 0 && group.registered.size === 0) {
       this.groups.delete(group.name)
     }
+  }
+
+  /** The registered groups, and those that are paused. */
+  listGroups(nowMillis: number, only: string | undefined): ReadonlyArray<GroupState> {
+    const names = new Set([...this.groups.keys(), ...this.pauses.groups()])
+    return [...names].filter((name) => only === undefined || name === only).sort().map((name): GroupState => {
+      const group = this.groups.get(name)
+      return {
+        group: name,
+        shard: 0,
+        patterns: [...group?.registered.keys() ?? []],
+        members: [...group?.members ?? []].map(({ consumer, heardAtMillis, keeps, patterns }) => ({
+          consumer,
+          patterns,
+          idleMillis: nowMillis - heardAtMillis,
+          isAlive: true,
+          keeps: keeps.map(({ id }) => id)
+        })),
+        pauses: this.pauses.of(name, nowMillis)
+      }
+    }).filter(({ members, patterns, pauses }) => members.length + patterns.length + pauses.length > 0)
+  }
+
+  /** How many messages of these channels are handed out and not settled. */
+  handedOut(group: string, matches: (channel: string) => boolean): number {
+    let count = 0
+    for (const cursor of this.groups.get(group)?.cursors.values() ?? []) {
+      if (matches(cursor.channel)) count += cursor.leases.size
+    }
+    return count
   }
 
   // Settlements ------------------------------------------------------------------------------------------------------
@@ -424,6 +461,7 @@ export class Store {
               pending: pending.get(member) ?? 0,
               idleMillis: nowMillis - member.heardAtMillis
             })),
+            pause: pausedOn(this.pauses.of(group, nowMillis), channel),
             totals: { ...totals }
           })
         })

@@ -23,6 +23,7 @@ import type {
 } from "./options.ts"
 import type { ChannelOptions } from "./channels.ts"
 import { InvalidOption } from "./errors.ts"
+import type { PauseGroupOptions, SelectGroupOptions } from "./groups.ts"
 
 type Found = Result.Result<unknown, Given.Problem>
 type Check = Shape.Check
@@ -295,7 +296,11 @@ const subscribing = shape<SubscribeOptions>({
       )(option, value),
   concurrency: whole(1),
   lease: millis(Limits.lease),
-  localRoundRobin: flag
+  localRoundRobin: flag,
+  pauseWhen: shape<NonNullable<SubscribeOptions["pauseWhen"]>>({
+    dead: whole(Limits.stormLetters.least, Limits.stormLetters.most),
+    within: millis(Limits.stormWithin)
+  })
 })
 
 const dlqQuery = shape<DlqQuery>({
@@ -374,6 +379,13 @@ export const checkSubscribe = checker(
 
 export const checkDlqQuery = checker("getDLQMessages", dlqQuery)
 export const checkUnsubscribe = checker("unsubscribe", unsubscribing)
+export const checkPauseGroup = checker(
+  "pauseGroup",
+  shape<PauseGroupOptions>({ reason: text, by: text, pattern, until: anything })
+)
+const selectingGroup = shape<SelectGroupOptions>({ pattern })
+export const checkResumeGroup = checker("resumeGroup", selectingGroup)
+export const checkIsGroupQuiet = checker("isGroupQuiet", selectingGroup)
 export const checkMiddleware = checker("use", (_, value) => middleware("the middleware", value))
 
 /** A check of one argument. */

@@ -327,6 +327,8 @@ export interface SubscribeOptions {
   readonly concurrency?: number | undefined
   readonly lease?: number | undefined
   readonly localRoundRobin?: boolean | undefined
+  /** Pauses the group, in all processes, when it makes this many dead letters within this many milliseconds. Default: it is not paused. */
+  readonly pauseWhen?: { readonly dead: number; readonly within: number } | undefined
 }
 
 /**

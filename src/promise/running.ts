@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import * as Broker from "../Broker.ts"
 import * as Channel from "../Channel.ts"
 import * as DeadLetter from "../DeadLetter.ts"
+import * as Groups from "../Groups.ts"
 import * as Inspector from "../Inspector.ts"
 import * as Message from "../Message.ts"
 import * as Publisher from "../Publisher.ts"
@@ -36,7 +37,7 @@ export const translated = (error: unknown): unknown => {
   }
   if (
     error instanceof Core.InvalidSubscription || error instanceof Inspector.InvalidInspectorOption ||
-    error instanceof DeadLetter.InvalidDeadLetterOption
+    error instanceof DeadLetter.InvalidDeadLetterOption || error instanceof Groups.InvalidGroupOption
   ) return new Errors.InvalidOption(only(error, "option", "message"))
   if (error instanceof Message.LeaseLost) return new Errors.LeaseLost(only(error, "id", "message"))
   if (error instanceof DeadLetter.OfferLost) {

@@ -10,7 +10,9 @@ export const memberEvents = {
   /** A group has a new retry stream. Parts: group, channel. */
   retry: "retry",
   /** A group was removed, from some of its channels at least. Part: group. */
-  removed: "removed"
+  removed: "removed",
+  /** A group was paused or resumed, from some of its channels at least. Part: group. */
+  paused: "paused"
 } as const
 
 /** The events that wake the duties of a shard. They have no parts. */

@@ -18,6 +18,7 @@ export interface Listener {
   /** A stream may have appeared that this member has to read. */
   readonly notify: (channel: string, group: string | undefined) => void
   readonly notifyRemoved: (group: string) => void
+  readonly notifyPaused: (group: string) => void
   /** Events may have been missed. */
   readonly notifyGap: () => void
 }
@@ -41,6 +42,9 @@ export const listen = Effect.fnUntraced(function*({ all, fail }: Shards, redis: 
           return
         case memberEvents.removed:
           for (const listener of listeners[shard]!) listener.notifyRemoved(first)
+          return
+        case memberEvents.paused:
+          for (const listener of listeners[shard]!) listener.notifyPaused(first)
           return
         default:
           signals.get(event!)?.[shard]!.wake()

@@ -19,6 +19,9 @@
  * | `removed:G`    | hash, TTL   | pattern or name → the version at which group G was removed from it; kept for a day, for consumers of the group that still run |
  * | `settings:G`   | sorted set, TTL | settings of the consumers of group G, by the end of their validity; without a group: of all processes |
  * | `members:G`    | sorted set  | members of group G that read many streams, by their last heartbeat       |
+ * | `paused`       | hash        | group and selector → a pause of the group (`pauses.ts`)                  |
+ * | `resting:G`    | hash        | member of group G → the ids of the pauses that it keeps                  |
+ * | `storm:G`      | sorted set, TTL | the last dead letters of group G, where too many of them pause it    |
  * | `waiting`      | sorted set  | waiting messages, by due time (ms of the server's clock)                 |
  * | `bodies:G:C`   | hash        | the messages of C that wait for a retry by group G; without a group: for their first delivery |
  * | `trials:G:C`   | hash        | deliveries of C to G that were taken over from lost consumers and begun again |
@@ -58,6 +61,7 @@ const kinds = {
   channels: { type: "hash", parts: 0 },
   definitions: { type: "hash", parts: 0 },
   groups: { type: "hash", parts: 0 },
+  paused: { type: "hash", parts: 0 },
   waiting: { type: "zset", parts: 0 },
   ticks: { type: "zset", parts: 0 },
   recurring: { type: "hash", parts: 0 },
@@ -76,6 +80,8 @@ const kinds = {
   floors: { type: "hash", parts: 1 },
   removed: { type: "hash", parts: 1 },
   members: { type: "zset", parts: 1 },
+  resting: { type: "hash", parts: 1 },
+  storm: { type: "zset", parts: 1 },
   settings: { type: "zset", parts: 1 },
   bodies: { type: "hash", parts: 2 },
   trials: { type: "hash", parts: 2 },

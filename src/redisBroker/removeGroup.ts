@@ -91,6 +91,9 @@ export const removeGroup = Effect.fnUntraced(function*(
   yield* connection.send(["del", keys.members(group), keys.settings(group)], again)
   yield* removeWaiting(connection, keys, group, new Set(removed))
   if (left.length === 0) {
-    yield* connection.send(["unlink", keys.once(group), keys.olderonce(group), keys.taken(group)], again)
+    yield* connection.send(
+      ["unlink", keys.once(group), keys.olderonce(group), keys.taken(group), keys.resting(group)],
+      again
+    )
   }
 })

@@ -1,16 +1,18 @@
 /** Statistics on Redis: one script call reads a channel and its groups at one time; several calls where messages are large. */
 import { Effect } from "effect"
-import type { BrokerInfo, Selector } from "../Broker.ts"
+import type { BrokerInfo, Pause, Selector } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { ChannelStats, StatsStore } from "../broker/statistics.ts"
 import { balance } from "../broker/statistics.ts"
+import { pausedOn } from "../internal/pauses.ts"
 import { matcherOf } from "../internal/pattern.ts"
 import { reported } from "./counters.ts"
 import type { Keys } from "./keys.ts"
 import { registrationsOf } from "./keys.ts"
 import { lead } from "./leadership.ts"
-import { groupsIn } from "./replies.ts"
+import { pausesAt } from "./pauses.ts"
+import { groupsIn, millisOfTime } from "./replies.ts"
 import { statistics as statsScript } from "./scripts/upkeep/statistics.ts"
 import type { Shards } from "./shards.ts"
 
@@ -39,7 +41,8 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
     keys: Keys,
     channel: string,
     groups: ReadonlyArray<string>,
-    bytes: number | undefined
+    bytes: number | undefined,
+    pauses: ReadonlyArray<Pause>
   ): Effect.fn.Return<ChannelStats, RedisError> {
     const see = (some: ReadonlyArray<string>) =>
       Effect.map(
@@ -85,6 +88,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
           removed: total("removed"),
           started: typeof started === "number" ? started : undefined,
           oldestMillis: orUndefined(oldest),
+          pause: pausedOn(pauses.filter((pause) => pause.group === groups[i]), channel),
           consumers: (raw.at(-1) as ReadonlyArray<RawConsumer>).map(([consumer, pending, idleMillis]) => ({
             consumer,
             pending,
@@ -109,9 +113,15 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
     withBytes: boolean
   ): Effect.fn.Return<ReadonlyArray<ChannelStats>, RedisError> {
     const connection = connectionOf(keys.shard)
-    const [names, fields] = yield* connection.pipeline([["hkeys", keys.channels], ["hkeys", keys.groups]])
-    for (const reply of [names, fields]) if (reply instanceof RedisError) return yield* reply
+    const [names, fields, paused, time] = yield* connection.pipeline([
+      ["hkeys", keys.channels],
+      ["hkeys", keys.groups],
+      ["hgetall", keys.paused],
+      ["time"]
+    ])
+    for (const reply of [names, fields, paused, time]) if (reply instanceof RedisError) return yield* reply
     const registered = registrationsOf(fields)
+    const pauses = pausesAt(paused, millisOfTime(time))
     const channels = (names as ReadonlyArray<string>).filter(matches).sort()
     const out: Array<ChannelStats> = []
     for (let i = 0; i < channels.length; i += channelsPerCall) {
@@ -131,7 +141,7 @@ export const make = ({ all, connectionOf, fail, keysOf }: Shards, me: string) =>
           ...groupsIn(groups[j]).keys(),
           ...registered.filter(({ reads }) => reads(channel)).map(({ group }) => group)
         ])
-        return lookAt(keys, channel, [...names].sort(), orUndefined(sizes[j]))
+        return lookAt(keys, channel, [...names].sort(), orUndefined(sizes[j]), pauses)
       }, { concurrency: scriptsAtOnce })
       out.push(...looked)
     }

@@ -32,8 +32,11 @@ import { ShardConsumer } from "./heldDelivery.ts"
 import * as Intake from "./intake.ts"
 import * as Loops from "./loops.ts"
 import type { KeyOf } from "./onceGate.ts"
+import * as Pauses from "./pauses.ts"
 import * as Renewal from "./renewal.ts"
 import * as Settlements from "./settlements.ts"
+import type { Storm } from "./storm.ts"
+import * as Storms from "./storm.ts"
 import { type Vitals, vitalsOf } from "./vitals.ts"
 
 export interface Options<R> {
@@ -44,6 +47,8 @@ export interface Options<R> {
   readonly blockMillis: number
   readonly drainMillis: number
   readonly maxCrashes: number
+  /** When given, so many dead letters pause the group. */
+  readonly storm?: Storm | undefined
   /** A handler that runs for longer is reported, once. */
   readonly slowMillis: number
   readonly reporter: Reporter
@@ -149,8 +154,10 @@ export const make = Effect.fnUntraced(function*<R>(
   const { attempts, pump, queue } = dispatch
   const { drop, lose } = attempts
 
+  const storm = options.storm === undefined ? undefined : Storms.make({ broker, membership, storm: options.storm })
   const intake = Intake.make({ broker, membership, blockMillis, maxCrashes, capacity, clock, counts, dispatch, shards })
   const settlements = Settlements.make({
+    buried: storm?.buried,
     clock,
     counts,
     drop,
@@ -222,12 +229,14 @@ export const make = Effect.fnUntraced(function*<R>(
   background = yield* Loops.start({
     dispatch,
     end,
+    follow: Pauses.make({ dispatch, group }),
     intake,
     label,
     own,
     renew: Renewal.make({ clock, counts, group, isPolled, leaseMillis, lose, pump, reporter, slowMillis }),
     settlements,
     shards,
+    watchStorm: storm?.watch,
     watchWaiting: GivingBack.make({
       attempts,
       capacity,

@@ -4,7 +4,7 @@ import { duplicateSettlement, later } from "../internal/settlement.ts"
 import * as Attempts from "./attempts.ts"
 import { DeliveryQueue } from "./deliveryQueue.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
-import { enqueue, giveBack } from "./heldDelivery.ts"
+import { enqueue, giveBack, isPausedOn } from "./heldDelivery.ts"
 import * as OnceGate from "./onceGate.ts"
 import * as Trials from "./trials.ts"
 
@@ -62,7 +62,8 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
 
   /** Lets a delivery wait for its handler. */
   const line = (held: HeldDelivery) => {
-    if (held.delivery.isSuspect) trials.add(held)
+    if (isPausedOn(held)) giveBack(held)
+    else if (held.delivery.isSuspect) trials.add(held)
     else queue.push(held)
   }
 
@@ -98,7 +99,7 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
     /** Takes a delivery that is held. Call `startWaiting` after the last one. */
     add: (held: HeldDelivery) => {
       const gate = gates.get(held.shard)
-      if (gate === undefined) line(held)
+      if (gate === undefined || isPausedOn(held)) line(held)
       else gate.add(held)
     },
     /** Starts as many deliveries as there is room for. While the consumer is paused, or ends, it gives all of them back. */
@@ -112,6 +113,17 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
       isPaused = false
       trials.wake()
       pump()
+    },
+    /** Gives back the deliveries of a shard that wait, and that a pause of the group covers. */
+    giveBackPaused: (shard: ShardConsumer) => {
+      if (shard.resting === undefined) return
+      const gate = gates.get(shard)
+      for (const held of queue.waiting) if (held.phase === "waiting" && isPausedOn(held)) giveBack(held)
+      for (const held of gate?.clear() ?? []) {
+        if (isPausedOn(held)) giveBack(held)
+        else gate!.add(held)
+      }
+      for (const held of trials.clear()) if (held.phase === "waiting") line(held)
     },
     /** Starts nothing from now on, and gives back all deliveries that wait. */
     close: () => {

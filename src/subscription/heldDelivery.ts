@@ -1,7 +1,7 @@
 /** Held deliveries: the deliveries that this process has, and the consumer of a shard that has them. */
 import type { Fiber } from "effect"
 import { Latch, Scope } from "effect"
-import type { Commit, CommitRefused, Delivery, Member } from "../Broker.ts"
+import type { Commit, CommitRefused, Delivery, Member, Pause } from "../Broker.ts"
 import { Activity } from "../internal/activity.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
 import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
@@ -59,6 +59,9 @@ export const enqueue = (held: HeldDelivery, settlement: Settlement): void => {
 /** Gives a delivery back untouched: at once, to any consumer of the group. */
 export const giveBack = (held: HeldDelivery): void => enqueue(held, release(held.delivery))
 
+/** Whether the group is paused on the channel of a delivery. */
+export const isPausedOn = ({ delivery, shard }: HeldDelivery): boolean => shard.resting?.(delivery.channel) === true
+
 /** The consumer of one shard: its member of the group, and the deliveries that it holds. */
 export class ShardConsumer {
   readonly member: Member
@@ -77,6 +80,9 @@ export class ShardConsumer {
   awakeAt: bigint
   outbox: Array<Pending> = []
   commits: Array<Committing> = []
+  /** The pauses of the group in this shard, and which channels they cover (`undefined`: none). */
+  pauses: ReadonlyArray<Pause> = []
+  resting: ((channel: string) => boolean) | undefined
 
   constructor(member: Member, leaseMillis: number, heartbeat: Heartbeat, joinedAt: bigint) {
     this.member = member

@@ -1,7 +1,7 @@
 /** The loops of a consumer: of each shard they read, claim, renew, settle, and begin by keys; of all shards they look after what waits. */
 import type { Scope } from "effect"
 import { Effect } from "effect"
-import type { BrokerError } from "../Broker.ts"
+import type { BrokerError, GroupRemoved } from "../Broker.ts"
 import { supervise, superviseLoop } from "../internal/supervise.ts"
 import type { Background, ConsumerEnd } from "./consumerEnd.ts"
 import type { Dispatch } from "./dispatch.ts"
@@ -18,6 +18,10 @@ export const start = Effect.fnUntraced(function*<R>({ dispatch, end, intake, lab
   readonly shards: ReadonlyArray<ShardConsumer>
   readonly renew: (shard: ShardConsumer) => Effect.Effect<void, BrokerError>
   readonly settlements: { readonly send: (shard: ShardConsumer) => Effect.Effect<void, BrokerError> }
+  /** Follows the pauses of the group. */
+  readonly follow: (shard: ShardConsumer) => Effect.Effect<void, BrokerError | GroupRemoved>
+  /** Counts dead letters, if too many pause the group. */
+  readonly watchStorm: Effect.Effect<void, BrokerError> | undefined
   readonly watchWaiting: Effect.Effect<void, BrokerError>
 }): Effect.fn.Return<ReadonlyArray<Background>, never, R> {
   const loop = <R>(name: string, body: Effect.Effect<void, BrokerError, R>) =>
@@ -25,6 +29,8 @@ export const start = Effect.fnUntraced(function*<R>({ dispatch, end, intake, lab
   for (const { member } of shards) yield* Effect.forkIn(end.whileGroup(member.awaitRemoval), own)
   yield* loop("beginning again", dispatch.beginSuspects)
   yield* loop("looking after what waits", bodies.watchWaiting)
+  if (bodies.watchStorm !== undefined) yield* loop("counting dead letters", bodies.watchStorm)
+  for (const shard of shards) yield* loop("following pauses", end.whileGroup(bodies.follow(shard)))
   return yield* Effect.forEach(shards, (shard) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(

@@ -130,6 +130,24 @@ export interface StreamOptions {
    * `rotif.process.slow`. It is noticed within a third of the lease. Default: `health.slowHandler` of the program, 5 minutes.
    */
   readonly slowHandler?: Duration.Input | undefined
+  /**
+   * Pauses the group, in all processes, when it makes this many dead letters within this time (`Groups.pause`, on the channels of this
+   * subscription, with the count for a reason). Messages whose time to live has ended do not count. Default: it is not paused.
+   */
+  readonly pauseWhen?: PauseWhen | undefined
+}
+
+/**
+ * A storm of dead letters: this many within this time, of all processes of the group that have such an option.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PauseWhen {
+  /** From 1 to 10,000. */
+  readonly dead: number
+  /** At least 100 ms. */
+  readonly within: Duration.Input
 }
 
 /**

@@ -12,8 +12,9 @@ import * as Reporting from "../internal/reports.ts"
 import { uniqueName } from "../internal/uniqueName.ts"
 import { isProcess } from "../middleware/composition.ts"
 import { prefetchOf } from "./capacity.ts"
-import type { Defaults, Options, StreamOptions } from "./options.ts"
+import type { Defaults, Options, PauseWhen, StreamOptions } from "./options.ts"
 import { InvalidSubscription } from "./options.ts"
+import type { Storm } from "./storm.ts"
 
 /** The defaults of a program. */
 export type ProgramDefaults = Defaults & Pick<StreamOptions, "slowHandler">
@@ -70,6 +71,22 @@ const startOf: Shape.Check<Start> = (option, value) => {
   })
 }
 
+/** An option that must be there. */
+const needed = <A>(check: Shape.Check<A>): Shape.Check<A> => (option, value) => check(option, value ?? Number.NaN)
+
+const stormShape = Shape.shape<PauseWhen>()({
+  dead: needed(Shape.count(Limits.stormLetters)),
+  within: needed(Shape.span(Limits.stormWithin))
+})
+
+const stormOf: Shape.Check<Storm | undefined> = (option, value) =>
+  value === undefined
+    ? Result.succeed(undefined)
+    : Result.map(
+      stormShape.required(option, value as PauseWhen, `${option}.`),
+      ({ dead, within }) => ({ dead, withinMillis: within })
+    )
+
 const middlewareOf: Shape.Check = (option, middleware) =>
   middleware === undefined || (Array.isArray(middleware) && middleware.every(isProcess))
     ? Result.succeed(middleware)
@@ -95,6 +112,7 @@ const optionShape = Shape.shape<AnyOptions<never, never>>()({
   timeout: Shape.span({ usual: 0, least: 1 }),
   ackMode: Shape.choice("auto", "manual"),
   expired: Shape.choice("dead-letter", "drop"),
+  pauseWhen: stormOf,
   handler: Shape.handler,
   middleware: middlewareOf,
   transactional: Shape.flag(false),
@@ -184,6 +202,7 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
       drainMillis: given.drainTimeout,
       maxCrashes,
       slowMillis: given.slowHandler,
+      storm: given.pauseWhen,
       expired
     }
   }

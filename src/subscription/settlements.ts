@@ -1,13 +1,15 @@
 /** Settlements: they are sent in batches, and again after a failure. A caller that waits for one gets its outcome. */
 import type { Clock } from "effect"
 import { Effect } from "effect"
-import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Redelivery } from "../Broker.ts"
+import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, Failure, Redelivery } from "../Broker.ts"
 import type { Reporter } from "../internal/reports.ts"
 import type { Settlement } from "../internal/settlement.ts"
 import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
 import { enqueue, giveBack } from "./heldDelivery.ts"
 
-export const make = ({ clock, counts, drop, handedOver, isMoreComing, lose, reporter, timed }: {
+export const make = ({ buried, clock, counts, drop, handedOver, isMoreComing, lose, reporter, timed }: {
+  /** Takes note of a dead letter. */
+  readonly buried: ((delivery: Delivery, failure: Failure) => void) | undefined
   readonly clock: Clock.Clock
   readonly counts: Counts
   readonly drop: (held: HeldDelivery, outcome: Settled) => void
@@ -120,8 +122,10 @@ export const make = ({ clock, counts, drop, handedOver, isMoreComing, lose, repo
             counts.processed++
             counts.lastMessageAtMillis = counts.lastSettledAtMillis
           }
-        } else if (settlement._tag === "Bury") counts.dead++
-        else if (settlement._tag === "Redeliver" && settlement.isRetry) counts.retried++
+        } else if (settlement._tag === "Bury") {
+          counts.dead++
+          buried?.(held.delivery, settlement.failure)
+        } else if (settlement._tag === "Redeliver" && settlement.isRetry) counts.retried++
         if (settlement._tag !== "Ack") reporter.settled(held.delivery, settlement)
         drop(held, "done")
       }

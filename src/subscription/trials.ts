@@ -13,7 +13,7 @@ import type { Clock, Scope } from "effect"
 import { Effect, Latch } from "effect"
 import type { BrokerError } from "../Broker.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
-import { giveBack } from "./heldDelivery.ts"
+import { giveBack, isPausedOn } from "./heldDelivery.ts"
 
 /** After this long, a suspect that is tried alone no longer keeps others waiting. It is longer if one of the two has more crashes. */
 const patienceMillis = (crashes: number) => 5_000 * 6 ** Math.min(3, Math.max(0, crashes - 1))
@@ -169,7 +169,7 @@ export const make = Effect.fnUntraced(function*(options: {
       held.leasedUntil = askedAt + shard.leaseNanos
       if (!isWaiting(held)) continue
       beginning--
-      if (room() === 0) giveBack(held)
+      if (room() === 0 || isPausedOn(held)) giveBack(held)
       // This process was frozen meanwhile: another consumer may have it.
       else if (clock.monotonicTimeNanosUnsafe() >= held.leasedUntil) again(held)
       else options.start(held)

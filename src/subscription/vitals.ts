@@ -1,5 +1,6 @@
 /** The state of a consumer, for `Health`. */
 import type { Clock } from "effect"
+import type { Pause } from "../Broker.ts"
 import type { Heartbeat } from "../internal/heartbeat.ts"
 import type { Attempts } from "./attempts.ts"
 import type { Capacity } from "./capacity.ts"
@@ -8,6 +9,8 @@ import type { Counts, ShardConsumer } from "./heldDelivery.ts"
 export interface Vitals {
   /** Its readers, one for each shard. A reader that waits for room, or is paused, rests. */
   readonly readers: ReadonlyArray<Heartbeat>
+  /** The pauses of its group that cover something it reads. */
+  readonly pauses: ReadonlyArray<Pause>
   /** Whether all handlers run, or no further message may be held: nothing starts before something has ended. */
   readonly isFull: boolean
   /** The time since the last settlement; `undefined` before the first. */
@@ -35,6 +38,8 @@ export const vitalsOf = ({ attempts, capacity, clock, counts, isPaused, shards, 
   }
   return {
     readers: shards.map(({ heartbeat }) => heartbeat),
+    // Each shard has a copy of a pause.
+    pauses: [...new Map(shards.flatMap((shard) => shard.pauses.map((pause) => [pause.pattern, pause]))).values()],
     isFull: !isPaused() && (attempts.running >= capacity.concurrency || capacity.isFull),
     sinceSettledMillis: counts.lastSettledAtMillis === undefined
       ? undefined

@@ -13,6 +13,7 @@ import { endsSuite } from "./ends.ts"
 import { exactlyOnceSuite } from "./exactlyOnce.ts"
 import { groupMetricsSuite } from "./groupMetrics.ts"
 import type { Backend } from "./kit.ts"
+import { groupsSuite } from "./groups.ts"
 import { healthSuite } from "./health.ts"
 import { inspectorSuite } from "./inspector.ts"
 import { leasesSuite } from "./leases.ts"
@@ -64,7 +65,7 @@ const parts = {
   ],
   crashes: [leasesSuite, crashesSuite, limitsSuite, agreementSuite],
   failures: [retriesSuite, deadLettersSuite, deadLetterOffersSuite],
-  operations: [statsSuite, healthSuite, groupMetricsSuite, inspectorSuite],
+  operations: [statsSuite, groupsSuite, healthSuite, groupMetricsSuite, inspectorSuite],
   // Above the port: on a Cluster these run no code that they do not run on one Redis.
   program: [runtimeValuesSuite, reportsSuite, middlewareSuite, shippedMiddlewareSuite, preparedSuite]
 } satisfies Readonly<Record<string, ReadonlyArray<(backend: Backend) => void>>>

@@ -65,6 +65,8 @@ const mortal = Effect.gen(function*() {
     awaitLease: own.awaitLease,
     awaitRemoval: own.awaitRemoval,
     awaitJoin: own.awaitJoin,
+    awaitPauses: own.awaitPauses,
+    keepPauses: own.keepPauses,
     shared: (channels) => unless(own.shared(channels), () => new Set<string>()),
     claim: (count) =>
       unless(own.claim(count), () => ({

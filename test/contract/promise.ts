@@ -901,6 +901,38 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
         await new NotificationManager(config()).stopAll()
       })
 
+      it("pauses, lists, resumes and removes groups; a wrong option is refused", async () => {
+        const manager = managed(config())
+        const seen: Array<unknown> = []
+        const subscription = await manager.subscribe("a", ({ payload }) => void seen.push(payload), { group: "g" })
+        await manager.pauseGroup("g", { reason: "migration", by: "ops" })
+        await until(() => manager.isGroupQuiet("g"))
+        await manager.publish("a", 1)
+        const [group] = await manager.listGroups()
+        assert.deepInclude(group, { group: "g", patterns: ["a"], lag: 1, pending: 0, isPaused: true })
+        assert.deepInclude(group!.pauses[0], { pattern: "**", reason: "migration", by: "ops", until: undefined })
+        assert.deepStrictEqual(group!.consumers, [{ id: subscription.id, isAlive: true }])
+        assert.deepStrictEqual(seen, [])
+        assert.deepStrictEqual(await manager.resumeGroup("g", { pattern: "a" }), [])
+        assert.lengthOf(await manager.resumeGroup("g"), 1)
+        await until(async () => seen.length === 1)
+        assert.deepStrictEqual(await manager.removeGroup("g"), ["a"])
+        assert.strictEqual((await subscription.ended)?._tag, "GroupRemoved")
+        assert.deepStrictEqual(await manager.listGroups(), [])
+        for (
+          const [option, call] of [
+            ["reason", () => manager.pauseGroup("g", {} as { reason: string })],
+            ["untl", () => manager.pauseGroup("g", { reason: "x", untl: 1 } as { reason: string })],
+            ["until", () => manager.pauseGroup("g", { reason: "x", until: 1 })],
+            ["pattern", () => manager.resumeGroup("g", { pattern: "a..b" })],
+            ["source", () => manager.removeGroup("g", "a..b")]
+          ] as const
+        ) {
+          const error = await failure(call())
+          assert.deepStrictEqual([error.name, "option" in error && error.option], ["InvalidOption", option])
+        }
+      })
+
       it("verify and repair find nothing in a sound namespace; a wrong option is refused", async () => {
         const manager = managed({ ...config(), maxRetries: 0 })
         await manager.subscribe("a", () => Promise.reject(new Error("no")))

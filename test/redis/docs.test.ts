@@ -159,6 +159,8 @@ describe("facts in the documentation", () => {
       behind,
       reached,
       taken,
+      resting,
+      storm,
       ...fixed
     } = Keys.make(
       "rotif",
@@ -175,6 +177,8 @@ describe("facts in the documentation", () => {
       removed("G"),
       members("G"),
       settings("G"),
+      resting("G"),
+      storm("G"),
       seen("C", "I"),
       answer("T"),
       offers("N"),

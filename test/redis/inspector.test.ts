@@ -140,6 +140,12 @@ describe("Inspector: channels and groups", () => {
       yield* reports(/names no group/, it1("Unreadable", keys.groups, { id: "strange" }))
     }))
 
+  broken("an entry of the pauses that is none", (server) =>
+    Effect.gen(function*() {
+      yield* server.command("hset", keys.paused, "g\ntexts", "strange")
+      yield* mends(it1("Unreadable", keys.paused, { id: "g\ntexts" }))
+    }))
+
   broken("a retry stream that its group does not know of", (server) =>
     Effect.gen(function*() {
       const { delivery, member } = yield* oneLeased(server)

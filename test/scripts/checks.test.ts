@@ -275,6 +275,22 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       reply: 0
     }
   ],
+  brokenPause: [
+    {
+      does: "removes an entry that is no pause",
+      seed: [["hset", "$paused", "g\na", "strange", "g\nb", "1 - {}"]],
+      keys: ["paused"],
+      args: ["g\na", "strange"],
+      repaired: { paused: { "g\nb": "1 - {}" } }
+    },
+    {
+      does: "leaves one that was written anew",
+      seed: [["hset", "$paused", "g\na", "1 - {}"]],
+      keys: ["paused"],
+      args: ["g\na", "strange"],
+      reply: 0
+    }
+  ],
   orphanRecord: [
     {
       does: "removes what is kept for nobody",

@@ -1088,9 +1088,9 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "says only that nothing has changed",
       seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
-      keys: ["meta", "channels", "groups", "retries", "removed"],
+      keys: ["meta", "channels", "groups", "retries", "removed", "paused"],
       args: ["3", 1, 0, "g\na"],
-      reply: ["3"],
+      reply: ["3", []],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     },
     {
@@ -1102,10 +1102,28 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
         ["sadd", "$retries", "a"],
         ["hset", "$removed", "b", "2"]
       ],
-      keys: ["meta", "channels", "groups", "retries", "removed"],
+      keys: ["meta", "channels", "groups", "retries", "removed", "paused"],
       args: ["2", 1, 1, "g\na", "g\nb"],
-      reply: ["3", ["a"], ["a"], [1, 0], ["", "2"]],
+      reply: ["3", [], ["a"], ["a"], [1, 0], ["", "2"]],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" }, removed: { b: "2" }, retries: ["a"] }
+    },
+    {
+      does: "tells the pauses of the group that are in force, and of no other group",
+      seed: [
+        ["hset", "$meta", "v", 3],
+        ["hset", "$channels", "a", ""],
+        ["hset", "$groups", "g\na", ""],
+        ["hset", "$paused", "g\n**", `${past} - {}`, "g\na", `1 ${past} {}`, "h\na", "1 - {}", "g\nb", "strange"]
+      ],
+      keys: ["meta", "channels", "groups", "retries", "removed", "paused"],
+      args: ["3", 1, 0, "g\na"],
+      reply: ["3", ["**", "past - {}", -1]],
+      after: {
+        channels: { a: "" },
+        groups: { "g\na": "" },
+        meta: { v: "3" },
+        paused: { "g\n**": "past - {}", "g\na": "1 past {}", "h\na": "1 - {}", "g\nb": "strange" }
+      }
     },
     ...([
       ["a channel", [2, 0], []],
@@ -1114,11 +1132,113 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     ] as const).map(([what, counts, more]): Case => ({
       does: `lists everything when ${what} was removed behind the version`,
       seed: [["hset", "$meta", "v", 3], ["hset", "$channels", "a", ""], ["hset", "$groups", "g\na", ""]],
-      keys: ["meta", "channels", "groups", "retries", "removed"],
+      keys: ["meta", "channels", "groups", "retries", "removed", "paused"],
       args: ["3", ...counts, "g\na", ...more],
-      reply: ["3", ["a"], [], [1, ...more.map(() => 0)], ["", ...more.map(() => "")]],
+      reply: ["3", [], ["a"], [], [1, ...more.map(() => 0)], ["", ...more.map(() => "")]],
       after: { channels: { a: "" }, groups: { "g\na": "" }, meta: { v: "3" } }
     }))
+  ],
+  pauseGroup: [
+    {
+      does: "stores a pause on each pattern, and removes those that are over; the same call again is one pause",
+      seed: [["hset", "$paused", "h\na", `1 ${past} {}`, "h\nb", "1 - {}"]],
+      keys: ["paused"],
+      args: ["g", far, "{\"id\":\"i\"}", 0, 10, "events", "a", "b"],
+      reply: 1,
+      after: {
+        paused: { "g\na": "now far {\"id\":\"i\"}", "g\nb": "now far {\"id\":\"i\"}", "h\nb": "1 - {}" }
+      }
+    },
+    {
+      does: "replaces a pause of the same pattern",
+      seed: [["hset", "$paused", "g\na", "1 - {\"id\":\"old\"}"]],
+      keys: ["paused"],
+      args: ["g", "-", "{\"id\":\"new\"}", 0, 10, "events", "a"],
+      reply: 1,
+      after: { paused: { "g\na": "now - {\"id\":\"new\"}" } }
+    },
+    {
+      does: "leaves a pause that is there, if it is told so",
+      seed: [["hset", "$paused", "g\na", "1 - {\"id\":\"old\"}"]],
+      keys: ["paused"],
+      args: ["g", "-", "{\"id\":\"new\"}", 1, 10, "events", "a"],
+      reply: 1,
+      after: { paused: { "g\na": "1 - {\"id\":\"old\"}" } }
+    },
+    {
+      does: "does nothing when the time is over",
+      keys: ["paused"],
+      args: ["g", past, "{}", 0, 10, "events", "a"],
+      reply: 0,
+      after: {}
+    },
+    {
+      does: "refuses more pauses than may be",
+      seed: [["hset", "$paused", "h\na", "1 - {}"]],
+      keys: ["paused"],
+      args: ["g", "-", "{}", 0, 2, "events", "a", "b"],
+      reply: -1,
+      after: { paused: { "h\na": "1 - {}" } }
+    }
+  ],
+  resumeGroup: [
+    {
+      does: "ends the pauses of these patterns, and begins the count of dead letters anew",
+      seed: [
+        ["hset", "$paused", "g\na", "1 - {}", "g\nb", `1 ${far} {}`, "h\na", "1 - {}"],
+        ["zadd", "$storm", 1, "x"]
+      ],
+      keys: ["paused", "storm"],
+      args: ["g", "events", "a", "c"],
+      reply: ["a", "1 - {}", -1],
+      after: { paused: { "g\nb": "1 far {}", "h\na": "1 - {}" } },
+      again: { reply: [] }
+    },
+    {
+      does: "ends all pauses of the group",
+      seed: [["hset", "$paused", "g\na", "1 - {}", "g\n**", "1 - {}", "h\na", "1 - {}"]],
+      keys: ["paused", "storm"],
+      args: ["g", "events"],
+      reply: ["a", "1 - {}", -1, "**", "1 - {}", -1],
+      after: { paused: { "h\na": "1 - {}" } },
+      again: { reply: [] }
+    }
+  ],
+  keepPauses: [
+    {
+      does: "records what a member keeps",
+      seed: [["hset", "$resting", "c", "old", "d", "x"]],
+      keys: ["resting"],
+      args: ["c", "one two"],
+      reply: 1,
+      after: { resting: { c: "one two", d: "x" } }
+    },
+    {
+      does: "leaves nothing of a member that keeps none",
+      seed: [["hset", "$resting", "c", "old"]],
+      keys: ["resting"],
+      args: ["c", ""],
+      reply: 1,
+      after: {}
+    }
+  ],
+  countLetters: [
+    {
+      does: "counts letters within the span, each once",
+      seed: [["zadd", "$storm", past, "old", recent, "a", recent, "b"]],
+      keys: ["storm"],
+      args: [600_000, 5, "a", "c"],
+      reply: 3,
+      after: { storm: { a: "recent", b: "recent", c: "now" }, "storm ends": "now+600s" }
+    },
+    {
+      does: "keeps no more than are counted",
+      seed: [["zadd", "$storm", recent, "a", recent, "b"]],
+      keys: ["storm"],
+      args: [600_000, 2, "c"],
+      reply: 2,
+      after: { storm: { b: "recent", c: "now" }, "storm ends": "now+600s" }
+    }
   ],
   unregisterGroup: [{
     does: "ends the registration, and notes with which version, for a time",
@@ -1264,7 +1384,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   ]
 }
 
-const names = namesOf("publish", "member", "recurring", "upkeep")
+const names = namesOf("groups", "publish", "member", "recurring", "upkeep")
 /** These have their cases in `scheduling.test.ts`, `once.test.ts` and `ordering.test.ts`: what they do depends on what was done before. */
 const elsewhere = new Set([
   "cancel",

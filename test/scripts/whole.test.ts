@@ -93,6 +93,7 @@ const judges: Readonly<Record<string, Case>> = {
     keys: ["retry", "waiting", "bodies", "log", "counts"],
     args: ["repair", "waiting", "g", "ch", "1-0", "g\nch\n1-0", "1-0"]
   },
+  brokenPause: { seed: [["hset", "$paused", "a", "b"]], keys: ["paused"], args: ["repair", "a", "b"] },
   orphanRecord: {
     seed: [["hset", "$record", "x", "y"]],
     keys: ["groups", "floors", "retries", "record"],
@@ -327,7 +328,21 @@ const cases: Readonly<Record<string, Case>> = {
     adds: { retry: 1, dead: 2 },
     whenFull: "done"
   },
-  listSources: { keys: ["meta", "channels", "groups", "retries", "removed"], args: ["", 0, 0, "g\nch"] },
+  pauseGroup: {
+    seed: [["hset", "$paused", "h\na", "1 - {}"]],
+    keys: ["paused"],
+    args: ["g", "-", "{}", 0, 10, "events", "a"],
+    whenFull: "done"
+  },
+  resumeGroup: {
+    seed: [["hset", "$paused", "g\na", "1 - {}"], ["zadd", "$storm", 1, "x"]],
+    keys: ["paused", "storm"],
+    args: ["g", "events"],
+    whenFull: "done"
+  },
+  keepPauses: { seed: [["hset", "$resting", "c", "x"]], keys: ["resting"], args: ["c", "y"], whenFull: "done" },
+  countLetters: { seed: [["zadd", "$storm", 1, "x"]], keys: ["storm"], args: [60_000, 5, "a"], whenFull: "done" },
+  listSources: { keys: ["meta", "channels", "groups", "retries", "removed", "paused"], args: ["", 0, 0, "g\nch"] },
   statistics: {
     seed: held(1),
     keys: ["log", "counts", "scheduled", "retry", "bodies"],

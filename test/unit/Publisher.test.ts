@@ -21,6 +21,7 @@ const recording = (options?: Publisher.Options) => {
     scheduled: unused,
     recurring: unused,
     stats: unused,
+    groups: unused,
     inspection: unused,
     ping: Effect.void,
     own: { keyFor: (_, name) => name, problemOf: () => undefined, read: () => Effect.undefined },

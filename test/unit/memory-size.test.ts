@@ -9,6 +9,8 @@ const owner: Owner = {
   consumer: "c",
   settings: { leaseMillis: 30_000, doneMillis: undefined, maxCrashes: 3 },
   reads: () => true,
+  patterns: [],
+  keeps: [],
   heardAtMillis: 0
 }
 

@@ -259,6 +259,11 @@ refuses(
     expired: ["keep", 5, null],
     reports: [5, "warn"],
     slowHandler: [...noSpan, 0],
+    pauseWhen: [5, null, {}, { dead: 0, within: 1000 }, { dead: 5 }, { dead: 5, within: 99 }, {
+      dead: 5,
+      within: 1000,
+      of: 1
+    }],
     handler: noFunction,
     middleware: [5, {}, [5], [Middleware.publish((next) => next)]],
     timeout: [...noSpan, 0],
@@ -536,7 +541,8 @@ describe("NotificationManager", () => {
     startFrom: ["first", 5, null, {}],
     concurrency: [...noNumber, 0],
     lease: [...noMillis, 99],
-    localRoundRobin: noFlag
+    localRoundRobin: noFlag,
+    pauseWhen: [5, null]
   }
   it.each(rows(subscribing))(
     "subscribe, %s: %o",

@@ -27,7 +27,8 @@ const timed: Readonly<Partial<Record<Kind, string>>> = {
   removed: "the removal of a group that would be kept for ever",
   janitor: "a duty is given to one process for ever",
   retention: "a duty is given to one process for ever",
-  metrics: "a duty is given to one process for ever"
+  metrics: "a duty is given to one process for ever",
+  storm: "a count of dead letters that would be kept for ever"
 }
 
 /** The keys that belong to a channel, and which of their parts names it. */
@@ -105,7 +106,7 @@ const suspectOf = (
   }
   if (registry.groups.has(first)) return undefined
   if (kind === "floors") return unregistered(checks, key, first, undefined, isThere)
-  if (kind === "members" || kind === "once" || kind === "olderonce") {
+  if (kind === "members" || kind === "resting" || kind === "once" || kind === "olderonce") {
     const message = "it is kept for a group that is gone"
     const repair = "removes it, if nothing else of the group is left"
     return suspect(

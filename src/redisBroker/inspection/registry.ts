@@ -9,7 +9,9 @@ import type { Registration } from "../keys.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
 import { groupsIn } from "../replies.ts"
 import { brokenChannel as brokenChannelScript } from "../scripts/checks/brokenChannel.ts"
+import { pauseIn } from "../pauses.ts"
 import { brokenFloor } from "../scripts/checks/brokenFloor.ts"
+import { brokenPause } from "../scripts/checks/brokenPause.ts"
 import { attachGroup } from "../scripts/member/attachGroup.ts"
 import { createChannel as channelScript } from "../scripts/publish/createChannel.ts"
 import type { Checks } from "./check.ts"
@@ -68,7 +70,8 @@ export const brokenChannel = ({ keys, run, suspect }: Checks, channel: string, m
 /** Finds entries of the registry that cannot be read. */
 export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<Page, BrokerError> => {
   const { ask, keys, report, suspect } = checks
-  return Effect.map(ask([["hkeys", keys.groups]]), ([fields]) => {
+  return Effect.map(ask([["hkeys", keys.groups], ["hgetall", keys.paused]]), ([fields, paused]) => {
+    const pauses = Object.entries((paused ?? {}) as Readonly<Record<string, string>>)
     const strange = ((fields ?? []) as ReadonlyArray<string>).filter((field) => registrationOf(field) === undefined)
     return {
       suspects: [
@@ -84,6 +87,20 @@ export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<P
             brokenChannelScript,
             [keys.meta, keys.channels, keys.log(channel)],
             [channel, "limits", limits]
+          )
+        ),
+        ...pauses.filter(([field, value]) => pauseIn(field, value) === undefined).map(([field, value]) =>
+          suspect(
+            {
+              kind: "Unreadable",
+              key: keys.paused,
+              id: field,
+              message: "the entry is no pause of a group: another program wrote it, and no consumer keeps it",
+              repair: "removes it"
+            },
+            brokenPause,
+            [keys.paused],
+            [field, value]
           )
         ),
         ...strange.map((field) =>

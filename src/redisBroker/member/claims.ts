@@ -43,6 +43,7 @@ export const make = (
   gate: Gate
 ) => {
   let everythingDue = true
+  let pauses = sources.pauses.current()
   let looked = 0
   /** The channels in which a head was gone from its stream when it was taken over: its ordering key is not known, and has to be freed. */
   const unfreed = new Set<string>()
@@ -199,8 +200,11 @@ export const make = (
     yield* shared.refresh
     const expiresMillis = shared.claimMillis()
     const silent = yield* presence.sayAlive(isMany ? expiresMillis : silentLeases * expiresMillis)
-    const isWhole = !isMany || everythingDue || silent.length > 0
-    const all = [...sources.streams.values()]
+    // What is paused is not taken over. After a change all streams are checked once.
+    if (pauses !== sources.pauses.current()) everythingDue = true
+    pauses = sources.pauses.current()
+    const all = [...sources.streams.values()].filter(({ channel }) => !sources.pauses.covers(channel))
+    const isWhole = !isMany || all.length < streamsPerLook || everythingDue || silent.length > 0
     const list = isWhole ? all : Array.from({ length: streamsPerLook }, () => all[looked++ % all.length]!)
     const look: Look = {
       nextInMillis: isMany ? expiresMillis * 2 / 3 : expiresMillis,
@@ -250,7 +254,9 @@ export const make = (
     vanished += gate.takeVanished()
     if (isWhole) {
       everythingDue = !look.isComplete
-      if (look.isComplete) yield* forgetMembers(silent.filter((name) => !look.owners.has(name)))
+      if (look.isComplete && all.length === sources.streams.size) {
+        yield* forgetMembers(silent.filter((name) => !look.owners.has(name)))
+      }
     }
     if (isAnyExpiring(deliveries)) yield* setExpiry(connection, deliveries)
     return {

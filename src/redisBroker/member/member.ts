@@ -21,6 +21,7 @@ import * as Gate from "./gate.ts"
 import * as SharedSettings from "./groupSettings.ts"
 import * as LostReplies from "./lostReplies.ts"
 import * as Once from "./once.ts"
+import * as Pauses from "./pauses.ts"
 import * as Presence from "./presence.ts"
 import * as Readiness from "./readiness.ts"
 import * as Reads from "./reads.ts"
@@ -84,6 +85,11 @@ export const make = Effect.fnUntraced(function*(
   })
   gate.onLost(recoverSoon)
 
+  /** Looks at once, also while the reader rests. */
+  const lookNow = () => {
+    runFork(Effect.andThen(Effect.ignore(sources.sync(false)), wakeup.nudge))
+  }
+
   // Before the first read: a member that falls silent later has been heard of.
   yield* Effect.mapError(
     Effect.andThen(sources.sync(false), presence.sayAlive(leaseMillis)),
@@ -98,12 +104,17 @@ export const make = Effect.fnUntraced(function*(
     takeNext: gate.takeNext,
     ...settlement,
     // A member that is full claims nothing, and has to know all the same how long its lease is.
-    renew: (deliveries) => Effect.andThen(Effect.mapError(shared.refresh, fail("renew")), renew(deliveries)),
+    // One that was frozen has to know of a pause before it begins anything again.
+    renew: (deliveries) =>
+      Effect.andThen(
+        Effect.mapError(Effect.andThen(shared.refresh, sources.checkIfDue), fail("renew")),
+        renew(deliveries)
+      ),
     ...Trials.make(context),
     begin: once.begin,
     commit: Commit.make(context, channels, shardOf, once, gate, giveBack, onSettled),
     claim: (count) =>
-      // A removal is not always announced: once in a lease a claim checks whether everything is there.
+      // A removal is not always announced: twice in a lease a claim checks whether everything is there.
       Effect.andThen(sources.checkIfDue, claim(count)).pipe(
         // Deliveries that a failed claim has taken are pending for this member and not held: a read recovers them.
         Effect.tapError(() => recoverSoon),
@@ -111,18 +122,24 @@ export const make = Effect.fnUntraced(function*(
       ),
     // A claim always says when the next one is due.
     awaitLease: Effect.never,
+    ...Pauses.make(context, sources, wakeup.nudge, failOr),
     awaitRemoval: sources.awaitRemoval,
     awaitJoin: Effect.never,
     notify: (channel, forGroup) => {
       if ((forGroup === undefined || forGroup === group) && matches(channel)) lookAgain()
     },
     notifyRemoved: (name) => {
-      // Also while the reader rests.
-      if (name === group) runFork(Effect.andThen(Effect.ignore(sources.sync(false)), wakeup.nudge))
+      if (name === group) lookNow()
     },
-    notifyGap: lookAgain,
+    notifyPaused: (name) => {
+      if (name === group) lookNow()
+    },
+    notifyGap: () => {
+      lookAgain()
+      sources.pauses.changed.wake()
+    },
     close: Effect.gen(function*() {
-      const all = sources.all()
+      const all = sources.listed()
       let left = 0
       for (const chunk of chunked(all, streamsPerCall)) {
         left += (yield* connection.evaluate(leaveGroup, chunk, [group, consumer])) as number

@@ -24,7 +24,10 @@ export const make = (
   const remove = (gone: ReadonlyArray<string>) =>
     gone.length === 0
       ? Effect.void
-      : Effect.asVoid(connection.send(["zrem", members, ...gone], { idempotent: true }))
+      : Effect.andThen(
+        connection.send(["zrem", members, ...gone], { idempotent: true }),
+        Effect.asVoid(connection.send(["hdel", keys.resting(group), ...gone.map(nameOf)], { idempotent: true }))
+      )
 
   return {
     /** Writes that this member is alive; returns the members that have been silent for `silentMillis`. */

@@ -33,7 +33,9 @@ const orderingOf = (recorded: unknown): Ordering | undefined =>
 
 export const make = (
   { connection, keys, membership: { group, ordering: asked } }: MemberContext,
-  patterns: ReadonlyArray<string>
+  patterns: ReadonlyArray<string>,
+  /** Called with the pauses of each reply. */
+  onPauses: (reply: ReadonlyArray<string | number>) => void
 ) => {
   const fields = patterns.map((pattern) => registrationField(group, pattern))
   return {
@@ -42,17 +44,19 @@ export const make = (
       Effect.map(
         connection.evaluate(
           listSources,
-          [keys.meta, keys.channels, keys.groups, keys.retries(group), keys.removed(group)],
+          [keys.meta, keys.channels, keys.groups, keys.retries(group), keys.removed(group), keys.paused],
           [known.version, known.channels.length, known.retries.length, ...fields]
         ),
         (reply) => {
-          const [version, channels, retries = [], registered = [], removals = []] = reply as readonly [
+          const [version, pauses, channels, retries = [], registered = [], removals = []] = reply as readonly [
             string,
+            Array<string | number>,
             Array<string>?,
             Array<string>?,
             Array<number>?,
             Array<string>?
           ]
+          onPauses(pauses)
           return channels === undefined ? undefined : { version, channels, retries, registered, removals }
         }
       ),

@@ -14,6 +14,7 @@ import type { Removals } from "../attachment.ts"
 import * as Attach from "./attach.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream } from "./lease.ts"
+import * as KnownPauses from "./knownPauses.ts"
 import type { Readiness } from "./readiness.ts"
 import * as Registry from "./registry.ts"
 
@@ -60,10 +61,15 @@ export const make = (
 ) => {
   const { keys, membership: { group, leaseMillis, ordering: asked }, monotonic } = context
   const attach = Attach.make(context, patterns)
-  const registry = Registry.make(context, patterns)
+  const pauses = KnownPauses.make(context)
+  const registry = Registry.make(context, patterns, (reply) => {
+    if (pauses.take(reply)) arrange()
+  })
 
   /** The streams that are read, and those that are not read any more while something of them is held. */
   const streams = new Map<string, GroupStream>()
+  let listed: ReadonlyArray<Omit<GroupStream, "held" | "isGated">> = []
+  /** The keys of those that are read, without what is paused, and of the retry streams among them. */
   let all: ReadonlyArray<string> = []
   let retries: ReadonlyArray<string> = []
   let known = Registry.unknown
@@ -119,21 +125,27 @@ export const make = (
     }
   })
 
+  /** Leaves out what is paused. */
+  const arrange = () => {
+    const read = listed.filter(({ channel }) => !pauses.covers(channel))
+    all = read.map(({ key }) => key)
+    retries = read.filter(({ isRetry }) => isRetry).map(({ key }) => key)
+    readiness.keep(new Set(all))
+  }
+
   /** Makes the list of streams that of the registry. */
   const remember = (channels: ReadonlyArray<string>, retryChannels: ReadonlyArray<string>, isReset: boolean) => {
-    const listed = [
+    listed = [
       ...retryChannels.map((channel) => ({ key: keys.retry(group, channel), channel, isRetry: true })),
       ...channels.map((channel) => ({ key: keys.log(channel), channel, isRetry: false }))
     ].filter(({ key }) => !leftOut.has(key))
     for (const stream of listed) {
       if (!streams.has(stream.key)) streams.set(stream.key, { ...stream, held: new Map(), isGated: false })
     }
-    all = listed.map(({ key }) => key)
-    retries = listed.filter(({ isRetry }) => isRetry).map(({ key }) => key)
-    const current = new Set(all)
+    const current = new Set(listed.map(({ key }) => key))
     for (const [key, { held }] of streams) if (!current.has(key) && held.size === 0) streams.delete(key)
     if (isReset) readiness.reset()
-    else readiness.keep(current)
+    arrange()
   }
 
   const refuse = (recorded: Ordering = "none") => {
@@ -143,7 +155,7 @@ export const make = (
 
   const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
     let found = yield* registry.read(heal ? Registry.unknown : known)
-    nextCheckAt = monotonic() + leaseMillis
+    nextCheckAt = monotonic() + leaseMillis / 2
     if (found === undefined) return
     if (!isEstablished && asked !== undefined) {
       // Before anything is created for the group.
@@ -215,8 +227,14 @@ export const make = (
     streams: streams as ReadonlyMap<string, GroupStream>,
     sync,
 
+    /** The pauses of the group. */
+    pauses,
+
     /** The keys of the streams to read. */
     all: () => all,
+
+    /** The keys of all streams, also of those that are paused. */
+    listed: () => listed.map(({ key }) => key),
 
     /** Those of them that are retry streams. */
     retries: () => retries,
@@ -232,7 +250,7 @@ export const make = (
     /** Syncs if something was announced, or if a key that was left out is to be checked again. */
     syncIfDue: Effect.suspend(() => monotonic() >= checkAgainAt ? sync(true) : isStale ? sync(false) : Effect.void),
 
-    /** Syncs if something was announced, or if nothing was checked for a lease: a removal is not always announced. */
+    /** Syncs if something was announced, or if nothing was checked for half a lease: a removal or a pause is not always announced. */
     checkIfDue: Effect.suspend(() => isStale || monotonic() >= nextCheckAt ? sync(false) : Effect.void),
 
     /** Set when the group was removed: it is not created again, and the member has ended. */
