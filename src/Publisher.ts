@@ -11,6 +11,7 @@ import * as Channel from "./Channel.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import { durabilityOf } from "./internal/durabilityOption.ts"
 import { isDone } from "./internal/immediate.ts"
+import { usualMaxMillis } from "./broker/idWindow.ts"
 import * as Given from "./internal/optionChecks.ts"
 import * as Limits from "./internal/optionLimits.ts"
 import * as Shape from "./internal/optionShape.ts"
@@ -117,9 +118,6 @@ export class Publisher extends Context.Service<Publisher, {
   >
 }>()("rotif/Publisher") {}
 
-/** The default of `maxWindow`: a week. */
-const usualMaxWindowMillis = 604_800_000
-
 /**
  * Makes ids that are unique among processes (48 random bits each) and ascending within one: the first digit of the counter is the number of
  * its other digits.
@@ -150,7 +148,7 @@ const allOrIncomplete = (
 /** @internal */
 export const shape = Shape.shape<Options>()({
   maxPayloadBytes: Envelope.limitOf,
-  maxWindow: Shape.span({ usual: usualMaxWindowMillis, least: 1, most: Limits.longestKept }),
+  maxWindow: Shape.span({ usual: usualMaxMillis, least: 1, most: Limits.longestKept }),
   durability: Shape.optional(durabilityOf)
 })
 

@@ -5,16 +5,11 @@
  * The rule: nothing is removed that one of the definitions would keep. So each limit counts only where all have it, at its most generous.
  * The script `createChannel` decides it for the programs, by the same rule.
  */
+import { isHigher } from "./position.ts"
 import type { Limits } from "./publishing.ts"
 
 /** A definition without limits. */
 export const none: Limits = Object.freeze({})
-
-const isLower = (a: string, b: string): boolean => {
-  const [aTime = "0", aSequence = "0"] = a.split("-")
-  const [bTime = "0", bSequence = "0"] = b.split("-")
-  return BigInt(aTime) < BigInt(bTime) || (BigInt(aTime) === BigInt(bTime) && BigInt(aSequence) < BigInt(bSequence))
-}
 
 const both = <A>(a: A | undefined, b: A | undefined, choose: (a: A, b: A) => A): A | undefined =>
   a === undefined || b === undefined ? undefined : choose(a, b)
@@ -22,7 +17,7 @@ const both = <A>(a: A | undefined, b: A | undefined, choose: (a: A, b: A) => A):
 /** Returns the limits that keep everything that one of two definitions keeps. */
 export const generous = (a: Limits, b: Limits): Limits => ({
   maxLength: both(a.maxLength, b.maxLength, Math.max),
-  minId: both(a.minId, b.minId, (a, b) => isLower(a, b) ? a : b),
+  minId: both(a.minId, b.minId, (a, b) => isHigher(b, a) ? a : b),
   maxAgeMillis: both(a.maxAgeMillis, b.maxAgeMillis, Math.max)
 })
 

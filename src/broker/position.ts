@@ -17,6 +17,27 @@ export const parse = (text: string): Position => {
     : { millis: Number(text.slice(0, dash)), sequence: Number(text.slice(dash + 1)) }
 }
 
+/** Whether a text is a position. */
+export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)
+
+/** Whether a text is a position, or the milliseconds of one. */
+export const isPositionOrMillis = (text: string): boolean => /^\d{1,16}(-\d{1,20})?$/.test(text)
+
+/** The highest position of a millisecond. */
+export const lastOf = (millis: number): string => `${millis}-18446744073709551615`
+
+/** The milliseconds of a position. */
+export const millisOf = (position: string): number => Number(position.slice(0, position.indexOf("-")))
+
+const numbersIn = (position: string): ReadonlyArray<bigint> =>
+  position.split("-").map((part) => BigInt(/^\d+$/.test(part) ? part : 0))
+
+/** Whether one text is a higher position than another. A sequence of Redis may be beyond the whole numbers of JavaScript. */
+export const isHigher = (one: string, other: string): boolean => {
+  const [[a = 0n, b = 0n], [c = 0n, d = 0n]] = [numbersIn(one), numbersIn(other)]
+  return a > c || (a === c && b > d)
+}
+
 export const isAfter = (one: Position, other: Position): boolean =>
   one.millis > other.millis || (one.millis === other.millis && one.sequence > other.sequence)
 

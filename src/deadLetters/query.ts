@@ -6,6 +6,7 @@ import * as Channel from "../Channel.ts"
 import type { Filter } from "../DeadLetter.ts"
 import { InvalidDeadLetterOption } from "../DeadLetter.ts"
 import type { Letter, LetterStore } from "../broker/deadLetters.ts"
+import { isPosition, lastOf } from "../broker/position.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { compile, globProblem } from "../internal/pattern.ts"
 import { calm, shown } from "../internal/describe.ts"
@@ -24,8 +25,8 @@ export interface Place {
 }
 
 export const parsePlace = (text: string): Place | undefined => {
-  const match = /^(\d{1,4}):(\d{1,16}-\d{1,20})$/.exec(text)
-  return match === null ? undefined : { shard: Number(match[1]), letterId: match[2]! }
+  const [, shard, letterId = ""] = /^(\d{1,4}):(.*)$/s.exec(text) ?? []
+  return isPosition(letterId) ? { shard: Number(shard), letterId } : undefined
 }
 
 /** The place that the id of a letter names; `undefined` for a text that no letter can have as its id. */
@@ -173,7 +174,7 @@ export const make = Effect.fnUntraced(function*(
   const isPicky = channel !== undefined || group !== undefined || errorTag !== undefined || reasons !== undefined
   return {
     shards: shardsOf(broker, channel),
-    after: from === undefined || from === 0 ? undefined : `${from - 1}-18446744073709551615`,
+    after: from === undefined || from === 0 ? undefined : lastOf(from - 1),
     before: to === undefined ? undefined : `${to}-0`,
     matches: (letter) =>
       !isPicky || (letter.malformed === undefined && isChannel(letter.channel)

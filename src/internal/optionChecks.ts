@@ -2,6 +2,7 @@
  * Checks of values that users give, as options and at run time. Each check returns the value to use, or a problem, which the calling module
  * turns into an error of its own.
  */
+import { isPositionOrMillis } from "../broker/position.ts"
 import type { Context } from "effect"
 import { DateTime, Duration, Effect, Fiber, Result, Schema } from "effect"
 import { nearest } from "./suggestion.ts"
@@ -154,7 +155,7 @@ export const time = (option: string, value: unknown): Found<number> => {
 
 /** A position in the log of a channel. */
 export const position = (option: string, value: unknown): Found<string> =>
-  typeof value === "string" && /^\d{1,16}(-\d{1,20})?$/.test(value)
+  typeof value === "string" && isPositionOrMillis(value)
     ? Result.succeed(value)
     : refuse(option, "a position such as \"1700000000000-0\"", value)
 

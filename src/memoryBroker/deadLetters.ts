@@ -3,7 +3,7 @@ import type { Failure } from "../Broker.ts"
 import type { Conclusion, Letter, LetterCount, LetterRange, Offer } from "../broker/deadLetters.ts"
 import { pastOf } from "../broker/deadLetters.ts"
 import type { Position } from "../broker/position.ts"
-import { firstIndex, format, isAfter, parse, Positions } from "../broker/position.ts"
+import { firstIndex, format, isAfter, isPosition, parse, Positions } from "../broker/position.ts"
 import { Signal } from "../internal/wake.ts"
 import type { Lease, Redelivery } from "./group.ts"
 import type { Stored } from "./log.ts"
@@ -35,8 +35,6 @@ interface Subscription {
   cursor: Position
   readonly offered: Map<string, Offered>
 }
-
-const isId = (letterId: string) => /^\d+-\d+$/.test(letterId)
 
 export class Letters {
   private readonly positions = new Positions()
@@ -261,7 +259,7 @@ export class Letters {
   }
 
   private find(letterId: string): Dead | undefined {
-    if (!isId(letterId)) return undefined
+    if (!isPosition(letterId)) return undefined
     const dead = this.dead[this.indexFrom(parse(letterId))]
     return dead?.letter.letterId === letterId && !dead.isGone ? dead : undefined
   }

@@ -4,6 +4,7 @@ import type { Failure } from "../Broker.ts"
 import type { Command } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Letter, LetterCount, LetterStore, Offer } from "../broker/deadLetters.ts"
+import { isPosition } from "../broker/position.ts"
 import { portioned } from "./batches.ts"
 import * as Entry from "./entry.ts"
 import type { Keys } from "./keys.ts"
@@ -20,8 +21,6 @@ import { charactersIn, Steps } from "./stepSize.ts"
 const lettersPerCall = 100
 
 type RawEntries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
-
-const isId = (letterId: string) => /^\d{1,16}-\d{1,20}$/.test(letterId)
 
 /** `me` is unique among the processes that are alive. */
 export const make = (
@@ -58,7 +57,7 @@ export const make = (
   }, Effect.mapError(fail("letters.list")))
 
   const get: LetterStore["get"] = (shard, letterId) =>
-    isId(letterId)
+    isPosition(letterId)
       ? connectionOf(shard).send(["xrange", keysOf(shard).dead, letterId, letterId], { idempotent: true }).pipe(
         Effect.map((reply) => (reply as RawEntries).map(([id, fields]) => Entry.decodeLetter(id, fields))[0]),
         Effect.mapError(fail("letters.get"))
@@ -94,7 +93,7 @@ export const make = (
   const requeue: LetterStore["requeue"] = Effect.fnUntraced(function*(shard, items) {
     const keys = keysOf(shard)
     const moved: Array<string> = []
-    const wanted = items.filter(({ letterId }) => isId(letterId))
+    const wanted = items.filter(({ letterId }) => isPosition(letterId))
     let failure: RedisError | undefined
     const reading = new Steps(lettersPerCall)
     for (let from = 0; from < wanted.length;) {
@@ -157,7 +156,7 @@ export const make = (
   const remove: LetterStore["remove"] = (shard, letterIds) => {
     const keys = keysOf(shard)
     return inSteps(
-      letterIds.filter(isId),
+      letterIds.filter(isPosition),
       (some) => connectionOf(shard).evaluate(removeLetters, [keys.dead, keys.counts], some)
     )
       .pipe(Effect.mapError(fail("letters.remove")))

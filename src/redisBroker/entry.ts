@@ -18,6 +18,7 @@
 import type { Failure, NewMessage } from "../Broker.ts"
 import type { Letter, PastFailure } from "../broker/deadLetters.ts"
 import { historyLength, pastOf } from "../broker/deadLetters.ts"
+import { millisOf } from "../broker/position.ts"
 import type { Due } from "../broker/publishing.ts"
 import { reasons } from "./counters.ts"
 
@@ -170,20 +171,6 @@ const encodeMeta = (meta: Meta): string =>
 
 /** Writes the body of a message with its description. JSON has no raw line feed. */
 export const encodeDescribed = (meta: Meta, payload: string): string => `${encodeMeta(meta)}\n${payload}`
-
-const pair = (position: string) => {
-  const [time = "0", sequence = "0"] = position.split("-")
-  return [BigInt(/^\d+$/.test(time) ? time : 0), BigInt(/^\d+$/.test(sequence) ? sequence : 0)] as const
-}
-
-/** Whether one position is higher than another. */
-export const isAfter = (one: string, other: string): boolean => {
-  const [a, b] = [pair(one), pair(other)]
-  return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1])
-}
-
-/** The time part of a position. */
-export const millisOf = (position: string): number => Number(position.slice(0, position.indexOf("-")))
 
 // JSON.parse gives own properties only, also for "__proto__"; a copy into an object without prototype keeps it that way.
 const strings = (value: unknown): Strings => {

@@ -1,6 +1,7 @@
 /** The streams of a shard that are trimmed: each with the groups and limits that decide what is removed from it. */
 import { Effect, Result } from "effect"
 import type { Limits } from "../Broker.ts"
+import { isPositionOrMillis } from "../broker/position.ts"
 import type { Command, Connection } from "../Redis.ts"
 import { RedisError } from "../Redis.ts"
 import type { Keys } from "./keys.ts"
@@ -23,7 +24,7 @@ const limitsOf = (text: string): Limits => {
   return {
     maxAgeMillis: isCount(maxAgeMillis) ? Math.ceil(maxAgeMillis) : undefined,
     maxLength: isCount(maxLength) ? Math.trunc(maxLength) : undefined,
-    minId: typeof minId === "string" && /^\d{1,16}(-\d{1,20})?$/.test(minId) ? minId : undefined
+    minId: typeof minId === "string" && isPositionOrMillis(minId) ? minId : undefined
   }
 }
 

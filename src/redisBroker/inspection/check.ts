@@ -146,5 +146,3 @@ export const chunks = <A>(
       page,
       from + size < items.length ? from + size : undefined
     ]))
-
-export const isPosition = (text: string): boolean => /^\d{1,16}-\d{1,20}$/.test(text)

@@ -1,6 +1,7 @@
 /** Checks of dead letters, of their counts, and of the offers to subscriptions. */
 import { Effect, Stream } from "effect"
 import type { BrokerError } from "../../Broker.ts"
+import { isPosition } from "../../broker/position.ts"
 import type { Command } from "../../Redis.ts"
 import type { Page, Suspect } from "../../broker/inspection.ts"
 import { letterCounter } from "../counters.ts"
@@ -13,7 +14,7 @@ import { letterInTwoStates } from "../scripts/checks/letterInTwoStates.ts"
 import { lostOffer } from "../scripts/checks/lostOffer.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
-import { isPosition, paged } from "./check.ts"
+import { paged } from "./check.ts"
 
 const lettersPerStep = 100
 

@@ -1,5 +1,6 @@
 /** Checks of pending deliveries and of retry streams: ghosts, and messages in two states. */
 import { Effect } from "effect"
+import { isPosition } from "../../broker/position.ts"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import { counterField } from "../counters.ts"
@@ -12,7 +13,7 @@ import { scanDeliveries } from "../scripts/checks/scanDeliveries.ts"
 import { settledCount } from "../scripts/checks/settledCount.ts"
 import { charactersIn, Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
-import { isPosition, paged } from "./check.ts"
+import { paged } from "./check.ts"
 
 const leasesPerStep = 500
 const entriesPerStep = 100

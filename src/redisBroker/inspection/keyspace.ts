@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
+import { usualMaxMillis } from "../../broker/idWindow.ts"
 import type { Suspect } from "../../broker/inspection.ts"
 import type { Found, Keys, Kind } from "../keys.ts"
 import { noExpiry } from "../scripts/checks/noExpiry.ts"
@@ -11,9 +12,6 @@ import { unlistedRetries } from "../scripts/checks/unlistedRetries.ts"
 import type { Checks } from "./check.ts"
 import type { Registry } from "./registry.ts"
 import { brokenChannel, unregistered } from "./registry.ts"
-
-/** A deduplication window that would never end is ended after this time: the longest that a publish asks for by default. */
-const windowMillis = 604_800_000
 
 export interface Key {
   readonly key: string
@@ -82,7 +80,7 @@ const suspectOf = (
       { kind: "NoExpiry", key, message: timed[kind]!, repair: isWindow ? "ends it after a week" : "ends it" },
       noExpiry,
       [key],
-      [isWindow ? windowMillis : 0]
+      [isWindow ? usualMaxMillis : 0]
     )
   }
   if (kind === "log" && !registry.channels.has(first)) return brokenChannel(checks, first, "name")

@@ -4,7 +4,7 @@ import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Page, Suspect } from "../../broker/inspection.ts"
 import { callOf, ofLog } from "../attachment.ts"
-import { isAfter } from "../entry.ts"
+import { isHigher } from "../../broker/position.ts"
 import type { Registration } from "../keys.ts"
 import { registrationOf, registrationsOf } from "../keys.ts"
 import { groupsIn } from "../replies.ts"
@@ -201,7 +201,7 @@ export const places = (
           ["lost", group, channel],
           run(attachGroup, ...callOf(keys, group, "0", [], [ofLog(keys, group, channel)]))
         ))
-      } else if (isAfter(floor, at) || (typeof first === "string" && !isAfter(first, floor))) {
+      } else if (isHigher(floor, at) || (typeof first === "string" && !isHigher(first, floor))) {
         suspects.push(suspect(
           {
             kind: "FloorBeyondCursor",

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { BrokerError } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import type { Suspect } from "../../broker/inspection.ts"
-import { isAfter } from "../entry.ts"
+import { isHigher, isPosition } from "../../broker/position.ts"
 import { registrationsOf, waitingMember, waitingParts } from "../keys.ts"
 import { bodyWithoutTime } from "../scripts/checks/bodyWithoutTime.ts"
 import { scanBodies } from "../scripts/checks/scanBodies.ts"
@@ -12,7 +12,7 @@ import { waitingInTwoStates } from "../scripts/checks/waitingInTwoStates.ts"
 import { Steps } from "../stepSize.ts"
 import type { Checks } from "./check.ts"
 import { groupsIn } from "../replies.ts"
-import { isPosition, paged } from "./check.ts"
+import { paged } from "./check.ts"
 
 /** Members in one step, and bodies, about. */
 const membersPerStep = 500
@@ -85,7 +85,8 @@ export const waiting = (
       for (const [i, { member, parts: [group, channel, id] }] of positioned.entries()) {
         const at = groups.get(channel)?.get(group)?.at
         if (
-          at === undefined || (!isAfter(id, at) && (leases[i] as ReadonlyArray<unknown> | undefined ?? []).length === 0)
+          at === undefined ||
+          (!isHigher(id, at) && (leases[i] as ReadonlyArray<unknown> | undefined ?? []).length === 0)
         ) {
           continue
         }

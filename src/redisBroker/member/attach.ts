@@ -4,6 +4,7 @@
  * A group that was on a stream before goes on at its stored floor. The position where a new one starts is that of its start option.
  */
 import { Effect } from "effect"
+import { lastOf } from "../../broker/position.ts"
 import type { RedisError } from "../../Redis.ts"
 import type { Attachment, Removals } from "../attachment.ts"
 import { callOf, ofLog, ofRetryStream } from "../attachment.ts"
@@ -45,7 +46,7 @@ export const make = (
       case "Position":
         return start.position
       case "Time":
-        return start.atMillis <= 0 ? "0" : `${Math.ceil(start.atMillis) - 1}-18446744073709551615`
+        return start.atMillis <= 0 ? "0" : lastOf(Math.ceil(start.atMillis) - 1)
     }
   }
 

@@ -6,7 +6,7 @@
  */
 import { Effect, Semaphore } from "effect"
 import type { Connection, RedisError } from "../../Redis.ts"
-import { isAfter } from "../entry.ts"
+import { isHigher } from "../../broker/position.ts"
 import type { Evidence } from "../callOutcome.ts"
 import { search } from "../scripts/publish/search.ts"
 
@@ -53,7 +53,7 @@ export const make = () => {
       for (const [, other] of others) {
         if (mine.isGone === undefined && other.since === mine.since) other.isGone ??= isGone === 1
         // Entries before the first position of the step were not searched for the others.
-        if (!isAfter(from, other.from) && isAfter(at, other.from)) other.from = at
+        if (!isHigher(from, other.from) && isHigher(at, other.from)) other.from = at
       }
       mine.isGone ??= isGone === 1
       mine.from = at
