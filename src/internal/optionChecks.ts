@@ -111,15 +111,20 @@ export const positive = (option: string, value: unknown): Found<number> => {
 
 const partsOfTime = new Set("year month day hour minute second millisecond epochMilliseconds".split(" "))
 
-const isLeap = (year: number) => year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0)
-const daysIn = (year: number, month: number) =>
-  month === 2 ? isLeap(year) ? 29 : 28 : [4, 6, 9, 11].includes(month) ? 30 : 31
 const partOf = (part: "day" | "year", millis: number) => DateTime.getPartUtc(DateTime.makeUnsafe(millis), part)
+
+/** Whether the parts are those of a time that exists: a `DateTime` turns the 13th month into the first one of the next year. */
+const isInCalendar = (parts: object): boolean => {
+  const made = DateTime.make({ year: 1970, ...parts })
+  if (made._tag === "None") return false
+  const found = DateTime.toPartsUtc(made.value) as unknown as { readonly [part: string]: number }
+  return Object.entries(parts).every(([name, part]) => part === undefined || part === found[name])
+}
 
 /** Refuses a day that does not exist: `Date` turns February 30 into March 2. The day in a text is compared in any time zone. */
 const isRealDay = (text: string, millis: number): boolean => {
   const iso = /^([+-]?\d{4,6})-(\d{2})-(\d{2})/.exec(text)
-  if (iso !== null) return Number(iso[3]) <= daysIn(Number(iso[1]), Number(iso[2]))
+  if (iso !== null) return isInCalendar({ year: Number(iso[1]), month: Number(iso[2]), day: Number(iso[3]) })
   // A number above 31 is no day; a year may have two digits.
   const numbers = text.replace(/\d+:\d+\S*|[+-]\d{4}\b/g, "").match(/(?<!\d)\d+(?!\d)/g)?.map(Number) ?? []
   const year = numbers.some((number) => number > 99) ? -1 : numbers.lastIndexOf(partOf("year", millis) % 100)
@@ -129,15 +134,11 @@ const isRealDay = (text: string, millis: number): boolean => {
 
 const readTime = (value: unknown): number => {
   if (typeof value === "object" && value !== null && !DateTime.isDateTime(value) && !isDate(value)) {
-    const { day = 1, epochMilliseconds, hour = 0, millisecond = 0, minute = 0, month = 1, second = 0, year = 1970 } =
-      value as { readonly [part: string]: number | undefined }
-    const isIn = (part: number, least: number, most: number) => part >= least && part <= most
-    if (epochMilliseconds === undefined) {
-      if (
-        !hasOnly(value, partsOfTime) || !isIn(month, 1, 12) || !isIn(day, 1, daysIn(year, month)) ||
-        !isIn(hour, 0, 23) || !isIn(minute, 0, 59) || !isIn(second, 0, 59) || !isIn(millisecond, 0, 999)
-      ) return Number.NaN
-    } else if (!Number.isFinite(epochMilliseconds)) return Number.NaN
+    const { epochMilliseconds } = value as { readonly epochMilliseconds?: number | undefined }
+    const isTime = epochMilliseconds === undefined
+      ? hasOnly(value, partsOfTime) && isInCalendar(value)
+      : Number.isFinite(epochMilliseconds)
+    if (!isTime) return Number.NaN
   } else if (!["number", "string", "object"].includes(typeof value)) return Number.NaN
   const time = DateTime.make(value as DateTime.DateTime.Input)
   if (time._tag === "None") return Number.NaN

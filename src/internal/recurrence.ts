@@ -1,7 +1,7 @@
 /**
  * Recurrences: a cron expression in a time zone, or an interval. They are stored as text, so that any process can compute the next tick.
  */
-import { Cron, DateTime, Duration, Result } from "effect"
+import { Cron, DateTime, Duration, Result, Schema } from "effect"
 import { longestKept } from "./optionLimits.ts"
 
 /**
@@ -9,23 +9,29 @@ import { longestKept } from "./optionLimits.ts"
  */
 export type CatchUp = "none" | "latest" | { readonly all: number }
 
-interface Common {
-  readonly catchUp: CatchUp
-}
+const CatchUp = Schema.Union([
+  Schema.Literals(["none", "latest"]),
+  Schema.Struct({ all: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 })) })
+])
 
-interface CronRecurrence extends Common {
-  readonly cron: string
-  /** Both the day and the weekday must match. */
-  readonly and: boolean
-  readonly zone: string
-  readonly overlap: Cron.DstOverlapPolicy
-}
+export const isCatchUp: (value: unknown) => value is CatchUp = Schema.is(CatchUp)
 
-interface Interval extends Common {
-  readonly everyMillis: number
-}
+/** An interval, or a cron expression in a time zone. With `and`, both the day and the weekday must match. */
+const Recurrence = Schema.Union([
+  Schema.Struct({
+    everyMillis: Schema.Finite.check(Schema.isBetween({ minimum: 1, maximum: longestKept })),
+    catchUp: CatchUp
+  }),
+  Schema.Struct({
+    cron: Schema.String,
+    and: Schema.Boolean,
+    zone: Schema.String,
+    overlap: Schema.Literals(["earlier", "later", "both"]),
+    catchUp: CatchUp
+  })
+])
 
-export type Recurrence = CronRecurrence | Interval
+export type Recurrence = typeof Recurrence.Type
 
 /** A tick that is this late was missed; before that it counts as on time. */
 const missedMillis = 30_000
@@ -46,31 +52,9 @@ const mostTime = 8.64e15
 
 const messageOf = (error: unknown) => error instanceof Error ? error.message : String(error)
 
-/** The longest interval, and the largest number of ticks to catch up with. */
-export const mostMillis = longestKept
-export const mostTicks = 1_000
-
-export const isCatchUp = (value: unknown): value is CatchUp =>
-  value === "none" || value === "latest" || (typeof value === "object" && value !== null && "all" in value &&
-    typeof value.all === "number" && Number.isInteger(value.all) && value.all >= 1 && value.all <= mostTicks)
-
 /** Reads a stored recurrence, which another program may have written. */
-const parse = (text: string): Result.Result<Recurrence, string> => {
-  const parsed = Result.try({ try: (): unknown => JSON.parse(text), catch: messageOf })
-  if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
-  const value = parsed.success as Partial<CronRecurrence & Interval> | null
-  if (typeof value !== "object" || value === null) return Result.fail("it is no object")
-  const { and, catchUp, cron, everyMillis, overlap, zone } = value
-  if (!isCatchUp(catchUp)) return Result.fail("it does not say how to catch up")
-  if (everyMillis !== undefined) {
-    return typeof everyMillis === "number" && everyMillis >= 1 && everyMillis <= mostMillis
-      ? Result.succeed({ everyMillis, catchUp })
-      : Result.fail("the interval must be from 1 ms to 10 years")
-  }
-  return typeof cron === "string" && typeof zone === "string" && typeof overlap === "string"
-    ? Result.succeed({ and: and === true, catchUp, cron, overlap, zone })
-    : Result.fail("it is neither an interval nor a cron expression in a time zone")
-}
+const parse = (text: string): Result.Result<Recurrence, string> =>
+  Result.mapError(Schema.decodeResult(Schema.fromJsonString(Recurrence))(text), messageOf)
 
 /** Shows a stored recurrence to a user; `undefined` if it is none. */
 export const describe = (text: string) => {
@@ -101,13 +85,11 @@ export const ticksOf = (recurrence: Recurrence): Result.Result<Ticks, string> =>
   const { catchUp } = recurrence
   if ("everyMillis" in recurrence) {
     const { everyMillis } = recurrence
-    return everyMillis >= 1
-      ? Result.succeed({
-        catchUp,
-        after: (millis) => Result.succeed(millis + everyMillis),
-        upTo: (millis, known) => Result.succeed(known + Math.floor((millis - known) / everyMillis) * everyMillis)
-      })
-      : Result.fail("the interval must be at least 1 ms")
+    return Result.succeed({
+      catchUp,
+      after: (millis) => Result.succeed(millis + everyMillis),
+      upTo: (millis, known) => Result.succeed(known + Math.floor((millis - known) / everyMillis) * everyMillis)
+    })
   }
   // The stored text may be anything.
   return Result.try({

@@ -3,6 +3,7 @@ import type { Duration } from "effect"
 import { Cron, DateTime, Result } from "effect"
 import { shown } from "../internal/describe.ts"
 import * as Given from "../internal/optionChecks.ts"
+import * as Limits from "../internal/optionLimits.ts"
 import * as Shape from "../internal/optionShape.ts"
 import type { CatchUp, Recurrence } from "../internal/recurrence.ts"
 import * as Recur from "../internal/recurrence.ts"
@@ -71,7 +72,7 @@ export const recurrenceOf = (recurs: Recurs, options: RecurringOptions | undefin
     if (recurs === undefined) return yield* Given.refuse("recurs", recursWanted, recurs)
     if (typeof recurs === "object" && "every" in recurs) {
       const everyMillis = Given.millisOf(recurs.every)
-      if (!(everyMillis >= 1 && everyMillis <= Recur.mostMillis)) {
+      if (!(everyMillis >= 1 && everyMillis <= Limits.longestKept)) {
         return yield* Given.refuse("every", "a duration from 1 ms to 10 years", recurs.every)
       }
       if (timeZone !== undefined) {
