@@ -20,16 +20,22 @@ import * as Given from "./internal/optionChecks.ts"
 import * as Reporting from "./internal/reports.ts"
 import * as Unnamed from "./internal/unnamedGroups.ts"
 import * as Chain from "./middleware/composition.ts"
+import * as BatchHandling from "./subscription/batchHandling.ts"
+import type { BatchOptions } from "./subscription/batchOptions.ts"
+import * as BatchSettings from "./subscription/batchOptions.ts"
 import * as Consumer from "./subscription/consumer.ts"
 import type { Subscription } from "./subscription/handle.ts"
 import * as Handle from "./subscription/handle.ts"
 import * as Handling from "./subscription/handling.ts"
 import type { HandlerServices, InvalidSubscription, Options, StreamOptions } from "./subscription/options.ts"
+import type { Received } from "./subscription/received.ts"
 import { Subscriptions } from "./subscription/registry.ts"
 import * as Settings from "./subscription/settings.ts"
 
 export type { Stats, Subscription } from "./subscription/handle.ts"
+export type { BatchOptions } from "./subscription/batchOptions.ts"
 export type {
+  AttemptOptions,
   Defaults,
   ExactlyOnce,
   HandlerServices,
@@ -48,6 +54,65 @@ export { checkDefaults, defaultNames } from "./subscription/settings.ts"
 const mostFailures = 100
 
 const failureKey = (group: string, pattern: string) => `${group}\n${pattern}`
+
+/** The handling of messages by a consumer, and the verdict on an attempt that failed. */
+type Handler<S extends Channel.Source, R> =
+  & Pick<Consumer.Options<R>, "handling" | "keyOf">
+  & Pick<Received<S, never>, "failed">
+
+/** Starts a consumer in the current scope, and returns the handle of its subscription. `givenGroup`: the group of the options. */
+const run = Effect.fnUntraced(function*<S extends Channel.Source, R>(
+  settings: Pick<Settings.Settings<never, Message.Message<S>>, "consumer" | "membership" | "pattern" | "reports">,
+  { failed, ...handling }: Handler<S, R>,
+  givenGroup: string | undefined
+): Effect.fn.Return<Subscription, InvalidSubscription | BrokerError, R | Broker | Subscriptions | Scope.Scope> {
+  const broker = yield* Broker
+  const { budgets, endings, failures, middleware: program, retries, running, unnamed, watched } = yield* Subscriptions
+  const { membership, pattern } = settings
+  const { group, selector } = membership
+
+  // The end of the scope is the end of the subscription. A subscription that has ended before leaves nothing in the scope.
+  const guard = yield* Scope.fork(yield* Effect.scope)
+  const end = Handle.makeEnd(broker, membership, guard)
+  if (retries !== undefined) {
+    yield* Scope.provide(Promoter.keepRetries(broker, broker.shardsOf(selector), retries), guard)
+  }
+  if (givenGroup === undefined) yield* Scope.provide(Unnamed.enter(unnamed, group, pattern), guard)
+  const reporter = yield* Scope.provide(Reporting.make(budgets, group, settings.reports), guard)
+  const consumer: Consumer.Consumer = yield* Consumer.make({
+    ...settings.consumer,
+    ...handling,
+    broker,
+    membership,
+    reporter,
+    onEnd: () => running.delete(subscription),
+    afterEnd: end.after
+  }).pipe(
+    (consumer) =>
+      program.process.length === 0
+        ? consumer
+        : Effect.updateContext(
+          consumer,
+          (context: Context.Context<R | Scope.Scope>) => Chain.complete(program, context)
+        ),
+    Activity.outside,
+    Effect.onError(() => Scope.close(guard, Exit.void)),
+    Effect.catchTag("OrderingConflict", ({ message }) => Effect.fail(Settings.invalid("ordering", message)))
+  )
+
+  const subscription: Subscription = Handle.make(consumer, settings, end)
+  watched.set(subscription, {
+    selector,
+    vitals: consumer.vitals,
+    // `Watched` holds subscriptions of all channels; this one is only told of its own messages.
+    failed: (message, delivery, cause) => failed(message as unknown as Message.Message<S>, delivery, consumer, cause)
+  })
+  running.add(subscription)
+  failures.delete(failureKey(group, pattern))
+  endings.keep(consumer.ending)
+  yield* Scope.addFinalizer(guard, Effect.suspend(() => end.isOver() ? Effect.void : consumer.ending.ask))
+  return subscription
+})
 
 /**
  * Starts a subscription in the current scope and returns its handle.
@@ -95,59 +160,15 @@ export const make = Effect.fnUntraced(function*<
   | Subscriptions
   | Scope.Scope
 > {
-  type Needs = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
   const broker = yield* Broker
-  const { budgets, defaults, endings, failures, middleware: program, retries, retry, running, unnamed, watched } =
-    yield* Subscriptions
+  const { defaults, middleware: program, retry } = yield* Subscriptions
   const settings = yield* Settings.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(
     source,
     options,
     defaults,
     Retry.within(yield* Retry.Retry, retry)
   )
-  const { membership, pattern } = settings
-  const { group, selector } = membership
-  const { failed, ...handling } = Handling.make({ broker, options, program, settings, source })
-
-  // The end of the scope is the end of the subscription. A subscription that has ended before leaves nothing in the scope.
-  const guard = yield* Scope.fork(yield* Effect.scope)
-  const end = Handle.makeEnd(broker, membership, guard)
-  if (retries !== undefined) {
-    yield* Scope.provide(Promoter.keepRetries(broker, broker.shardsOf(selector), retries), guard)
-  }
-  if (options.group === undefined) yield* Scope.provide(Unnamed.enter(unnamed, group, pattern), guard)
-  const reporter = yield* Scope.provide(Reporting.make(budgets, group, settings.reports), guard)
-  const consumer: Consumer.Consumer = yield* Consumer.make({
-    ...settings.consumer,
-    ...handling,
-    broker,
-    membership,
-    reporter,
-    onEnd: () => running.delete(subscription),
-    afterEnd: end.after
-  }).pipe(
-    (consumer) =>
-      program.process.length === 0
-        ? consumer
-        : Effect.updateContext(consumer, (context: Context.Context<Needs | Scope.Scope>) =>
-          Chain.complete(program, context)),
-    Activity.outside,
-    Effect.onError(() => Scope.close(guard, Exit.void)),
-    Effect.catchTag("OrderingConflict", ({ message }) => Effect.fail(Settings.invalid("ordering", message)))
-  )
-
-  const subscription: Subscription = Handle.make(consumer, settings, end)
-  watched.set(subscription, {
-    selector,
-    vitals: consumer.vitals,
-    // `Watched` holds subscriptions of all channels; this one is only told of its own messages.
-    failed: (message, delivery, cause) => failed(message as unknown as Message.Message<S>, delivery, consumer, cause)
-  })
-  running.add(subscription)
-  failures.delete(failureKey(group, pattern))
-  endings.keep(consumer.ending)
-  yield* Scope.addFinalizer(guard, Effect.suspend(() => end.isOver() ? Effect.void : consumer.ending.ask))
-  return subscription
+  return yield* run(settings, Handling.make({ broker, options, program, settings, source }), options.group)
 })
 
 /**
@@ -176,6 +197,97 @@ export const layer = <
     Scope.Scope
   >
 > => Layer.effectDiscard(make(source, options))
+
+/**
+ * Starts a subscription whose handler gets messages in batches, in the current scope, and returns its handle.
+ *
+ * **Details**: a batch begins when it has `size` messages, or `within` after its first one came. The guarantees are those of `make`, for each
+ * message: leases are renewed while a batch is collected and handled, and a message whose payload does not decode, that has expired, or that is
+ * a duplicate (`exactlyOnce`) never reaches the handler. When the handler fails, its messages come again in batches of half the size, and so on
+ * down to one. No message becomes a dead letter by a failure that it shares with others, so that a bad one ends as the only dead letter. The
+ * end of the subscription gives a batch that is being collected back at once. See `docs/batches.md`.
+ *
+ * **Errors**: those of `make`.
+ *
+ * **Example** (Storing many rows at once)
+ *
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { Batch, Channel, Subscription } from "rotif"
+ *
+ * const Rows = Channel.make("rows", { payload: Schema.Struct({ id: Schema.String, amount: Schema.Finite }) })
+ *
+ * const warehouse = Subscription.batch(Rows, {
+ *   group: "warehouse",
+ *   size: 500,
+ *   within: "200 millis",
+ *   handler: (messages) =>
+ *     Effect.gen(function*() {
+ *       const bad = messages.filter(({ payload }) => payload.amount < 0)
+ *       yield* Effect.log(`storing ${messages.length - bad.length} rows`)
+ *       return new Map(bad.map((message) => [message, Batch.term("a negative amount")]))
+ *     })
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const batch = Effect.fnUntraced(function*<
+  S extends Channel.Source,
+  E,
+  R,
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
+>(
+  source: S,
+  options: BatchOptions<S, E, R, Ms, Transactional>
+): Effect.fn.Return<
+  Subscription,
+  InvalidSubscription | BrokerError,
+  | HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional>
+  | Channel.DecodingServices<S>
+  | Broker
+  | Subscriptions
+  | Scope.Scope
+> {
+  const broker = yield* Broker
+  const { defaults, middleware: program, retry } = yield* Subscriptions
+  const settings = yield* BatchSettings.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(
+    source,
+    options,
+    defaults,
+    Retry.within(yield* Retry.Retry, retry)
+  )
+  return yield* run(settings, BatchHandling.make({ broker, options, program, settings, source }), options.group)
+})
+
+/**
+ * Makes a layer that runs a subscription in batches as long as it exists.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const batchLayer = <
+  S extends Channel.Source,
+  E,
+  R,
+  const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
+>(
+  source: S,
+  options: BatchOptions<S, E, R, Ms, Transactional>
+): Layer.Layer<
+  never,
+  InvalidSubscription | BrokerError,
+  Exclude<
+    | HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional>
+    | Channel.DecodingServices<S>
+    | Broker
+    | Subscriptions,
+    Scope.Scope
+  >
+> => Layer.effectDiscard(batch(source, options))
 
 /** At most this many messages of a stream are unsettled, beside `concurrency`: enough to fill batches of some hundreds. */
 const streamPrefetch = 500

@@ -23,6 +23,8 @@ export const Attribute = {
   OperationName: "messaging.operation.name",
   OperationType: "messaging.operation.type",
   MessageId: "messaging.message.id",
+  /** The number of messages of a batch. */
+  BatchCount: "messaging.batch.message_count",
   Group: "messaging.consumer.group.name",
   /** The `_tag` or name of the error; only after a failure. */
   ErrorType: "error.type",

@@ -1,3 +1,4 @@
+export * as Batch from "./Batch.ts"
 export * as Broadcast from "./Broadcast.ts"
 export * as Broker from "./Broker.ts"
 export * as Channel from "./Channel.ts"

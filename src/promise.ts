@@ -6,10 +6,12 @@
  * @since 0.1.0
  */
 import type { Schema } from "effect"
-import { Context, Duration, Effect, Exit, Layer, ManagedRuntime, Scope } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Layer, ManagedRuntime, Scope } from "effect"
+import * as Batch from "./Batch.ts"
 import * as Channel from "./Channel.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import * as Inspector from "./Inspector.ts"
+import type * as CoreMessage from "./Message.ts"
 import * as Publisher from "./Publisher.ts"
 import * as Rotif from "./Rotif.ts"
 import * as Core from "./Subscription.ts"
@@ -42,6 +44,7 @@ import type {
   PublishOptions,
   RedisClient,
   RotifConfig,
+  SubscribeBatchOptions,
   SubscribeOptions,
   UnsubscribeOptions
 } from "./promise/options.ts"
@@ -98,6 +101,7 @@ export {
   type RetryStrategy,
   type RetryStrategyName,
   type RotifConfig,
+  type SubscribeBatchOptions,
   type SubscribeOptions,
   type UnsubscribeOptions
 } from "./promise/options.ts"
@@ -165,6 +169,11 @@ interface Prepared {
 }
 
 const resultOf = (receipt: Publisher.Receipt): string => receipt._tag === "Duplicate" ? DUPLICATE : receipt.id
+
+type Source = Channel.Channel<string, Schema.Unknown> | Channel.Pattern<Schema.Unknown>
+type Received = CoreMessage.Message<Source>
+/** The options of every subscription. */
+type Shared = Core.AttemptOptions<Source, unknown>
 
 /** At most this many channels are kept with their options. */
 const mostChannels = 1000
@@ -300,7 +309,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     return channel
   }
 
-  #source(pattern: string): Channel.Channel<string, Schema.Unknown> | Channel.Pattern<Schema.Unknown> {
+  #source(pattern: string): Source {
     if (!pattern.includes("*")) return this.#channel(pattern)
     const matches = compile(pattern)
     const own = Array.from(this.#validators.keys()).filter(matches).map((name) => this.#channel(name))
@@ -478,10 +487,79 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     handler: (message: any) => unknown,
     options: SubscribeOptions = {}
   ): Promise<Subscription> {
-    const config = this.#config
     const problem = Checks.checkPattern(pattern) ?? Checks.checkHandler("subscribe", handler) ??
       Checks.checkSubscribe(options)
-    if (problem !== undefined) return Promise.reject(problem)
+    return problem !== undefined ? Promise.reject(problem) : this.#subscribe(
+      pattern,
+      options,
+      (source, shared) =>
+        Core.make(source, { ...shared, handler: (message) => this.#handle(handler, Message.fromMessage(message)) })
+    )
+  }
+
+  /**
+   * Handles messages in batches: `handler` gets an array of up to `size` messages, as soon as there are that many, or `within` milliseconds after
+   * the first one came.
+   *
+   * **Details**: when the handler ends, all its messages are acknowledged. `message.retry()`, `message.reject()` and `message.ack()` give one
+   * message an outcome of its own. When the handler throws, its other messages come again in batches of half the size, down to one: a bad
+   * message ends as the only dead letter, and no message is given up for the error of another one. See `docs/batches.md`.
+   *
+   * **Errors**: those of `subscribe`.
+   *
+   * **Example** (Storing rows)
+   *
+   * ```ts
+   * import { NotificationManager } from "rotif/promise"
+   *
+   * declare const insertAll: (rows: ReadonlyArray<unknown>) => Promise<void>
+   * const manager = new NotificationManager({ redis: "redis://localhost:6379" })
+   *
+   * await manager.subscribeBatch("orders.created", async (messages) => {
+   *   await insertAll(messages.map(({ payload }) => payload))
+   * }, { group: "warehouse", size: 100, within: 200 })
+   * ```
+   */
+  subscribeBatch<P = Payload>(
+    pattern: AnyName<Channels>,
+    handler: (messages: ReadonlyArray<RotifMessage<P>>) => unknown,
+    options: SubscribeBatchOptions
+  ): Promise<Subscription>
+  subscribeBatch<Pattern extends ChannelPattern<Channels>>(
+    pattern: Pattern,
+    handler: (messages: ReadonlyArray<MessageOf<Channels, Pattern>>) => unknown,
+    options: SubscribeBatchOptions
+  ): Promise<Subscription>
+  subscribeBatch(
+    pattern: string,
+    // oxlint-disable-next-line typescript/no-explicit-any -- the messages of either overload
+    handler: (messages: ReadonlyArray<any>) => unknown,
+    options: SubscribeBatchOptions
+  ): Promise<Subscription> {
+    const problem = Checks.checkPattern(pattern) ?? Checks.checkHandler("subscribeBatch", handler) ??
+      Checks.checkSubscribeBatch(options)
+    return problem !== undefined ? Promise.reject(problem) : this.#subscribe(
+      pattern,
+      options,
+      (source, shared) =>
+        Core.batch(source, {
+          ...shared,
+          size: options.size,
+          within: options.within,
+          handler: (messages) => this.#handleBatch(handler, messages)
+        })
+    )
+  }
+
+  #subscribe(
+    pattern: string,
+    options: SubscribeOptions,
+    start: (
+      source: Source,
+      shared: Shared
+    ) => Effect.Effect<Core.Subscription, unknown, Rotif.Services | Scope.Scope>
+  ): Promise<Subscription> {
+    const config = this.#config
     return this.#run(Effect.gen({ self: this }, function*() {
       const { consumerNameFn, groupNameFn } = config
       const group = options.group ?? options.groupName ??
@@ -499,7 +577,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
       }
       const lease = options.lease ?? config.lease ?? Options.defaults.leaseMillis
       const seconds = options.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
-      const subscription = yield* Core.make(source, {
+      const subscription = yield* start(source, {
         group,
         consumer,
         concurrency: options.concurrency,
@@ -509,7 +587,6 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         startFrom: Options.startOf(options.startFrom),
         maxRetries: options.maxRetries,
         pauseWhen: options.pauseWhen,
-        handler: (message) => this.#handle(handler, Message.fromMessage(message)),
         retry: policyOf(options, config),
         exactlyOnce: options.exactlyOnce === true
           ? { key: Sameness.handleKey(config), ttl: Math.max(seconds * 1000, lease) }
@@ -525,15 +602,49 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     }))
   }
 
+  #failed(message: RotifMessage, error: unknown): Effect.Effect<void> {
+    return Message.isWish(error) ? Effect.void : Hooks.after(this.#middleware, "onError", message, error as Error)
+  }
+
   #handle(handler: (message: RotifMessage) => unknown, message: RotifMessage): Effect.Effect<void, unknown> {
     const all = this.#middleware
     return Hooks.before(all, "beforeProcess", message).pipe(
       Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message)),
-      Effect.tapError((error) =>
-        Message.isWish(error) ? Effect.void : Hooks.after(all, "onError", message, error as Error)
-      ),
+      Effect.tapError((error) => this.#failed(message, error)),
       Effect.tap(() => Hooks.after(all, "afterProcess", message))
     )
+  }
+
+  /** Runs the handler of a batch between the hooks of each message. A message whose `beforeProcess` throws fails by itself. */
+  #handleBatch(
+    handler: (messages: ReadonlyArray<RotifMessage>) => unknown,
+    messages: ReadonlyArray<Received>
+  ): Effect.Effect<ReadonlyMap<Received, Batch.Outcome<unknown>>> {
+    const all = this.#middleware
+    return Effect.gen({ self: this }, function*() {
+      const outcomes = new Map<Received, Batch.Outcome<unknown>>()
+      const ready: Array<Received> = []
+      for (const message of messages) {
+        const before = yield* Effect.exit(Hooks.before(all, "beforeProcess", Message.fromMessage(message)))
+        if (Exit.isSuccess(before)) ready.push(message)
+        else outcomes.set(message, Batch.fail(Cause.squash(before.cause)))
+      }
+      const found = ready.length === 0
+        ? []
+        : yield* Message.handleBatch(
+          (messages) => Hooks.outside(() => handler(messages)),
+          ready.map((message) => Message.fromMessage(message))
+        )
+      for (const [i, message] of ready.entries()) outcomes.set(message, found[i]!)
+      if (all.length > 0) {
+        for (const [message, outcome] of outcomes) {
+          const error = Batch.errorOf(outcome)
+          const mine = Message.fromMessage(message)
+          yield* error === undefined ? Hooks.after(all, "afterProcess", mine) : this.#failed(mine, error.value)
+        }
+      }
+      return outcomes
+    })
   }
 
   #keep(core: Core.Subscription): Subscription {

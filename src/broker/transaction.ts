@@ -25,6 +25,8 @@ export type Write =
  */
 export interface Commit {
   readonly delivery: Delivery
+  /** Deliveries of the same shard, without ordering keys, that are acknowledged in the same step; if this member has lost one of them, nothing is applied. */
+  readonly others?: ReadonlyArray<Delivery> | undefined
   readonly messages: ReadonlyArray<NewMessage>
   readonly writes: ReadonlyArray<Write>
 }
@@ -46,7 +48,7 @@ export class CommitRefused extends Schema.TaggedError<CommitRefused>()("CommitRe
 }) {}
 
 /**
- * The outcome of a commit. `lost`: this member did not hold the delivery any more, and nothing was applied.
+ * The outcome of a commit. `lost`: this member did not hold the delivery, or one of the others, any more, and nothing was applied.
  *
  * @category models
  * @since 0.1.0

@@ -23,3 +23,5 @@ export const retryDelay: Bounds = { usual: 1_000, least: 0, most: longestMillis 
 export const slowHandler: Bounds = { usual: 300_000, least: 1, most: longestMillis }
 export const stormLetters: Bounds = { usual: 0, least: 1, most: 10_000 }
 export const stormWithin: Bounds = { usual: 0, least: 100, most: longestMillis }
+export const batchSize: Bounds = { usual: 100, least: 1, most: 10_000 }
+export const batchWithin: Bounds = { usual: 100, least: 0, most: 3_600_000 }

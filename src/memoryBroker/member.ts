@@ -266,16 +266,23 @@ export const make = (
     commit: (commits) =>
       store.run(() => {
         const nowMillis = now()
-        return commits.map(({ delivery: lease, messages, writes }): Committed => {
-          if (!(lease instanceof Lease) || lease.mark === undefined) return "lost"
-          // Only the holder of the key can be refused, and then before anything is done.
-          if (lease.isHeldBy(owner) && group.marks.isAt(lease.mark, lease)) {
+        return commits.map(({ delivery, messages, others = [], writes }): Committed => {
+          const leases: Array<Lease> = []
+          for (const lease of [delivery, ...others]) {
+            if (!(lease instanceof Lease) || lease.mark === undefined) return "lost"
+            leases.push(lease)
+          }
+          const isMine = (lease: Lease) => lease.isHeldBy(owner) && group.marks.isAt(lease.mark!, lease)
+          // Only the holder of the keys can be refused, and then before anything is done.
+          if (leases.every(isMine)) {
             const refused = store.own.apply(writes)
             if (refused !== undefined) return refused
+          } else if (others.length > 0) return "lost"
+          for (const lease of leases) {
+            if (!finish(lease, nowMillis)) return "lost"
+            store.acked(lease)
+            handOn(lease, nowMillis)
           }
-          if (!finish(lease, nowMillis)) return "lost"
-          store.acked(lease)
-          handOn(lease, nowMillis)
           for (const message of messages) store.append(message, nowMillis)
           return "done"
         })

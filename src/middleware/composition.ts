@@ -4,6 +4,7 @@ import type * as Channel from "../Channel.ts"
 import * as Given from "../internal/optionChecks.ts"
 import type { Receipt } from "../publisher/outcome.ts"
 import type {
+  AnyMessage,
   AnyProcess,
   AnyPublish,
   OnPublish,
@@ -43,12 +44,28 @@ export const entersOf = (middleware: ReadonlyArray<AnyPublish>): ReadonlyArray<E
   return enters.every((enter) => enter !== undefined) ? enters : undefined
 }
 
+/** A message of a batch on its way to the handler. */
+export interface Entry {
+  /** The place of the message in its batch: the same for all copies that middleware passes on. */
+  readonly place: object
+  readonly message: AnyMessage
+}
+
+/** The rest of the handling of a batch: an outcome for each entry. The caller's types have its services. */
+export type BatchNext = (entries: ReadonlyArray<Entry>) => Effect.Effect<ReadonlyArray<Exit.Exit<unknown, unknown>>>
+
+/** The property of a middleware that goes around a batch at once. */
+export const AroundBatch: unique symbol = Symbol.for("rotif/Middleware/AroundBatch")
+
+export type BatchWrap = (next: BatchNext) => BatchNext
+
 /** Middleware of both sides, with its types, which are not in the value. */
 export const sides = <E1, R1, E2, R2>(
   wraps: {
     readonly publish: PublishWrap<E1, R1>
     readonly process: ProcessWrap<E2, R2>
     readonly [Around]?: Enter
+    readonly [AroundBatch]?: BatchWrap
   }
 ) => wraps as unknown as Publish<E1, R1> & Process<E2, R2>
 

@@ -5,7 +5,7 @@ import { Bounded } from "../internal/boundedMap.ts"
 import { errorTagOf } from "../internal/failure.ts"
 import * as Shape from "../internal/optionShape.ts"
 import type { Entered } from "./composition.ts"
-import { Around, sides } from "./composition.ts"
+import { Around, AroundBatch, sides } from "./composition.ts"
 import type { Process, ProcessNext, Publish, PublishNext, PublishRequest } from "./definition.ts"
 import { checked } from "./invalidMiddleware.ts"
 
@@ -91,7 +91,8 @@ const within = <A, E, R>(span: Tracer.Span, effect: Effect.Effect<A, E, R>, note
  * `tracestate`).
  *
  * **Details**: the spans are `publish <channel>` (kind `producer`) and `process <channel>` (kind `consumer`); the second links to the
- * first. Where no tracer is provided nothing is done. A `traceparent` that the publish was given by its caller is the parent of its span
+ * first. A batch has one span, `process <channel>` (or `process`, if it has several channels), with a link to the publish of each message.
+ * Where no tracer is provided nothing is done. A `traceparent` that the publish was given by its caller is the parent of its span
  * unless there is one in Effect's own context.
  *
  * @category constructors
@@ -101,6 +102,14 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
   const isChild = checked(shape.optional("options", options)).relation === "parent"
   const publishing = knownOf("publish")
   const processing = knownOf("process")
+  const processingMany: Known = {
+    name: Operation.process.name,
+    attributes: {
+      [Attribute.System]: system,
+      [Attribute.OperationName]: Operation.process.name,
+      [Attribute.OperationType]: Operation.process.type
+    }
+  }
   /** The span of a publish, and the request that carries its trace. */
   const begin = (request: PublishRequest, fiber: Fiber.Fiber<unknown, unknown>) => {
     const { headers } = request.options
@@ -145,6 +154,25 @@ export const tracing = (options?: TracingOptions): Publish & Process => {
           options,
           (span) => within(span, next(carry(span)), ({ _tag }) => span.attribute(Attribute.Receipt, _tag))
         )
+      }),
+    [AroundBatch]: (next) => (entries) =>
+      Effect.withFiber((fiber) => {
+        const [first] = entries
+        if (first === undefined || isOff(fiber)) return next(entries)
+        const isOne = entries.every(({ message }) => message.channel === first.message.channel)
+        const { attributes, name } = isOne ? processing(first.message.channel) : processingMany
+        const links = entries.flatMap(({ message }) => {
+          const span = fromHeaders(message.headers)
+          return span === undefined ? [] : [{ span, attributes: { [Attribute.MessageId]: message.id } }]
+        })
+        return Effect.useSpan(name, { kind: "consumer", attributes, root: true, links }, (span) => {
+          span.attribute(Attribute.BatchCount, entries.length)
+          span.attribute(Attribute.Group, first.message.group)
+          return within(span, Effect.provideService(next(entries), TraceState, undefined), (exits) => {
+            const failed = exits.find(Exit.isFailure)
+            if (failed !== undefined) noteError(span, failed.cause)
+          })
+        })
       }),
     process: (next) => (message) =>
       Effect.withFiber((fiber): ReturnType<ProcessNext> => {

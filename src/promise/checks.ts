@@ -18,6 +18,7 @@ import type {
   PublishOptions,
   RetryStrategy,
   RotifConfig,
+  SubscribeBatchOptions,
   SubscribeOptions,
   UnsubscribeOptions
 } from "./options.ts"
@@ -277,7 +278,7 @@ const publishing = shape<PublishOptions>({
   attempt: anything
 })
 
-const subscribing = shape<SubscribeOptions>({
+const subscribing: { readonly [K in keyof Required<SubscribeOptions>]: Check } = {
   group: text,
   groupName: text,
   consumerName: text,
@@ -301,7 +302,7 @@ const subscribing = shape<SubscribeOptions>({
     dead: whole(Limits.stormLetters.least, Limits.stormLetters.most),
     within: millis(Limits.stormWithin)
   })
-})
+}
 
 const dlqQuery = shape<DlqQuery>({
   channel: pattern,
@@ -368,13 +369,24 @@ export const checkPublish = checker(
       : Result.succeed(undefined)
 )
 
-export const checkSubscribe = checker(
-  "subscribe",
-  subscribing,
-  ({ group, groupName }) =>
-    group !== undefined && groupName !== undefined && group !== groupName
-      ? notBoth("groupName", "groupName is another name than group: give one of them")
-      : Result.succeed(undefined)
+const oneGroup = ({ group, groupName }: Readonly<Record<string, unknown>>) =>
+  group !== undefined && groupName !== undefined && group !== groupName
+    ? notBoth("groupName", "groupName is another name than group: give one of them")
+    : Result.succeed(undefined)
+
+export const checkSubscribe = checker("subscribe", shape<SubscribeOptions>(subscribing), oneGroup)
+
+export const checkSubscribeBatch = checker(
+  "subscribeBatch",
+  shape<SubscribeBatchOptions>({
+    ...subscribing,
+    size: whole(1, Limits.batchSize.most),
+    within: millis(Limits.batchWithin)
+  }),
+  (options) =>
+    options["size"] === undefined
+      ? Given.refuse("size", `a whole number from 1 to ${Limits.batchSize.most}`, undefined)
+      : oneGroup(options)
 )
 
 export const checkDlqQuery = checker("getDLQMessages", dlqQuery)

@@ -2,6 +2,7 @@
  * Messages of the Promise API: a delivery, or a dead letter that is offered.
  */
 import { DateTime, Effect, Exit } from "effect"
+import * as Batch from "../Batch.ts"
 import type * as Channel from "../Channel.ts"
 import type { Offered } from "../DeadLetter.ts"
 import type * as Message from "../Message.ts"
@@ -159,6 +160,29 @@ export const handle = (
       const wish = wishes.get(message)
       if (wish !== undefined && !Exit.hasInterrupts(exit)) return Effect.fail(wish)
       return Effect.asVoid(exit)
+    }
+  )
+
+/**
+ * Runs the handler of a batch, and returns the outcomes of its messages. What a message asked for by `retry` is its outcome, however the handler
+ * ended. All others share the end of the handler.
+ *
+ * @internal
+ */
+export const handleBatch = (
+  handler: (messages: ReadonlyArray<RotifMessage>) => unknown,
+  messages: ReadonlyArray<RotifMessage>
+): Effect.Effect<ReadonlyArray<Batch.Outcome<unknown>>> =>
+  Effect.map(
+    Effect.exit(
+      Effect.tryPromise({ try: async () => done("the handler", await handler(messages)), catch: (error) => error })
+    ),
+    (exit) => {
+      const shared = Exit.isSuccess(exit) ? Batch.ack : Batch.together(exit.cause)
+      return messages.map((message) => {
+        const wish = wishes.get(message)
+        return wish === undefined ? shared : Batch.fail(wish)
+      })
     }
   )
 

@@ -332,6 +332,19 @@ export interface SubscribeOptions {
 }
 
 /**
+ * Options of `subscribeBatch`. `concurrency` counts batches.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SubscribeBatchOptions extends SubscribeOptions {
+  /** At most this many messages are in a batch, from 1 to 10,000. A batch begins when it is full. */
+  readonly size: number
+  /** A batch that is not full begins this many milliseconds after its first message came. Default 100, at most 1 hour. */
+  readonly within?: number | undefined
+}
+
+/**
  * Options of `unsubscribe`.
  *
  * @category models

@@ -71,6 +71,8 @@ export const builder = (fenceKeys: readonly [string, string, string, string], fe
         ])
       }
     },
+    /** Acknowledges a further delivery. */
+    ack: (stream: string, values: ReadonlyArray<string | number>) => add("ack", stream, values),
     /** Frees an ordering key. */
     free: (busy: string, consumer: string, orderingKey: string, gate: ReadonlyArray<string>) =>
       add("free", busy, [consumer, orderingKey, ...gate.map(indexOf)]),

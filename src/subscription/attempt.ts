@@ -1,35 +1,21 @@
 /** One attempt: the middleware and the handler run, and what a transaction has collected is applied. */
-import { Cause, Effect, Scope } from "effect"
-import { CommitRefused } from "../Broker.ts"
+import { Effect, Scope } from "effect"
+import type { CommitRefused } from "../Broker.ts"
 import type * as Channel from "../Channel.ts"
 import type * as Message from "../Message.ts"
 import * as Transaction from "../Transaction.ts"
-import * as Given from "../internal/optionChecks.ts"
 import type { HandlerOutcome } from "../internal/settlement.ts"
 import { ackSettlement, holdSettlement } from "../internal/settlement.ts"
 import * as Chain from "../middleware/composition.ts"
 import type * as Middleware from "../middleware/definition.ts"
 import type { Consumer } from "./consumer.ts"
 import type { HeldDelivery } from "./heldDelivery.ts"
-import type { HandlerServices, Options } from "./options.ts"
-import { InvalidOnceKey } from "./options.ts"
+import type { Options } from "./options.ts"
+import type { Needs, OwnError, Received } from "./received.ts"
 import type { Settings } from "./settings.ts"
-
-/** Errors that are not the handler's: no policy knows them. */
-type OwnError = Cause.TimeoutError | CommitRefused | InvalidOnceKey
-
-const isOwn = (error: unknown): error is CommitRefused | InvalidOnceKey =>
-  error instanceof CommitRefused || error instanceof InvalidOnceKey
 
 /** The errors of an attempt. The services that the chain provides to the handler are not needed here; its errors count as errors of the handler. */
 type Failed<E, Ms extends ReadonlyArray<Middleware.AnyProcess>> = E | Middleware.ProcessErrors<Ms> | OwnError
-
-export type Needs<
-  S extends Channel.Source,
-  R,
-  Ms extends ReadonlyArray<Middleware.AnyProcess>,
-  Transactional extends boolean
-> = HandlerServices<Middleware.ProcessServices<Ms, R>, Transactional> | Channel.DecodingServices<S>
 
 export interface Wanted<
   S extends Channel.Source,
@@ -50,19 +36,13 @@ export const make = <
   R,
   const Ms extends ReadonlyArray<Middleware.AnyProcess>,
   Transactional extends boolean
->({ options, program, settings }: Wanted<S, E, R, Ms, Transactional>) => {
+>(
+  { options, program, settings }: Wanted<S, E, R, Ms, Transactional>,
+  { innerErrors, timed }: Pick<Received<S, E | Middleware.ProcessErrors<Ms>>, "innerErrors" | "timed">
+) => {
   type Tried<A> = Effect.Effect<A, Failed<E, Ms>, Needs<S, R, Ms, Transactional>>
-  const { isTransactional, pattern, timeoutMillis } = settings
-  const innerErrors = program.process.length === 0 ? undefined : Chain.makeBorder()
-  const tooLong = new Cause.TimeoutError(`an attempt took longer than ${timeoutMillis} ms`)
-
-  const handlerName = `the handler of ${JSON.stringify(pattern)}`
-  const once = (message: Message.Message<S>): Effect.Effect<unknown, E | Cause.TimeoutError, R> => {
-    const running = Given.effect(handlerName, () => options.handler(message))
-    return timeoutMillis === 0
-      ? running
-      : Effect.timeoutOrElse(running, { duration: timeoutMillis, orElse: () => Effect.fail(tooLong) })
-  }
+  const { isTransactional } = settings
+  const once = (message: Message.Message<S>) => timed(() => options.handler(message))
 
   // The chain is typed for any message; only the options have the types of its errors and services. `attempt` restores them.
   const own = Chain.composeProcess(options.middleware ?? [], once as unknown as Middleware.ProcessNext)
@@ -92,7 +72,7 @@ export const make = <
           const { messages, writes } = transaction
           if (messages.length === 0 && writes.length === 0) return Effect.succeed(ackSettlement)
           return Effect.flatMap(
-            consumer.commit(held, { messages, writes }),
+            consumer.commit([held], { messages, writes }),
             // In both cases the delivery has left this process by now.
             (outcome) => typeof outcome === "string" ? Effect.succeed(holdSettlement) : Effect.fail(outcome)
           )
@@ -100,14 +80,7 @@ export const make = <
       ) as Tried<HandlerOutcome>
     })
 
-  return {
-    /** Runs an attempt. It gives the outcome of a transactional subscription; without a transaction its value means nothing. */
-    run: (held: HeldDelivery, consumer: Consumer, message: Message.Message<S>): Tried<unknown> =>
-      isTransactional ? transact(held, consumer, message) : attempt(held, message),
-    /**
-     * Whether no policy knows an error. A handler's own TimeoutError is one of its errors; only this very one is not. The policy does not know
-     * the errors of the program's middleware either.
-     */
-    isUnknown: (error: unknown): boolean => error === tooLong || isOwn(error) || innerErrors?.isForeign(error) === true
-  }
+  /** Runs an attempt. It gives the outcome of a transactional subscription; without a transaction its value means nothing. */
+  return (held: HeldDelivery, consumer: Consumer, message: Message.Message<S>): Tried<unknown> =>
+    isTransactional ? transact(held, consumer, message) : attempt(held, message)
 }

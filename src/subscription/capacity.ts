@@ -36,6 +36,8 @@ export const prefetchOf = (given: number | undefined, concurrency: number, isMan
 
 export class Capacity {
   readonly concurrency: number
+  /** The number of messages that handlers can have at a time. */
+  readonly #places: number
   readonly #prefetch: Prefetch
   readonly #busy: () => number
   #allowed: number
@@ -43,14 +45,19 @@ export class Capacity {
   #isStalled = false
   #held = 0
   #reserved = 0
+  /** The places of batches that are not full. */
+  #blocked = 0
   #asking = 0
   #claiming = 0
   readonly #freed = Latch.makeUnsafe(false)
 
-  /** `busy`: the number of handlers that run, or are about to. */
-  constructor(concurrency: number, prefetch: Prefetch, busy: () => number) {
+  /**
+   * `perHandler`: the number of messages that one handler can have. `busy`: the number of messages that handlers have, or are about to.
+   */
+  constructor(concurrency: number, perHandler: number, prefetch: Prefetch, busy: () => number) {
     this.#busy = busy
     this.concurrency = concurrency
+    this.#places = concurrency * perHandler
     this.#prefetch = prefetch
     this.#allowed = prefetch.first
   }
@@ -66,16 +73,16 @@ export class Capacity {
 
   /** Whether no further message may be held. */
   get isFull(): boolean {
-    return this.#held >= this.concurrency + this.prefetch
+    return this.#held + this.#blocked >= this.#places + this.prefetch
   }
 
   private get room(): number {
-    return this.concurrency + this.prefetch - this.#held - this.#reserved
+    return this.#places + this.prefetch - this.#held - this.#reserved - this.#blocked
   }
 
   /** Claimed messages are not fetched in advance: they start at once. */
   private get claimRoom(): number {
-    return Math.min(this.room, this.concurrency - this.#busy())
+    return Math.min(this.room, this.#places - this.#busy())
   }
 
   /** The room that makes a read worth its cost: half of the prefetch. A read must not wait while a handler could start. */
@@ -89,7 +96,7 @@ export class Capacity {
       ? millis
       : this.#averageMillis + (millis - this.#averageMillis) / smoothing
     if (this.#prefetch.isFixed) return
-    const wanted = Math.floor(this.concurrency * aheadMillis / Math.max(this.#averageMillis, 0.001))
+    const wanted = Math.floor(this.#places * aheadMillis / Math.max(this.#averageMillis, 0.001))
     // It grows step by step: the first handlers may not be like the rest.
     this.#allowed = Math.min(wanted, this.#allowed * 2 + 1, this.#prefetch.most)
   }
@@ -117,6 +124,16 @@ export class Capacity {
     if (this.#prefetch.isFixed) return
     this.#averageMillis = Math.max(this.#averageMillis ?? 0, millis)
     this.#allowed = 0
+  }
+
+  /** Keeps places free while a batch runs that is not full: messages in them would only wait. */
+  block(count: number): void {
+    this.#blocked += count
+  }
+
+  unblock(count: number): void {
+    this.#blocked -= count
+    if (count > 0) this.free()
   }
 
   /** Holds messages that came into the places taken for them. */

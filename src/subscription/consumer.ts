@@ -4,7 +4,6 @@
  * Deliveries are held from the moment they are read until their settlement is confirmed; what is held is renewed, counts against the
  * capacity, and is given back when the consumer ends.
  */
-import type { Cause } from "effect"
 import { Effect, Exit, Scope } from "effect"
 import type {
   Broker,
@@ -19,7 +18,7 @@ import type * as Ending from "../internal/ending.ts"
 import { Heartbeat } from "../internal/heartbeat.ts"
 import { yieldTurns } from "../internal/pause.ts"
 import type { Reporter } from "../internal/reports.ts"
-import type { HandlerOutcome, Settlement } from "../internal/settlement.ts"
+import type { Settlement } from "../internal/settlement.ts"
 import { monotonicMillis } from "../internal/times.ts"
 import type { Prefetch } from "./capacity.ts"
 import { Capacity } from "./capacity.ts"
@@ -56,14 +55,8 @@ export interface Options<R> {
   readonly expired: "dead-letter" | "drop"
   /** When given, every delivery is done once by its key. */
   readonly keyOf?: ((held: HeldDelivery, consumer: Consumer) => ReturnType<KeyOf<R>>) | undefined
-  /** Handles a delivery. It runs with the scope of the delivery, and closes it. */
-  readonly handle: (held: HeldDelivery, consumer: Consumer) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
-  /** The verdict on a delivery whose fiber died outside of `handle`: something in the handler was not an effect (`Given.contained`). */
-  readonly verdict: (
-    held: HeldDelivery,
-    consumer: Consumer,
-    cause: Cause.Cause<never>
-  ) => Effect.Effect<HandlerOutcome, never, R | Scope.Scope>
+  /** Handles deliveries, one by one or in batches. */
+  readonly handling: (consumer: () => Consumer) => Dispatch.Options<R>["handling"]
   /** Called at once when the end begins. */
   readonly onEnd: () => void
   /** The last part of the end. */
@@ -81,8 +74,11 @@ export interface Consumer {
   readonly held: () => number
   readonly isPaused: () => boolean
   readonly settle: (held: HeldDelivery, settlement: Settlement) => Effect.Effect<Settled>
-  /** Acknowledges together with messages and writes; when they are refused the delivery is as it was before. */
-  readonly commit: (held: HeldDelivery, changes: Omit<Commit, "delivery">) => Effect.Effect<Settled | CommitRefused>
+  /** Acknowledges together with messages and writes; when they are refused the deliveries are as they were before. */
+  readonly commit: (
+    held: ReadonlyArray<HeldDelivery>,
+    changes: Pick<Commit, "messages" | "writes">
+  ) => Effect.Effect<Settled | CommitRefused>
   readonly renew: (held: HeldDelivery) => Effect.Effect<Settled, BrokerError>
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
@@ -113,9 +109,11 @@ export const make = Effect.fnUntraced(function*<R>(
   const { group, leaseMillis } = membership
   const { isPolled } = broker
   const clock = yield* Effect.clockWith(Effect.succeed)
+  const handling = options.handling(() => consumer)
+  const perHandler = handling._tag === "Single" ? 1 : handling.sizes.size
   // The loops of the consumer end with the consumer, independently of the scope that it is in.
   const own = yield* Scope.make()
-  const capacity = new Capacity(options.concurrency, options.prefetch, (): number => dispatch.busy())
+  const capacity = new Capacity(options.concurrency, perHandler, options.prefetch, (): number => dispatch.busy())
   /** In memory, messages that are there have started when this completes. */
   const begun = isPolled ? Effect.void : yieldTurns
   const counts = { ...none }
@@ -140,15 +138,12 @@ export const make = Effect.fnUntraced(function*<R>(
     capacity,
     clock,
     counts,
+    expired: options.expired,
+    handling,
+    keyOf: keyOf === undefined ? undefined : (held) => keyOf(held, consumer),
     leaseMillis,
     reporter,
     shards,
-    handling: {
-      keyOf: keyOf === undefined ? undefined : (held) => keyOf(held, consumer),
-      handle: (held) => options.handle(held, consumer),
-      verdict: (held, cause) => options.verdict(held, consumer, cause),
-      expired: options.expired
-    },
     moved: () => end.moved()
   }).pipe(Scope.provide(own))
   const { attempts, pump, queue } = dispatch
@@ -173,7 +168,7 @@ export const make = Effect.fnUntraced(function*<R>(
     processing: () => attempts.times.summary,
     reset: () => {
       Object.assign(counts, none)
-      attempts.resetTimes()
+      dispatch.resetTimes()
     },
     vitals: () => vitalsOf({ attempts, capacity, clock, counts, isPaused: dispatch.isPaused, shards, slowMillis }),
     inFlight: () => attempts.running,
@@ -241,8 +236,8 @@ export const make = Effect.fnUntraced(function*<R>(
       attempts,
       capacity,
       clock,
+      dispatch,
       isPolled,
-      queue,
       shards,
       wakeKeeper: intake.wakeKeeper
     })

@@ -7,8 +7,8 @@ import type { BrokerError, GroupRemoved } from "../Broker.ts"
 import * as Activity from "../internal/activity.ts"
 import * as Ending from "../internal/ending.ts"
 import type { Attempts } from "./attempts.ts"
-import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
-import { giveBack } from "./heldDelivery.ts"
+import type { Handled, HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
+import { abandon, giveBack, handledWith } from "./heldDelivery.ts"
 
 export interface Background {
   readonly shard: ShardConsumer
@@ -36,30 +36,30 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const { live } = attempts
   const { moved, within } = Ending.makeWait()
   /** Handlers that did not stop when they were interrupted: the end no longer waits for them. */
-  const abandoned = new Set<HeldDelivery>()
+  const abandoned = new Set<Handled>()
   let isLeft = false
 
-  /** Whether the end waits for a delivery. It does not wait for a handler that waits for an end. */
-  const isAwaited = (held: HeldDelivery) => !abandoned.has(held) && !(held.asks > 0 && live.has(held))
+  /** Whether the end waits for a handler and its deliveries. It does not wait for a handler that waits for an end. */
+  const isAwaited = (handled: Handled) => !abandoned.has(handled) && !(handled.asks > 0 && live.has(handled))
   const awaitedHandlers = () => {
     let others = attempts.running
-    for (const held of live) if (!isAwaited(held)) others--
+    for (const handled of live) if (!isAwaited(handled)) others--
     return others
   }
   const handlers = () => attempts.running - abandoned.size
   const all = () => shards.flatMap((shard) => [...shard.held])
-  const awaited = () => all().filter(isAwaited)
-  const open = () => all().filter((held) => !abandoned.has(held))
+  const awaited = () => all().filter((held) => isAwaited(handledWith(held)))
+  const open = () => all().filter((held) => !abandoned.has(handledWith(held)))
 
   const handlersEnd = Effect.fnUntraced(
-    function*(millis: number, left: () => number, isMine: (held: HeldDelivery) => boolean) {
+    function*(millis: number, left: () => number, isMine: (handled: Handled) => boolean) {
       if (yield* within(millis, () => left() === 0)) return
-      for (const held of live) if (isMine(held)) held.fiber?.interruptUnsafe()
+      for (const handled of live) if (isMine(handled)) handled.fiber?.interruptUnsafe()
       if (yield* within(Ending.endMillis, () => left() === 0)) return
       yield* Effect.logWarning(
         `rotif: ${left()} handlers of ${label} did not stop when interrupted; their messages come back when their leases expire`
       )
-      for (const held of live) if (isMine(held)) abandoned.add(held)
+      for (const handled of live) if (isMine(handled)) abandoned.add(handled)
     }
   )
 
@@ -70,7 +70,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     yield* Effect.logWarning(
       `rotif: ${left().length} settlements of ${label} could not be stored; these messages come back when their leases expire`
     )
-    for (const held of left()) abandoned.add(held)
+    for (const held of left()) abandoned.add(handledWith(held))
   })
 
   const run = Effect.gen(function*() {
@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       removed = error
       for (const held of all()) {
         attempts.drop(held, "lost")
-        held.fiber?.interruptUnsafe()
+        abandon(held)
       }
       Activity.detach(ending.ask)
       return Effect.logWarning(`rotif: ${error.message}`)

@@ -1,14 +1,18 @@
-/** Dispatch: deliveries that are held wait in order, and their handlers start when there is room. */
+/** Dispatch: deliveries that are held wait in order, and their handlers start when there is room: one by one, or in batches. */
 import { Effect } from "effect"
 import { duplicateSettlement, later } from "../internal/settlement.ts"
 import * as Attempts from "./attempts.ts"
-import { DeliveryQueue } from "./deliveryQueue.ts"
+import * as Batches from "./batches.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 import { enqueue, giveBack, isPausedOn } from "./heldDelivery.ts"
 import * as OnceGate from "./onceGate.ts"
+import * as Singles from "./singles.ts"
 import * as Trials from "./trials.ts"
 
-export interface Options<R> extends Attempts.Options<R> {
+export interface Options<R> extends Attempts.Options {
+  /** When given, every delivery is done once by its key. */
+  readonly keyOf: OnceGate.KeyOf<R> | undefined
+  readonly handling: Singles.Handling<R> | Batches.Handling<R>
   readonly leaseMillis: number
   readonly shards: ReadonlyArray<ShardConsumer>
 }
@@ -16,42 +20,21 @@ export interface Options<R> extends Attempts.Options<R> {
 export type Dispatch<R> = Effect.Success<ReturnType<typeof make<R>>>
 
 export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
-  const { capacity: { concurrency }, clock, handling: { keyOf }, leaseMillis, shards } = options
+  const { capacity, clock, handling, keyOf, leaseMillis, shards } = options
   const attempts = new Attempts.Attempts(options, yield* Effect.context<R>())
-  const queue = new DeliveryQueue()
   let isPaused = false
-  let isPumping = false
+  const room = () => isPaused || attempts.isClosing ? 0 : capacity.concurrency - attempts.running
+  const kept = (): number => trials.places()
+  const handlers = handling._tag === "Single"
+    ? Singles.make({ attempts, clock, handling, kept, room })
+    : Batches.make({ attempts, capacity, clock, handling, kept, room })
+  const { perHandler, pump, queue } = handlers
 
-  const pump = () => {
-    if (isPumping || queue.size === 0) return
-    if (attempts.running >= concurrency) return void attempts.someWait.openUnsafe()
-    isPumping = true
-    attempts.readClock()
-    const overdue: Array<HeldDelivery> = []
-    let stopped: Set<ShardConsumer> | undefined
-    while (attempts.running + trials.places() < concurrency && queue.size > 0 && !isPaused && !attempts.isClosing) {
-      const held = queue.shift()
-      if (held.phase !== "waiting") continue
-      // The lease has passed, because this process was frozen or cut off: another consumer may have the delivery. It waits for the renewal, and so
-      // does all that came after it from its shard.
-      if (attempts.startingAt >= held.leasedUntil || stopped?.has(held.shard) === true) {
-        stopped = (stopped ?? new Set()).add(held.shard)
-        held.shard.overdue.openUnsafe()
-        overdue.push(held)
-      } else attempts.start(held)
-    }
-    if (overdue.length > 0) queue.putBack(overdue)
-    if (queue.size > 0) attempts.someWait.openUnsafe()
-    isPumping = false
-  }
-
-  const trials = yield* Trials.make({
+  const trials: Trials.Trials = yield* Trials.make({
     clock,
-    room: () => isPaused || attempts.isClosing ? 0 : concurrency - attempts.running,
-    start: (held) => {
-      attempts.readClock()
-      attempts.start(held)
-    },
+    room: () => room() * perHandler,
+    roomAlone: perHandler,
+    start: handlers.start,
     lose: attempts.lose
   })
   attempts.onSuspectLeft = trials.left
@@ -92,8 +75,15 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
   return {
     attempts,
     queue,
-    /** The number of handlers that run, or are about to. */
-    busy: () => attempts.running + queue.size + trials.places(),
+    /** The number of messages that handlers have, or are about to. */
+    busy: () => attempts.running * perHandler + queue.size + trials.places(),
+    /** The delivery that has waited longest for a handler. */
+    oldest: handlers.oldest,
+    /** Sets the times of handlers to none. */
+    resetTimes: () => {
+      attempts.times.reset()
+      handlers.resetTimes()
+    },
     isPaused: () => isPaused,
     isClosing: () => attempts.isClosing,
     /** Takes a delivery that is held. Call `startWaiting` after the last one. */
@@ -131,6 +121,8 @@ export const make = Effect.fnUntraced(function*<R>(options: Options<R>) {
       giveBackWaiting()
     },
     beginSuspects: trials.next,
+    /** Starts batches that are not full in time; `undefined` without batches. */
+    beginBatches: handlers.next,
     /** Begins deliveries of one shard by their keys; `undefined` without keys. */
     beginOnce: (shard: ShardConsumer) => gates.get(shard)?.next
   }

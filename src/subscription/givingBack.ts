@@ -7,7 +7,7 @@ import { Effect } from "effect"
 import type { Broker } from "../Broker.ts"
 import type { Attempts } from "./attempts.ts"
 import type { Capacity } from "./capacity.ts"
-import type { DeliveryQueue } from "./deliveryQueue.ts"
+import type { Dispatch } from "./dispatch.ts"
 import type { ShardConsumer } from "./heldDelivery.ts"
 import { giveBack } from "./heldDelivery.ts"
 
@@ -18,12 +18,12 @@ const patienceMillis = 250
 const unmovedMillis = 100
 
 /** Waits until deliveries wait, and checks how long they have waited. One fiber runs it again and again. */
-export const make = ({ attempts, capacity, clock, isPolled, queue, shards, wakeKeeper }: {
-  readonly attempts: Pick<Attempts<never>, "ended" | "running" | "someEnded" | "someWait">
+export const make = ({ attempts, capacity, clock, dispatch, isPolled, shards, wakeKeeper }: {
+  readonly attempts: Pick<Attempts<never>, "ended" | "isBusy" | "someEnded" | "someWait">
   readonly capacity: Capacity
   readonly clock: Clock.Clock
   readonly isPolled: Broker["Service"]["isPolled"]
-  readonly queue: DeliveryQueue
+  readonly dispatch: Pick<Dispatch<never>, "oldest" | "queue">
   readonly shards: ReadonlyArray<ShardConsumer>
   /** Wakes a reader that waits with all the room. */
   readonly wakeKeeper: Effect.Effect<void>
@@ -31,8 +31,9 @@ export const make = ({ attempts, capacity, clock, isPolled, queue, shards, wakeK
   Effect.gen(function*() {
     const { someEnded, someWait } = attempts
     yield* someWait.await
-    const { oldest } = queue
-    const isBusy = () => attempts.running >= capacity.concurrency
+    const { queue } = dispatch
+    const oldest = dispatch.oldest()
+    const isBusy = () => attempts.isBusy
     if (oldest === undefined && (!isBusy() || capacity.isStalled)) return someWait.closeUnsafe()
     const waitedMillis = oldest === undefined ? 0 : Number(clock.monotonicTimeNanosUnsafe() - oldest.heldSince) / 1e6
     /** Fetches nothing more in advance until a handler has ended: otherwise deliveries that are given back would come here again. */

@@ -31,6 +31,8 @@ export class HeldDelivery extends Activity {
   /** It was reported that its handler is slow. */
   isSlow = false
   fiber: Fiber.Fiber<HandlerOutcome> | undefined
+  /** The batch that it is handled in. */
+  batch: HeldBatch | undefined
   outcome: Settled | undefined
   waiters: Array<(outcome: Settled) => void> | undefined
   /** The message that was decoded to find its key, for the handler. */
@@ -47,6 +49,34 @@ export class HeldDelivery extends Activity {
     this.leasedUntil = leasedUntil
     this.heldSince = heldSince
   }
+}
+
+/** Deliveries that one handler handles together, and their attempt. */
+export class HeldBatch extends Activity {
+  readonly deliveries: ReadonlyArray<HeldDelivery>
+  /** It is settled as a whole: without one of its deliveries the others cannot be settled either. */
+  readonly isWhole: boolean
+  fiber: Fiber.Fiber<unknown> | undefined
+  /** The scope of the attempt. */
+  readonly scope: Scope.Closeable = Scope.makeUnsafe()
+
+  constructor(deliveries: ReadonlyArray<HeldDelivery>, isWhole: boolean) {
+    super()
+    this.deliveries = deliveries
+    this.isWhole = isWhole
+  }
+}
+
+/** The activity of a handler: the delivery that it handles, or the batch. */
+export type Handled = HeldDelivery | HeldBatch
+
+export const handledWith = (held: HeldDelivery): Handled => held.batch ?? held
+
+/** Interrupts the handler of a delivery that has left this process, unless it handles others that have not. */
+export const abandon = (held: HeldDelivery): void => {
+  const { batch } = held
+  if (batch === undefined) held.fiber?.interruptUnsafe()
+  else if (batch.isWhole || batch.deliveries.every(({ phase }) => phase === "gone")) batch.fiber?.interruptUnsafe()
 }
 
 /** Settles a delivery with the next batch of its shard. */
@@ -98,7 +128,7 @@ export interface Pending {
 }
 
 export interface Committing {
-  readonly held: HeldDelivery
+  readonly held: ReadonlyArray<HeldDelivery>
   readonly commit: Commit
   readonly resume: (outcome: Settled | CommitRefused) => void
 }

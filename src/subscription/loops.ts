@@ -31,6 +31,7 @@ export const start = Effect.fnUntraced(function*<R>({ dispatch, end, intake, lab
   yield* loop("looking after what waits", bodies.watchWaiting)
   if (bodies.watchStorm !== undefined) yield* loop("counting dead letters", bodies.watchStorm)
   for (const shard of shards) yield* loop("following pauses", end.whileGroup(bodies.follow(shard)))
+  if (dispatch.beginBatches !== undefined) yield* loop("beginning batches", dispatch.beginBatches)
   return yield* Effect.forEach(shards, (shard) =>
     Effect.gen(function*() {
       const reader = yield* Effect.forkIn(

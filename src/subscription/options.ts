@@ -188,23 +188,17 @@ export type HandlerServices<R, Transactional extends boolean> = Transactional ex
   : R
 
 /**
- * Options of a subscription: those of a stream, the handler, and what happens before and after it.
+ * What happens around each attempt: options of every subscription with a handler.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options<
+export interface AttemptOptions<
   S extends Channel.Source,
   E,
-  R,
   Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
   Transactional extends boolean = false
 > extends StreamOptions {
-  /**
-   * Handles one message. If it succeeds, the message is acknowledged; if it fails or dies, the message is retried. It is interrupted if the
-   * lease is lost, and when the subscription ends; then the message is handled again, and no attempt is counted.
-   */
-  readonly handler: (message: Message.Message<S>) => Effect.Effect<unknown, E, R>
   /**
    * Middleware around each attempt, the first outermost. The middleware of the program (`Middleware.layer`) is outside of it. Its errors count
    * as errors of the handler, and `retry` decides about them.
@@ -212,8 +206,6 @@ export interface Options<
   readonly middleware?: Ms | undefined
   /** How long one attempt may take; then it fails with `TimeoutError`. Default: no limit. */
   readonly timeout?: Duration.Input | undefined
-  /** `"manual"`: a handler that succeeds settles nothing, and its message is held until it is settled. Default `"auto"`. */
-  readonly ackMode?: "auto" | "manual" | undefined
   /**
    * The policy after a failure: a `Schedule`, a delay, a function of (attempt, message, error) to a delay, a decision for each error tag
    * (`Retry.make`), or the name of a policy of `Retry.layer`. The default policy decides about defects and timeouts. Default: the default
@@ -241,6 +233,28 @@ export interface Options<
    * `exactlyOnce`. Default `false`.
    */
   readonly transactional?: Transactional | undefined
+}
+
+/**
+ * Options of a subscription: those of a stream, the handler, and what happens before and after it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<
+  S extends Channel.Source,
+  E,
+  R,
+  Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
+  Transactional extends boolean = false
+> extends AttemptOptions<S, E, Ms, Transactional> {
+  /**
+   * Handles one message. If it succeeds, the message is acknowledged; if it fails or dies, the message is retried. It is interrupted if the
+   * lease is lost, and when the subscription ends; then the message is handled again, and no attempt is counted.
+   */
+  readonly handler: (message: Message.Message<S>) => Effect.Effect<unknown, E, R>
+  /** `"manual"`: a handler that succeeds settles nothing, and its message is held until it is settled. Default `"auto"`. */
+  readonly ackMode?: "auto" | "manual" | undefined
 }
 
 /**

@@ -5,7 +5,7 @@ import type { BrokerError, Burial, Commit, CommitRefused, Committed, Delivery, F
 import type { Reporter } from "../internal/reports.ts"
 import type { Settlement } from "../internal/settlement.ts"
 import type { Committing, Counts, HeldDelivery, Pending, Settled, ShardConsumer } from "./heldDelivery.ts"
-import { enqueue, giveBack } from "./heldDelivery.ts"
+import { enqueue, giveBack, handledWith } from "./heldDelivery.ts"
 
 export const make = ({ buried, clock, counts, drop, handedOver, isMoreComing, lose, reporter, timed }: {
   /** Takes note of a dead letter. */
@@ -22,19 +22,20 @@ export const make = ({ buried, clock, counts, drop, handedOver, isMoreComing, lo
   /** Whether more settlements may come a moment later. */
   readonly isMoreComing: () => boolean
 }) => {
-  const concluded = ({ held, resume }: Committing, outcome: Committed) => {
-    if (held.phase === "gone") return
-    if (outcome === "lost") {
-      lose(held)
-    } else if (outcome === "done") {
-      counts.processed++
+  const concluded = ({ held: all, resume }: Committing, outcome: Committed) => {
+    const left = all.filter(({ phase }) => phase !== "gone")
+    if (left.length === 0) return
+    if (outcome === "done") {
+      counts.processed += left.length
       counts.lastMessageAtMillis = counts.lastSettledAtMillis = clock.currentTimeMillisUnsafe()
-      drop(held, "done")
-    } else if (held.isOver) {
+      for (const held of left) drop(held, "done")
+    } else if (outcome === "lost" && all.length === 1) {
+      lose(all[0]!)
+    } else if (handledWith(all[0]!).isOver) {
       // Its handler was interrupted while it waited for the commit: nothing is left that could decide about the refusal.
-      giveBack(held)
+      for (const held of left) giveBack(held)
     } else {
-      held.phase = "running"
+      for (const held of left) held.phase = "running"
     }
     resume(outcome)
   }
@@ -50,17 +51,23 @@ export const make = ({ buried, clock, counts, drop, handedOver, isMoreComing, lo
       if (held.phase !== "settling") enqueue(held, settlement)
     })
 
-  /** Acknowledges a delivery together with messages and writes. If they are refused, the delivery is as it was before. */
-  const commit = (held: HeldDelivery, changes: Omit<Commit, "delivery">): Effect.Effect<Settled | CommitRefused> =>
+  /** Acknowledges deliveries of one shard together with messages and writes. If they are refused, the deliveries are as they were before. */
+  const commit = (
+    held: ReadonlyArray<HeldDelivery>,
+    changes: Pick<Commit, "messages" | "writes">
+  ): Effect.Effect<Settled | CommitRefused> =>
     Effect.callback((resume) => {
-      if (held.phase !== "running") return resume(Effect.succeed(held.outcome ?? "lost"))
-      held.phase = "settling"
-      held.shard.commits.push({
+      const [first, ...others] = held
+      if (first === undefined || held.some(({ phase }) => phase !== "running")) {
+        return resume(Effect.succeed(first?.outcome ?? "lost"))
+      }
+      for (const one of held) one.phase = "settling"
+      first.shard.commits.push({
         held,
-        commit: { delivery: held.delivery, ...changes },
+        commit: { delivery: first.delivery, others: others.map(({ delivery }) => delivery), ...changes },
         resume: (outcome) => resume(Effect.succeed(outcome))
       })
-      held.shard.settlements.openUnsafe()
+      first.shard.settlements.openUnsafe()
     })
 
   /**
@@ -142,7 +149,12 @@ export const make = ({ buried, clock, counts, drop, handedOver, isMoreComing, lo
         delivery: held.delivery,
         failure: (settlement as Extract<Settlement, { readonly _tag: "Bury" }>).failure
       }))))
-    const commits = shard.commits.filter(({ held }) => held.phase !== "gone")
+    const commits: Array<Committing> = []
+    for (const committing of shard.commits) {
+      // A lease was lost while the commit waited: it cannot be applied any more.
+      if (committing.held.every(({ phase }) => phase !== "gone")) commits.push(committing)
+      else concluded(committing, "lost")
+    }
     shard.commits = []
     if (commits.length > 0) {
       const result = yield* sending(shard, shard.member.commit(commits.map(({ commit }) => commit)))

@@ -73,12 +73,14 @@ export interface Trials {
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly clock: Clock.Clock
-  /** The number of handlers that may be started: 0 while the consumer is paused or ends. */
+  /** The number of suspects that may begin: 0 while the consumer is paused or ends. */
   readonly room: () => number
+  /** The room of a suspect that is tried alone. */
+  readonly roomAlone: number
   readonly start: (held: HeldDelivery) => void
   readonly lose: (held: HeldDelivery) => void
 }): Effect.fn.Return<Trials, never, Scope.Scope> {
-  const { clock, room } = options
+  const { clock, room, roomAlone } = options
   const turn = turnOf(clock)
   const work = Latch.makeUnsafe(false)
   const wake = () => void work.openUnsafe()
@@ -142,7 +144,7 @@ export const make = Effect.fnUntraced(function*(options: {
       takeTurn(held)
       batch.push(held)
     }
-    batch.push(...together.splice(0, Math.max(0, room() - batch.length)))
+    batch.push(...together.splice(0, Math.max(0, room() - batch.length * roomAlone)))
     if (alone.length === 0) turn.waiting.delete(wake)
     return batch
   }

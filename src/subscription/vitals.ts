@@ -22,7 +22,7 @@ export interface Vitals {
 }
 
 export const vitalsOf = ({ attempts, capacity, clock, counts, isPaused, shards, slowMillis }: {
-  readonly attempts: Pick<Attempts<never>, "running">
+  readonly attempts: Pick<Attempts<never>, "isBusy">
   readonly capacity: Capacity
   readonly clock: Clock.Clock
   readonly counts: Counts
@@ -40,7 +40,7 @@ export const vitalsOf = ({ attempts, capacity, clock, counts, isPaused, shards, 
     readers: shards.map(({ heartbeat }) => heartbeat),
     // Each shard has a copy of a pause.
     pauses: [...new Map(shards.flatMap((shard) => shard.pauses.map((pause) => [pause.pattern, pause]))).values()],
-    isFull: !isPaused() && (attempts.running >= capacity.concurrency || capacity.isFull),
+    isFull: !isPaused() && (attempts.isBusy || capacity.isFull),
     sinceSettledMillis: counts.lastSettledAtMillis === undefined
       ? undefined
       : clock.currentTimeMillisUnsafe() - counts.lastSettledAtMillis,

@@ -3,6 +3,7 @@ import { describe } from "@effect/vitest"
 import { acceptedSuite } from "./accepted.ts"
 import { crashesSuite } from "./crashes.ts"
 import { agreementSuite } from "./agreement.ts"
+import { batchesSuite } from "./batches.ts"
 import { broadcastSuite } from "./broadcast.ts"
 import { brokerSuite } from "./broker.ts"
 import { capacitySuite } from "./capacity.ts"
@@ -56,6 +57,7 @@ const parts = {
   consuming: [
     sourcesSuite,
     settlementSuite,
+    batchesSuite,
     capacitySuite,
     lifecycleSuite,
     endsSuite,

@@ -28,6 +28,110 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
     const settled = (subscription: Subscription, messages: number) =>
       until(() => subscription.stats().messages === messages && subscription.stats().pending === 0)
 
+    describe("subscribeBatch", () => {
+      it("hands out full batches at once, and acknowledges them when the handler ends", async () => {
+        const manager = managed(config())
+        const seen: Array<ReadonlyArray<unknown>> = []
+        const subscription = await manager.subscribeBatch("rows", async (messages) => {
+          seen.push(messages.map(({ payload }) => payload))
+          return messages.map(({ id }) => id)
+        }, { group: "warehouse", size: 3, within: 3_600_000 })
+        await manager.publishBatch([1, 2, 3, 4, 5, 6].map((payload) => ({ channel: "rows", payload })))
+        await settled(subscription, 6)
+        assert.deepStrictEqual(seen, [[1, 2, 3], [4, 5, 6]])
+      })
+
+      it("hands out what has come `within` the time", async () => {
+        const manager = managed(config())
+        const seen: Array<number> = []
+        const subscription = await manager.subscribeBatch("rows", (messages) => void seen.push(messages.length), {
+          size: 100,
+          within: 50
+        })
+        await manager.publishBatch([1, 2].map((payload) => ({ channel: "rows", payload })))
+        await settled(subscription, 2)
+        assert.deepStrictEqual(seen, [2])
+      })
+
+      it("settles each message by its own ack, retry and reject, also when the handler throws", async () => {
+        const manager = managed(config())
+        const seen: Array<string> = []
+        const subscription = await manager.subscribeBatch("rows", async (messages) => {
+          seen.push(messages.map(({ attempt, payload }) => `${payload}${attempt}`).join(" "))
+          for (const message of messages) {
+            if (message.payload === "ack") await message.ack()
+            if (message.payload === "reject") await message.reject("no good")
+            if (message.payload === "retry" && message.attempt === 1) await message.retry(1)
+          }
+          if (messages.some(({ payload, attempt }) => payload === "rest" && attempt === 1)) throw new Error("later")
+        }, { size: 4, within: 20, retryDelay: 5 })
+        await manager.publishBatch(["ack", "reject", "retry", "rest"].map((payload) => ({ channel: "rows", payload })))
+        await settled(subscription, 3)
+        assert.strictEqual(seen[0], "ack1 reject1 retry1 rest1")
+        assert.deepStrictEqual(seen.slice(1).join(" ").split(" ").toSorted(), ["rest2", "retry2"])
+        assert.deepStrictEqual((await manager.getDLQMessages()).map(({ payload, error }) => [payload, error]), [
+          ["reject", "no good"]
+        ])
+      })
+
+      it("a bad message ends as the only dead letter, and so does an UnrecoverableError", async () => {
+        for (const failure of [new Error("bad"), new UnrecoverableError("bad")]) {
+          const manager = managed(config())
+          const subscription = await manager.subscribeBatch("rows", async (messages) => {
+            if (messages.some(({ payload }) => payload === 3)) throw failure
+          }, { size: 8, within: 10, retryDelay: 1, maxRetries: 3 })
+          await manager.publishBatch([0, 1, 2, 3, 4, 5, 6, 7].map((payload) => ({ channel: "rows", payload })))
+          await settled(subscription, 7)
+          await until(() => subscription.stats().failures === 1)
+          assert.deepStrictEqual((await manager.getDLQMessages()).map(({ payload }) => payload), [3])
+        }
+      })
+
+      it("runs the hooks for each message", async () => {
+        const manager = managed(config())
+        const told: Array<string> = []
+        manager.use({
+          beforeProcess: (message) => {
+            told.push(`before ${message.payload}`)
+            if (message.payload === "no") throw new Error("not this one")
+          },
+          afterProcess: (message) => void told.push(`after ${message.payload}`),
+          onError: (message) => void told.push(`error ${message.payload}`)
+        })
+        const seen: Array<unknown> = []
+        const subscription = await manager.subscribeBatch("rows", (messages) => {
+          seen.push(...messages.map(({ payload }) => payload))
+        }, { size: 3, within: 20, maxRetries: 0 })
+        await manager.publishBatch(["a", "no", "b"].map((payload) => ({ channel: "rows", payload })))
+        await settled(subscription, 2)
+        await until(() => subscription.stats().failures === 1)
+        assert.deepStrictEqual(seen, ["a", "b"])
+        assert.deepStrictEqual(told.toSorted(), [
+          "after a",
+          "after b",
+          "before a",
+          "before b",
+          "before no",
+          "error no"
+        ])
+      })
+
+      it("refuses by name what cannot be used", async () => {
+        const manager = managed(config())
+        const refused = async (options: object) =>
+          (await failure(manager.subscribeBatch("rows", () => {}, options as never)) as InvalidOption).option
+        assert.strictEqual(await refused({}), "size")
+        assert.strictEqual(await refused({ size: 0 }), "size")
+        assert.strictEqual(await refused({ size: 1, within: -1 }), "within")
+        assert.strictEqual(await refused({ size: 1, by: "key" }), "by")
+        assert.strictEqual(await refused({ size: 1, group: "a", groupName: "b" }), "groupName")
+        assert.strictEqual(
+          (await failure(manager.subscribe("rows", () => {}, { size: 1 } as never)) as InvalidOption).option,
+          "size"
+        )
+      })
+    })
+
     describe("publish", () => {
       it("carries every JSON value as it is", async () => {
         const manager = managed(config())

@@ -127,12 +127,15 @@ export const reportsSuite = (backend: Backend): void => {
           slowMillis: 60_000,
           reporter: yield* Reports.make(new Map(), "g", "Warn"),
           expired: "drop",
-          handle: () =>
-            Effect.andThen(
-              Queue.offer(attempts, ++round),
-              round <= 2 ? Effect.die(new Error("a bug of ours")) : Effect.succeed({ _tag: "Ack" } as const)
-            ),
-          verdict: () => Effect.die(new Error("another one")),
+          handling: () => ({
+            _tag: "Single",
+            handle: () =>
+              Effect.andThen(
+                Queue.offer(attempts, ++round),
+                round <= 2 ? Effect.die(new Error("a bug of ours")) : Effect.succeed({ _tag: "Ack" } as const)
+              ),
+            verdict: () => Effect.die(new Error("another one"))
+          }),
           onEnd: () => {},
           afterEnd: Effect.void
         })

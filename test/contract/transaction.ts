@@ -336,6 +336,33 @@ export const transactionSuite = (backend: Backend): void => {
     )
 
     test(
+      "acknowledges further deliveries in the same step, or nothing when one of them is lost",
+      Effect.gen(function*() {
+        const key = yield* Transaction.keyFor(Text, "count")
+        const a = yield* join("a")
+        for (const id of ["1", "2", "3"]) yield* copy(id, id)
+        const [one, two, three] = yield* Effect.forEach([1, 2, 3], () => take(a))
+        yield* a.begin([one!, two!, three!].map((delivery) => ({ delivery, key: delivery.id })))
+        const b = yield* join("b")
+        yield* backend.advance(leaseMillis * 0.7)
+        assert.deepStrictEqual(yield* a.renew([one!, two!]), [])
+        yield* backend.advance(leaseMillis * 0.5)
+        const { deliveries: [stolen] } = yield* b.claim(3)
+        assert.strictEqual(stolen?.id, three!.id)
+        yield* b.begin([{ delivery: stolen!, key: stolen!.id }])
+        for (const [delivery, others] of [[one!, [two!, three!]], [three!, [one!, two!]]] as const) {
+          assert.deepStrictEqual(yield* a.commit([{ delivery, others, ...changes(key, "a") }]), ["lost"])
+        }
+        assert.isUndefined(yield* Transaction.read(key))
+        // The others are still held.
+        assert.deepStrictEqual(yield* a.commit([{ delivery: one!, others: [two!], ...changes(key, "b") }]), ["done"])
+        assert.strictEqual(yield* Transaction.read(key), "1")
+        assert.deepStrictEqual(yield* b.ack([stolen!]), [])
+        assert.deepStrictEqual(yield* leftover(Text), nothingLeft)
+      })
+    )
+
+    test(
       "applies each commit of a batch by itself",
       Effect.gen(function*() {
         const key = yield* seed(backend, (key) => ({ _tag: "Set", key, value: "text" }), "text")

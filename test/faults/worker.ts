@@ -5,7 +5,9 @@
  */
 import { Cause, Data, DateTime, Effect, Logger, Schema } from "effect"
 import { writeSync } from "node:fs"
+import { setTimeout } from "node:timers/promises"
 import { Channel, type Message, Publisher, Rotif, Scheduler, Subscription, Transaction } from "rotif"
+import { NotificationManager } from "rotif/promise"
 import { exactNow, trueNow } from "./clock.ts"
 import type { Handled } from "./Recorder.ts"
 
@@ -41,6 +43,12 @@ export interface Role {
     readonly diesOf?: string
     /** Default: that of a subscription. */
     readonly prefetch?: number
+    /** Handles messages in batches; `byPromise`: through the Promise API. */
+    readonly batch?: { readonly size: number; readonly within: number; readonly byPromise?: boolean }
+    /** A batch with this message fails. Default: none does. */
+    readonly failsOf?: string
+    /** Default: that of a subscription. */
+    readonly maxRetries?: number
     /** Default: as good as none. */
     readonly maxCrashes?: number
   }
@@ -86,6 +94,8 @@ const Everything = Channel.pattern("*", { payload: Schema.String })
 
 /** The counter of each message of a transactional consumer. */
 export const effectOf = (text: string) => `effect:${text}`
+
+class BadMessage extends Data.TaggedError("BadMessage")<{}> {}
 
 class FirstAttempt extends Data.TaggedError("FirstAttempt")<{}> {}
 
@@ -138,7 +148,50 @@ const publishing = Effect.fnUntraced(function*(
   }
 })
 
-const handling = (consumer: NonNullable<Job["consumer"]>) => {
+/** The recipe of the predecessor, which collects a batch and processes it, as a subscription of the Promise API. */
+const byPromiseApi = (
+  consumer: NonNullable<Job["consumer"]>,
+  rotif: Job["rotif"],
+  sizes: { readonly size: number; readonly within: number },
+  { concurrency, group, lease, maxRetries, retryDelay }: {
+    readonly group: string
+    readonly concurrency: number
+    readonly lease: number
+    readonly retryDelay: number
+    readonly maxRetries: number | undefined
+  }
+) =>
+  Effect.gen(function*() {
+    const manager = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        new NotificationManager({ redis: (rotif as { readonly url: string }).url, prefix: rotif.prefix, logger })
+      ),
+      (manager) => Effect.promise(() => manager.stopAll())
+    )
+    yield* Effect.promise(() =>
+      manager.subscribeBatch("work", async (messages) => {
+        const described = messages.map(({ attempt, channel, payload, timestamp }) => ({
+          group,
+          consumer: consumer.name,
+          channel,
+          text: payload as string,
+          deliveryCount: attempt,
+          at: trueNow(),
+          publishedAt: timestamp
+        }))
+        if (consumer.tellsBegun === true) { for (const one of described) say({ event: "begun", ...one }) }
+        await setTimeout(consumer.handlerMillis ?? 5)
+        if (described.some(({ text }) => text === consumer.failsOf)) throw new BadMessage()
+        const settlingAt = trueNow()
+        for (const one of described) say({ event: "handled", ...one, settlingAt })
+      }, { group, consumerName: consumer.name, concurrency, lease, maxRetries, retryDelay, ...sizes })
+    )
+  })
+
+const sayLine = (text: string) => say({ event: "log", text, at: trueNow() })
+const logger = { debug: () => {}, info: () => {}, warn: sayLine, error: sayLine }
+
+const handling = (consumer: NonNullable<Job["consumer"]>, rotif: Job["rotif"]) => {
   const { failEvery, transactional = false } = consumer
   const describe = (
     { channel, deliveryCount, group, payload: text, publishedAt }: Message.Message<typeof Everything>
@@ -171,9 +224,44 @@ const handling = (consumer: NonNullable<Job["consumer"]>) => {
     lease: consumer.lease ?? 1_000,
     retryDelay: 100,
     prefetch: consumer.prefetch,
-    maxCrashes: consumer.maxCrashes ?? 100_000
+    maxCrashes: consumer.maxCrashes ?? 100_000,
+    maxRetries: consumer.maxRetries
   } as const
   const source = consumer.pattern === true ? Everything : Work
+  const { batch } = consumer
+  if (batch !== undefined) {
+    const { byPromise, ...sizes } = batch
+    type Batched = Parameters<typeof describe>[0]
+    const handleBatch = Effect.fnUntraced(function*(messages: ReadonlyArray<Batched>) {
+      if (consumer.tellsBegun === true) {
+        for (const message of messages) say({ event: "begun", ...describe(message) })
+      }
+      if (messages.some(({ payload }) => payload === consumer.diesOf)) process.kill(process.pid, "SIGKILL")
+      yield* Effect.sleep(consumer.handlerMillis ?? 5)
+      if (messages.some(({ payload }) => payload === consumer.failsOf)) return yield* new BadMessage()
+      const settlingAt = trueNow()
+      for (const message of messages) say({ event: "handled", ...describe(message), settlingAt })
+    })
+    if (byPromise === true) return byPromiseApi(consumer, rotif, sizes, common)
+    return transactional
+      ? Subscription.batch(source, {
+        ...common,
+        ...sizes,
+        transactional,
+        handler: Effect.fnUntraced(function*(messages) {
+          for (const { payload } of messages) {
+            yield* Transaction.incrby(yield* Transaction.key(effectOf(payload)), 1)
+          }
+          yield* handleBatch(messages)
+        })
+      })
+      : Subscription.batch(source, {
+        ...common,
+        ...sizes,
+        exactlyOnce: consumer.exactlyOnce ?? false,
+        handler: handleBatch
+      })
+  }
   return transactional
     ? Subscription.make(source, {
       ...common,
@@ -197,7 +285,7 @@ const saying = Logger.make(({ logLevel, message }) => {
 const program = (job: Job) =>
   Effect.gen(function*() {
     const roles: ReadonlyArray<Role> = [job, ...job.also ?? []]
-    for (const { consumer } of roles) if (consumer !== undefined) yield* handling(consumer)
+    for (const { consumer } of roles) if (consumer !== undefined) yield* handling(consumer, job.rotif)
     if (job.ticks !== undefined) {
       yield* Scheduler.recurring("tick", { every: job.ticks.everyMillis }, Work, "tick-0")
     }

@@ -131,6 +131,19 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "globex: Published, globex prints i-1",
     "globex: there is none",
     "acme: the reminder is cancelled"
+  ],
+  "examples/16-batches.ts": [
+    "insert 1 2 3 4 5 6 7 8",
+    "insert 1 2 3 4",
+    "insert 5 6 7 8",
+    "insert 1 2",
+    "insert 3 4",
+    "insert 3",
+    "insert 4",
+    "given up: {\"id\":3,\"amount\":10}: constraint violated",
+    "insert 10",
+    "given up: {\"id\":9,\"amount\":-1}: a negative amount",
+    "stored 1 2 4 5 6 7 8 10"
   ]
 }
 

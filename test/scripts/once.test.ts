@@ -370,6 +370,66 @@ const cases: ReadonlyArray<Case> = [
     again: { reply: ["already"] }
   },
   {
+    does: "commit: acknowledges further deliveries, of its stream and of others",
+    script: commit,
+    seed: [
+      ...mine,
+      ["xadd", "log", "2-1", "i", "n", "p", "2"],
+      ["hold", "log"],
+      ["xadd", "retry", "1-1", "i", "o", "p", "3"],
+      ["hold", "retry"],
+      ["hset", "once", "d\nn", `${far} t1`, "c\no", `${far} t2`]
+    ],
+    keys: [...commitKeys, "log", "retry", "counter"],
+    args: [
+      ...fence,
+      "ack",
+      5,
+      6,
+      "2-1",
+      "d\nn",
+      "t1",
+      "d",
+      0,
+      0,
+      "ack",
+      6,
+      6,
+      "1-1",
+      "c\no",
+      "t2",
+      "c",
+      0,
+      1,
+      "incrby",
+      7,
+      1,
+      1
+    ],
+    reply: ["done"],
+    after: {
+      counts: { "a\ng\nc": "2", "a\ng\nd": "1", "c\ng\nc": "1", "z\ng\nc": "2" },
+      log: log(0, "i n p 2"),
+      retry: { entries: ["i o p 3"], pending: 0 },
+      once: { ...doneFor(86_400), "d\nn": "now+86400s", "c\no": "now+86400s" },
+      counter: ["1", "stays"]
+    },
+    again: { reply: ["already"] }
+  },
+  {
+    does: "commit: nothing when a further delivery has another holder, or is done",
+    script: commit,
+    seed: [...mine, ["hset", "once", "c\nn", `${far} t2`], ["set", "counter", "41"]],
+    keys: [...commitKeys, "log", "counter"],
+    args: [...fence, "ack", 5, 6, "2-1", "c\nn", "t1", "c", 0, 0, "incrby", 6, 1, 1],
+    reply: ["lost"],
+    after: {
+      log: log(1),
+      once: { "": since, "c\nm": "far t1", "c\nn": "far t2" },
+      counter: ["41", "stays"]
+    }
+  },
+  {
     does: "commit: nothing when the key has another holder",
     script: commit,
     seed: [...held, keyed(`${far} t2`), ["set", "counter", "41"]],

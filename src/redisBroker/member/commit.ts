@@ -1,5 +1,5 @@
 /**
- * A member's commits: a transaction is applied together with the end of its delivery.
+ * A member's commits: a transaction is applied together with the end of its delivery, or of all deliveries of a batch.
  *
  * A script reaches one slot. Messages for a channel of another shard go into the outbox of this shard with everything else, and are
  * relayed from there; see `outbox.ts`.
@@ -24,12 +24,24 @@ export const make = (
   giveBack: (leases: ReadonlyArray<Lease>) => Effect.Effect<void>,
   onSettled: (stream: string) => void
 ): Member["commit"] => {
+  /** How a delivery is acknowledged, for the script. */
+  const acknowledgementOf = (lease: Lease) =>
+    [
+      lease.position,
+      lease.mark,
+      lease.token,
+      lease.channel,
+      lease.isVanished ? -1 : lease.count - 1,
+      lease.stream.isRetry ? 1 : 0
+    ] as const
+
   const commitOne = Effect.fnUntraced(function*(
-    { delivery, messages, writes }: Commit
+    { delivery, messages, others = [], writes }: Commit
   ): Effect.fn.Return<Committed, RedisError> {
-    if (!(delivery instanceof Lease)) return "lost"
-    const lease = delivery
-    if (!isHeld(lease) || lease.mark === "") return "lost"
+    const all = [delivery, ...others]
+    const leases = all.filter((one): one is Lease => one instanceof Lease && isHeld(one) && one.mark !== "")
+    const [lease, ...further] = leases
+    if (lease === undefined || leases.length < all.length) return "lost"
     const from = monotonic()
     const isOrdered = gate.counts([lease])
     const reply = yield* run(
@@ -39,20 +51,13 @@ export const make = (
       Effect.fnUntraced(function*() {
         const script = builder(
           [lease.stream.key, keys.once(group), keys.olderonce(group), keys.counts],
-          [
-            "ack",
-            group,
-            lease.position,
-            lease.mark,
-            lease.token,
-            lease.channel,
-            lease.isVanished ? -1 : lease.count - 1,
-            lease.stream.isRetry ? 1 : 0,
-            once.doneMillis
-          ],
+          ["ack", group, ...acknowledgementOf(lease), once.doneMillis],
           keys.events
         )
-        if (lease.isSuspect) script.tried(keys.trials(group, lease.channel), trialField(lease.stream, lease.position))
+        for (const one of further) script.ack(one.stream.key, acknowledgementOf(one))
+        for (const one of leases) {
+          if (one.isSuspect) script.tried(keys.trials(group, one.channel), trialField(one.stream, one.position))
+        }
         if (isOrdered) {
           const [log, retry, busy, lines, behind] = gate.keysOf(lease.channel)
           script.free(busy, consumer, lease.orderingKey!, [keys.taken(group), log, retry, lines, behind])
@@ -70,7 +75,7 @@ export const make = (
     ).pipe(
       Effect.tapError((error) =>
         Effect.sync(() => {
-          if (error.reason === "ConnectionLost") lease.uncertain = true
+          if (error.reason === "ConnectionLost") { for (const one of leases) one.uncertain = true }
         })
       ),
       gate.orLost
@@ -79,8 +84,10 @@ export const make = (
     if (isRefusal(reply)) return refusalOf(reply)
     if (outcome !== "done" && !(outcome === "already" && lease.uncertain)) return "lost"
     // The member learns of it when all commits have ended: if one fails, this one is sent once more.
-    lease.uncertain = true
-    onSettled(lease.stream.key)
+    for (const one of leases) {
+      one.uncertain = true
+      onSettled(one.stream.key)
+    }
     if (isOrdered && outcome === "done") {
       const [, messages, vanished] = reply as unknown as readonly [string, HandedOver, number]
       yield* giveBack(yield* gate.handOver(lease.channel, messages, vanished, from))
@@ -92,10 +99,14 @@ export const make = (
     // Each is applied by itself, and to its end: one that was interrupted would not be known to be uncertain.
     const results = yield* Effect.forEach(commits, (one) => Effect.result(commitOne(one)), { concurrency: "unbounded" })
     const outcomes = yield* Effect.forEach(results, Effect.fromResult)
-    for (const [i, { delivery }] of commits.entries()) {
-      if (!(delivery instanceof Lease) || typeof outcomes[i] !== "string") continue
-      delivery.stream.held.delete(delivery.position)
-      once.forget(delivery)
+    for (const [i, { delivery, others = [] }] of commits.entries()) {
+      // Which of several deliveries is lost, their settlements will show.
+      if (typeof outcomes[i] !== "string" || (outcomes[i] === "lost" && others.length > 0)) continue
+      for (const lease of [delivery, ...others]) {
+        if (!(lease instanceof Lease)) continue
+        lease.stream.held.delete(lease.position)
+        once.forget(lease)
+      }
     }
     return outcomes
   }, Effect.mapError(fail("commit")))

@@ -31,7 +31,8 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  *
  * The operations: `publish` (a log): window in ms, index of the window key (both 0: no window), call and id, fields. `schedule` (a log):
  * window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of waiting, due time (see `dueAt`), 1 to
- * replace a waiting message, body, call. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `free` (busy of the group and channel): consumer,
+ * replace a waiting message, body, call. `ack` (a stream; only behind the fence `ack`, and before all others): of a further delivery that is
+ * acknowledged, the position, idempotency key, token, channel, and the last two of the fence before its ms. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `free` (busy of the group and channel): consumer,
  * ordering key, indexes of taken of the group, log, retry stream, lines and behind; it comes first. `set`: value.
  * `hset`: fields and values. `incrby`: number. `del`.
  *
@@ -72,7 +73,7 @@ while at <= #args do
   operations[#operations + 1] = {args[at], keys[tonumber(args[at + 1])], unpack(args, at + 3, at + 2 + size)}
   at = at + 3 + size
 end
-local needs = {free = 'set', publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
+local needs = {ack = 'stream', free = 'set', publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
 local types, numbers, entries, first, earliest = {}, {}, {}, nil, nil
 local loser
 local now = clock()
@@ -100,7 +101,10 @@ for _, operation in ipairs(operations) do
     local lease = redis.call('XPENDING', keys[1], fence, position, position, 1)[1]
     loser = lease and lease[2] ~= consumer and lease[2]
   end
-  if verb == 'schedule' then
+  if verb == 'ack' then
+    local value = redis.call('HGET', keys[2], operation[4]) or redis.call('HGET', keys[3], operation[4])
+    if isDone(value) or tokenOf(value) ~= operation[5] then return {'lost'} end
+  elseif verb == 'schedule' then
     local waiting, bodies, due = keys[tonumber(operation[6])], keys[tonumber(operation[7])], dueAt(operation[9], now)
     problem = mismatch(waiting, redis.call('TYPE', waiting).ok, 'zset') or mismatch(bodies, redis.call('TYPE', bodies).ok, 'hash')
     if problem then return problem end
@@ -122,15 +126,18 @@ end
 for key, wanted in pairs(entries) do
   if roomIn(key, bytes) < wanted then return {'full', key} end
 end
-if kind == 'ack' then
-  local acked = redis.call('XACK', keys[1], fence, position)
+local function acknowledge(stream, position, channel, takeovers, isRetry)
+  local acked = redis.call('XACK', stream, fence, position)
   if takeovers == '-1' then acked, takeovers = 1, 0 end
-  local started, last = spanOf(head, now)
-  redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), name, millis(now + keep))
   local account = fence .. '\\n' .. channel
   count('${counters.acked}', account, acked)
   count('${counters.crashed}', account, acked * takeovers)
   count('${counters.settledRetries}', account, acked * isRetry)
+end
+if kind == 'ack' then
+  acknowledge(keys[1], position, channel, takeovers, isRetry)
+  local started, last = spanOf(head, now)
+  redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), name, millis(now + keep))
 else
   redis.call('ZREM', keys[2], '')
   local newest = redis.call('ZRANGE', keys[2], -1, -1, 'WITHSCORES')[2]
@@ -154,6 +161,9 @@ for _, operation in ipairs(operations) do
       replace = operation[10] == '1', body = operation[11], call = operation[12]
     }, now)
     if outcome == 'scheduled' and (not earliest or due < earliest) then earliest = due end
+  elseif verb == 'ack' then
+    acknowledge(key, operation[3], operation[6], operation[7], operation[8])
+    redis.call('HSET', keys[2], operation[4], millis(now + keep))
   elseif verb == 'tried' then
     redis.call('HDEL', key, operation[3])
   elseif verb == 'free' then
