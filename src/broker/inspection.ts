@@ -12,7 +12,7 @@ import type { BrokerError } from "./error.ts"
  *
  * - Keys: `UnknownKey`, `WrongType`, `NoExpiry`, `Misplaced`, `OrphanRecord`.
  * - Channels and groups: `UnregisteredChannel`, `MissingLog`, `Unreadable`, `UnlistedRetries`, `UnregisteredGroup`, `LostGroup`, `FloorBeyondCursor`.
- * - Messages: `TwoStates`, `Overdue`, `BodyWithoutTime`, `TimeWithoutBody`, `GhostDelivery`, `Unrelayed`.
+ * - Messages: `TwoStates`, `Overdue`, `BodyWithoutTime`, `TimeWithoutBody`, `GhostDelivery`, `BrokenGate`, `Unrelayed`.
  * - Recurring messages: `OverdueTick`, `TickWithoutDefinition`, `DefinitionWithoutTick`.
  * - Dead letters and counts: `LostOffer`, `LetterCount`, `Miscounted`, `LostMessages`.
  *
@@ -37,6 +37,7 @@ export const Kind = Schema.Literals([
   "BodyWithoutTime",
   "TimeWithoutBody",
   "GhostDelivery",
+  "BrokenGate",
   "Unrelayed",
   "OverdueTick",
   "TickWithoutDefinition",

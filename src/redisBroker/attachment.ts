@@ -1,5 +1,6 @@
 /** Attaching a group to streams of a shard: the keys and arguments of the script `attachGroup`. */
 import type { Keys } from "./keys.ts"
+import { gateKeys } from "./keys.ts"
 
 /** A stream as the script takes it. The first of its keys is the stream. */
 export interface Attachment {
@@ -10,22 +11,15 @@ export interface Attachment {
 /** The last removal of the group by each of its patterns, as it is recorded in Redis. */
 export type Removals = ReadonlyArray<readonly [pattern: string, removal: string]>
 
-const gate = (keys: Keys, group: string, channel: string) => [
-  keys.busy(group, channel),
-  keys.lines(group, channel),
-  keys.behind(group, channel),
-  keys.reached(group, channel)
-]
-
 /** The log of a channel; `others` are the other groups that are registered for it. */
 export const ofLog = (keys: Keys, group: string, channel: string, others: ReadonlyArray<string> = []): Attachment => ({
-  keys: [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel), ...gate(keys, group, channel)],
+  keys: [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel), ...gateKeys(keys, group, channel)],
   argument: [channel, ...others].join("\n")
 })
 
 export const ofRetryStream = (keys: Keys, group: string, channel: string): Attachment => {
   const key = keys.retry(group, channel)
-  return { keys: [key, key, key, ...gate(keys, group, channel)], argument: `\n${channel}` }
+  return { keys: [key, key, key, ...gateKeys(keys, group, channel)], argument: `\n${channel}` }
 }
 
 /** The keys and arguments of the script for some streams. */

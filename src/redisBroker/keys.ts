@@ -150,6 +150,15 @@ export const make = (prefix: string, shard: number, database = 0) => {
 
 export type Keys = ReturnType<typeof make>
 
+/** The keys of the gate of a group on a channel, in the order in which scripts take them. */
+export const gateKeys = (keys: Keys, group: string, channel: string) =>
+  [
+    keys.busy(group, channel),
+    keys.lines(group, channel),
+    keys.behind(group, channel),
+    keys.reached(group, channel)
+  ] as const
+
 /** A key that was found in Redis. */
 export interface Found {
   readonly shard: number

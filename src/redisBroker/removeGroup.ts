@@ -9,7 +9,7 @@ import { patternsOf, readingOf } from "../internal/pattern.ts"
 import type { Connection } from "../redis/connection.ts"
 import { RedisError } from "../redis/protocol.ts"
 import type { Keys } from "./keys.ts"
-import { registrationsOf } from "./keys.ts"
+import { gateKeys, registrationsOf } from "./keys.ts"
 import { removeGroup as removeScript } from "./scripts/member/removeGroup.ts"
 import { unregisterGroup } from "./scripts/member/unregisterGroup.ts"
 
@@ -35,10 +35,7 @@ const removeFrom = Effect.fnUntraced(function*(connection: Connection, keys: Key
         keys.bodies(group, channel),
         keys.trials(group, channel),
         keys.settled,
-        keys.busy(group, channel),
-        keys.lines(group, channel),
-        keys.behind(group, channel),
-        keys.reached(group, channel)
+        ...gateKeys(keys, group, channel)
       ],
       [group, channel, isFirst ? 1 : 0]
     )

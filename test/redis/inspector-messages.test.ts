@@ -85,6 +85,41 @@ describe("Inspector: messages", () => {
       yield* handles("a")
     }))
 
+  broken(
+    "messages that wait for their ordering key and stand in no line, and a key without a head",
+    (server) =>
+      Effect.gen(function*() {
+        const broker = yield* Broker.Broker
+        const member = yield* broker.join({
+          shard: 0,
+          group: "g",
+          consumer: "me",
+          selector: Channel.selector(Text),
+          start: { _tag: "Earliest" },
+          leaseMillis: long,
+          ordering: "block",
+          isTaking: () => true
+        })
+        yield* broker.append(
+          ["a", "b", "c"].map((id) => ({ id, channel: "texts", payload: `"${id}"`, orderingKey: "k" }))
+        )
+        const [head] = yield* member.read(3, 1_000)
+        assert.deepStrictEqual(yield* verify, [])
+        yield* server.command("del", keys.lines("g", "texts"))
+        const [, [second = ""] = []] = (yield* server.command("xrange", log, "-", "+")) as Array<Array<string>>
+        yield* mends(it1("BrokenGate", keys.lines("g", "texts"), { ...about, id: second }))
+        yield* member.ack([head!])
+        const [next] = member.takeNext()
+        assert.strictEqual(next?.id, "b")
+        yield* server.command("sadd", keys.busy("g", "texts"), "stray")
+        yield* mends(it1("BrokenGate", keys.busy("g", "texts"), about))
+        yield* member.ack([next!])
+        yield* member.ack(member.takeNext())
+        assert.strictEqual(Stats.ofGroup(yield* Stats.channels(Text), "g")?.pending, 0)
+        assert.strictEqual(yield* server.command("exists", keys.busy("g", "texts"), keys.lines("g", "texts")), 0)
+      })
+  )
+
   broken("a delivery whose message is gone, once it was left alone for long", (server) =>
     Effect.gen(function*() {
       const { member, position } = yield* oneLeased(server)

@@ -8,6 +8,7 @@ import * as Accounts from "./accounts.ts"
 import type { Checks } from "./check.ts"
 import { groupsIn } from "../replies.ts"
 import { chunks } from "./check.ts"
+import * as Gates from "./gates.ts"
 import * as Letters from "./deadLetters.ts"
 import * as Deliveries from "./deliveries.ts"
 import * as Recurring from "./recurring.ts"
@@ -114,6 +115,7 @@ export const structures = (
     ),
     Stream.concat(listed),
     Stream.concat(ready),
+    Stream.concat(Gates.gates(checks, registry)),
     Stream.concat(Waiting.waiting(checks, toleranceMillis, promote)),
     Stream.concat(Stream.fromEffect(outbox(checks, toleranceMillis, relay))),
     Stream.concat(Recurring.ticks(checks, toleranceMillis)),

@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Claimed } from "../../Broker.ts"
 import type { Command } from "../../Redis.ts"
 import { RedisError } from "../../Redis.ts"
+import { gateKeys } from "../keys.ts"
 import type { RawEntries, RawPending } from "../replies.ts"
 import { brokenGate } from "../scripts/checks/brokenGate.ts"
 import { takeOver } from "../scripts/member/takeOver.ts"
@@ -172,11 +173,10 @@ export const make = (
    * told yet. The next claim takes over what waited.
    */
   const freeOrphans = (channel: string) => {
-    const [log, retry, busy, lines, behind] = gate.keysOf(channel)
     return Effect.map(
       connection.evaluate(
         brokenGate,
-        [log, retry, keys.bodies(group, channel), busy, lines, behind, keys.reached(group, channel)],
+        [keys.log(channel), keys.retry(group, channel), keys.bodies(group, channel), ...gateKeys(keys, group, channel)],
         ["repair", group, consumer]
       ),
       (reply) => {

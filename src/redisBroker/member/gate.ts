@@ -10,6 +10,7 @@
 import { Effect } from "effect"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"
 import { chunked } from "../batches.ts"
+import { gateKeys } from "../keys.ts"
 import { enter as enterScript } from "../scripts/member/enter.ts"
 import type { MemberContext } from "./context.ts"
 import type { GroupStream, Lease, Stamp } from "./lease.ts"
@@ -65,10 +66,7 @@ export const make = (
     if (keyed.length > 0) stream.isGated = true
     const gate = [
       stream.key,
-      keys.busy(group, stream.channel),
-      keys.lines(group, stream.channel),
-      keys.behind(group, stream.channel),
-      keys.reached(group, stream.channel),
+      ...gateKeys(keys, group, stream.channel),
       keys.taken(group)
     ]
     let first = isInterval ? leases[0]!.position : ""

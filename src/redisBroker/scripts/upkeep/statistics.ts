@@ -3,6 +3,7 @@ import type { Counter } from "../../counters.ts"
 import { counters, letterCounter, reasons, reported } from "../../counters.ts"
 import { listOf } from "../parts/counting.ts"
 import { sizeOf } from "../parts/entrySize.ts"
+import { gateConsumer } from "../parts/gate.ts"
 import { positions } from "../parts/positions.ts"
 import { streamInfo } from "../parts/streamInfo.ts"
 import { clock } from "../parts/time.ts"
@@ -60,7 +61,10 @@ local function addConsumers(consumers, byName, group)
     local consumer = map(flat)
     local name, idle = consumer['name'], math.max(0, now - consumer['seen-time'])
     local known = byName[name]
-    if not known then
+    if name == '${gateConsumer}' then
+      -- What waits for its ordering key is pending, and nobody has it.
+      known = {name, 0, 0}
+    elseif not known then
       known = {name, 0, idle}
       byName[name] = known
       consumers[#consumers + 1] = known
