@@ -25,6 +25,7 @@ import * as RedisMember from "./redisBroker/member/member.ts"
 import * as Namespace from "./redisBroker/namespace.ts"
 import { relay } from "./redisBroker/outbox.ts"
 import * as RedisAppend from "./redisBroker/publish/append.ts"
+import * as Promotion from "./redisBroker/publish/promotion.ts"
 import * as RedisScheduled from "./redisBroker/publish/waiting.ts"
 import * as RedisRecurring from "./redisBroker/recurring.ts"
 import { removeGroup } from "./redisBroker/removeGroup.ts"
@@ -126,7 +127,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
 
   const events = yield* Events.listen(shards, redis)
 
-  const scheduled = RedisScheduled.make(shards)
+  const promote = Promotion.make(shards)
   const channels = Channels.make(shards, {
     touch: (shard, stream) => janitors[shard]!.touch(stream),
     onFlush: Effect.ignore(recordShards, { log: "Warn" })
@@ -188,9 +189,9 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     append,
     checkDurability,
     join,
-    promote: scheduled.promote,
+    promote,
     awaitEarlier: (shard) => events.wait("due", shard),
-    scheduled: scheduled.service,
+    scheduled: RedisScheduled.make(shards),
     recurring,
     relay: (shard, limit) => Effect.mapError(relay(shards, channels, shard, limit), fail("relay")),
     awaitOutbox: (shard) => events.wait("outbox", shard),
@@ -225,7 +226,7 @@ const open = Effect.fnUntraced(function*(options?: Options) {
     inspection: RedisInspection.make(shards, {
       prefix,
       connectionFor: redis.connection,
-      promote: (shard) => scheduled.promote(shard, repairBatch),
+      promote: (shard) => promote(shard, repairBatch),
       relay: (shard) => Effect.mapError(relay(shards, channels, shard, repairBatch), fail("relay")),
       stats: stats.lookIn
     }),
