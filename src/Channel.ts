@@ -46,7 +46,7 @@ type ParamName<Segment extends string> = Segment extends `:${infer Param}` ? Par
  * @category models
  * @since 0.1.0
  */
-export interface ChannelOptions<S extends Schema.Constraint> {
+export interface ChannelOptions<S extends Schema.Constraint, Params = Readonly<Record<string, string>>> {
   /** The schema of the payload. Payloads are stored as JSON, by the JSON codec of the schema. */
   readonly payload: S
   /**
@@ -54,6 +54,11 @@ export interface ChannelOptions<S extends Schema.Constraint> {
    * bytes.
    */
   readonly idempotencyKey?: ((payload: S["Type"]) => string) | undefined
+  /**
+   * Makes the ordering key of a message that is published without one: 1 to 512 bytes, or `null` for none. A group handles the messages of the
+   * channel with the same key one after the other, in the order in which they were stored. See `docs/ordering.md`.
+   */
+  readonly orderingKey?: ((payload: S["Type"], params: Params) => string | null) | undefined
   /**
    * Limits on what the channel keeps, in addition to the rule that a message is removed when every group has acknowledged it. A message that a
    * limit removes is lost for the groups that have not handled it.
@@ -83,6 +88,7 @@ export interface Channel<Name extends string, S extends Schema.Constraint> {
   readonly paramNames: ReadonlyArray<string>
   readonly limits: Limits | undefined
   idempotencyKey?(payload: S["Type"]): string
+  orderingKey?(payload: S["Type"], params: Readonly<Record<string, string>>): string | null
   readonly codec: Codec<S>
 }
 
@@ -211,6 +217,7 @@ const limitNames: ReadonlySet<string> = new Set(["maxLength", "maxAge", "minId"]
 const optionNames: ReadonlySet<string> = new Set<keyof ChannelOptions<Schema.Constraint>>([
   "payload",
   "idempotencyKey",
+  "orderingKey",
   "limits"
 ])
 
@@ -273,12 +280,13 @@ const limitsOf = (name: string, limits: ChannelOptions<Schema.Constraint>["limit
  */
 export const make = <const Name extends string, S extends Schema.Constraint>(
   name: Name,
-  options: ChannelOptions<S>
+  options: ChannelOptions<S, { readonly [Param in ParamNames<Name>]: string }>
 ): Channel<Name, S> => {
   checked(name, "name")
   optionsOf(name, options)
-  if (options.idempotencyKey !== undefined && typeof options.idempotencyKey !== "function") {
-    throw new InvalidChannelName({ name, message: `invalid channel "${name}": idempotencyKey must be a function` })
+  for (const option of ["idempotencyKey", "orderingKey"] as const) {
+    if (options[option] === undefined || typeof options[option] === "function") continue
+    throw new InvalidChannelName({ name, message: `invalid channel "${name}": ${option} must be a function` })
   }
   return {
     [TypeId]: "Channel",
@@ -289,6 +297,8 @@ export const make = <const Name extends string, S extends Schema.Constraint>(
     ),
     limits: limitsOf(name, options.limits),
     ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
+    // Every publish checks that the params are those of the name.
+    ...(options.orderingKey === undefined ? {} : { orderingKey: options.orderingKey as Any["orderingKey"] & {} }),
     codec: codecOf(name, options.payload)
   }
 }

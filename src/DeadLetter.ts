@@ -34,6 +34,8 @@ export interface DeadLetter {
   readonly raw: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  /** The ordering key of the message, if it has one. */
+  readonly orderingKey: string | undefined
   /** When the message was first published. */
   readonly publishedAt: DateTime.Utc
   /** The last attempt, from 1. */
@@ -146,6 +148,7 @@ export const fromLetter = (shard: number, letter: Letter): DeadLetter => ({
   raw: letter.payload,
   headers: letter.headers,
   params: letter.params,
+  orderingKey: letter.orderingKey,
   publishedAt: momentOf(letter.publishedAtMillis),
   attempt: letter.attempt,
   deliveryCount: letter.deliveryCount,

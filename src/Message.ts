@@ -8,6 +8,7 @@ import { Effect, Result, Schema } from "effect"
 import type { BrokerError, Delivery } from "./Broker.ts"
 import type * as Channel from "./Channel.ts"
 import { reasonText } from "./internal/failure.ts"
+import { fenceOf } from "./broker/position.ts"
 import { Inspect } from "./internal/inspected.ts"
 import * as Given from "./internal/optionChecks.ts"
 import type { Settlement } from "./internal/settlement.ts"
@@ -74,6 +75,15 @@ export interface Envelope extends Settling<LeaseLost> {
   readonly id: string
   readonly channel: string
   readonly headers: Readonly<Record<string, string>>
+  /** Its ordering key, if it has one. */
+  readonly orderingKey: string | undefined
+  /**
+   * A text that grows with every hand-out of the messages of an ordering key, compared as text: first by the place of the message, then by its
+   * `deliveryCount`. A system that stores the last one and refuses a lower one is safe from a handler whose lease has ended and that does not
+   * know yet. A dead letter that is requeued keeps its place, so its texts are lower than those of the messages handled since. With
+   * `ordering: "none"` it does not grow along a key.
+   */
+  readonly fence: string
   /** When it was first published, by the backend's clock. */
   readonly publishedAt: DateTime.Utc
   readonly group: string
@@ -222,6 +232,12 @@ class Live implements Envelope {
   }
   get params() {
     return this.delivery.params
+  }
+  get orderingKey() {
+    return this.delivery.orderingKey
+  }
+  get fence() {
+    return fenceOf(this.delivery)
   }
   get publishedAt() {
     return momentOf(this.delivery.publishedAtMillis)

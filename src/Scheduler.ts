@@ -43,6 +43,7 @@ export interface Scheduled {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  readonly orderingKey: string | undefined
 }
 
 /**
@@ -109,6 +110,7 @@ export interface Recurring {
   readonly payload: string
   readonly headers: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
+  readonly orderingKey: string | undefined
 }
 
 /**
@@ -220,13 +222,14 @@ export const make = Effect.gen(function*() {
       const messages = known.slice(0, limit)
       const last = known.length > limit ? messages.at(-1) : end
       return {
-        messages: messages.map(({ channel, dueAtMillis, headers, id, params, payload }) => ({
+        messages: messages.map(({ channel, dueAtMillis, headers, id, orderingKey, params, payload }) => ({
           id,
           channel,
           dueAt: momentOf(dueAtMillis),
           payload,
           headers,
-          params
+          params,
+          orderingKey
         })),
         cursor: last === undefined ? undefined : cursorOf(last)
       }
@@ -261,6 +264,7 @@ export const make = Effect.gen(function*() {
       const wanted: Publisher.AnyOptions = {
         headers: options?.headers,
         params: options?.params,
+        orderingKey: options?.orderingKey,
         expiresIn: options?.expiresIn
       }
       // Whether the channel wants params was checked with the options of this call.
@@ -279,6 +283,7 @@ export const make = Effect.gen(function*() {
         headers: message.headers ?? {},
         params: message.params ?? {},
         expiresInMillis: message.expiresInMillis,
+        orderingKey: message.orderingKey,
         limits: message.limits
       }, first)
       return { next: DateTime.makeUnsafe(next) }
@@ -298,7 +303,8 @@ export const make = Effect.gen(function*() {
               next: momentOf(definition.nextAtMillis),
               payload: definition.payload,
               headers: definition.headers,
-              params: definition.params
+              params: definition.params,
+              orderingKey: definition.orderingKey
             }]
         })
     )

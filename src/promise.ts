@@ -350,8 +350,13 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         })
         : undefined
       const seconds = options?.deduplicationTTL ?? config.deduplicationTTL ?? Options.defaults.deduplicationSeconds
+      const { generateOrderingKey } = config
+      const orderingKey = options?.orderingKey !== undefined || generateOrderingKey === undefined
+        ? options?.orderingKey
+        : yield* Checks.madeOrderingKey(() => generateOrderingKey({ channel, payload: value }))
       const publishing: Publisher.PublishOptions = {
         headers: options?.headers,
+        orderingKey,
         delay: options?.delayMs === undefined ? undefined : Math.max(0, options.delayMs),
         at: options?.deliverAt,
         id: key === undefined ? undefined : Sameness.freshId(),
@@ -587,6 +592,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         startFrom: Options.startOf(options.startFrom),
         maxRetries: options.maxRetries,
         pauseWhen: options.pauseWhen,
+        ordering: options.ordering,
         retry: policyOf(options, config),
         exactlyOnce: options.exactlyOnce === true
           ? { key: Sameness.handleKey(config), ttl: Math.max(seconds * 1000, lease) }

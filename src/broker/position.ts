@@ -2,12 +2,23 @@
  * Positions: `"<ms>-<sequence>"`, ascending, as Redis makes them. The first part is the clock's time, and stays where it was
  * while the clock is set back.
  */
+import type { Delivery } from "./delivery.ts"
+
 export interface Position {
   readonly millis: number
   readonly sequence: number
 }
 
 export const format = ({ millis, sequence }: Position): string => `${millis}-${sequence}`
+
+/**
+ * The fence of a hand-out: its place, then the number of the hand-out, of the same length for all. So it grows, compared as text, along the
+ * hand-outs of an ordering key.
+ */
+export const fenceOf = ({ deliveryCount, origin }: Pick<Delivery, "deliveryCount" | "origin">): string => {
+  const [millis = "", sequence = "0"] = origin.split("-")
+  return `${millis.padStart(16, "0")}-${sequence.padStart(20, "0")}-${String(deliveryCount).padStart(10, "0")}`
+}
 
 /** A position without its second part is the lowest of its millisecond. */
 export const parse = (text: string): Position => {

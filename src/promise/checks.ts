@@ -52,6 +52,10 @@ const text: Check = Shape.name
 const anything: Check = Shape.any
 const oneOf = Shape.choice
 
+/** A key of 1 to 512 bytes, or `null`. */
+const orderingKey = (option: string, value: unknown): Result.Result<string | null, Given.Problem> =>
+  value === null ? Result.succeed(value) : Given.key(option, value, 512)
+
 /** The first check that accepts the value; otherwise the problem of the last one. */
 const either = (wanted: string, ...checks: ReadonlyArray<Check>): Check => (option, value) =>
   checks.some((check) => Result.isSuccess(check(option, value)))
@@ -229,6 +233,7 @@ const config = shape<RotifConfig>({
   consumerNameFn: func,
   deduplicationTTL: seconds,
   generateDedupKey: func,
+  generateOrderingKey: func,
   localRoundRobin: flag,
   concurrency: whole(1),
   prefix,
@@ -274,6 +279,7 @@ const publishing = shape<PublishOptions>({
     }
     return found
   },
+  orderingKey,
   durability: (option, value) => value === false ? Result.succeed(value) : durability(option, value),
   attempt: anything
 })
@@ -286,6 +292,7 @@ const subscribing: { readonly [K in keyof Required<SubscribeOptions>]: Check } =
   retryDelay,
   retryStrategy: strategy,
   exactlyOnce: flag,
+  ordering: oneOf("block", "none"),
   deduplicationTTL: seconds,
   startFrom: (option, value) =>
     isDate(value)
@@ -468,4 +475,13 @@ export const madeKey = (where: string, make: () => unknown): Result.Result<strin
   Result.mapError(
     Given.made("generateDedupKey", make, (made) => Given.key("generateDedupKey", made, Infinity)),
     (problem) => told(where, problem)
+  )
+
+/** The ordering key of a message whose publish gives none. */
+export const madeOrderingKey = (make: () => unknown): Effect.Effect<string | null, InvalidOption> =>
+  Effect.fromResult(
+    Result.mapError(
+      Given.made("generateOrderingKey", make, (made) => orderingKey("generateOrderingKey", made)),
+      (problem) => told("publish", problem)
+    )
   )

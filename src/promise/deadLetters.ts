@@ -25,6 +25,8 @@ export interface DlqMessage {
   readonly group: string
   readonly payload: Payload
   readonly headers: Readonly<Record<string, string>>
+  /** The ordering key of the message, if it has one. */
+  readonly orderingKey?: string
   /** The last error of the handler. */
   readonly error: string
   /** `exhausted`: no retries left. `term`: the handler refused it for good. `decode`, `crashed`, `expired`. */
@@ -58,6 +60,8 @@ const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
   group: letter.group,
   payload: payloadOf(letter.raw),
   headers: letter.headers,
+  // Left out without a key: the archive stores it as JSON.
+  ...(letter.orderingKey === undefined ? {} : { orderingKey: letter.orderingKey }),
   error: letter.failure.message,
   reason: letter.failure.reason,
   attempt: letter.attempt,

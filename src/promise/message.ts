@@ -40,6 +40,8 @@ export interface RotifMessage<P = Payload, Channel extends string = string> {
   /** From 1. Only failures count. */
   readonly attempt: number
   readonly headers: Readonly<Record<string, string>>
+  /** Its ordering key, if it has one. */
+  readonly orderingKey: string | undefined
   readonly group: string
   /** Of a dead letter: the last error of the handler. */
   readonly error?: string | undefined
@@ -113,6 +115,7 @@ const makeMessage = (message: Any): RotifMessage => {
     timestamp: DateTime.toEpochMillis(message.publishedAt),
     attempt: message.attempt,
     headers: message.headers,
+    orderingKey: message.orderingKey,
     group: message.group,
     ack: () => first(() => toPromise(message.ack)),
     retry: (delayMs) =>
@@ -203,6 +206,7 @@ export const fromLetter = (letter: Offered): RotifMessage =>
     timestamp: DateTime.toEpochMillis(letter.publishedAt),
     attempt: letter.attempt,
     headers: letter.headers,
+    orderingKey: letter.orderingKey,
     group: letter.group,
     error: letter.failure.message,
     ack: () => toPromise(letter.ack),

@@ -135,6 +135,13 @@ export interface RotifConfig<Channels extends object = AnyChannels> {
    * `subscribe` the id of the message.
    */
   readonly generateDedupKey?: ((message: { readonly channel: string; readonly payload: Payload }) => string) | undefined
+  /**
+   * The ordering key of a message whose publish gives none, or `null` for none: a group handles the messages of one channel with the same key
+   * one after the other. Default: none.
+   */
+  readonly generateOrderingKey?:
+    | ((message: { readonly channel: string; readonly payload: Payload }) => string | null)
+    | undefined
   /** The subscriptions of one group take turns, one message each, in place of reading ahead. Default `false`. */
   readonly localRoundRobin?: boolean | undefined
   /** At most this many handlers of a subscription run at a time. Default 1, in the order of publishing. */
@@ -290,6 +297,11 @@ export interface PublishOptions {
   readonly deduplicationTTL?: number | undefined
   /** Strings that travel with the message. */
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /**
+   * The ordering key: 1 to 512 bytes. A group handles the messages of one channel with the same key one after the other, in the order in which
+   * they were stored. `null`: none. Default: `generateOrderingKey`.
+   */
+  readonly orderingKey?: string | null | undefined
   /** The durability that this publish waits for; `false`: only the loss of this process is survived. Default: that of the manager. */
   readonly durability?: Durability | false | undefined
   /** Accepted, and not used: a publish begins with attempt 1. */
@@ -317,6 +329,11 @@ export interface SubscribeOptions {
    * `generateDedupKey`, unless its publish was by a key (`exactlyOnce`, `dedupKey`) and has accepted it as new.
    */
   readonly exactlyOnce?: boolean | undefined
+  /**
+   * `"block"` (the default): messages with the same ordering key are handled one after the other, over all processes, and a message that failed
+   * keeps its place. `"none"`: the key has no meaning. All subscriptions of a group must have the same.
+   */
+  readonly ordering?: "block" | "none" | undefined
   /** Seconds. Default: that of the manager. */
   readonly deduplicationTTL?: number | undefined
   /**

@@ -6,12 +6,13 @@ import type { Due } from "../broker/publishing.ts"
 import { durabilityOf } from "../internal/durabilityOption.ts"
 import { dueOf, expiryOf } from "./due.ts"
 import * as Envelope from "./envelope.ts"
-import { identify } from "./identity.ts"
+import { identify, orderingKeyOf } from "./identity.ts"
 import type { AnyOptions, PublishOptions } from "./options.ts"
 import type { RequestError } from "./outcome.ts"
 import { InvalidPublishOptions, PayloadTooLarge } from "./outcome.ts"
 
 const none: PublishOptions = {}
+const noParams: Readonly<Record<string, string>> = Object.freeze({})
 
 const publishNames: ReadonlySet<string> = new Set<keyof AnyOptions>([
   "headers",
@@ -19,6 +20,7 @@ const publishNames: ReadonlySet<string> = new Set<keyof AnyOptions>([
   "deduplicate",
   "throttle",
   "debounce",
+  "orderingKey",
   "delay",
   "at",
   "expiresIn",
@@ -67,6 +69,15 @@ export const make = ({ limit, mostMillis, nextId, now, usualDurability }: Option
     if (typeof found === "string") return invalid(found)
     expiresInMillis = found
   }
+  let orderingKey: string | undefined
+  if (channel.orderingKey !== undefined || options?.orderingKey !== undefined) {
+    const found = orderingKeyOf(
+      options?.orderingKey,
+      channel.orderingKey === undefined ? undefined : () => channel.orderingKey!(payload, params ?? noParams)
+    )
+    if (found._tag === "Failure") return invalid(found.failure.message)
+    orderingKey = found.success
+  }
   let durability = usualDurability
   if (options?.durability !== undefined) {
     const found = options.durability === false ? undefined : durabilityOf("durability", options.durability)
@@ -84,6 +95,7 @@ export const make = ({ limit, mostMillis, nextId, now, usualDurability }: Option
     due,
     replace: identity.replace,
     expiresInMillis,
+    orderingKey,
     durability
   }
   const bytes = Envelope.bytesAbove(limit, message)

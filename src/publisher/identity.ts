@@ -2,6 +2,7 @@
  * The identity of a message: its id and its deduplication window, from the options of a publish.
  */
 import type { Duration } from "effect"
+import { Result } from "effect"
 import type { Delivery, NewMessage } from "../Broker.ts"
 import { windowOf } from "../broker/idWindow.ts"
 import * as Given from "../internal/optionChecks.ts"
@@ -29,6 +30,21 @@ export type Identity = Pick<NewMessage, "id" | "window" | "replace"> & { readonl
 const keyProblem = (what: string, key: unknown, most: number): string | undefined => {
   const problem = Given.textProblem(key, most)
   return problem === undefined ? undefined : `${what} ${problem}`
+}
+
+/** The ordering key of a message: the option, else what the channel makes. `undefined`: it has none. */
+export const orderingKeyOf = (
+  given: string | null | undefined,
+  make: (() => string | null) | undefined
+): Result.Result<string | undefined, Given.Problem> => {
+  if (given === null || (given === undefined && make === undefined)) return Result.succeed(undefined)
+  return given === undefined
+    ? Given.made(
+      "the orderingKey",
+      make!,
+      (made) => made === null ? Result.succeed(undefined) : Given.key("the orderingKey", made, 512)
+    )
+    : Given.key("orderingKey", given, 512)
 }
 
 const shapes = {

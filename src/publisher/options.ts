@@ -46,6 +46,11 @@ export interface PublishOptions {
    * id; its receipt is `Scheduled`.
    */
   readonly debounce?: { readonly key: string; readonly delay: Duration.Input } | undefined
+  /**
+   * The ordering key: 1 to 512 bytes. A group handles the messages of one channel with the same key one after the other, in the order in which
+   * they were stored (`ordering` of a subscription). `null`: none. Default: the `orderingKey` of the channel. See `docs/ordering.md`.
+   */
+  readonly orderingKey?: string | null | undefined
   /** Delivers the message after this span, at the earliest. 0 is now. */
   readonly delay?: Duration.Input | undefined
   /** Delivers the message at this time, at the earliest. A time in the past is now. */

@@ -25,6 +25,8 @@ export type Recurs = string | Cron.Cron | { readonly every: Duration.Input }
  */
 export interface RecurringOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /** The ordering key of its messages; see `Publisher.PublishOptions`. */
+  readonly orderingKey?: string | null | undefined
   /** The message of a tick is delivered for at most this long; see `Publisher.PublishOptions`. */
   readonly expiresIn?: Duration.Input | undefined
   /** The zone of the cron expression, such as `"Europe/Berlin"`. Default: that of the `Cron`, or UTC. */
@@ -51,6 +53,7 @@ const everyOnly: ReadonlySet<string> = new Set(["every"])
 const recursWanted = "a cron expression, a Cron, or { every: a duration }"
 const recurringShape = Shape.shape<LooseOptions>()({
   headers: Shape.any,
+  orderingKey: Shape.any,
   expiresIn: Shape.any,
   timeZone: Shape.any,
   catchUp: catchUpOf,

@@ -119,6 +119,18 @@ export interface StreamOptions {
    */
   readonly maxCrashes?: number | undefined
   /**
+   * How the group treats messages with an ordering key.
+   *
+   * - `"block"` (the default): messages of one channel with the same key are handled one at a time, over all consumers, in the order in which
+   *   they were stored. The next one begins when the acknowledgement of the one before is stored. A message that failed keeps its place: the key
+   *   waits through its retries, and goes on when it has become a dead letter.
+   * - `"none"`: the key has no meaning.
+   *
+   * The first subscription of a group decides for the group, until the group is removed. Another one with another value is refused. Messages
+   * without a key are not affected. See `docs/ordering.md`.
+   */
+  readonly ordering?: "block" | "none" | undefined
+  /**
    * What happens to a message whose time to live (`expiresIn` of the publish) ends before it is handled: it becomes a dead letter with reason
    * `expired` (the default), or is dropped.
    */

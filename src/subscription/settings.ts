@@ -111,6 +111,7 @@ const optionShape = Shape.shape<AnyOptions<never, never>>()({
   startFrom: startOf,
   timeout: Shape.span({ usual: 0, least: 1 }),
   ackMode: Shape.choice("auto", "manual"),
+  ordering: Shape.choice("block", "none"),
   expired: Shape.choice("dead-letter", "drop"),
   pauseWhen: stormOf,
   handler: Shape.handler,
@@ -190,6 +191,7 @@ export const make = Effect.fnUntraced(function*<E, M extends Retry.MessageInfo>(
       consumer: `${label}:${uniqueName()}`,
       selector: Channel.selector(source),
       start: given.startFrom,
+      ordering: given.ordering,
       leaseMillis,
       doneMillis: isOnce ? ttl : undefined,
       maxCrashes

@@ -22,6 +22,8 @@ import { lifecycleSuite } from "./lifecycle.ts"
 import { limitsSuite } from "./limits.ts"
 import { middlewareSuite } from "./middleware.ts"
 import { orderSuite } from "./order.ts"
+import { orderingSuite } from "./ordering.ts"
+import { orderingPortSuite } from "./orderingPort.ts"
 import { preparedSuite } from "./prepared.ts"
 import { publisherSuite } from "./publisher.ts"
 import { recurringSuite } from "./recurring.ts"
@@ -59,13 +61,14 @@ const parts = {
     settlementSuite,
     batchesSuite,
     capacitySuite,
+    orderingSuite,
     lifecycleSuite,
     endsSuite,
     removalSuite,
     scopesSuite,
     streamsSuite
   ],
-  crashes: [leasesSuite, crashesSuite, limitsSuite, agreementSuite],
+  crashes: [leasesSuite, orderingPortSuite, crashesSuite, limitsSuite, agreementSuite],
   failures: [retriesSuite, deadLettersSuite, deadLetterOffersSuite],
   operations: [statsSuite, groupsSuite, healthSuite, groupMetricsSuite, inspectorSuite],
   // Above the port: on a Cluster these run no code that they do not run on one Redis.

@@ -144,6 +144,12 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "insert 10",
     "given up: {\"id\":9,\"amount\":-1}: a negative amount",
     "stored 1 2 4 5 6 7 8 10"
+  ],
+  "examples/17-ordering.ts": [
+    "bob: b-1, attempt 1",
+    "bob: b-2, attempt 1",
+    "alice: a-1, attempt 2",
+    "alice: a-2, attempt 1"
   ]
 }
 

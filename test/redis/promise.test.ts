@@ -7,6 +7,7 @@ import { freshPrefix } from "../contract/kit.ts"
 import { backends, managed, quiet, redisUrl, until } from "../contract/promiseKit.ts"
 import { promiseSuite } from "../contract/promise.ts"
 import { promiseEndsSuite } from "../contract/promiseEnds.ts"
+import { promiseOrderingSuite } from "../contract/promiseOrdering.ts"
 import { promiseTypedSuite } from "../contract/promiseTyped.ts"
 import { promiseValuesSuite } from "../contract/promiseValues.ts"
 
@@ -15,6 +16,7 @@ for (const { config, name } of backends) {
   promiseEndsSuite({ name, config })
   promiseTypedSuite(name, config)
   promiseValuesSuite(name, config)
+  promiseOrderingSuite(name, config)
 }
 
 describe("the configuration", () => {
@@ -95,6 +97,7 @@ describe("the configuration", () => {
       minStreamId: "1-0",
       groupNameFn: (pattern) => pattern,
       consumerNameFn: () => "consumer",
+      generateOrderingKey: () => null,
       deduplicationTTL: 60,
       generateDedupKey: ({ channel }) => channel,
       localRoundRobin: false,

@@ -49,6 +49,32 @@ Publisher.publishAll(Notice, [notice], (payload, index) => {
 // @ts-expect-error the options made for each lack the params
 Publisher.publishAll(Notice, [notice], () => ({ id: "x" }))
 
+// Ordering keys.
+Channel.make("orders", {
+  payload: Order.payload,
+  orderingKey: (payload, params) => {
+    expectTypeOf(payload).toEqualTypeOf<{ readonly id: string; readonly total: number; readonly at: Date }>()
+    // @ts-expect-error the channel has no params
+    void params.userId
+    return payload.id
+  }
+})
+Channel.make("users.:userId.notices", {
+  payload: Notice.payload,
+  orderingKey: (_, params) => {
+    expectTypeOf(params).toEqualTypeOf<{ readonly userId: string }>()
+    return params.userId
+  }
+})
+// @ts-expect-error a key is a text
+Channel.make("orders", { payload: Order.payload, orderingKey: ({ total }) => total })
+// @ts-expect-error a message without a key has null
+Channel.make("orders", { payload: Order.payload, orderingKey: () => undefined })
+Publisher.publish(Order, order, { orderingKey: "o-1" })
+Publisher.publish(Order, order, { orderingKey: null })
+// @ts-expect-error a key is a text
+Publisher.publish(Order, order, { orderingKey: 1 })
+
 // Options.
 Publisher.publish(Order, order, { id: "o-1", headers: { trace: "1" } })
 // @ts-expect-error headers are strings

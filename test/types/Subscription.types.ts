@@ -17,6 +17,13 @@ class Gateway extends Context.Service<Gateway, { readonly charge: Effect.Effect<
   "test/Gateway"
 ) {}
 
+Subscription.layer(Order, { ordering: "block", handler: () => Effect.void })
+Subscription.layer(Order, { ordering: "none", handler: () => Effect.void })
+// @ts-expect-error not yet
+Subscription.layer(Order, { ordering: "park", handler: () => Effect.void })
+// @ts-expect-error not yet
+Subscription.layer(Order, { ordering: "skip", handler: () => Effect.void })
+
 // What a handler sees.
 Subscription.layer(Order, {
   handler: (message) => {

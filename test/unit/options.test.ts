@@ -256,6 +256,7 @@ refuses(
     blockInterval: [...noSpan, 9],
     drainTimeout: noSpan,
     maxCrashes: noNumber,
+    ordering: ["park", "skip", 5, null],
     expired: ["keep", 5, null],
     reports: [5, "warn"],
     slowHandler: [...noSpan, 0],
@@ -285,6 +286,7 @@ refuses(
     deduplicate: [...noObject, { window: Number.NaN }],
     throttle: [...noObject, { key: "k", window: Number.NaN }, { key: 5, window: 1 }],
     debounce: [...noObject, { key: "k", delay: Number.NaN }],
+    orderingKey: ["", "x".repeat(513), "\ud800", 5, {}, Promise.resolve("k")],
     delay: noSpan,
     at: [Number.NaN, "soon", null, {}, true, "2027-02-30"],
     expiresIn: [...noSpan, 0],
@@ -318,6 +320,7 @@ refuses(
   "Scheduler.recurring",
   rows<Scheduler.RecurringOptions>({
     headers: [...noObject, { a: 5 }],
+    orderingKey: ["", "x".repeat(513), "\ud800", 5],
     expiresIn: [...noSpan, 0],
     timeZone: ["Nowhere", 5, null],
     catchUp: ["some", 5, null, { all: 0 }]
@@ -481,6 +484,7 @@ describe("NotificationManager", () => {
     consumerNameFn: noFunction,
     deduplicationTTL: [0, ...noMillis, 1e12],
     generateDedupKey: noFunction,
+    generateOrderingKey: noFunction,
     localRoundRobin: noFlag,
     concurrency: [...noNumber, 0, 100_001],
     prefix: ["{x}", "", 5, null],
@@ -537,6 +541,7 @@ describe("NotificationManager", () => {
     retryDelay: noMillis,
     retryStrategy: ["random", 5, null],
     exactlyOnce: noFlag,
+    ordering: ["park", "skip", 5, null],
     deduplicationTTL: [0, Number.NaN, "1", null],
     startFrom: ["first", 5, null, {}],
     concurrency: [...noNumber, 0],
@@ -556,6 +561,7 @@ describe("NotificationManager", () => {
     dedupKey: ["", 5, null, {}],
     deduplicationTTL: [0, Number.NaN, "1", null],
     headers: noObject,
+    orderingKey: ["", "x".repeat(513), "\ud800", 5, {}],
     durability: [5, "x", true, null]
   }
   it.each(rows(publishing))(
