@@ -9,6 +9,7 @@ import type { Script } from "../../src/Redis.ts"
 import { brokenGate } from "../../src/redisBroker/scripts/checks/brokenGate.ts"
 import { ackOnce } from "../../src/redisBroker/scripts/member/ackOnce.ts"
 import { attachGroup } from "../../src/redisBroker/scripts/member/attachGroup.ts"
+import { commit } from "../../src/redisBroker/scripts/member/commit.ts"
 import { enter } from "../../src/redisBroker/scripts/member/enter.ts"
 import { leave } from "../../src/redisBroker/scripts/member/leave.ts"
 import { settle } from "../../src/redisBroker/scripts/member/settle.ts"
@@ -118,7 +119,7 @@ const place = async () => {
         vanished
       }
     },
-    settle: (consumer: string, number: number, action: string, stream: Stream = "log") =>
+    settle: (consumer: string, number: number, action: string, stream: Stream = "log", handedOut = 1) =>
       evaluate(
         settle,
         [
@@ -143,7 +144,7 @@ const place = async () => {
         key("events"),
         1,
         `${number}-0`,
-        1,
+        handedOut,
         action,
         action === "wait" ? `60000\ng\nch\n${number}-0` : action === "dead" ? "g\nch\nterm" : "",
         `{"i":"m","k":"${keyOf.get(number)}"${action === "dead" ? "" : ",\"kh\":1"}}\nx`,
@@ -175,6 +176,32 @@ const place = async () => {
         token,
         0,
         keyOf.get(number)!
+      ),
+    /** Commits a transaction without messages and writes. */
+    commit: (consumer: string, number: number, token: string) =>
+      evaluate(
+        commit,
+        ["log", "once", "older", "counts", "busy", "taken", "log", "retry", "lines", "behind"],
+        "ack",
+        "g",
+        `${number}-0`,
+        "ch\nm",
+        token,
+        "ch",
+        0,
+        0,
+        60_000,
+        key("events"),
+        "free",
+        5,
+        7,
+        consumer,
+        keyOf.get(number)!,
+        6,
+        7,
+        8,
+        9,
+        10
       ),
     attach: (kind: Stream) =>
       evaluate(
@@ -496,6 +523,30 @@ describe("settle and ackOnce of ordering keys", () => {
     assert.deepStrictEqual((await here.leave("d", [first!])).refused, [first])
     assert.deepStrictEqual((await here.state()).busy, ["a"])
   })
+})
+
+describe("ackOnce and commit of ordering keys", () => {
+  // The mark of a key may outlast the lease: then the consumer that took the delivery over finds it busy, and gives it back.
+  for (const verb of ["ackOnce", "commit"] as const) {
+    it(`${verb} frees nothing for a delivery that has gone on meanwhile`, async () => {
+      const here = await begun("c", "d")
+      const [first, second] = await here.publish("a", "a")
+      await here.read("c", 2)
+      await here.enter("c", [first!, second!])
+      await client.hset(here.key("once"), "ch\nm", "9000000000000 t")
+      await here.takeOver("d", first!)
+      await here.enter("d", [first!], { isClaimed: true })
+      assert.deepStrictEqual(await here.settle("d", first!, "wait", "log", 2), [[], [], 0])
+      const [, next] = (await here[verb]("c", first!, "t")) as [unknown, Array<unknown>]
+      assert.deepStrictEqual(next, [])
+      const { busy, lines, pending } = await here.state()
+      assert.deepStrictEqual({ busy, lines, pending }, {
+        busy: ["a"],
+        lines: { a: `l${second} l${second}` },
+        pending: { "~gate": [`l${second}`] }
+      })
+    })
+  }
 })
 
 describe("takeOver", () => {

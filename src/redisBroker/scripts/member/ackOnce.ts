@@ -18,7 +18,8 @@ import { clock } from "../parts/time.ts"
  * Reply: for each delivery 1 (done), 0 (the key has another token, or none) or 2 (the key was done before); where ordering keys count {these,
  * messages handed over, number of those that were gone}, as `leave` has them.
  *
- * The token does not tell whether another consumer has taken the delivery over and not begun it. That one has lost it with this.
+ * The token does not tell whether another consumer has taken the delivery over and not begun it. That one has lost it with this. If it has
+ * settled the delivery already, the ordering key is not this one's to free: it is free, or the message waits for its retry as its head.
  *
  * Writes: XACK comes first. It passes when memory is full, and lets the rest pass.
  */
@@ -57,7 +58,7 @@ for i = 1, wanted do
     if isOrdered then
       local lease = redis.call('XPENDING', stream, group, position, position, 1)[1]
       if lease and lease[2] ~= consumer then losers[#losers + 1] = lease[2] end
-      if ARGV[i * 5 + 6] ~= '' then freed[#freed + 1] = ARGV[i * 5 + 6] end
+      if (lease or takeovers < 0) and ARGV[i * 5 + 6] ~= '' then freed[#freed + 1] = ARGV[i * 5 + 6] end
     end
     record[size * 2 + 3] = names[i]
     record[size * 2 + 4] = done

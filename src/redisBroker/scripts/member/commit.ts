@@ -33,8 +33,8 @@ import { clock, dueAt, wakeFor } from "../parts/time.ts"
  * window in ms, index of the window key, id, indexes of waiting and of the channel's bodies, member of waiting, due time (see `dueAt`), 1 to
  * replace a waiting message, body, call. `ack` (a stream; only behind the fence `ack`, and before all others): of a further delivery that is
  * acknowledged, the position, idempotency key, token, channel, and the last two of the fence before its ms. `outbox`: fields. `tried`: the field of the delivery in its trials, which is removed. `free` (busy of the group and channel): consumer,
- * ordering key, indexes of taken of the group, log, retry stream, lines and behind; it comes first. `set`: value.
- * `hset`: fields and values. `incrby`: number. `del`.
+ * ordering key, indexes of taken of the group, log, retry stream, lines and behind; it comes first, and frees nothing for a delivery that was
+ * not pending any more. `set`: value. `hset`: fields and values. `incrby`: number. `del`.
  *
  * Writes: every check that a write could fail is made before the first one. That is XACK, or for a relay ZREM. They pass when memory is
  * full, and let the rest pass: a relayed message is stored already.
@@ -75,7 +75,7 @@ while at <= #args do
 end
 local needs = {ack = 'stream', free = 'set', publish = 'stream', schedule = 'stream', outbox = 'stream', tried = 'hash', hset = 'hash', incrby = 'string'}
 local types, numbers, entries, first, earliest = {}, {}, {}, nil, nil
-local loser
+local loser, acked
 local now = clock()
 -- What each write will find is played through: the operations before it may have changed the type of its key, or its number.
 for _, operation in ipairs(operations) do
@@ -133,9 +133,10 @@ local function acknowledge(stream, position, channel, takeovers, isRetry)
   count('${counters.acked}', account, acked)
   count('${counters.crashed}', account, acked * takeovers)
   count('${counters.settledRetries}', account, acked * isRetry)
+  return acked
 end
 if kind == 'ack' then
-  acknowledge(keys[1], position, channel, takeovers, isRetry)
+  acked = acknowledge(keys[1], position, channel, takeovers, isRetry)
   local started, last = spanOf(head, now)
   redis.call('HSET', keys[2], '', headOf(started, math.max(last, now + keep)), name, millis(now + keep))
 else
@@ -168,7 +169,7 @@ for _, operation in ipairs(operations) do
     redis.call('HDEL', key, operation[3])
   elseif verb == 'free' then
     if loser then lost(loser) end
-    free(operation[4])
+    if acked > 0 then free(operation[4]) end
   elseif verb == 'outbox' then
     relays = true
     add(redis.call, key, unpack(operation, 3))
