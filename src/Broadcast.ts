@@ -6,46 +6,23 @@
  *
  * @since 0.1.0
  */
-import { Array as Arr, Cause, Context, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
+import type { Scope } from "effect"
+import { Context, Effect, Layer, Stream } from "effect"
 import type { BrokerError } from "./Broker.ts"
 import { Broker } from "./Broker.ts"
 import * as Channel from "./Channel.ts"
+import type { InvalidListener, Listener, ListenOptions, Message, StreamOptions } from "./broadcast/listener.ts"
+import * as Listening from "./broadcast/listening.ts"
 import type { BroadcastMessage, BroadcastPort } from "./broker/broadcast.ts"
-import * as Mailbox from "./internal/broadcastBuffer.ts"
 import * as Calls from "./internal/runningCalls.ts"
 import * as Ending from "./internal/ending.ts"
-import { pretty } from "./internal/failure.ts"
-import { isDone } from "./internal/immediate.ts"
 import * as Given from "./internal/optionChecks.ts"
-import * as Shape from "./internal/optionShape.ts"
-import { isTold, makeRepeating, tellEnd } from "./internal/reports.ts"
-import * as Workers from "./internal/workers.ts"
 import * as Envelope from "./publisher/envelope.ts"
 import type { InvalidPublishOptions } from "./publisher/outcome.ts"
 import { PayloadTooLarge } from "./publisher/outcome.ts"
 
-/**
- * A message as a listener gets it: for a union one member for each channel, discriminated by `channel`.
- *
- * @category models
- * @since 0.1.0
- */
-export type Message<S extends Channel.Source> = Channel.MessageShape<S> extends infer Shape
-  ? Shape extends unknown ? Shape & { readonly headers: Readonly<Record<string, string>> } : never
-  : never
-
-/**
- * A gap: messages are missing at this place.
- *
- * - `reconnected`: listening was interrupted. The number of messages meanwhile is unknown; it may be 0.
- * - `overflow`: this many messages were dropped, because they came faster than the listener handled them.
- *
- * @category models
- * @since 0.1.0
- */
-export type Gap =
-  | { readonly reason: "reconnected" }
-  | { readonly reason: "overflow"; readonly dropped: number }
+export type { Gap, Listener, ListenOptions, Message, Stats, StreamOptions } from "./broadcast/listener.ts"
+export { InvalidListener } from "./broadcast/listener.ts"
 
 /**
  * Options of one publish to Pub/Sub.
@@ -77,87 +54,6 @@ export type RequestError =
   | Channel.InvalidParams
   | InvalidPublishOptions
   | PayloadTooLarge
-
-/**
- * Options of a stream of Pub/Sub messages: how much it buffers, and what it does when the buffer is full.
- *
- * @category models
- * @since 0.1.0
- */
-export interface StreamOptions<R> {
-  /** At most this many messages wait for a busy listener. Default 4,096. */
-  readonly capacity?: number | undefined
-  /** Their payloads have at most this many characters together. Default 64 Mi. */
-  readonly maxBufferedChars?: number | undefined
-  /**
-   * What happens to a message when it is full: `"dropping"` drops it, `"sliding"` the oldest one instead, and `"bounded"` (the
-   * default) drops it and tells `onGap` how many were dropped, at the place where they are missing.
-   */
-  readonly overflow?: "bounded" | "dropping" | "sliding" | undefined
-  /**
-   * Runs where messages are missing: after the message in front of them is taken, before the next one. It is the place to look up
-   * anew what the messages would have told. If it takes longer than 30 seconds it is interrupted, which is logged. Default: a warning in the log.
-   */
-  readonly onGap?: ((gap: Gap) => Effect.Effect<unknown, never, R>) | undefined
-  /**
-   * Runs for a message that the schema of its channel cannot decode, or that Rotif did not write; the message is skipped. If it takes longer
-   * than 5 seconds it is interrupted, which is logged. Default: a warning in the log, less often when there are many.
-   */
-  readonly onInvalid?: ((error: Channel.InvalidPayload) => Effect.Effect<unknown, never, R>) | undefined
-}
-
-/**
- * Options of a listener: those of a stream, and the handler.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ListenOptions<S extends Channel.Source, E, R> extends StreamOptions<R> {
-  /** Handles one message. A failure is logged, and the next message follows: there is no retry. */
-  readonly handler: (message: Message<S>) => Effect.Effect<unknown, E, R>
-  /** At most this many handlers run at a time. 1 (the default) keeps the order of each channel. */
-  readonly concurrency?: number | undefined
-}
-
-/**
- * An option of a listener cannot be used. Nothing was started.
- *
- * @category errors
- * @since 0.1.0
- */
-export class InvalidListener extends Schema.TaggedError<InvalidListener>()("InvalidListener", Given.problemFields) {}
-
-/**
- * Counts since a listener started.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Stats {
-  /** Messages whose handler has ended, with success or not. */
-  readonly handled: number
-  readonly failed: number
-  /** Messages that could not be decoded. */
-  readonly invalid: number
-  /** Messages dropped because the listener was too slow. */
-  readonly dropped: number
-  /** How often listening was interrupted. */
-  readonly interruptions: number
-  /** Messages that wait for the handler now. */
-  readonly buffered: number
-}
-
-/**
- * A running listener.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Listener {
-  readonly stats: Effect.Effect<Stats>
-  /** Ends the listener and interrupts its running handlers, except for a handler that calls this: it continues. */
-  readonly stop: Effect.Effect<void>
-}
 
 /**
  * Options of `make` and `layer`.
@@ -313,105 +209,6 @@ export const publish: PublishOne<Broadcast> = (channel, payload, ...options) =>
 export const publishAll: PublishMany<Broadcast> = (channel, payloads, ...options) =>
   Broadcast.use((broadcast) => broadcast.publishAll(channel, payloads, ...options))
 
-/** Listening. */
-
-const option = Given.failing(InvalidListener)
-
-const most = Number.MAX_SAFE_INTEGER
-
-const shape = Shape.shape<Partial<ListenOptions<Channel.Any, unknown, unknown>>>()({
-  capacity: Shape.count({ usual: 4096, least: 1, most }),
-  maxBufferedChars: Shape.count({ usual: 64 * 1024 * 1024, least: 1, most }),
-  overflow: Shape.choice("bounded", "dropping", "sliding"),
-  onGap: Shape.func,
-  onInvalid: Shape.func,
-  handler: Shape.func,
-  concurrency: Shape.count({ usual: 1, least: 1, most })
-})
-
-/** Subscribes in the current scope: the buffer, and the handling of an item of it. */
-const open = Effect.fnUntraced(function*<S extends Channel.Source, R>(source: S, options: StreamOptions<R>) {
-  const broadcast = yield* Broadcast
-  yield* option(Channel.checkSource("source", source))
-  const given = yield* option(Given.known("the options", options, shape.names))
-  const { capacity, concurrency, maxBufferedChars: maxChars, overflow } = yield* option(shape.read(given))
-  const name = Channel.describe(source)
-  const decoderFor = Channel.decoderFor(source)
-  const mailbox = Mailbox.make({ capacity, maxChars, overflow })
-  const counts = { invalid: 0, interruptions: 0 }
-
-  const onGap = options.onGap ?? ((gap: Gap) =>
-    Effect.logWarning(
-      gap.reason === "overflow"
-        ? `rotif: ${gap.dropped} messages for a listener on "${name}" were dropped, it is too slow`
-        : `rotif: listening on "${name}" was interrupted, messages may be missing`
-    ))
-  const onInvalid = options.onInvalid ?? ((error: Channel.InvalidPayload) =>
-    isTold(counts.invalid)
-      ? Effect.logWarning(`rotif: message number ${counts.invalid} that was skipped on "${name}": ${error.message}`)
-      : Effect.void)
-
-  const invalid = (error: Channel.InvalidPayload, count = 1) => {
-    counts.invalid += count
-    return Effect.as(Given.prompt("onInvalid", Given.effect("onInvalid", () => onInvalid(error))), undefined)
-  }
-  const foreign = (channel: string, count = 1) =>
-    invalid(
-      new Channel.InvalidPayload({
-        channel,
-        operation: "decode",
-        message: `what arrived on "${channel}" is not a message of this listener`
-      }),
-      count
-    )
-
-  const callbacks = makeRepeating((round, cause) =>
-    Effect.logError(`rotif: code of a listener on "${name}" failed (${round} so far), and it goes on`, pretty(cause))
-  )
-
-  /** Decodes the message of an item, if it is one. */
-  const decoded = (
-    item: Mailbox.Item
-  ): Effect.Effect<Message<S> | undefined, never, R | Channel.DecodingServices<S>> => {
-    if (item instanceof Mailbox.Missing) {
-      const { dropped } = item
-      const gap: Gap = dropped === undefined ? { reason: "reconnected" } : { reason: "overflow", dropped }
-      const told = Given.prompt("onGap", Given.effect("onGap", () => onGap(gap)), Given.longestWorkMillis)
-      return Effect.as(told, undefined)
-    }
-    if (item instanceof Mailbox.Malformed) return foreign(item.channel, item.count)
-    const { channel, headers = {}, params = {} } = item
-    const decode = decoderFor(channel)
-    if (decode === undefined) return foreign(channel)
-    const value = decode(item.payload)
-    return Effect.matchEffect(isDone(value) ? value : Given.prompt("the schema", value), {
-      onFailure: (error) => invalid(error),
-      // The schema of the source made the payload, and `publish` checked the params.
-      onSuccess: (payload) => Effect.succeed({ channel, payload, params, headers } as unknown as Message<S>)
-    })
-  }
-
-  /** The same. The schema, `onGap` and `onInvalid` must not end what listens. */
-  const open = (item: Mailbox.Item) =>
-    Effect.catchCause(
-      decoded(item),
-      (cause) => Cause.hasInterruptsOnly(cause) ? Effect.interrupt : Effect.as(callbacks.failed(cause), undefined)
-    )
-
-  yield* broadcast.listen(Channel.selector(source), {
-    onMessage: mailbox.offer,
-    onMalformed: mailbox.malformed,
-    onGap: () => {
-      counts.interruptions++
-      mailbox.interrupted()
-    }
-  })
-  return { name, mailbox, counts, concurrency, open, endings: broadcast.endings }
-})
-
-/** At most this many messages are decoded before the first of them is passed on. */
-const chunkSize = 256
-
 /**
  * Listens to a channel, a pattern or a union, as a stream of messages.
  *
@@ -440,30 +237,7 @@ export const subscribe = <S extends Channel.Source, R = never>(
   source: S,
   options?: StreamOptions<R>
 ): Stream.Stream<Message<S>, InvalidListener | BrokerError, Broadcast | R | Channel.DecodingServices<S>> =>
-  Stream.unwrap(Effect.gen(function*() {
-    const { mailbox, name, open: decode } = yield* open(source, options ?? {})
-    yield* Effect.addFinalizer((exit) => tellEnd(`the stream of what is broadcast on "${name}"`, exit))
-    /** A gap that is reported after the messages in front of it are taken. */
-    let next: Mailbox.Item | undefined
-    return Stream.fromPull(Effect.succeed(Effect.gen(function*() {
-      const messages: Array<Message<S>> = []
-      while (true) {
-        const item = next ?? (messages.length < chunkSize ? mailbox.poll() : undefined)
-        next = undefined
-        const isGap = item instanceof Mailbox.Missing
-        if ((item === undefined || isGap) && Arr.isReadonlyArrayNonEmpty(messages)) {
-          next = item
-          return messages
-        }
-        if (item === undefined) {
-          yield* mailbox.arrived
-          continue
-        }
-        const message = yield* decode(item)
-        if (message !== undefined) messages.push(message)
-      }
-    })))
-  }))
+  Stream.unwrap(Effect.flatMap(Broadcast, (broadcast) => Listening.subscribe(broadcast, source, options ?? {})))
 
 /**
  * Listens with a handler in the current scope, and returns a handle.
@@ -491,71 +265,14 @@ export const subscribe = <S extends Channel.Source, R = never>(
  * @category constructors
  * @since 0.1.0
  */
-export const listen = Effect.fnUntraced(function*<S extends Channel.Source, E = never, R = never>(
+export const listen = <S extends Channel.Source, E = never, R = never>(
   source: S,
   options: ListenOptions<S, E, R>
-): Effect.fn.Return<
+): Effect.Effect<
   Listener,
   InvalidListener | BrokerError,
   R | Channel.DecodingServices<S> | Broadcast | Scope.Scope
-> {
-  yield* option(Given.record("the options", options))
-  yield* option(Given.required("handler", options.handler))
-  const scope = yield* Scope.make()
-  const { concurrency, counts, endings, mailbox, name, open: decode } = yield* open(source, options).pipe(
-    Scope.provide(scope),
-    Effect.onError(() => Scope.close(scope, Exit.void))
-  )
-  let handled = 0
-  let failed = 0
-  const failedOn = (cause: Cause.Cause<unknown>, channel: string): Effect.Effect<void> => {
-    handled++
-    failed++
-    return isTold(failed)
-      ? Effect.logError(
-        `rotif: the handler of a listener on "${name}" failed on "${channel}" (${failed} so far)`,
-        pretty(cause)
-      )
-      : Effect.void
-  }
-
-  const handle = (message: Message<S>, channel: string) =>
-    Effect.matchCauseEffect(Given.effect(`the handler of a listener on "${name}"`, () => options.handler(message)), {
-      onSuccess: () => Effect.sync(() => void handled++),
-      onFailure: (cause) => failedOn(cause, channel)
-    })
-  const handleOne = ({ turn, work }: Workers.Wrappers) =>
-    turn(Effect.gen(function*() {
-      const item = mailbox.poll()
-      if (item === undefined) return yield* mailbox.arrived
-      const handled = Effect.scoped(work(Effect.gen(function*() {
-        const message = yield* decode(item)
-        if (message !== undefined) yield* handle(message, "channel" in item ? item.channel : name)
-      })))
-      // Its fiber has died outside of everything that handles failures.
-      return yield* Effect.catchCause(
-        handled,
-        (cause) => Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause) : failedOn(cause, name)
-      )
-    }))
-  const ending = yield* Workers.start({
-    drainMillis: 0,
-    loops: (ways) => Array.from({ length: concurrency }, () => Effect.forever(handleOne(ways))),
-    leave: Scope.close(scope, Exit.void)
-  })
-  endings.keep(ending)
-
-  return {
-    stats: Effect.sync(() => ({
-      ...counts,
-      handled,
-      failed,
-      dropped: mailbox.dropped(),
-      buffered: mailbox.size()
-    })),
-    stop: ending.ask
-  }
-})
+> => Effect.flatMap(Broadcast, (broadcast) => Listening.listen(broadcast, source, options))
 
 /**
  * Runs a listener for as long as the layer; `Layer.launch` runs it as a program.

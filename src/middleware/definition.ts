@@ -151,10 +151,7 @@ export const publish = <X extends Effect.Effect<Receipt, unknown, unknown>>(
   wrap: (next: PublishNext) => (request: PublishRequest) => X
 ): Publish<Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>, Effect.Services<X>> =>
   // The errors and services are in the type alone.
-  ({ publish: wrap }) as unknown as Publish<
-    Exclude<Effect.Error<X>, PublishFailure | Types.unhandled>,
-    Effect.Services<X>
-  >
+  ({ publish: wrap }) as never
 
 /**
  * Makes a middleware of handling.
@@ -189,11 +186,7 @@ export const providing = <Provides>() =>
   wrap: (next: ProcessNext<Provides>) => (message: AnyMessage) => X
 ): Process<Exclude<Effect.Error<X>, Types.unhandled>, Effect.Services<X>, Provides> =>
   // The errors and services are in the type alone.
-  ({ process: wrap }) as unknown as Process<
-    Exclude<Effect.Error<X>, Types.unhandled>,
-    Effect.Services<X>,
-    Provides
-  >
+  ({ process: wrap }) as never
 
 /**
  * Makes one middleware of the two sides, for `layer`.
