@@ -58,6 +58,8 @@ export {
   BrokerError,
   DurabilityNotReached,
   GroupRemoved,
+  HandlerAborted,
+  HandlerTimeout,
   InvalidChannelName,
   InvalidOption,
   InvalidPayload,
@@ -360,7 +362,9 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         delay: options?.delayMs === undefined ? undefined : Math.max(0, options.delayMs),
         at: options?.deliverAt,
         id: key === undefined ? undefined : Sameness.freshId(),
-        throttle: key === undefined ? undefined : { key, window: Duration.seconds(seconds) },
+        throttle: key === undefined ? options?.throttle : { key, window: Duration.seconds(seconds) },
+        debounce: options?.debounce,
+        expiresIn: options?.expiresIn,
         durability: options?.durability
       }
       // A name that cannot be used throws; here it fails the publish.
@@ -498,7 +502,10 @@ export class NotificationManager<Channels extends object = AnyChannels> {
       pattern,
       options,
       (source, shared) =>
-        Core.make(source, { ...shared, handler: (message) => this.#handle(handler, Message.fromMessage(message)) })
+        Core.make(source, {
+          ...shared,
+          handler: (message) => this.#handle(handler, Message.fromMessage(message), options.timeout)
+        })
     )
   }
 
@@ -551,7 +558,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
           ...shared,
           size: options.size,
           within: options.within,
-          handler: (messages) => this.#handleBatch(handler, messages)
+          handler: (messages) => this.#handleBatch(handler, messages, options.timeout)
         })
     )
   }
@@ -587,7 +594,9 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         consumer,
         concurrency: options.concurrency,
         // Nothing waits here that another consumer of the group could take.
-        prefetch: options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined,
+        prefetch: options.prefetch ?? (options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined),
+        maxCrashes: options.maxCrashes ?? config.maxCrashes,
+        expired: options.expired,
         lease,
         startFrom: Options.startOf(options.startFrom),
         maxRetries: options.maxRetries,
@@ -612,10 +621,14 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     return Message.isWish(error) ? Effect.void : Hooks.after(this.#middleware, "onError", message, error as Error)
   }
 
-  #handle(handler: (message: RotifMessage) => unknown, message: RotifMessage): Effect.Effect<void, unknown> {
+  #handle(
+    handler: (message: RotifMessage) => unknown,
+    message: RotifMessage,
+    timeout: number | undefined
+  ): Effect.Effect<void, unknown> {
     const all = this.#middleware
     return Hooks.before(all, "beforeProcess", message).pipe(
-      Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message)),
+      Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message, timeout)),
       Effect.tapError((error) => this.#failed(message, error)),
       Effect.tap(() => Hooks.after(all, "afterProcess", message))
     )
@@ -624,7 +637,8 @@ export class NotificationManager<Channels extends object = AnyChannels> {
   /** Runs the handler of a batch between the hooks of each message. A message whose `beforeProcess` throws fails by itself. */
   #handleBatch(
     handler: (messages: ReadonlyArray<RotifMessage>) => unknown,
-    messages: ReadonlyArray<Received>
+    messages: ReadonlyArray<Received>,
+    timeout: number | undefined
   ): Effect.Effect<ReadonlyMap<Received, Batch.Outcome<unknown>>> {
     const all = this.#middleware
     return Effect.gen({ self: this }, function*() {
@@ -639,7 +653,8 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         ? []
         : yield* Message.handleBatch(
           (messages) => Hooks.outside(() => handler(messages)),
-          ready.map((message) => Message.fromMessage(message))
+          ready.map((message) => Message.fromMessage(message)),
+          timeout
         )
       for (const [i, message] of ready.entries()) outcomes.set(message, found[i]!)
       if (all.length > 0) {
