@@ -204,7 +204,7 @@ const abortAll = (messages: ReadonlyArray<RotifMessage>): void => messages.forEa
 export const handle = (
   handler: (message: RotifMessage) => unknown,
   message: RotifMessage,
-  timeout?: number | undefined
+  timeout?: number
 ): Effect.Effect<void, unknown> =>
   Effect.flatMap(
     Effect.exit(called(handler, message, abort, timeout)),

@@ -124,7 +124,7 @@ export const promiseHandlersSuite = (name: string, config: () => RotifConfig): v
       const late = performance.now() + 20
       await until(() => performance.now() > late)
       const seen: Array<unknown> = []
-      const note = (group: string) => ({ payload }: { payload: unknown }) => void seen.push(`${group}: ${payload}`)
+      const note = (group: string) => ({ payload }: { payload: string }) => void seen.push(`${group}: ${payload}`)
       await manager.subscribe("codes", note("a"), { group: "a" })
       await manager.subscribe("codes", note("b"), { group: "b", expired: "drop" })
       await until(async () => seen.length === 2 && (await manager.getDLQMessages()).length === 1)
