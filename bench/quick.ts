@@ -51,6 +51,9 @@ const jobs: Readonly<Record<string, readonly [base: keyof typeof bases, job: Unp
   "publish in flight": ["raw publish bulk", publish("rotif", "in flight", 20_000)],
   drain: ["raw drain", drain("rotif", 50_000)],
   "drain exactly once": ["raw drain", drain("rotifOnce", 20_000)],
+  "publish 10,000 keys": ["raw publish bulk", publish("rotifKeys", "bulk", 50_000)],
+  "drain 10,000 keys": ["raw drain", drain("rotifKeys", 50_000)],
+  "drain 10 hot keys": ["raw drain", drain("rotifHotKeys", 10_000)],
   "drain with 5 groups": ["raw drain", drain("rotif", 5000, { groups: 5 })],
   "each fails twice": ["raw drain", drain("rotif", 2000, { failures: 2 })],
   "wildcard over 100": [
@@ -115,6 +118,14 @@ for (const [name, ratios] of Object.entries(found)) {
   check("Node µs ÷ raw", ratios.nodeMicros, known.nodeMicros * cpuMargin)
   check("Redis µs ÷ raw", ratios.redisMicros, known.redisMicros * cpuMargin)
   check("commands a message", ratios.commands, known.commands * commandMargin + commandSlack)
+}
+/** Ordering keys may at most double the CPU time of Redis for a message's whole way, with many keys. */
+const mostOfPlain = 2
+const wayOf = (publish: string, drain: string) => best.get(publish)!["redisMicros"]! + best.get(drain)!["redisMicros"]!
+const ofPlain = wayOf("publish 10,000 keys", "drain 10,000 keys") / wayOf("publish bulk", "drain")
+console.log(`10,000 keys: ${ofPlain.toFixed(2)} × plain Redis µs for the whole way`)
+if (ofPlain > mostOfPlain) {
+  problems.push(`10,000 keys take ${ofPlain.toFixed(2)} × plain Redis µs, more than ${mostOfPlain}`)
 }
 for (const problem of problems) console.error(problem)
 if (problems.length > 0) process.exitCode = 1

@@ -58,8 +58,6 @@ export {
   BrokerError,
   DurabilityNotReached,
   GroupRemoved,
-  HandlerAborted,
-  HandlerTimeout,
   InvalidChannelName,
   InvalidOption,
   InvalidPayload,
@@ -362,9 +360,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         delay: options?.delayMs === undefined ? undefined : Math.max(0, options.delayMs),
         at: options?.deliverAt,
         id: key === undefined ? undefined : Sameness.freshId(),
-        throttle: key === undefined ? options?.throttle : { key, window: Duration.seconds(seconds) },
-        debounce: options?.debounce,
-        expiresIn: options?.expiresIn,
+        throttle: key === undefined ? undefined : { key, window: Duration.seconds(seconds) },
         durability: options?.durability
       }
       // A name that cannot be used throws; here it fails the publish.
@@ -502,10 +498,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
       pattern,
       options,
       (source, shared) =>
-        Core.make(source, {
-          ...shared,
-          handler: (message) => this.#handle(handler, Message.fromMessage(message), options.timeout)
-        })
+        Core.make(source, { ...shared, handler: (message) => this.#handle(handler, Message.fromMessage(message)) })
     )
   }
 
@@ -558,7 +551,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
           ...shared,
           size: options.size,
           within: options.within,
-          handler: (messages) => this.#handleBatch(handler, messages, options.timeout)
+          handler: (messages) => this.#handleBatch(handler, messages)
         })
     )
   }
@@ -594,9 +587,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         consumer,
         concurrency: options.concurrency,
         // Nothing waits here that another consumer of the group could take.
-        prefetch: options.prefetch ?? (options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined),
-        maxCrashes: options.maxCrashes ?? config.maxCrashes,
-        expired: options.expired,
+        prefetch: options.localRoundRobin ?? config.localRoundRobin ? 0 : undefined,
         lease,
         startFrom: Options.startOf(options.startFrom),
         maxRetries: options.maxRetries,
@@ -621,14 +612,10 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     return Message.isWish(error) ? Effect.void : Hooks.after(this.#middleware, "onError", message, error as Error)
   }
 
-  #handle(
-    handler: (message: RotifMessage) => unknown,
-    message: RotifMessage,
-    timeout: number | undefined
-  ): Effect.Effect<void, unknown> {
+  #handle(handler: (message: RotifMessage) => unknown, message: RotifMessage): Effect.Effect<void, unknown> {
     const all = this.#middleware
     return Hooks.before(all, "beforeProcess", message).pipe(
-      Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message, timeout)),
+      Effect.andThen(Message.handle((message) => Hooks.outside(() => handler(message)), message)),
       Effect.tapError((error) => this.#failed(message, error)),
       Effect.tap(() => Hooks.after(all, "afterProcess", message))
     )
@@ -637,8 +624,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
   /** Runs the handler of a batch between the hooks of each message. A message whose `beforeProcess` throws fails by itself. */
   #handleBatch(
     handler: (messages: ReadonlyArray<RotifMessage>) => unknown,
-    messages: ReadonlyArray<Received>,
-    timeout: number | undefined
+    messages: ReadonlyArray<Received>
   ): Effect.Effect<ReadonlyMap<Received, Batch.Outcome<unknown>>> {
     const all = this.#middleware
     return Effect.gen({ self: this }, function*() {
@@ -653,8 +639,7 @@ export class NotificationManager<Channels extends object = AnyChannels> {
         ? []
         : yield* Message.handleBatch(
           (messages) => Hooks.outside(() => handler(messages)),
-          ready.map((message) => Message.fromMessage(message)),
-          timeout
+          ready.map((message) => Message.fromMessage(message))
         )
       for (const [i, message] of ready.entries()) outcomes.set(message, found[i]!)
       if (all.length > 0) {

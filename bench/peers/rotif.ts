@@ -14,7 +14,14 @@ export const Payload = Schema.Struct({
 
 const Bench = Channel.make("bench.messages", { payload: Payload })
 
-export const makeOpen = (exactlyOnce: boolean, options?: Partial<Rotif.RedisOptions>): Open => async (port, prefix) => {
+/** `keys`: the number of ordering keys among which the messages are spread; 0: they have none. */
+export const makeOpen = (
+  exactlyOnce: boolean,
+  options?: Partial<Rotif.RedisOptions>,
+  keys = 0
+): Open =>
+async (port, prefix) => {
+  const publishOptions = (payload: Message) => keys === 0 ? {} : { orderingKey: `customer-${payload.id % keys}` }
   const runtime = ManagedRuntime.make(
     Rotif.layer({ url: `redis://127.0.0.1:${port}`, prefix, ...options }).pipe(Layer.orDie)
   )
@@ -27,7 +34,12 @@ export const makeOpen = (exactlyOnce: boolean, options?: Partial<Rotif.RedisOpti
     one: (payload) => runtime.runPromise(Publisher.publish(Bench, payload)),
     sequential: (payloads) => all(payloads, 1),
     concurrent: all,
-    bulk: (payloads) => runtime.runPromise(Publisher.publishAll(Bench, payloads)),
+    bulk: (payloads) =>
+      runtime.runPromise(
+        keys === 0
+          ? Publisher.publishAll(Bench, payloads)
+          : Publisher.publishAll(Bench, payloads, publishOptions)
+      ),
     schedule: (payloads) => runtime.runPromise(Publisher.publishAll(Bench, payloads, { delay: "1 day" })),
     consume: ({ concurrency, group, handle, hold, waitMillis }) =>
       runtime.runPromise(Effect.gen(function*() {

@@ -215,7 +215,6 @@ const channels: Check = (option, value) => {
 
 const config = shape<RotifConfig>({
   channels,
-  maxCrashes: whole(2),
   redis,
   maxRetries: whole(0),
   retryDelay,
@@ -265,9 +264,6 @@ const config = shape<RotifConfig>({
   enableHealthCheck: anything
 })
 
-const longestKept: Omit<Given.Bounds, "usual"> = { least: 1, most: Limits.longestKept }
-const key: Check = (option, value) => Given.key(option, value, 500)
-
 const publishing = shape<PublishOptions>({
   // Below 0 is now.
   delayMs: millis({ least: -Number.MAX_VALUE, most: Limits.longestKept }),
@@ -275,9 +271,6 @@ const publishing = shape<PublishOptions>({
   exactlyOnce: flag,
   dedupKey: (option, value) => Given.key(option, value, Infinity),
   deduplicationTTL: seconds,
-  expiresIn: millis(longestKept),
-  throttle: shape<{ readonly key: string; readonly window: number }>({ key, window: millis(longestKept) }),
-  debounce: shape<{ readonly key: string; readonly delay: number }>({ key, delay: millis(longestKept) }),
   headers: (option, value) => {
     const found = Given.record(option, value)
     if (Result.isFailure(found)) return found
@@ -315,11 +308,7 @@ const subscribing: { readonly [K in keyof Required<SubscribeOptions>]: Check } =
   pauseWhen: shape<NonNullable<SubscribeOptions["pauseWhen"]>>({
     dead: whole(Limits.stormLetters.least, Limits.stormLetters.most),
     within: millis(Limits.stormWithin)
-  }),
-  timeout: millis({ least: 1 }),
-  prefetch: whole(0),
-  maxCrashes: whole(2),
-  expired: oneOf("dead-letter", "drop")
+  })
 }
 
 const dlqQuery = shape<DlqQuery>({
@@ -378,30 +367,13 @@ export const checkConfig = checker(
       : Result.succeed(undefined)
 )
 
-/** Options of a publish that exclude each other. */
-const contradictions: ReadonlyArray<readonly [string, string]> = [
-  ["deliverAt", "delayMs"],
-  ["throttle", "dedupKey"],
-  ["throttle", "exactlyOnce"],
-  ["debounce", "dedupKey"],
-  ["debounce", "exactlyOnce"],
-  ["debounce", "throttle"],
-  ["debounce", "delayMs"],
-  ["debounce", "deliverAt"]
-]
-
-/** `false` is an option that is off. */
-const given = (value: unknown): boolean => value !== undefined && value !== false
-
 export const checkPublish = checker(
   "publish",
   publishing,
-  (options) => {
-    const together = contradictions.find((names) => names.every((name) => given(options[name])))
-    return together === undefined
-      ? Result.succeed(undefined)
-      : notBoth(together[0], `${together[0]} cannot stand beside ${together[1]}: give one of them`)
-  }
+  ({ delayMs, deliverAt }) =>
+    delayMs !== undefined && deliverAt !== undefined
+      ? notBoth("deliverAt", "deliverAt cannot stand beside delayMs: give one of them")
+      : Result.succeed(undefined)
 )
 
 const oneGroup = ({ group, groupName }: Readonly<Record<string, unknown>>) =>

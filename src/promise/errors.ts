@@ -238,35 +238,6 @@ export class ManagerStopped extends RotifError {
 }
 
 /**
- * A handler took longer than the `timeout` of its subscription. The attempt has failed with this, and is retried.
- *
- * @category errors
- * @since 0.1.0
- */
-export class HandlerTimeout extends RotifError {
-  declare readonly _tag: "HandlerTimeout"
-  constructor(fields: { readonly message: string }) {
-    super("HandlerTimeout", fields)
-  }
-}
-
-/**
- * The reason of the `signal` of a message that was taken from its handler.
- *
- * @category errors
- * @since 0.1.0
- */
-export class HandlerAborted extends RotifError {
-  declare readonly _tag: "HandlerAborted"
-  constructor() {
-    super("HandlerAborted", {
-      message:
-        "the message was taken from its handler: its timeout is over, its lease was lost, or its subscription has ended"
-    })
-  }
-}
-
-/**
  * Throw this in a handler to send its message to the dead letters at once.
  *
  * @category errors

@@ -10,7 +10,7 @@ import * as Retry from "../Retry.ts"
 import { showAs, withoutCode } from "../internal/inspected.ts"
 import * as Given from "../internal/optionChecks.ts"
 import { shown } from "../internal/describe.ts"
-import { HandlerAborted, HandlerTimeout, UnrecoverableError } from "./errors.ts"
+import { UnrecoverableError } from "./errors.ts"
 import { toPromise } from "./running.ts"
 
 /**
@@ -43,11 +43,6 @@ export interface RotifMessage<P = Payload, Channel extends string = string> {
   /** Its ordering key, if it has one. */
   readonly orderingKey: string | undefined
   readonly group: string
-  /**
-   * It is aborted when the message is taken from its handler: its `timeout` is over, its lease was lost, or its subscription has ended and
-   * `drainTimeout` is over. Hand it to `fetch` and other calls, so that they end, too; what the handler still does counts for nothing.
-   */
-  readonly signal: AbortSignal
   /** Of a dead letter: the last error of the handler. */
   readonly error?: string | undefined
   /** Acknowledges the message; deletes a dead letter. Resolves when that is stored. */
@@ -57,11 +52,6 @@ export interface RotifMessage<P = Payload, Channel extends string = string> {
    * handler. A dead letter is offered again. A delay that cannot be used (NaN, below 0, a Promise) is logged, and the delay is 1 second.
    */
   readonly retry: (delayMs?: number) => Promise<void>
-  /**
-   * Gives the message back: it comes again soon, to any process of the group, as the same attempt. For a handler that cannot work now, because its
-   * program ends. A dead letter is offered again.
-   */
-  readonly release: () => Promise<void>
   /** Moves the message to the dead letters, with this reason. Resolves when that is stored. A dead letter stays one. */
   readonly reject: (reason?: string) => Promise<void>
 }
@@ -92,20 +82,8 @@ type Any = Message.Message<Channel.Source>
 /** What a handler asked for by `retry`, once it has ended. */
 const wishes = new WeakMap<RotifMessage, RetryRequested | Retry.RetryAfter>()
 
-const functions = new Set(["signal", "ack", "retry", "release", "reject"])
+const functions = new Set(["ack", "retry", "reject"])
 const visible = (message: RotifMessage): RotifMessage => showAs(message, () => withoutCode(message, functions))
-
-/** Only of messages whose signal was used, or that were taken from their handlers. */
-const aborters = new WeakMap<RotifMessage, AbortController>()
-
-const aborterOf = (message: RotifMessage): AbortController => {
-  let aborter = aborters.get(message)
-  if (aborter === undefined) {
-    aborter = new AbortController()
-    aborters.set(message, aborter)
-  }
-  return aborter
-}
 
 /** One object for each message, also where the policy and the hooks see it. */
 const made = new WeakMap<object, RotifMessage>()
@@ -139,9 +117,6 @@ const makeMessage = (message: Any): RotifMessage => {
     headers: message.headers,
     orderingKey: message.orderingKey,
     group: message.group,
-    get signal() {
-      return aborterOf(mine).signal
-    },
     ack: () => first(() => toPromise(message.ack)),
     retry: (delayMs) =>
       first(() => {
@@ -156,7 +131,6 @@ const makeMessage = (message: Any): RotifMessage => {
         )
         return Promise.resolve()
       }),
-    release: () => first(() => toPromise(message.release)),
     reject: (reason = "rejected by the handler") => first(() => toPromise(message.term(reason)))
   }
   return visible(mine)
@@ -172,30 +146,6 @@ export const done = (what: string, returned: unknown): void => {
   if (problem !== undefined) throw problem
 }
 
-const call = async <A>(handler: (given: A) => unknown, given: A): Promise<void> =>
-  done("the handler", await handler(given))
-
-/** Calls a handler. When it is interrupted, or takes longer than `timeout` milliseconds, `abort` takes its messages from it. */
-const called = <A>(
-  handler: (given: A) => unknown,
-  given: A,
-  abort: (given: A) => void,
-  timeout: number | undefined
-): Effect.Effect<void, unknown> => {
-  const running = Effect.callback<void, unknown>((resume) => {
-    call(handler, given).then(() => resume(Effect.void), (error: unknown) => resume(Effect.fail(error)))
-    return Effect.sync(() => abort(given))
-  })
-  return timeout === undefined ? running : Effect.timeoutOrElse(running, {
-    duration: timeout,
-    orElse: () =>
-      Effect.fail(new HandlerTimeout({ message: `the handler took longer than its timeout of ${timeout} ms` }))
-  })
-}
-
-const abort = (message: RotifMessage): void => aborterOf(message).abort(new HandlerAborted())
-const abortAll = (messages: ReadonlyArray<RotifMessage>): void => messages.forEach(abort)
-
 /**
  * Runs a handler; what it asked for by `retry` is the outcome, however it ended.
  *
@@ -203,11 +153,12 @@ const abortAll = (messages: ReadonlyArray<RotifMessage>): void => messages.forEa
  */
 export const handle = (
   handler: (message: RotifMessage) => unknown,
-  message: RotifMessage,
-  timeout?: number
+  message: RotifMessage
 ): Effect.Effect<void, unknown> =>
   Effect.flatMap(
-    Effect.exit(called(handler, message, abort, timeout)),
+    Effect.exit(
+      Effect.tryPromise({ try: async () => done("the handler", await handler(message)), catch: (error) => error })
+    ),
     (exit): Effect.Effect<void, unknown> => {
       const wish = wishes.get(message)
       if (wish !== undefined && !Exit.hasInterrupts(exit)) return Effect.fail(wish)
@@ -223,11 +174,12 @@ export const handle = (
  */
 export const handleBatch = (
   handler: (messages: ReadonlyArray<RotifMessage>) => unknown,
-  messages: ReadonlyArray<RotifMessage>,
-  timeout: number | undefined
+  messages: ReadonlyArray<RotifMessage>
 ): Effect.Effect<ReadonlyArray<Batch.Outcome<unknown>>> =>
   Effect.map(
-    Effect.exit(called(handler, messages, abortAll, timeout)),
+    Effect.exit(
+      Effect.tryPromise({ try: async () => done("the handler", await handler(messages)), catch: (error) => error })
+    ),
     (exit) => {
       const shared = Exit.isSuccess(exit) ? Batch.ack : Batch.together(exit.cause)
       return messages.map((message) => {
@@ -246,8 +198,8 @@ export const payloadOf = (raw: string): Payload =>
   Effect.runSync(Effect.orElseSucceed(Effect.try((): unknown => JSON.parse(raw)), () => raw))
 
 /** @internal */
-export const fromLetter = (letter: Offered): RotifMessage => {
-  const mine: RotifMessage = {
+export const fromLetter = (letter: Offered): RotifMessage =>
+  visible({
     id: letter.id,
     channel: letter.channel,
     payload: payloadOf(letter.raw),
@@ -256,14 +208,8 @@ export const fromLetter = (letter: Offered): RotifMessage => {
     headers: letter.headers,
     orderingKey: letter.orderingKey,
     group: letter.group,
-    get signal() {
-      return aborterOf(mine).signal
-    },
     error: letter.failure.message,
     ack: () => toPromise(letter.ack),
     retry: (delayMs) => toPromise(letter.nack({ delay: delayMs ?? 0 })),
-    release: () => toPromise(letter.nack()),
     reject: () => toPromise(letter.keep)
-  }
-  return visible(mine)
-}
+  })

@@ -101,8 +101,6 @@ export interface RotifConfig<Channels extends object = AnyChannels> {
    * client `redis` of the manager.
    */
   readonly redis?: string | RedisOptions | undefined
-  /** A message becomes a dead letter after its handler was begun by this many processes that died. At least 2. Default 3. */
-  readonly maxCrashes?: number | undefined
   /** Retries after the first attempt. Default 5. */
   readonly maxRetries?: number | undefined
   /** How long a failed message waits for its next attempt. Default 1000. */
@@ -297,15 +295,6 @@ export interface PublishOptions {
   readonly dedupKey?: string | undefined
   /** Seconds, at most 7 days or that of the manager, if it is longer. Default: that of the manager. */
   readonly deduplicationTTL?: number | undefined
-  /** Delivers the message for at most this many milliseconds, from now or from its due time; see the option `expired` of `subscribe`. */
-  readonly expiresIn?: number | undefined
-  /** Stores the first message with this key in a window of this many milliseconds; the others are duplicates, whatever their payloads. */
-  readonly throttle?: { readonly key: string; readonly window: number } | undefined
-  /**
-   * Delivers the last message with this key: each replaces the one that waits, and the last is delivered when no other follows for this many
-   * milliseconds.
-   */
-  readonly debounce?: { readonly key: string; readonly delay: number } | undefined
   /** Strings that travel with the message. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   /**
@@ -357,14 +346,6 @@ export interface SubscribeOptions {
   readonly localRoundRobin?: boolean | undefined
   /** Pauses the group, in all processes, when it makes this many dead letters within this many milliseconds. Default: it is not paused. */
   readonly pauseWhen?: { readonly dead: number; readonly within: number } | undefined
-  /** A handler may take this many milliseconds; then its attempt fails with `HandlerTimeout`, and `signal` is aborted. Default: no limit. */
-  readonly timeout?: number | undefined
-  /** At most this many messages wait in this process for a handler. Default: about as many as the handlers finish in 50 ms. */
-  readonly prefetch?: number | undefined
-  /** A message becomes a dead letter after its handler was begun by this many processes that died. At least 2. Default: that of the manager. */
-  readonly maxCrashes?: number | undefined
-  /** What happens to a message whose `expiresIn` is over: it becomes a dead letter with reason `expired` (the default), or is dropped. */
-  readonly expired?: "dead-letter" | "drop" | undefined
 }
 
 /**

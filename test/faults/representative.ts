@@ -17,6 +17,7 @@
  * | `limits-deploy` | `redis/limits.test.ts`, `contract/limits.ts` |
  * | `hostile-data` | `redis/faults.test.ts`, `redis/huge.test.ts`, `scripts/deadLetters.test.ts` |
  * | `end-from-inside` | `contract/ends.ts`, `contract/promiseEnds.ts` |
+ * | `ordering` | `contract/ordering.ts`, `contract/orderingPort.ts`, `scripts/ordering.test.ts` |
  * | `wrong-clock` | `contract/retries.ts`, `redis/outbox.test.ts` |
  * | `soak` | all of these together |
  */

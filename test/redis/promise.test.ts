@@ -7,7 +7,6 @@ import { freshPrefix } from "../contract/kit.ts"
 import { backends, managed, quiet, redisUrl, until } from "../contract/promiseKit.ts"
 import { promiseSuite } from "../contract/promise.ts"
 import { promiseEndsSuite } from "../contract/promiseEnds.ts"
-import { promiseHandlersSuite } from "../contract/promiseHandlers.ts"
 import { promiseOrderingSuite } from "../contract/promiseOrdering.ts"
 import { promiseTypedSuite } from "../contract/promiseTyped.ts"
 import { promiseValuesSuite } from "../contract/promiseValues.ts"
@@ -16,7 +15,6 @@ for (const { config, name } of backends) {
   promiseSuite(name, config)
   promiseEndsSuite({ name, config })
   promiseTypedSuite(name, config)
-  promiseHandlersSuite(name, config)
   promiseValuesSuite(name, config)
   promiseOrderingSuite(name, config)
 }
@@ -80,7 +78,6 @@ describe("the configuration", () => {
     const all: Required<RotifConfig> = {
       redis: { url: redisUrl, username: undefined, password: undefined, connectionName: "all" },
       channels: { "orders.placed": { schema: undefined } },
-      maxCrashes: 3,
       maxRetries: 3,
       retryDelay: (attempt) => attempt,
       retryStrategy: {

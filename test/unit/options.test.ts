@@ -470,7 +470,6 @@ describe("NotificationManager", () => {
   const config: Wrong<Omit<RotifConfig, Meaningless | "dlqCleanup">> = {
     redis: [6379, "", null, [], "http://x", "redis://localhost?role=slave"],
     channels: [5, null, []],
-    maxCrashes: [...noNumber, 1],
     maxRetries: [...noNumber, 100_001],
     retryDelay: noMillis,
     retryStrategy: ["random", 5, null],
@@ -548,11 +547,7 @@ describe("NotificationManager", () => {
     concurrency: [...noNumber, 0],
     lease: [...noMillis, 99],
     localRoundRobin: noFlag,
-    pauseWhen: [5, null],
-    timeout: [...noMillis, 0],
-    prefetch: noNumber,
-    maxCrashes: [...noNumber, 1],
-    expired: ["later", 5, null]
+    pauseWhen: [5, null]
   }
   it.each(rows(subscribing))(
     "subscribe, %s: %o",
@@ -565,9 +560,6 @@ describe("NotificationManager", () => {
     exactlyOnce: noFlag,
     dedupKey: ["", 5, null, {}],
     deduplicationTTL: [0, Number.NaN, "1", null],
-    expiresIn: [...noMillis, 0],
-    throttle: noObject,
-    debounce: noObject,
     headers: noObject,
     orderingKey: ["", "x".repeat(513), "\ud800", 5, {}],
     durability: [5, "x", true, null]
