@@ -92,7 +92,7 @@ export const peers = [
 const sizes = [[200, "200 B"], [10_240, "10 KiB"]] as const
 
 /** Raw and ours go through many messages in the time others need for few. */
-const isFast = (peer: string) => ["raw", "rotif", "rotifOnce", "manager"].includes(peer)
+const isFast = (peer: string) => ["raw", "rotif", "rotifOnce", "rotifBatch", "manager"].includes(peer)
 
 /**
  * All of them. `scale` sets the number of messages where it does not change what is measured; below 0.1 everywhere, to try the bench
@@ -163,6 +163,19 @@ export const workloads = (scale: number): ReadonlyArray<Workload> => {
       failures: 0,
       bytes: 200,
       count: n(peer, 50_000, 10_000)
+    }))
+  })
+  out.push({
+    name: "batches of 100, beside 100 at a time",
+    jobs: (["rotif", "rotifBatch"] as const).map((peer) => ({
+      kind: "drain",
+      peer,
+      concurrency: 100,
+      groups: 1,
+      waitMillis: 0,
+      failures: 0,
+      bytes: 200,
+      count: n(peer, 1_000_000)
     }))
   })
   for (const groups of [1, 5, 20]) {

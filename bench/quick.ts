@@ -54,6 +54,7 @@ const jobs: Readonly<Record<string, readonly [base: keyof typeof bases, job: Unp
   "publish 10,000 keys": ["raw publish bulk", publish("rotifKeys", "bulk", 50_000)],
   "drain 10,000 keys": ["raw drain", drain("rotifKeys", 50_000)],
   "drain 10 hot keys": ["raw drain", drain("rotifHotKeys", 10_000)],
+  "drain in batches": ["raw drain", drain("rotifBatch", 50_000)],
   "drain with 5 groups": ["raw drain", drain("rotif", 5000, { groups: 5 })],
   "each fails twice": ["raw drain", drain("rotif", 2000, { failures: 2 })],
   "wildcard over 100": [

@@ -18,6 +18,7 @@ const titles: Readonly<Record<string, string>> = {
   rawEach: "raw ioredis, one by one",
   rotif: "**Rotif**",
   rotifOnce: "**Rotif**, `exactlyOnce`",
+  rotifBatch: "**Rotif**, batches of 100",
   manager: "**Rotif**, `NotificationManager`",
   bullmq: "BullMQ",
   beeQueue: "bee-queue",

@@ -12,13 +12,19 @@ export const Payload = Schema.Struct({
   tags: Schema.Array(Schema.String)
 })
 
-const Bench = Channel.make("bench.messages", { payload: Payload })
+export const Bench = Channel.make("bench.messages", { payload: Payload })
+
+/** Consumes in another way, and gives the end of it. */
+type Consume = (
+  options: Parameters<Awaited<ReturnType<Open>>["consume"]>[0]
+) => Effect.Effect<Effect.Effect<void>, unknown, Rotif.Services>
 
 /** `keys`: the number of ordering keys among which the messages are spread; 0: they have none. */
 export const makeOpen = (
   exactlyOnce: boolean,
   options?: Partial<Rotif.RedisOptions>,
-  keys = 0
+  keys = 0,
+  consume?: Consume
 ): Open =>
 async (port, prefix) => {
   const publishOptions = (payload: Message) => keys === 0 ? {} : { orderingKey: `customer-${payload.id % keys}` }
@@ -41,8 +47,12 @@ async (port, prefix) => {
           : Publisher.publishAll(Bench, payloads, publishOptions)
       ),
     schedule: (payloads) => runtime.runPromise(Publisher.publishAll(Bench, payloads, { delay: "1 day" })),
-    consume: ({ concurrency, group, handle, hold, waitMillis }) =>
-      runtime.runPromise(Effect.gen(function*() {
+    consume: (wanted) => {
+      if (consume !== undefined) {
+        return runtime.runPromise(Effect.map(consume(wanted), (end) => () => runtime.runPromise(end)))
+      }
+      const { concurrency, group, handle, hold, waitMillis } = wanted
+      return runtime.runPromise(Effect.gen(function*() {
         const scope = yield* Scope.make()
         const released = hold === undefined ? undefined : yield* Deferred.make<void>()
         if (released !== undefined) void hold!.then(() => Deferred.doneUnsafe(released, Exit.void))
@@ -62,7 +72,8 @@ async (port, prefix) => {
             : plain
         }).pipe(Scope.provide(scope))
         return () => runtime.runPromise(Effect.andThen(subscription.drain, Scope.close(scope, Exit.void)))
-      })),
+      }))
+    },
     close: () => runtime.dispose()
   }
 }

@@ -30,13 +30,21 @@ type Exits = ReadonlyArray<Exit.Exit<unknown, unknown>>
 class Place<M> {
   readonly held: HeldDelivery
   readonly message: M
+  /** Its index in the batch. */
+  readonly index: number
   outcome: Batch.Outcome<unknown> | undefined
   /** The handler had other messages, too. */
   hasCompany = false
 
-  constructor(held: HeldDelivery, message: M) {
+  constructor(held: HeldDelivery, message: M, index: number) {
     this.held = held
     this.message = message
+    this.index = index
+  }
+
+  /** As an entry of a chain. */
+  get place(): object {
+    return this
   }
 }
 
@@ -49,13 +57,13 @@ const isMisplaced = (result: unknown): boolean =>
 const outcomesOf = (
   messages: ReadonlyArray<unknown>,
   result: unknown
-): Effect.Effect<ReadonlyMap<unknown, Batch.Outcome<unknown>>> => {
+): Effect.Effect<ReadonlyMap<unknown, Batch.Outcome<unknown>> | undefined> => {
   const wrong = (words: string) =>
     Effect.die(
       new TypeError(`the handler of a batch must return nothing, or a Map of its messages to outcomes: ${words}`)
     )
   if (isMisplaced(result)) return wrong("it returned outcomes without their messages")
-  if (!(result instanceof Map)) return Effect.succeed(new Map())
+  if (!(result instanceof Map)) return Effect.undefined
   const known = new Set(messages)
   for (const [message, outcome] of result as Map<unknown, unknown>) {
     if (!(outcome instanceof Batch.Outcome)) return wrong("it returned a Map with other values")
@@ -93,24 +101,23 @@ export const make = <
   /** Runs the handler, and notes the outcome of each message at its place. */
   const last = (entries: ReadonlyArray<Entry>) => {
     const messages = entries.map(({ message }) => message as unknown as Message.Message<S>)
+    const hasCompany = entries.length > 1
     return Effect.map(
       Effect.exit(
         Effect.flatMap(timed(() => options.handler(messages)), (result) => outcomesOf(messages, result))
       ),
-      (exit) =>
-        entries.map(({ message, place: at }): Exit.Exit<unknown, unknown> => {
+      (exit) => {
+        const failure = Exit.isFailure(exit) ? Batch.together(exit.cause) : undefined
+        const given = Exit.isSuccess(exit) ? exit.value : undefined
+        return entries.map(({ message, place: at }): Exit.Exit<unknown, unknown> => {
           const place = at as Here
-          place.hasCompany = entries.length > 1
-          place.outcome = Exit.isSuccess(exit)
-            ? exit.value.get(message) ?? Batch.ack
-            : Batch.together(exit.cause)
+          place.hasCompany = hasCompany
+          place.outcome = failure ?? given?.get(message) ?? Batch.ack
           const { ending } = place.outcome
-          return ending._tag === "Fail"
-            ? Exit.fail(ending.error)
-            : ending._tag === "Together"
-            ? Exit.failCause(ending.cause)
-            : Exit.void
+          if (ending._tag === "Fail") return Exit.fail(ending.error)
+          return ending._tag === "Together" ? Exit.failCause(ending.cause) : Exit.void
         })
+      }
     )
   }
 
@@ -171,7 +178,8 @@ export const make = <
   /** Runs one attempt, and closes its scope before anything is settled. */
   const tried = (batch: HeldBatch, places: ReadonlyArray<Here>) =>
     Effect.onExitPrimitive(
-      chained(places.map((place) => ({ place, message: place.message as unknown as Entry["message"] }))),
+      // A place is an entry, whatever message its source has.
+      chained(places as unknown as ReadonlyArray<Entry>),
       (exit) => Scope.closeUnsafe(batch.scope, exit)
     )
 
@@ -234,36 +242,38 @@ export const make = <
     batch: HeldBatch,
     consumer: Consumer
   ): Effect.fn.Return<Outcomes, never, Needs> {
-    const outcomes = new Map<HeldDelivery, HandlerOutcome>()
+    const { deliveries } = batch
+    const outcomes = new Array<HandlerOutcome>(deliveries.length)
     const places: Array<Here> = []
-    for (const held of batch.deliveries) {
+    for (let i = 0; i < deliveries.length; i++) {
+      const held = deliveries[i]!
       const prepared = preparedOf(held)
       const message = prepared === undefined ? decoded(held, consumer) : Exit.succeed(prepared)
       const exit = isDone(message) ? message : yield* Effect.exit(message)
-      if (Exit.isSuccess(exit)) places.push(new Place(held, exit.value))
-      else outcomes.set(held, undecodable(exit.cause))
+      if (Exit.isSuccess(exit)) places.push(new Place(held, exit.value, i))
+      else outcomes[i] = undecodable(exit.cause)
     }
     if (places.length === 0) return outcomes
     const settlements = isTransactional
       ? yield* transact(batch, consumer, places)
       : yield* attempt(batch, consumer, places)
-    for (const [i, place] of places.entries()) outcomes.set(place.held, settlements[i]!)
+    for (let i = 0; i < places.length; i++) outcomes[places[i]!.index] = settlements[i]!
     return outcomes
   })
 
   /** The verdicts on a batch whose fiber died outside of `handle`. */
   const verdict = Effect.fnUntraced(function*(batch: HeldBatch, consumer: Consumer, cause: Cause.Cause<never>) {
-    const outcomes = new Map<HeldDelivery, Settlement>()
-    for (const held of batch.deliveries) {
+    const outcomes: Array<HandlerOutcome> = []
+    for (const [i, held] of batch.deliveries.entries()) {
       const message = yield* Effect.exit(decoded(held, consumer))
       if (Exit.isFailure(message)) {
-        outcomes.set(held, undecodable(message.cause))
+        outcomes.push(undecodable(message.cause))
         continue
       }
-      const place = new Place(held, message.value)
+      const place = new Place(held, message.value, i)
       place.hasCompany = batch.deliveries.length > 1
       place.outcome = Batch.together(cause)
-      outcomes.set(held, yield* verdictOn(place, consumer, cause))
+      outcomes.push(yield* verdictOn(place, consumer, cause))
     }
     return outcomes
   })

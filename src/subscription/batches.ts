@@ -15,8 +15,8 @@ import type { Capacity } from "./capacity.ts"
 import type { HeldDelivery, ShardConsumer } from "./heldDelivery.ts"
 import { enqueue, HeldBatch } from "./heldDelivery.ts"
 
-/** The outcome of each delivery of a batch. */
-export type Outcomes = ReadonlyMap<HeldDelivery, HandlerOutcome>
+/** The outcome of each delivery of a batch, in their order. */
+export type Outcomes = ReadonlyArray<HandlerOutcome>
 
 /** The handling of a batch. */
 export interface Handling<R> {
@@ -52,10 +52,10 @@ export const make = <R>({ attempts, capacity, clock, handling, kept, room }: Opt
   /** Deliveries wait for a renewal, which calls `pump`. */
   let isOverdue = false
 
-  const settle = (batch: HeldBatch, outcomeOf: (held: HeldDelivery) => HandlerOutcome) => {
-    for (const held of batch.deliveries) {
+  const settle = (batch: HeldBatch, outcomeOf: (held: HeldDelivery, index: number) => HandlerOutcome) => {
+    for (const [i, held] of batch.deliveries.entries()) {
       if (held.phase !== "running") continue
-      const outcome = outcomeOf(held)
+      const outcome = outcomeOf(held, i)
       if (outcome._tag !== "Hold") enqueue(held, outcome)
     }
   }
@@ -67,8 +67,7 @@ export const make = <R>({ attempts, capacity, clock, handling, kept, room }: Opt
     fiber.addObserver((verdicts) =>
       settle(
         batch,
-        (held) =>
-          (Exit.isSuccess(verdicts) ? verdicts.value.get(held) : undefined) ?? attempts.withoutVerdict(cause, held)
+        (held, i) => (Exit.isSuccess(verdicts) ? verdicts.value[i] : undefined) ?? attempts.withoutVerdict(cause, held)
       )
     )
   }
@@ -80,7 +79,7 @@ export const make = <R>({ attempts, capacity, clock, handling, kept, room }: Opt
     capacity.unblock(size - batch.deliveries.length)
     attempts.timed(batch.deliveries[0]!)
     if (Exit.isSuccess(exit)) {
-      settle(batch, (held) => exit.value.get(held) ?? attempts.withoutVerdict(Cause.empty, held))
+      settle(batch, (held, i) => exit.value[i] ?? attempts.withoutVerdict(Cause.empty, held))
     } else if (Cause.hasInterruptsOnly(exit.cause)) {
       // At the end of the consumer another one gets them at once; a handler that interrupts itself is paced.
       settle(batch, ({ delivery }) => attempts.isClosing ? release(delivery) : again(delivery, 0, "interrupted"))

@@ -19,6 +19,7 @@
  * | `end-from-inside` | `contract/ends.ts`, `contract/promiseEnds.ts` |
  * | `ordering` | `contract/ordering.ts`, `contract/orderingPort.ts`, `scripts/ordering.test.ts` |
  * | `wrong-clock` | `contract/retries.ts`, `redis/outbox.test.ts` |
+ * | `batches` | `contract/batches.ts` |
  * | `soak` | all of these together |
  */
 export const representative: ReadonlySet<string> = new Set([

@@ -18,13 +18,13 @@ const bad = "bad-0"
 const groups = ["plain", "whole", "promise"] as const
 
 export default {
-  number: 23,
+  number: 24,
   title: "Batches with one bad message: SIGKILL, cuts, restarts of Redis",
   recoveryWithin: lease + 2_000,
   body: Effect.fnUntraced(function*({ isShort }) {
-    const plan = yield* Effect.all(Array.from({ length: isShort ? 4 : 12 }, (_, i) =>
+    const plan = yield* Effect.all(Array.from({ length: isShort ? 3 : 12 }, (_, i) =>
       Effect.all({
-        kind: Effect.succeed((["kill", "cut", "kill", "restart"] as const)[i % 4]!),
+        kind: Effect.succeed((["kill", "cut", "restart"] as const)[i % 3]!),
         victim: Random.nextIntBetween(0, groups.length * 2, { halfOpen: true }),
         after: Random.nextIntBetween(50, 400)
       })))
