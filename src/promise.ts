@@ -92,6 +92,7 @@ export { type Payload, type RotifMessage } from "./promise/message.ts"
 export {
   type DlqCleanup,
   type DlqQuery,
+  type DlqReason,
   type Durability,
   type Logger,
   type PublishOptions,
@@ -779,7 +780,35 @@ export class NotificationManager<Channels extends object = AnyChannels> {
     return this.#run(Letters.stats)
   }
 
-  /** Lists dead letters, the newest first. */
+  /** Returns a dead letter; `undefined` if there is none with this id. */
+  getDLQMessage(letterId: string): Promise<DlqMessage | undefined> {
+    const problem = Checks.checkLetterId("getDLQMessage", letterId)
+    return problem === undefined ? this.#run(Letters.get(letterId)) : Promise.reject(problem)
+  }
+
+  /**
+   * Sends one dead letter back to the group that gave it up, as attempt 1, with another payload if one is given. Resolves to whether this call
+   * did it.
+   */
+  requeueDLQMessage(letterId: string, edit?: { readonly payload: Payload }): Promise<boolean> {
+    const problem = Checks.checkLetterId("requeueDLQMessage", letterId)
+    if (problem !== undefined) return Promise.reject(problem)
+    return this.#run(Effect.gen({ self: this }, function*() {
+      if (edit === undefined) return yield* DeadLetters.requeue(letterId)
+      const letter = yield* Letters.get(letterId)
+      if (letter === undefined) return false
+      const { channel, value } = yield* this.#prepare([], letter.channel, edit.payload, undefined)
+      return yield* DeadLetters.requeue(letterId, { channel, payload: value })
+    }))
+  }
+
+  /** Deletes one dead letter. Resolves to whether this call did it. It does not go through the archive. */
+  removeDLQMessage(letterId: string): Promise<boolean> {
+    const problem = Checks.checkLetterId("removeDLQMessage", letterId)
+    return problem === undefined ? this.#run(DeadLetters.remove(letterId)) : Promise.reject(problem)
+  }
+
+  /** Lists dead letters, the newest first unless `order` says otherwise. */
   getDLQMessages(query: DlqQuery = {}): Promise<Array<DlqMessage>> {
     return this.#run(Letters.list(query))
   }
@@ -825,6 +854,11 @@ export class NotificationManager<Channels extends object = AnyChannels> {
    */
   stopAll(): Promise<void> {
     return toPromise(this.#end.ask)
+  }
+
+  /** The same as `stopAll`. */
+  destroy(): Promise<void> {
+    return this.stopAll()
   }
 
   /** Stops the manager at the end of the block of `await using manager = …`. */

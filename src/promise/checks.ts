@@ -315,7 +315,11 @@ const dlqQuery = shape<DlqQuery>({
   channel: pattern,
   limit: whole(0, Number.MAX_SAFE_INTEGER),
   offset: whole(0, Number.MAX_SAFE_INTEGER),
-  maxAge: millis({ least: 0, most: Number.MAX_SAFE_INTEGER })
+  maxAge: millis({ least: 0, most: Number.MAX_SAFE_INTEGER }),
+  group: text,
+  reason: oneOf("exhausted", "term", "decode", "crashed", "expired"),
+  errorName: text,
+  order: oneOf("newest", "oldest")
 })
 
 const unsubscribing = shape<UnsubscribeOptions>({ removeGroup: flag })
@@ -421,6 +425,7 @@ const checkChannel = argument(
   "channel",
   (option, value) => typeof value === "string" ? Result.succeed(value) : Given.refuse(option, "a string", value)
 )
+export const checkLetterId = (where: string, letterId: unknown) => argument(where, "letterId", text)(letterId)
 export const checkCount = argument("requeueFromDLQ", "count", whole(0, Number.MAX_SAFE_INTEGER))
 /** Arguments of a publish without the content of the payload. No window is longer than this many seconds. */
 export const checkMessage = (

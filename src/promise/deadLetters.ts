@@ -1,7 +1,7 @@
 /**
  * Dead letters as the Promise API shows them.
  */
-import { Clock, DateTime, Effect, Stream } from "effect"
+import { Clock, DateTime, Effect, Option, Stream } from "effect"
 import * as Channel from "../Channel.ts"
 import type { DeadLetter } from "../DeadLetter.ts"
 import * as DeadLetters from "../DeadLetters.ts"
@@ -19,6 +19,8 @@ import { anything } from "./options.ts"
  * @since 0.1.0
  */
 export interface DlqMessage {
+  /** The id of the dead letter, for `getDLQMessage`, `requeueDLQMessage` and `removeDLQMessage`. */
+  readonly letterId: string
   /** The id of the message. */
   readonly id: string
   readonly channel: string
@@ -29,6 +31,8 @@ export interface DlqMessage {
   readonly orderingKey?: string
   /** The last error of the handler. */
   readonly error: string
+  /** The error with its stack, as text; at most 4 KiB. */
+  readonly cause: string | undefined
   /** `exhausted`: no retries left. `term`: the handler refused it for good. `decode`, `crashed`, `expired`. */
   readonly reason: string
   /** The last attempt, from 1. */
@@ -55,6 +59,7 @@ export interface DlqStats {
 }
 
 const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
+  letterId: letter.letterId,
   id: letter.id,
   channel: letter.channel,
   group: letter.group,
@@ -63,6 +68,7 @@ const letterOf = (letter: DeadLetter, now: number): DlqMessage => ({
   // Left out without a key: the archive stores it as JSON.
   ...(letter.orderingKey === undefined ? {} : { orderingKey: letter.orderingKey }),
   error: letter.failure.message,
+  cause: letter.failure.cause,
   reason: letter.failure.reason,
   attempt: letter.attempt,
   timestamp: DateTime.toEpochMillis(letter.publishedAt),
@@ -93,15 +99,25 @@ export const stats: Effect.Effect<DlqStats, unknown, DeadLetters.DeadLetters> = 
 export const list = Effect.fnUntraced(function*(query: DlqQuery) {
   const problem = checkDlqQuery(query)
   if (problem !== undefined) return yield* Effect.fail(problem)
-  const { channel, limit = 100, maxAge, offset = 0 } = query
+  const { channel, errorName, group, limit = 100, maxAge, offset = 0, order, reason } = query
   const now = yield* Clock.currentTimeMillis
-  const letters = yield* DeadLetters.all({ channel, from: maxAge === undefined ? undefined : now - maxAge }).pipe(
+  const letters = yield* DeadLetters.all(
+    { channel, group, reason, errorTag: errorName, from: maxAge === undefined ? undefined : now - maxAge },
+    { order }
+  ).pipe(
     Stream.drop(offset),
     Stream.take(limit),
     Stream.runCollect
   )
   return letters.map((letter) => letterOf(letter, now))
 })
+
+/** @internal */
+export const get = (letterId: string) =>
+  Effect.gen(function*() {
+    const letter = Option.getOrUndefined(yield* DeadLetters.get(letterId))
+    return letter === undefined ? undefined : letterOf(letter, yield* Clock.currentTimeMillis)
+  })
 
 /**
  * Publishes letters to the channel of the archive, each under an id of its own, so that a repetition stores nothing.

@@ -373,6 +373,20 @@ export interface UnsubscribeOptions {
 }
 
 /**
+ * Why a message was given up.
+ *
+ * - `exhausted`: no retries were left.
+ * - `term`: the handler refused it for good.
+ * - `decode`: its payload does not fit.
+ * - `crashed`: processes died while they handled it.
+ * - `expired`: its time to live was over.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type DlqReason = "exhausted" | "term" | "decode" | "crashed" | "expired"
+
+/**
  * Which dead letters to read, and how many.
  *
  * @category models
@@ -387,6 +401,14 @@ export interface DlqQuery {
   readonly offset?: number | undefined
   /** Only letters that died within this many milliseconds. */
   readonly maxAge?: number | undefined
+  /** Only letters of this group. */
+  readonly group?: string | undefined
+  /** Only letters with this reason, such as `"exhausted"`. */
+  readonly reason?: DlqReason | undefined
+  /** Only letters whose error has this name (or `_tag`). */
+  readonly errorName?: string | undefined
+  /** Which come first. Default `"newest"`. */
+  readonly order?: "newest" | "oldest" | undefined
 }
 
 // -----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import type {
+  DlqMessage,
+  DlqQuery,
   InvalidOption,
   PublishOptions,
   RotifConfig,
@@ -795,6 +797,58 @@ export const promiseSuite = (name: string, config: () => RotifConfig): void => {
           payload: 3
         })
         assert.isAtLeast(age, 0)
+      })
+
+      it("getDLQMessages: by group, reason and error, the oldest first where asked for", async () => {
+        const manager = managed(config())
+        class Declined extends Error {
+          override readonly name = "Declined"
+        }
+        await manager.subscribe("a", ({ payload, reject }) => {
+          if (payload === 1) throw new Declined("no money")
+          return reject("not ours")
+        }, { group: "billing", maxRetries: 0 })
+        await manager.subscribe("a", ({ reject }) => reject("never"), { group: "mail" })
+        await manager.publishBatch([{ channel: "a", payload: 1 }, { channel: "a", payload: 2 }])
+        await until(async () => (await manager.getDLQMessages()).length === 4)
+        const payloads = async (query: DlqQuery) =>
+          (await manager.getDLQMessages(query)).map(({ group, payload }) => `${group} ${payload}`)
+        assert.deepStrictEqual(await payloads({ group: "billing", order: "oldest" }), ["billing 1", "billing 2"])
+        assert.deepStrictEqual(await payloads({ group: "billing" }), ["billing 2", "billing 1"])
+        assert.deepStrictEqual(await payloads({ reason: "exhausted" }), ["billing 1"])
+        assert.deepStrictEqual(await payloads({ errorName: "Declined" }), ["billing 1"])
+        assert.deepStrictEqual(await payloads({ group: "mail", reason: "exhausted" }), [])
+      })
+
+      it("one dead letter: it is found, requeued as it is or with another payload, and removed", async () => {
+        const manager = managed(config())
+        const seen: Array<unknown> = []
+        await manager.subscribe("a", ({ payload, reject }) => {
+          seen.push(payload)
+          return payload === "good" ? undefined : reject("bad")
+        })
+        const letterOf = async (payload: unknown) => {
+          const is = (letter: DlqMessage) => letter.payload === payload
+          await until(async () => (await manager.getDLQMessages()).some(is))
+          return (await manager.getDLQMessages()).find(is)!
+        }
+        await manager.publish("a", 1)
+        const first = await letterOf(1)
+        const found = await manager.getDLQMessage(first.letterId)
+        assert.deepStrictEqual({ ...found, age: 0 }, { ...first, age: 0 })
+        assert.strictEqual(first.error, "bad")
+        assert.isTrue(await manager.requeueDLQMessage(first.letterId))
+        assert.isFalse(await manager.requeueDLQMessage(first.letterId))
+        assert.isUndefined(await manager.getDLQMessage(first.letterId))
+        const second = await letterOf(1)
+        assert.isTrue(await manager.requeueDLQMessage(second.letterId, { payload: "good" }))
+        await until(() => seen.length === 3)
+        assert.deepStrictEqual(seen, [1, 1, "good"])
+        await manager.publish("a", 2)
+        const third = await letterOf(2)
+        assert.isTrue(await manager.removeDLQMessage(third.letterId))
+        assert.isFalse(await manager.removeDLQMessage(third.letterId))
+        assert.deepStrictEqual(await manager.getDLQMessages(), [])
       })
 
       it("requeueFromDLQ takes the oldest, and tells how many", async () => {

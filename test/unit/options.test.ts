@@ -573,7 +573,11 @@ describe("NotificationManager", () => {
     channel: [5, null, "", "orders.{a,b}"],
     limit: noNumber,
     offset: noNumber,
-    maxAge: noMillis
+    maxAge: noMillis,
+    group: noText,
+    reason: ["dead", 5, null],
+    errorName: noText,
+    order: ["first", 5, null]
   }
   it.each(rows(query))(
     "getDLQMessages, %s: %o",
