@@ -211,7 +211,7 @@ describe("facts in the documentation", () => {
     assert.deepStrictEqual([...named].toSorted(), [...source].toSorted())
     const options = read("src/promise/options.ts")
     const fields = (name: string) => {
-      const [, body] = new RegExp(`export interface ${name} {\n([^]*?)\n}`).exec(options)!
+      const [, body] = new RegExp(`export interface ${name}(?:<[^]*?>)? {\n([^]*?)\n}`).exec(options)!
       return Array.from(body!.matchAll(/^ {2}readonly (\w+)\?/gm), ([, field]) => field!)
     }
     const all = ["RotifConfig", "DlqCleanup", "PublishOptions"].flatMap(fields)
