@@ -288,6 +288,19 @@ export const orderingPortSuite = (backend: Backend): void => {
       })
     )
 
+    /** Takes over, takes what was handed over, and reads, until there is something; returns it, and how many messages were gone. */
+    const findSome = Effect.fnUntraced(function*(member: Broker.Member) {
+      const found: Array<Broker.Delivery> = []
+      let gone = 0
+      while (found.length === 0) {
+        const { deliveries, vanished } = yield* member.claim(10)
+        gone += vanished
+        found.push(...deliveries, ...member.takeNext(), ...yield* member.read(10, 0))
+        yield* backend.clock === "live" ? Effect.sleep(20) : Effect.yieldNow
+      }
+      return { found, gone }
+    })
+
     /** Removes all messages of `Trimmed` that are there. */
     const trimAll = Effect.gen(function*() {
       const broker = yield* Broker.Broker
@@ -323,18 +336,59 @@ export const orderingPortSuite = (backend: Backend): void => {
         yield* soon(readSome(lost))
         yield* trimAll
         yield* Publisher.publish(Trimmed, "a2")
-        const found: Array<Broker.Delivery> = []
-        let gone = 0
-        yield* soon(Effect.gen(function*() {
-          while (found.length === 0) {
-            const { deliveries, vanished } = yield* owner.claim(10)
-            gone += vanished
-            found.push(...deliveries, ...owner.takeNext(), ...yield* owner.read(10, 0))
-            yield* backend.clock === "live" ? Effect.sleep(20) : Effect.yieldNow
-          }
-        }))
+        const { found, gone } = yield* soon(findSome(owner))
         assert.deepStrictEqual(texts(found), ["a2"])
         assert.isAtLeast(gone, 1)
+        yield* owner.ack(found)
+        assert.deepInclude(yield* leftover(Trimmed), { ready: 0, pending: 0 })
+      }),
+      { trimInterval: "1 day", graceMillis: 0 }
+    )
+
+    test(
+      "a head that a limit removed frees its key when its member is lost, also after a renewal",
+      Effect.gen(function*() {
+        const lost = yield* join("lost", { source: Trimmed })
+        const owner = yield* join("owner", { isTaking: true, source: Trimmed })
+        yield* Publisher.publishAll(Trimmed, ["a0", "a1"])
+        const held = yield* soon(readSome(lost))
+        assert.deepStrictEqual(texts(held), ["a0"])
+        yield* trimAll
+        assert.deepStrictEqual(yield* lost.renew(held), [])
+        yield* Publisher.publish(Trimmed, "a2")
+        const { found } = yield* soon(findSome(owner))
+        assert.deepStrictEqual(texts(found), ["a2"])
+        yield* owner.ack(found)
+        assert.deepInclude(yield* leftover(Trimmed), { ready: 0, pending: 0 })
+      }),
+      { trimInterval: "1 day", graceMillis: 0 }
+    )
+
+    test(
+      "a head that a limit removed frees its key, though the member that has found it leaves before that can be done",
+      Effect.gen(function*() {
+        const owner = yield* join("owner", { isTaking: true, source: Trimmed })
+        yield* Publisher.publishAll(Trimmed, ["a0", "b0", "a1"])
+        yield* Effect.scoped(Effect.gen(function*() {
+          const lost = yield* join("lost", { source: Trimmed })
+          const other = yield* join("other", { source: Trimmed })
+          const finder = yield* join("finder", { source: Trimmed })
+          assert.deepStrictEqual(texts(yield* soon(readSome(lost, 1))), ["a0"])
+          yield* backend.advance(leaseMillis / 2)
+          const b0 = yield* soon(readSome(other, 1))
+          yield* trimAll
+          let gone = 0
+          yield* soon(Effect.gen(function*() {
+            while (gone === 0) {
+              gone += (yield* finder.claim(10)).vanished
+              yield* backend.clock === "live" ? Effect.sleep(20) : Effect.yieldNow
+            }
+          }))
+          yield* other.ack(b0)
+        }))
+        yield* Publisher.publish(Trimmed, "a2")
+        const { found } = yield* soon(findSome(owner))
+        assert.deepStrictEqual(texts(found), ["a2"])
         yield* owner.ack(found)
         assert.deepInclude(yield* leftover(Trimmed), { ready: 0, pending: 0 })
       }),

@@ -46,7 +46,7 @@ export const make = (
   let everythingDue = true
   let pauses = sources.pauses.current()
   let looked = 0
-  /** The channels in which a head was gone from its stream when it was taken over: its ordering key is not known, and has to be freed. */
+  /** The channels in which a head may have been gone from its stream when it was taken over: its ordering key is not known, and has to be freed. */
   const unfreed = new Set<string>()
 
   /** The recorded trials of these entries; none where another program has written the key. */
@@ -121,6 +121,9 @@ export const make = (
   ) {
     const expired = [...counts.keys()]
     let found = 0
+    // Before the first step: if one fails, it is not known what was found.
+    const isNew = gate.isOrdering() && !unfreed.has(stream.channel)
+    if (isNew) unfreed.add(stream.channel)
     for (let at = 0; at < expired.length;) {
       const step = expired.slice(at, at + steps.size)
       // The server compares the idle time again.
@@ -136,7 +139,7 @@ export const make = (
       at += step.length
     }
     const vanished = found < expired.length ? yield* endVanished(stream, expired) : 0
-    if (vanished > 0 && gate.isOrdering()) unfreed.add(stream.channel)
+    if (isNew && vanished === 0) unfreed.delete(stream.channel)
     return vanished
   })
 
@@ -186,13 +189,38 @@ export const make = (
     )
   }
 
-  const forgetMembers = (names: ReadonlyArray<string>) =>
-    names.length === 0 || !gate.isOrdering()
-      ? presence.forget(names)
-      : Effect.andThen(
-        presence.forget(names),
-        connection.send(["hdel", keys.taken(group), ...names], { idempotent: true })
-      )
+  /** Frees what is known to be unfreed; returns how many messages that waited are gone. */
+  const freeAll = Effect.fnUntraced(function*() {
+    let gone = 0
+    for (const channel of unfreed) {
+      const found = yield* freeOrphans(channel)
+      if (found !== undefined) unfreed.delete(channel)
+      gone += found ?? 0
+    }
+    return gone
+  })
+
+  /** Finds the channels that have a gate: a lost member may have had heads there that are gone from their stream, and from what is pending. */
+  const suspectGates = Effect.fnUntraced(function*() {
+    const channels = [...new Set([...sources.streams.values()].map(({ channel }) => channel))]
+    const found = yield* connection.pipeline(
+      channels.map((channel): Command => ["exists", keys.reached(group, channel)])
+    )
+    for (const [i, channel] of channels.entries()) if (found[i] !== 0) unfreed.add(channel)
+  })
+
+  /** Forgets lost members, once nothing of theirs keeps an ordering key closed. Returns how many messages that waited are gone. */
+  const forgetMembers = Effect.fnUntraced(function*(names: ReadonlyArray<string>) {
+    let gone = 0
+    if (names.length > 0 && gate.isOrdering()) {
+      yield* suspectGates()
+      gone = yield* freeAll()
+      if (unfreed.size > 0) return gone
+      yield* connection.send(["hdel", keys.taken(group), ...names], { idempotent: true })
+    }
+    yield* presence.forget(names)
+    return gone
+  })
 
   const claimInto = Effect.fnUntraced(function*(deliveries: Array<Lease>, count: number) {
     // A lease expires when its member is lost, and a lost member is silent. Of many streams only some are checked until one is silent.
@@ -245,19 +273,19 @@ export const make = (
       const counts = expiredIn(stream, pending, expiresMillis, count - deliveries.length, look)
       if (counts.size > 0) vanished += yield* takeExpired(stream, counts, expiresMillis, claiming, from, deliveries)
     }
-    for (const channel of unfreed) {
-      const gone = yield* freeOrphans(channel)
-      if (gone !== undefined) unfreed.delete(channel)
-      vanished += gone ?? 0
+    if (unfreed.size > 0) {
+      vanished += yield* freeAll()
       look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
     }
-    vanished += gate.takeVanished()
     if (isWhole) {
       everythingDue = !look.isComplete
-      if (look.isComplete && all.length === sources.streams.size) {
-        yield* forgetMembers(silent.filter((name) => !look.owners.has(name)))
+      const lost = silent.filter((name) => !look.owners.has(name))
+      if (look.isComplete && all.length === sources.streams.size && lost.length > 0) {
+        vanished += yield* forgetMembers(lost)
+        if (gate.isOrdering()) look.nextInMillis = Math.min(look.nextInMillis, Math.max(1, expiresMillis / 4))
       }
     }
+    vanished += gate.takeVanished()
     if (isAnyExpiring(deliveries)) yield* setExpiry(connection, deliveries)
     return {
       deliveries,
@@ -267,6 +295,11 @@ export const make = (
     }
   })
 
-  /** Takes over at most `count` deliveries whose lease has expired. */
-  return (count: number): Effect.Effect<Claimed, RedisError> => takeover((taken) => claimInto(taken, count))
+  return {
+    /** Takes over at most `count` deliveries whose lease has expired. */
+    claim: (count: number): Effect.Effect<Claimed, RedisError> => takeover((taken) => claimInto(taken, count)),
+
+    /** Whether ordering keys are still to be freed. */
+    isFreeing: () => unfreed.size > 0
+  }
 }

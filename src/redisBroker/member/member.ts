@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(
   const gate = Gate.make(context, reader, sources.streams, () => sources.ordering() === "block")
   const once = Once.make(context, gate)
   const takeover = Takeover.make()
-  const claim = Claims.make(context, sources, presence, shared, takeover, gate)
+  const { claim, isFreeing } = Claims.make(context, sources, presence, shared, takeover, gate)
   const recover = LostReplies.make(context, sources, takeover, gate)
   const wakeup = Wakeup.make(reader, monotonic)
   const { awaitReady, markLost, read } = Reads.make(context, reader, sources, readiness, wakeup, recover, gate)
@@ -144,9 +144,10 @@ export const make = Effect.fnUntraced(function*(
       for (const chunk of chunked(all, streamsPerCall)) {
         left += (yield* connection.evaluate(leaveGroup, chunk, [group, consumer])) as number
       }
-      // A member that leaves deliveries behind falls silent instead, and others take them over.
-      if (left === all.length) yield* presence.leave
-      if (left === all.length && gate.isOrdering()) {
+      // A member that leaves deliveries or closed ordering keys behind falls silent instead, and others take them over.
+      const isClean = left === all.length && !isFreeing()
+      if (isClean) yield* presence.leave
+      if (isClean && gate.isOrdering()) {
         yield* connection.send(["hdel", context.keys.taken(group), consumer], { idempotent: true })
       }
     }).pipe(

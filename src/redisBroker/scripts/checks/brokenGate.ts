@@ -25,6 +25,7 @@ ${wrongType}${positions}${line}${orderingKeyOf}
 local problem = wrongType(log, 'stream') or wrongType(retry, 'stream') or wrongType(bodies, 'hash') or wrongType(busy, 'set')
   or wrongType(lines, 'hash') or wrongType(behind, 'hash') or wrongType(reached, 'hash')
 if problem then return problem end
+if redis.call('EXISTS', busy, lines, behind, reached) == 0 then return {1, {}, 0} end
 if redis.call('SCARD', busy) + redis.call('HLEN', behind) + redis.call('HLEN', bodies) > most then return {0} end
 local headed, linked, isTold = {}, {}, true
 for _, body in ipairs(redis.call('HVALS', bodies)) do
