@@ -90,13 +90,17 @@ const selecting = <O extends { readonly pattern?: string | undefined }>(options:
   return pattern === undefined ? rest : { ...rest, selector: pattern }
 }
 
+/** @internal */
 export const pause = (group: string, options: PauseGroupOptions) => Core.pause(group, selecting(options))
 
+/** @internal */
 export const resume = (group: string, options: SelectGroupOptions = {}) =>
   Effect.map(Core.resume(group, selecting(options)), (pauses) => pauses.map(pauseOf))
 
+/** @internal */
 export const isQuiet = (group: string, options: SelectGroupOptions = {}) => Core.isQuiet(group, selecting(options))
 
+/** @internal */
 export const list = Effect.map(
   Core.list,
   (groups) =>
@@ -114,4 +118,5 @@ export const list = Effect.map(
     }))
 )
 
+/** @internal */
 export const remove = Core.remove
