@@ -150,6 +150,12 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "bob: b-2, attempt 1",
     "alice: a-1, attempt 2",
     "alice: a-2, attempt 1"
+  ],
+  "examples/18-groups.ts": [
+    "quiet: nothing of billing is handled, in any process",
+    "billing: 1 waits; migration of the ledger, by ops",
+    "it goes on",
+    "charged o-1"
   ]
 }
 

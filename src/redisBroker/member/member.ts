@@ -61,7 +61,10 @@ export const make = Effect.fnUntraced(function*(
   const sources = Sources.make(context, options, readiness)
   const presence = Presence.make(context, options.patterns)
   const shared = SharedSettings.make(context)
-  const gate = Gate.make(context, reader, sources.streams, () => sources.ordering() === "block")
+  // It takes over no message of an ordering key either before it knows of the pauses of this time.
+  const isTaking = () => membership.isTaking?.() === true && sources.isCurrent()
+  const gated: MemberContext = { ...context, membership: { ...membership, isTaking } }
+  const gate = Gate.make(gated, reader, sources.streams, () => sources.ordering() === "block")
   const once = Once.make(context, gate)
   const takeover = Takeover.make()
   const { claim, isFreeing } = Claims.make(context, sources, presence, shared, takeover, gate)

@@ -154,8 +154,10 @@ export const make = (
   }
 
   const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
+    // The reply may lie in the socket while this process is frozen.
+    const askedAt = monotonic()
     let found = yield* registry.read(heal ? Registry.unknown : known)
-    nextCheckAt = monotonic() + leaseMillis / 2
+    nextCheckAt = askedAt + leaseMillis / 2
     if (found === undefined) return
     if (!isEstablished && asked !== undefined) {
       // Before anything is created for the group.
@@ -223,6 +225,11 @@ export const make = (
         }))
     })
 
+  /**
+   * Whether the registry was read within a lease. A member that was frozen knows of no pause of that time: it takes nothing before it has asked.
+   */
+  const isCurrent = () => monotonic() < nextCheckAt + leaseMillis / 2
+
   return {
     streams: streams as ReadonlyMap<string, GroupStream>,
     sync,
@@ -240,15 +247,19 @@ export const make = (
     retries: () => retries,
 
     /** Whether a read may go on without a sync, now and later, until something is announced. */
-    isSettled: () => !isStale && checkAgainAt === Infinity,
+    isSettled: () => !isStale && checkAgainAt === Infinity && isCurrent(),
+
+    isCurrent,
 
     /** Makes the next read sync first: something may have been added or removed. */
     markStale: () => {
       isStale = true
     },
 
-    /** Syncs if something was announced, or if a key that was left out is to be checked again. */
-    syncIfDue: Effect.suspend(() => monotonic() >= checkAgainAt ? sync(true) : isStale ? sync(false) : Effect.void),
+    /** Syncs if something was announced, if a key that was left out is to be checked again, or if what is known is too old. */
+    syncIfDue: Effect.suspend(() =>
+      monotonic() >= checkAgainAt ? sync(true) : isStale || !isCurrent() ? sync(false) : Effect.void
+    ),
 
     /** Syncs if something was announced, or if nothing was checked for half a lease: a removal or a pause is not always announced. */
     checkIfDue: Effect.suspend(() => isStale || monotonic() >= nextCheckAt ? sync(false) : Effect.void),
