@@ -238,10 +238,11 @@ export const batch = Effect.fnUntraced(function*<
   E,
   R,
   const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
-  Transactional extends boolean = false
+  Transactional extends boolean = false,
+  F = never
 >(
   source: S,
-  options: BatchOptions<S, E, R, Ms, Transactional>
+  options: BatchOptions<S, E, R, Ms, Transactional, F>
 ): Effect.fn.Return<
   Subscription,
   InvalidSubscription | BrokerError,
@@ -253,13 +254,15 @@ export const batch = Effect.fnUntraced(function*<
 > {
   const broker = yield* Broker
   const { defaults, middleware: program, retry } = yield* Subscriptions
-  const settings = yield* BatchSettings.make<E | Middleware.ProcessErrors<Ms>, Message.Message<S>>(
+  const settings = yield* BatchSettings.make<E | F | Middleware.ProcessErrors<Ms>, Message.Message<S>>(
     source,
     options,
     defaults,
     Retry.within(yield* Retry.Retry, retry)
   )
-  return yield* run(settings, BatchHandling.make({ broker, options, program, settings, source }), options.group)
+  // For the handling all errors are alike.
+  const all = options as unknown as BatchOptions<S, E | F, R, Ms, Transactional>
+  return yield* run(settings, BatchHandling.make({ broker, options: all, program, settings, source }), options.group)
 })
 
 /**
@@ -273,10 +276,11 @@ export const batchLayer = <
   E,
   R,
   const Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
-  Transactional extends boolean = false
+  Transactional extends boolean = false,
+  F = never
 >(
   source: S,
-  options: BatchOptions<S, E, R, Ms, Transactional>
+  options: BatchOptions<S, E, R, Ms, Transactional, F>
 ): Layer.Layer<
   never,
   InvalidSubscription | BrokerError,

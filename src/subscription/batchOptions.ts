@@ -14,7 +14,8 @@ import type { AttemptOptions } from "./options.ts"
 import * as Settings from "./settings.ts"
 
 /**
- * Options of a subscription in batches: those of a subscription, but that its handler gets many messages, and `concurrency` counts batches.
+ * Options of a subscription in batches: those of a subscription, but that its handler gets many messages, and `concurrency` counts batches. `E` are
+ * the errors of the handler, `F` those of its outcomes.
  *
  * @category models
  * @since 0.1.0
@@ -24,8 +25,9 @@ export interface BatchOptions<
   E,
   R,
   Ms extends ReadonlyArray<Middleware.AnyProcess> = readonly [],
-  Transactional extends boolean = false
-> extends AttemptOptions<S, E, Ms, Transactional> {
+  Transactional extends boolean = false,
+  F = E
+> extends AttemptOptions<S, E | F, Ms, Transactional> {
   /** At most this many messages are in a batch, from 1 to 10,000. A batch begins when it is full. */
   readonly size: number
   /** A batch that is not full begins this long after its first message came, and at once with 0. Default 100 ms, at most 1 hour. */
@@ -37,7 +39,7 @@ export interface BatchOptions<
    */
   readonly handler: (
     messages: ReadonlyArray<Message.Message<S>>
-  ) => Effect.Effect<Batch.Outcomes<S, E> | void, E, R>
+  ) => Effect.Effect<Batch.Outcomes<S, F> | void, E, R>
   /** How many batches run at a time. Default 1. At most `size × concurrency + prefetch` messages are held. */
   readonly concurrency?: number | undefined
   /** How long the handler of one batch may take; then it fails with `TimeoutError`. Default: no limit. */

@@ -588,6 +588,38 @@ export const shippedMiddlewareSuite = (backend: Backend): void => {
       }).pipe(Effect.provide(traceInto(linked)))
     )
 
+    const together: Array<Tracer.NativeSpan> = []
+    testProgram(
+      "makes one span for a batch of a subscription, with a link to the publish of each message",
+      Middleware.layer(Middleware.tracing(), Middleware.metrics()),
+      Effect.gen(function*() {
+        const inside = yield* Deferred.make<Tracer.AnySpan>()
+        const subscription = yield* Subscription.batch(Text, {
+          group: "mail",
+          size: 3,
+          handler: () =>
+            Effect.flatMap(Effect.orDie(Effect.currentParentSpan), (span) => Deferred.succeed(inside, span))
+              .pipe(Effect.asVoid)
+        })
+        yield* Publisher.publishAll(Text, ["a", "b", "c"])
+        const span = yield* soon(Deferred.await(inside))
+        yield* soon(subscription.drain)
+        const published = together.filter(({ kind }) => kind === "producer")
+        const [process, ...others] = together.filter(({ kind }) => kind === "consumer")
+        assert(process !== undefined)
+        assert.lengthOf(others, 0)
+        assert.strictEqual(span, process)
+        assert.strictEqual(process.name, `process ${Text.name}`)
+        assert.deepStrictEqual(
+          process.links.map(({ span }) => span.spanId),
+          published.map(({ spanId }) => spanId)
+        )
+        assert.strictEqual(process.attributes.get("messaging.batch.message_count"), 3)
+        assert.strictEqual(process.attributes.get("messaging.consumer.group.name"), "mail")
+        assert.strictEqual(process.status._tag, "Ended")
+      }).pipe(Effect.provide(traceInto(together)))
+    )
+
     const batch: Array<Tracer.NativeSpan> = []
     testProgram(
       "makes a span for each message of a batch, also where one of them refuses the batch, and so do metrics",

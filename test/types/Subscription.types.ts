@@ -1,6 +1,6 @@
 /** What a handler sees, what its policy must decide, and what a subscription needs. `tsc` checks this file; nothing runs it. */
 import { Context, Data, Effect, type Layer, Schedule, Schema, SchemaTransformation, type Scope, Stream } from "effect"
-import { type Broker, Channel, type Message, Retry, Subscription } from "rotif"
+import { Batch, type Broker, Channel, type Message, Retry, Subscription } from "rotif"
 import { expectTypeOf } from "vitest"
 
 const Order = Channel.make("orders.placed", { payload: Schema.Struct({ id: Schema.String, total: Schema.Finite }) })
@@ -232,3 +232,18 @@ const opening = Subscription.layer(Order, {
   handler: () => Effect.andThen(Effect.addFinalizer(() => Effect.void), Gateway.use(({ charge }) => charge))
 })
 expectTypeOf<Layer.Services<typeof opening>>().toEqualTypeOf<Gateway | Broker.Broker | Subscription.Subscriptions>()
+
+// A batch: its messages, its outcomes, and the errors of both that its policy decides about.
+Subscription.batchLayer(Order, {
+  size: 10,
+  retry: Retry.make({ CardDeclined: Retry.term, GatewayDown: Retry.nack("1 second") }),
+  handler: Effect.fnUntraced(function*(messages) {
+    expectTypeOf(messages[0]!.payload).toEqualTypeOf<{ readonly id: string; readonly total: number }>()
+    if (messages.length > 5) return yield* new GatewayDown()
+    return new Map(messages.map((message) => [message, Batch.fail(new CardDeclined())]))
+  })
+})
+// @ts-expect-error a batch has a size
+Subscription.batchLayer(Order, { handler: () => Effect.void })
+// @ts-expect-error outcomes without their messages
+Subscription.batchLayer(Order, { size: 10, handler: (messages) => Effect.succeed(messages.map(() => Batch.ack)) })
