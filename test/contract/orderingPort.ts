@@ -358,6 +358,8 @@ export const orderingPortSuite = (backend: Backend): void => {
         yield* Publisher.publish(Trimmed, "a2")
         const { found } = yield* soon(findSome(owner))
         assert.deepStrictEqual(texts(found), ["a2"])
+        // It only waited: no consumer was lost with it.
+        assert.deepInclude({ ...found[0] }, { deliveryCount: 1, isSuspect: false })
         yield* owner.ack(found)
         assert.deepInclude(yield* leftover(Trimmed), { ready: 0, pending: 0 })
       }),

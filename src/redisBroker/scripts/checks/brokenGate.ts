@@ -5,7 +5,8 @@ import { wrongType } from "../parts/preconditions.ts"
 
 /**
  * Whether the gate of a group on a channel is not as its messages say (see `parts/gate.ts`). Repair builds it anew from these. Where an ordering
- * key has no head, the first message that waits for it becomes its head; its lease has expired, so that it is taken over.
+ * key has no head, the first message that waits for it becomes its head; its lease has expired, so that it is taken over. That is its
+ * first hand-out.
  *
  * Another program can do this to a gate, and a limit that removes the head of a consumer that is lost: then nobody knows its key any more.
  *
@@ -103,7 +104,7 @@ if step == 'repair' and #problems > 0 then
     if redis.call('SADD', busy, key) == 0 then
       putBehind(key, link)
     elseif isGates then
-      redis.call('XCLAIM', stream, group, consumer, 0, position, 'IDLE', 2592000000, 'RETRYCOUNT', 1, 'JUSTID')
+      redis.call('XCLAIM', stream, group, consumer, 0, position, 'IDLE', 2592000000, 'RETRYCOUNT', 0, 'JUSTID')
     end
   end
 end

@@ -93,7 +93,7 @@ if not frontier or isLower(frontier, last) then
       putBehind(key, kind .. position)
     elseif key and owner == '${gateConsumer}' then
       -- The gate was deleted. Its lease has expired, so that it is taken over.
-      redis.call('XCLAIM', stream, group, consumer, 0, position, 'IDLE', 2592000000, 'JUSTID')
+      redis.call('XCLAIM', stream, group, consumer, 0, position, 'IDLE', 2592000000, 'RETRYCOUNT', 0, 'JUSTID')
     end
     for _, field in ipairs(entry and entry[2] or {}) do bytes = bytes + #field end
     if i == 1000 or bytes >= 1048576 and position ~= last then
