@@ -29,58 +29,85 @@ export const make = <R>(
   }
 ): OnceGate<R> => {
   const arrived = Latch.makeUnsafe(false)
-  const keys = new Map<HeldDelivery, string>()
-  let fresh: Array<HeldDelivery> = []
+  const found = new Map<HeldDelivery, string | Settlement>()
+  const deciding = new Set<HeldDelivery>()
+  /** The deliveries that are not begun yet, in the order of their arrival. */
+  let line: Array<HeldDelivery> = []
 
-  const found = (held: HeldDelivery, key: string | Settlement): void => {
-    if (typeof key === "string") keys.set(held, key)
-    else if (held.phase === "waiting") then.end(held, key)
-  }
+  /** A key that is not there at once is found beside the others, so that each is waited for from its own arrival. */
+  const decide = Effect.fnUntraced(function*(held: HeldDelivery, key: Effect.Effect<string | Settlement, never, R>) {
+    deciding.add(held)
+    const find = Effect.map(key, (key) => {
+      if (deciding.has(held)) found.set(held, key)
+    })
+    yield* Effect.forkChild(Effect.ensuring(
+      find,
+      Effect.sync(() => {
+        deciding.delete(held)
+        arrived.openUnsafe()
+      })
+    ))
+  })
 
   const next = Effect.gen(function*() {
     yield* arrived.await
     arrived.closeUnsafe()
-    const taken = fresh
-    fresh = []
-    const slow: Array<Effect.Effect<void, never, R>> = []
-    for (const held of taken) {
-      if (keys.has(held)) continue
+    for (const held of line) {
+      if (found.has(held) || deciding.has(held)) continue
       const key = keyOf(held)
-      if (isDone(key)) found(held, key.value)
-      else slow.push(Effect.map(key, (key) => found(held, key)))
+      if (isDone(key)) found.set(held, key.value)
+      else yield* decide(held, key)
     }
-    if (slow.length > 0) yield* Effect.all(slow, { concurrency: "unbounded", discard: true })
     const batch: Array<HeldDelivery> = []
-    for (const held of taken) {
+    const keys: Array<string> = []
+    let taken = 0
+    for (const held of line) {
+      const key = found.get(held)
       // A delivery that was lost meanwhile belongs to another consumer.
-      if (held.phase === "waiting" && keys.has(held)) batch.push(held)
-      else keys.delete(held)
+      if (held.phase === "waiting") {
+        if (key === undefined) break
+        if (typeof key === "string") {
+          batch.push(held)
+          keys.push(key)
+        } else {
+          found.delete(held)
+          then.end(held, key)
+        }
+      } else {
+        found.delete(held)
+        deciding.delete(held)
+      }
+      taken++
     }
+    line = line.slice(taken)
     if (batch.length === 0) return
     const result = yield* Effect.result(
-      member.begin(batch.map((held) => ({ delivery: held.delivery, key: keys.get(held)! })))
+      member.begin(batch.map((held, i) => ({ delivery: held.delivery, key: keys[i]! })))
     )
     if (result._tag === "Failure") {
       // They are begun again: to begin twice changes nothing.
-      fresh = [...batch, ...fresh]
+      line = [...batch, ...line]
       arrived.openUnsafe()
       return yield* Effect.fail(result.failure)
     }
     for (const [i, held] of batch.entries()) {
-      keys.delete(held)
+      found.delete(held)
       if (held.phase === "waiting") then.begun(held, result.success[i]!)
     }
   })
 
   return {
     add: (held) => {
-      fresh.push(held)
+      line.push(held)
       arrived.openUnsafe()
     },
     clear: () => {
-      const all = fresh
-      fresh = []
-      for (const held of all) keys.delete(held)
+      const all = line
+      line = []
+      for (const held of all) {
+        found.delete(held)
+        deciding.delete(held)
+      }
       return all
     },
     next

@@ -269,7 +269,7 @@ export const exactlyOnceSuite = (backend: Backend): void => {
       "a schema that never answers makes a dead letter of its message, and holds up no other ones for longer",
       Effect.gen(function*() {
         const Hanging = Channel.make("once.hanging", { payload: hanging })
-        const { seen } = yield* listen(Hanging, { exactlyOnce: { key: ({ payload }) => payload } })
+        const { seen } = yield* listen(Hanging, { prefetch: 10, exactlyOnce: { key: ({ payload }) => payload } })
         yield* Publisher.publishAll(Hanging, ["hangs", "hangs", "hangs", "good"])
         assert.strictEqual((yield* backend.soon(Queue.take(seen))).payload, "good")
         yield* until(backend, Effect.map(letters, (all) => all.length === 3))
