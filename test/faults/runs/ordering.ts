@@ -4,7 +4,7 @@ import * as Ordering from "../ordering.ts"
 import type { Run } from "../Run.ts"
 
 export default {
-  number: 23,
+  number: 24,
   title: "Ordering keys: SIGKILL, SIGSTOP longer than the lease, cuts, SIGKILL of Redis, SCRIPT FLUSH",
   body: Effect.fnUntraced(function*(setting) {
     const rounds = setting.isShort ? 1 : 5
