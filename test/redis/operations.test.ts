@@ -66,6 +66,10 @@ const everything = Effect.gen(function*() {
     }
   }).pipe(Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 }))))
   assert.deepStrictEqual([...seen.keys()].sort(), ["claimed", "dead", "last", "released", "retried", "slow"])
+  yield* Publisher.publishAll(Text, ["of a key", "of this key"], () => ({ orderingKey: "key" }))
+  yield* Effect.suspend(() => seen.has("of this key") ? Effect.void : Effect.fail("waiting")).pipe(
+    Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 400 })))
+  )
   yield* broker.ping
   const [texts] = yield* Stats.channels(Text)
   assert.isUndefined(texts!.bytes)

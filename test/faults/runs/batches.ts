@@ -18,7 +18,7 @@ const bad = "bad-0"
 const groups = ["plain", "whole", "promise"] as const
 
 export default {
-  number: 24,
+  number: 25,
   title: "Batches with one bad message: SIGKILL, cuts, restarts of Redis",
   recoveryWithin: lease + 2_000,
   body: Effect.fnUntraced(function*({ isShort }) {

@@ -113,8 +113,10 @@ for i = 6, #KEYS, 7 do
     local isRetry = string.byte(channel) == 10
     if isRetry then attachToRetries(stream, group .. channel, info)
     else attachToLog(stream, channel, others, info, KEYS[i + 1], KEYS[i + 2]) end
-    redis.call('DEL', taken)
-    if isRetry then redis.pcall('HDEL', KEYS[i + 6], 'r') else redis.call('DEL', unpack(KEYS, i + 3, i + 6)) end
+    -- What is left of an earlier gate.
+    local gate = isRetry and {taken} or {taken, unpack(KEYS, i + 3, i + 6)}
+    if redis.call('EXISTS', unpack(gate)) > 0 then redis.call('DEL', unpack(gate)) end
+    if isRetry and redis.call('TYPE', KEYS[i + 6]).ok == 'hash' then redis.call('HDEL', KEYS[i + 6], 'r') end
     created[#created + 1] = index
   end
 end
