@@ -9,8 +9,8 @@ const memory = ["test/unit/**/*.test.ts", "test/contract/memory.test.ts"]
 // It counts steps by the coverage of its whole process, which is slow beside the modules of other tests.
 const alone = ["test/unit/pattern.test.ts"]
 const long = ["test/**/*.long.test.ts"]
-// These compile and run every page, and pack the package: `npm run check` has them.
-const shape = ["test/redis/docs.test.ts", "test/package.test.ts"]
+// These compile and run every page and every example, and pack the package: `npm run check` has them.
+const shape = ["test/redis/docs.test.ts", "test/redis/examples.test.ts", "test/package.test.ts"]
 
 // Tests on Redis wait more than they compute.
 const maxWorkers = 6
