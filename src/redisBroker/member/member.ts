@@ -117,7 +117,7 @@ export const make = Effect.fnUntraced(function*(
     begin: once.begin,
     commit: Commit.make(context, channels, shardOf, once, gate, giveBack, onSettled),
     claim: (count) =>
-      // A removal is not always announced: twice in a lease a claim checks whether everything is there.
+      // A removal is not always announced: once in a lease it is checked whether everything is there.
       Effect.andThen(sources.checkIfDue, claim(count)).pipe(
         // Deliveries that a failed claim has taken are pending for this member and not held: a read recovers them.
         Effect.tapError(() => recoverSoon),

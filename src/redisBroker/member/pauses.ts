@@ -13,7 +13,7 @@ import type { Sources } from "./sources.ts"
 const longestMillis = 86_400_000
 
 export const make = (
-  { connection, fail, keys, membership: { consumer, group, leaseMillis }, monotonic }: MemberContext,
+  { connection, fail, keys, membership: { consumer, group }, monotonic }: MemberContext,
   sources: Sources,
   /** Ends when no read is under way that began before. */
   nudge: Effect.Effect<void>,
@@ -36,7 +36,7 @@ export const make = (
   const awaitPauses: Effect.Effect<ReadonlyArray<Pause>, RedisError> = Effect.suspend(() =>
     isOther() ? Effect.succeed(current()) : Effect.timeoutOption(
       changed.wait(isOther),
-      Math.max(1, Math.min(leaseMillis / 2, longestMillis, endsAt() - monotonic()))
+      Math.max(1, Math.min(longestMillis, sources.nextAskAt() - monotonic(), endsAt() - monotonic()))
     ).pipe(
       Effect.andThen(look),
       // Whatever has removed the record, it comes back.

@@ -61,6 +61,9 @@ export const make = (
         }
       ),
 
+    /** Whether there are no pauses of any group. */
+    isWithoutPauses: Effect.map(connection.send(["exists", keys.paused], { idempotent: true }), (found) => found === 0),
+
     /** Registers channels and creates their logs. */
     create: (channels: Iterable<string>) =>
       Effect.forEach(

@@ -73,7 +73,9 @@ export const make = (
   let all: ReadonlyArray<string> = []
   let retries: ReadonlyArray<string> = []
   let known = Registry.unknown
-  let nextCheckAt = 0
+  /** When the registry was last read, and when it was last asked whether there are pauses. */
+  let lookedAt = -Infinity
+  let askedAt = -Infinity
   let isStale = true
   /** Whether the group has been attached and registered by this member. */
   let isEstablished = false
@@ -155,9 +157,9 @@ export const make = (
 
   const look = Effect.fnUntraced(function*(heal: boolean): Effect.fn.Return<void, RedisError> {
     // The reply may lie in the socket while this process is frozen.
-    const askedAt = monotonic()
+    const from = monotonic()
     let found = yield* registry.read(heal ? Registry.unknown : known)
-    nextCheckAt = askedAt + leaseMillis / 2
+    lookedAt = askedAt = from
     if (found === undefined) return
     if (!isEstablished && asked !== undefined) {
       // Before anything is created for the group.
@@ -225,10 +227,20 @@ export const make = (
         }))
     })
 
+  /** Asks whether there are pauses. While there are none at all, as it mostly is, that takes one command; else everything is read. */
+  const ask = Effect.gen(function*() {
+    const from = monotonic()
+    if (pauses.current().length > 0 || !(yield* registry.isWithoutPauses)) return yield* sync(false)
+    askedAt = from
+  })
+
+  /** When it is to be asked again whether there is a pause. */
+  const nextAskAt = () => askedAt + leaseMillis / 2
+
   /**
-   * Whether the registry was read within a lease. A member that was frozen knows of no pause of that time: it takes nothing before it has asked.
+   * Whether it was asked for pauses within a lease. A member that was frozen knows of no pause of that time: it takes nothing before it has asked.
    */
-  const isCurrent = () => monotonic() < nextCheckAt + leaseMillis / 2
+  const isCurrent = () => monotonic() < askedAt + leaseMillis
 
   return {
     streams: streams as ReadonlyMap<string, GroupStream>,
@@ -251,6 +263,8 @@ export const make = (
 
     isCurrent,
 
+    nextAskAt,
+
     /** Makes the next read sync first: something may have been added or removed. */
     markStale: () => {
       isStale = true
@@ -261,8 +275,13 @@ export const make = (
       monotonic() >= checkAgainAt ? sync(true) : isStale || !isCurrent() ? sync(false) : Effect.void
     ),
 
-    /** Syncs if something was announced, or if nothing was checked for half a lease: a removal or a pause is not always announced. */
-    checkIfDue: Effect.suspend(() => isStale || monotonic() >= nextCheckAt ? sync(false) : Effect.void),
+    /**
+     * Syncs if something was announced, or if nothing was read for a lease: a removal is not always announced. Pauses are asked for after
+     * half a lease.
+     */
+    checkIfDue: Effect.suspend(() =>
+      isStale || monotonic() >= lookedAt + leaseMillis ? sync(false) : monotonic() >= nextAskAt() ? ask : Effect.void
+    ),
 
     /** Set when the group was removed: it is not created again, and the member has ended. */
     removed: () => removed,

@@ -17,12 +17,17 @@ import { clock } from "../parts/time.ts"
 export const sweepOnce = idempotentScript("sweepOnce")`
 local keys, keep = KEYS, tonumber(ARGV[1])
 ${wrongType}${clock}${onceKeys}
-local problem = wrongType(keys[1], 'hash') or wrongType(keys[2], 'hash')
-if problem then return problem end
+local found = {}
+for i = 1, 2 do
+  local problem
+  problem, found[i] = wrongType(keys[i], 'hash')
+  if problem then return problem end
+end
+if found[1] == 'none' and found[2] == 'none' then return 0 end
 local now, removed = clock(), 0
 for i = 1, 2 do
   local key = keys[i]
-  if redis.call('EXISTS', key) == 1 then
+  if found[i] ~= 'none' then
     local head = redis.call('HGET', key, '')
     local _, last = spanOf(head, now)
     if not head then
