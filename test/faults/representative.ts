@@ -7,7 +7,8 @@
  * | `kill-processes`, `consumer-stopped` | `redis/processes.test.ts`, `contract/crashes.ts` |
  * | `transactions` | `redis/outbox.test.ts`, `contract/transaction.ts` |
  * | `state-lost`, `slot-migration`, `redis-stopped` | `redis/faults.test.ts`, `redis/Redis.test.ts` |
- * | `network-cluster` | `network`, `redis/faults.test.ts` on a Cluster |
+ * | `network`, `network-cluster` | `redis/faults.test.ts`, on a Cluster too. Beside the whole suite its recoveries would be those of a starved machine |
+ * | `data-removed` | `contract/removal.ts`, `redis/faults.test.ts` |
  * | `cluster-failover-async`, `sentinel-failover`, `sentinel-failover-async` | `cluster-failover`, `redis/sentinel.test.ts` |
  * | `start-errors` | `redis/silence.test.ts`, `redis/credentials.test.ts`, `redis/permissions.test.ts` |
  * | `two-worlds` | `redis/worlds.test.ts` |
@@ -24,8 +25,6 @@
  */
 export const representative: ReadonlySet<string> = new Set([
   "redis-restart",
-  "network",
-  "data-removed",
   "out-of-memory",
   "cluster-failover",
   "hostile-handlers"
