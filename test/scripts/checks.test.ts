@@ -227,21 +227,28 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     {
       does: "ends a delivery of nothing, and counts it in a retry stream",
       seed: [...leased("$retry"), ["xdel", "$retry", "1-0"]],
-      keys: ["retry", "counts"],
+      keys: ["retry", "counts", "taken"],
       args: ["g", "ch", "1-0", 0, 1],
       repaired: { retry: { entries: [], pending: { g: 0 } }, counts: { "z\ng\nch": "1" } }
     },
     {
+      does: "changes the stamp of its consumer, whose late acknowledgement frees no ordering key",
+      seed: [...leased("$log"), ["xdel", "$log", "1-0"], ["hset", "$taken", "c", "7", "other", "7"]],
+      keys: ["log", "counts", "taken"],
+      args: ["g", "ch", "1-0", 0, 0],
+      repaired: { log: { entries: [], pending: { g: 0 } }, taken: { c: "8", other: "7" } }
+    },
+    {
       does: "leaves one that was touched lately",
       seed: [...leased("$log"), ["xdel", "$log", "1-0"]],
-      keys: ["log", "counts"],
+      keys: ["log", "counts", "taken"],
       args: ["g", "ch", "1-0", 60_000, 0],
       reply: 0
     },
     {
       does: "leaves one that has its message",
       seed: leased("$log"),
-      keys: ["log", "counts"],
+      keys: ["log", "counts", "taken"],
       args: ["g", "ch", "1-0", 0, 0],
       reply: 0
     }

@@ -75,7 +75,7 @@ const judges: Readonly<Record<string, Case>> = {
   },
   ghostDelivery: {
     seed: [...held(1), ["xdel", "$log", "1-0"]],
-    keys: ["log", "counts"],
+    keys: ["log", "counts", "taken"],
     args: ["repair", "g", "ch", "1-0", 0, 1]
   },
   letterInTwoStates: {

@@ -49,7 +49,7 @@ export const ghosts = (checks: Checks, { channel, group, isRetry, key }: GroupCh
             repair: "ends the delivery"
           },
           ghostDelivery,
-          [key, keys.counts],
+          [key, keys.counts, keys.taken(group)],
           [group, channel, id, toleranceMillis, isRetry ? 1 : 0]
         )
       )
