@@ -117,6 +117,7 @@ const partOf = (part: "day" | "year", millis: number) => DateTime.getPartUtc(Dat
 const isInCalendar = (parts: object): boolean => {
   const made = DateTime.make({ year: 1970, ...parts })
   if (made._tag === "None") return false
+  // The parts are numbers under these names; the type has no index.
   const found = DateTime.toPartsUtc(made.value) as unknown as { readonly [part: string]: number }
   return Object.entries(parts).every(([name, part]) => part === undefined || part === found[name])
 }

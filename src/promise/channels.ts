@@ -53,7 +53,7 @@ export type OutputOf<T> = T extends StandardSchema<infer _, infer Output> ? Outp
 export type ChannelName<Channels extends object> = keyof Channels & string
 
 /**
- * Any name, where there is no map of channels; nothing where there is one.
+ * Any name if the manager has no map of channels. With a map, no other name is accepted.
  *
  * @category models
  * @since 0.1.0

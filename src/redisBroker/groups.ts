@@ -79,6 +79,7 @@ export const make = (
         sound
       )
       for (const [j, group] of some.entries()) {
+        // Each group has three replies, in the order in which they were asked for.
         const state: GroupState = {
           group,
           shard: keys.shard,

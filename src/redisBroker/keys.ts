@@ -113,6 +113,7 @@ type Names = {
 
 /** The name of each kind of key, or how it is made of its parts. */
 const namesIn = (tag: string): Names =>
+  // `fromEntries` loses the names: they are those of `kinds`, which `Names` is made of.
   Object.fromEntries(
     Object.entries(kinds).map(([word, { parts }]) => {
       const start = `${tag}:${word}`

@@ -95,7 +95,7 @@ export const entries = (checks: Checks, { channels }: Registry): Effect.Effect<P
               kind: "Unreadable",
               key: keys.paused,
               id: field,
-              message: "the entry is no pause of a group: another program wrote it, and no consumer keeps it",
+              message: "this entry does not describe a pause: another program wrote it, and consumers ignore it",
               repair: "removes it"
             },
             brokenPause,

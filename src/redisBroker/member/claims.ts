@@ -228,7 +228,7 @@ export const make = (
     yield* shared.refresh
     const expiresMillis = shared.claimMillis()
     const silent = yield* presence.sayAlive(isMany ? expiresMillis : silentLeases * expiresMillis)
-    // What is paused is not taken over. After a change all streams are checked once.
+    // Deliveries of a paused group are not taken over. After a change all streams are checked once.
     if (pauses !== sources.pauses.current()) everythingDue = true
     pauses = sources.pauses.current()
     const all = [...sources.streams.values()].filter(({ channel }) => !sources.pauses.covers(channel))

@@ -89,6 +89,7 @@ export const make = (
       onSettled(one.stream.key)
     }
     if (isOrdered && outcome === "done") {
+      // Beside refusals, the script answers an ordered group in this shape.
       const [, messages, vanished] = reply as unknown as readonly [string, HandedOver, number]
       yield* giveBack(yield* gate.handOver(lease.channel, messages, vanished, from))
     }

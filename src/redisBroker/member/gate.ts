@@ -5,7 +5,7 @@
  * in which this member has not seen an ordering key.
  *
  * A stamp tells whether the member still holds what it held: it changes when something is taken over from it. It counts only on the connections
- * on which it was learned. After each new connection the server may be another one, with an earlier state, and everything held is looked at.
+ * on which it was learned. After a reconnection the server may be another one, with an earlier state: each delivery that is held is checked.
  */
 import { Effect } from "effect"
 import type { BlockingConnection, RedisError } from "../../Redis.ts"

@@ -270,7 +270,7 @@ export const make = (
       isStale = true
     },
 
-    /** Syncs if something was announced, if a key that was left out is to be checked again, or if what is known is too old. */
+    /** Syncs after an event, when a key that was left out is due for another check, or when the last sync is too old. */
     syncIfDue: Effect.suspend(() =>
       monotonic() >= checkAgainAt ? sync(true) : isStale || !isCurrent() ? sync(false) : Effect.void
     ),

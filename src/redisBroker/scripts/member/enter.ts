@@ -17,7 +17,7 @@ import { positions } from "../parts/positions.ts"
  * So the gate is filled in the order of the stream, whatever the order of the calls.
  *
  * The stamp of a consumer changes when something is taken over from it (`takeOver`). While it is the one from before the read, everything
- * that was read is still this consumer's. Otherwise, and where a delivery may have been entered already, each is looked at.
+ * that was read is still this consumer's. After a change of the stamp, or if a delivery may have been entered already, each one is checked.
  *
  * Without a position in `reached` the gate is new, or was deleted: everything pending is entered in order.
  *

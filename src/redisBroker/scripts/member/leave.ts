@@ -14,7 +14,7 @@ import { wrongType } from "../parts/preconditions.ts"
  * Reply: {stamp, numbers of the refused ones, messages handed over, number of those that were gone from their stream}. A message is {kind
  * of its stream (`l` or `r`), position, fields}; one without fields is to be recovered.
  *
- * While the stamp is that one, nothing was taken over from the consumer since, and it holds them all. Otherwise each is looked at.
+ * The same stamp as then means that nothing was taken over from the consumer since: it holds them all. After a change each one is checked.
  *
  * Writes: all types are checked first. XACK comes first. It passes when memory is full, and lets the rest pass.
  */
